@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo session test check bench clean
+
+help:           ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "live4d-ophyd needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) -e .
+	@touch $@
+
+# The vendor's decoder has no wheels; without a C++20 compiler the tests that compare with it say that they skip.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[vendor]' || echo 'dectris-compression did not build (C++20 compiler needed): its tests will be skipped'
+	@touch $@
+
+demo: $(VENV)/.installed          ## one simulated scan through everything: image, catalog, uid
+	$(BIN)/live4d demo --out out/demo
+
+session: $(VENV)/.installed       ## the IPython session: RE, live4d, plans, db
+	$(BIN)/ipython --profile-dir=profile_collection
+
+test: $(VENV)/.installed-dev      ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev     ## style, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed-dev     ## the CPU numbers of the README
+	$(BIN)/live4d bench cpu
+
+clean:          ## remove the environment and what was made
+	rm -rf $(VENV) out build dist

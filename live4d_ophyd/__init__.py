@@ -1,0 +1,44 @@
+"""Live 4D-STEM images from a DECTRIS stream, as a Bluesky device."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from live4d_ophyd.device import Live4D
+    from live4d_ophyd.imaging.detectors import Annulus, Disk
+    from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
+    from live4d_ophyd.scan import ScanGrid
+    from live4d_ophyd.simplon import Simplon
+    from live4d_ophyd.storage import open_catalog
+
+__version__ = "0.1.0"
+__all__ = [
+    "Annulus",
+    "Disk",
+    "Live4D",
+    "Live4DBestEffortCallback",
+    "ScanGrid",
+    "ScanProgressBar",
+    "Simplon",
+    "live_preview",
+    "open_catalog",
+]
+
+# The engine process and most commands need no Bluesky and no Tiled, whose import takes seconds.
+_HOMES = {
+    "Annulus": "imaging.detectors",
+    "Disk": "imaging.detectors",
+    "Live4D": "device",
+    "Live4DBestEffortCallback": "live",
+    "ScanGrid": "scan",
+    "ScanProgressBar": "live",
+    "Simplon": "simplon",
+    "live_preview": "live",
+    "open_catalog": "storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,81 @@
+"""ScanGrid: which scan position an image id belongs to. The stream does not say; the plan does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ScanGrid:
+    """One raster scan of the probe.
+
+    Images are numbered from 0 in the order they are exposed: first ``lead_in`` images that belong to no
+    position, then line by line ``cols`` images and ``flyback`` images while the probe returns. With
+    ``serpentine`` every second line runs backwards. A movie continues the numbering with the next raster.
+
+    Parameters
+    ----------
+    rows, cols : number of scan positions along scan_y and scan_x
+    serpentine : odd lines run from the last column to the first
+    flyback : images recorded between two lines, not part of the image (the last line has them too)
+    lead_in : images recorded before the first position of every raster
+    step : distance of neighbouring positions, one number or (scan_y, scan_x), in ``unit``
+    unit : unit of ``step``, for the axes of pictures
+    """
+
+    rows: int
+    cols: int
+    serpentine: bool = False
+    flyback: int = 0
+    lead_in: int = 0
+    step: float | tuple[float, float] = 1.0
+    unit: str = "px"
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("cols", 1), ("flyback", 0), ("lead_in", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"ScanGrid {name} is {value!r}; it must be a whole number of at least {least}")
+            object.__setattr__(self, name, int(value))
+        step = self.step if isinstance(self.step, tuple | list) else (self.step, self.step)
+        if len(step) != 2 or not all(np.isfinite(s) and s > 0 for s in step):
+            raise ValueError(f"ScanGrid step is {self.step!r}; it must be one or two positive lengths in {self.unit}")
+        object.__setattr__(self, "step", (float(step[0]), float(step[1])))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) of the image."""
+        return self.rows, self.cols
+
+    @property
+    def size(self) -> int:
+        """Number of scan positions."""
+        return self.rows * self.cols
+
+    @property
+    def frames(self) -> int:
+        """Images the detector records for one raster, lead-in and flyback included."""
+        return self.lead_in + self.rows * (self.cols + self.flyback)
+
+    def positions(self, image_ids: np.ndarray) -> np.ndarray:
+        """Flat position ``raster * size + row * cols + col`` of each image, ``(n,) int64``.
+
+        -1 for images that belong to no position (lead-in, flyback, negative ids).
+        """
+        ids = np.asarray(image_ids, np.int64)
+        raster, within = np.divmod(ids, self.frames)
+        line, col = np.divmod(within - self.lead_in, self.cols + self.flyback)
+        imaged = (ids >= 0) & (within >= self.lead_in) & (col < self.cols)
+        if self.serpentine:
+            col = np.where(line % 2 == 1, self.cols - 1 - col, col)
+        return np.where(imaged, raster * self.size + line * self.cols + col, -1)
+
+    def to_dict(self) -> dict:
+        """Plain values, for configuration and the wire."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ScanGrid:
+        return cls(**{**values, "step": tuple(values["step"])})

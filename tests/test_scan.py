@@ -1,0 +1,44 @@
+"""Image ids land on the scan positions a raster visits, and nowhere else."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from live4d_ophyd.scan import ScanGrid
+
+
+def walk(grid, rasters):
+    """The positions in order of exposure, written as nested loops."""
+    for raster in range(rasters):
+        yield from [-1] * grid.lead_in
+        for row in range(grid.rows):
+            cols = range(grid.cols)
+            for col in reversed(cols) if grid.serpentine and row % 2 else cols:
+                yield raster * grid.size + row * grid.cols + col
+            yield from [-1] * grid.flyback
+
+
+@given(
+    st.integers(1, 7), st.integers(1, 7), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)
+)
+def test_every_image_lands_where_the_probe_was(rows, cols, serpentine, flyback, lead_in, rasters):
+    grid = ScanGrid(rows, cols, serpentine=serpentine, flyback=flyback, lead_in=lead_in)
+    expected = list(walk(grid, rasters))
+    assert len(expected) == rasters * grid.frames
+    np.testing.assert_array_equal(grid.positions(np.arange(len(expected))), expected)
+
+
+def test_ids_before_the_first_image_have_no_position():
+    np.testing.assert_array_equal(ScanGrid(2, 3).positions(np.array([-1, -6])), [-1, -1])
+
+
+@pytest.mark.parametrize("bad", [{"rows": 0}, {"cols": 2.5}, {"flyback": -1}, {"step": 0.0}, {"step": (1, 2, 3)}])
+def test_a_grid_that_cannot_be_is_refused_by_name(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        ScanGrid(**{"rows": 4, "cols": 4, **bad})
+
+
+def test_a_grid_survives_the_wire():
+    grid = ScanGrid(3, 5, serpentine=True, flyback=2, step=(0.5, 1.5), unit="nm")
+    assert ScanGrid.from_dict(grid.to_dict()) == grid
