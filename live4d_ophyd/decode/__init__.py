@@ -1,0 +1,16 @@
+"""Compressed frames to numbers: sums under weight maps, or pixels. One interface, whatever does the work."""
+
+from live4d_ophyd.decode.arrays import decode_array
+from live4d_ophyd.decode.cpu import CpuDecoder, warm_up
+from live4d_ophyd.decode.framing import DecodeError, FrameFormat, describe_status
+from live4d_ophyd.decode.weights import Weights
+
+__all__ = [
+    "CpuDecoder",
+    "DecodeError",
+    "FrameFormat",
+    "Weights",
+    "decode_array",
+    "describe_status",
+    "warm_up",
+]

@@ -1,0 +1,181 @@
+"""Virtual detectors: shapes on the diffraction pattern whose summed counts make one image each.
+
+A detector is a small frozen value that turns into a weight map once the frame shape is known;
+:func:`weight_maps` puts several of them, bad pixels and gains into the Weights a decoder takes. Positions are
+(row, col) in px with whole numbers at pixel centres, lengths in px. Any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.decode.weights import Weights
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What disk and annulus share: a name, a centre and an edge."""
+
+    #: name of the image, an identifier
+    name: str
+    #: (row, col), px; None is the middle of the frame
+    center: tuple[float, float] | None = None
+    #: linear edge of 1 px (float weights) instead of whole pixels (exact integer sums)
+    soft: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ValueError(f"detector name {self.name!r}: expected an identifier, letters, digits and _")
+        if self.center is not None:
+            center = tuple(float(x) for x in self.center)
+            if len(center) != 2 or not all(map(math.isfinite, center)):
+                raise ValueError(
+                    f"center of detector {self.name} is {self.center}: expected (row, col) in px"
+                )
+            object.__setattr__(self, "center", center)
+        object.__setattr__(self, "soft", bool(self.soft))
+
+    def weights(self, shape: tuple[int, int]) -> np.ndarray:
+        """Weight map ``(rows, cols)``: int64 of 0 and 1, or float64 with a soft edge.
+
+        Raises ValueError when no pixel of a frame of this shape lies on the detector.
+        """
+        center = self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        rows = np.arange(shape[0])[:, np.newaxis] - center[0]
+        cols = np.arange(shape[1]) - center[1]
+        weights = self._at(np.hypot(rows, cols))
+        if not weights.any():
+            raise ValueError(
+                f"{self._in_words(center)} has no pixel on a frame of {shape[0]} x {shape[1]} px"
+            )
+        return weights if self.soft else weights.astype(np.int64)
+
+    def _at(self, distance: np.ndarray) -> np.ndarray:
+        """Weight at a distance from the centre, px."""
+        raise TypeError(f"{type(self).__name__} is no detector: use Disk or Annulus")
+
+    def _in_words(self, center: tuple[float, float]) -> str:
+        sizes = {k: v for k, v in asdict(self).items() if k not in ("name", "center", "soft")}
+        lengths = ", ".join(f"{name} {value:g} px" for name, value in sizes.items())
+        return f"detector {self.name} (center row {center[0]:g}, col {center[1]:g}, {lengths})"
+
+
+def _within(distance: np.ndarray, radius: float, soft: bool) -> np.ndarray:
+    return np.clip(radius - distance + 0.5, 0.0, 1.0) if soft else distance <= radius
+
+
+def _length(value: float, what: str) -> float:
+    length = float(value)
+    if not math.isfinite(length):
+        raise ValueError(f"{what} is {value}: expected a length in px")
+    return length
+
+
+@dataclass(frozen=True)
+class Disk(_Round):
+    """Pixels within ``radius`` of the centre: bright field, or one diffraction disk."""
+
+    #: px
+    radius: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "radius", _length(self.radius, f"radius of detector {self.name}"))
+        if self.radius <= 0:
+            raise ValueError(f"radius of detector {self.name} is {self.radius:g} px: expected more than 0")
+
+    def _at(self, distance: np.ndarray) -> np.ndarray:
+        return _within(distance, self.radius, self.soft)
+
+
+@dataclass(frozen=True)
+class Annulus(_Round):
+    """Pixels further than ``inner`` from the centre and within ``outer``: annular bright or dark field."""
+
+    #: px
+    inner: float = field(kw_only=True)
+    #: px
+    outer: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("inner", "outer"):
+            object.__setattr__(self, name, _length(getattr(self, name), f"{name} of detector {self.name}"))
+        if not 0 <= self.inner < self.outer:
+            raise ValueError(
+                f"detector {self.name} reaches from {self.inner:g} to {self.outer:g} px: "
+                "expected 0 <= inner < outer"
+            )
+
+    def _at(self, distance: np.ndarray) -> np.ndarray:
+        # As a difference, so that a soft ring thinner than its edges is not counted twice.
+        whole, hole = (_within(distance, radius, self.soft) for radius in (self.outer, self.inner))
+        return whole - hole if self.soft else whole & ~hole
+
+
+Detector = Disk | Annulus
+
+_KINDS: dict[str, type[Disk] | type[Annulus]] = {"disk": Disk, "annulus": Annulus}
+
+
+def detector_to_dict(detector: Detector) -> dict[str, Any]:
+    """The detector as plain values, for the wire and for metadata; ``kind`` says which it is."""
+    for kind, of_kind in _KINDS.items():
+        if type(detector) is of_kind:
+            values = asdict(detector)
+            if values["center"] is not None:
+                values["center"] = list(values["center"])
+            return {"kind": kind, **values}
+    raise TypeError(f"{detector!r} is no detector: expected one of {', '.join(_KINDS)}")
+
+
+def detector_from_dict(values: dict[str, Any]) -> Detector:
+    """Inverse of :func:`detector_to_dict`. Raises ValueError for anything else."""
+    values = dict(values)
+    kind = values.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(f"detector of kind {kind!r}: expected one of {', '.join(_KINDS)}")
+    try:
+        return _KINDS[kind](**values)
+    except TypeError as error:
+        raise ValueError(f"{kind} with the fields {sorted(values)}: {error}") from error
+
+
+def weight_maps(
+    detectors: Sequence[Detector],
+    shape: tuple[int, int],
+    pixel_mask: np.ndarray | None = None,
+    gain: np.ndarray | None = None,
+) -> Weights:
+    """Weights of several detectors, one map each in their order.
+
+    ``pixel_mask`` ``(rows, cols)``: pixels that are not 0 (or True) are bad and weigh nothing. ``gain``
+    ``(rows, cols)``: factor on each pixel's counts. Integer weights (exact sums) when every edge is hard and
+    there is no gain, float otherwise. Raises ValueError for another shape, a gain that is not finite on a
+    good pixel of a detector, and a detector without a good pixel.
+    """
+    if not detectors:
+        raise ValueError("no virtual detector: expected at least one")
+    for name, array in (("pixel_mask", pixel_mask), ("gain", gain)):
+        if array is not None and np.shape(array) != tuple(shape):
+            raise ValueError(f"{name} of shape {np.shape(array)} for frames of {tuple(shape)} px")
+    good = np.ones(shape, bool) if pixel_mask is None else np.asarray(pixel_mask) == 0
+    maps = []
+    for detector in detectors:
+        weights = np.where(good, detector.weights(shape), 0)
+        if gain is not None:
+            weights = np.multiply(weights, gain, out=np.zeros(shape), where=weights != 0, dtype=np.float64)
+            if not np.isfinite(weights).all():
+                raise ValueError(
+                    f"the gain of {np.count_nonzero(~np.isfinite(weights))} good pixels of detector "
+                    f"{detector.name} is not finite: mark them in the pixel mask"
+                )
+        if not weights.any():
+            raise ValueError(f"every pixel of detector {detector.name} is masked or has a gain of 0")
+        maps.append(weights)
+    return Weights(np.stack(maps))

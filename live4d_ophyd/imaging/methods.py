@@ -1,0 +1,131 @@
+"""Imaging methods: what accumulates images from decoded numbers.
+
+A method says what it needs of a frame (``needs``): ``sums``, one number per weight map, or ``frames``, the
+pixels. The acquisition calls ``add`` from its receive threads, each image id once, in any order, so results
+do not depend on the order of arrival. Positions are those of ScanGrid.positions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.weights import Weights
+from live4d_ophyd.imaging.detectors import Detector, weight_maps
+from live4d_ophyd.scan import ScanGrid
+
+
+class Method(Protocol):
+    """What the acquisition needs to know of an imaging method."""
+
+    needs: str  #: "sums" or "frames"
+    weights: Weights | None  #: maps to project on, when it needs sums
+
+    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
+        """Take in n frames: positions (n,) int64, values (n, m) sums or (n, rows, cols) pixels."""
+
+    def result(self, raster: int) -> np.ndarray:
+        """The raster's result so far, a copy; NaN where nothing is known yet."""
+
+    def release(self, raster: int) -> None:
+        """Free what is held for a raster that is over."""
+
+
+class VirtualImages:
+    """One image per virtual detector, (detectors, rows, cols) float64 counts."""
+
+    needs = "sums"
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        frame: FrameFormat,
+        grid: ScanGrid,
+        *,
+        pixel_mask: np.ndarray | None = None,
+        gain: np.ndarray | None = None,
+    ) -> None:
+        self.weights: Weights | None = weight_maps(
+            detectors, (frame.rows, frame.cols), pixel_mask=pixel_mask, gain=gain
+        )
+        self._count = len(detectors)
+        self._grid = grid
+        self._images: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def _image(self, raster: int) -> np.ndarray:
+        with self._lock:
+            image = self._images.get(raster)
+            if image is None:
+                image = self._images[raster] = np.full((self._count, self._grid.size), np.nan)
+            return image
+
+    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
+        rasters, within = np.divmod(positions, self._grid.size)
+        for raster in range(int(rasters.min()), int(rasters.max()) + 1) if len(rasters) else ():
+            here = rasters == raster
+            self._image(raster)[:, within[here]] = values[here].T
+
+    def result(self, raster: int) -> np.ndarray:
+        return self._image(raster).reshape(self._count, *self._grid.shape).copy()
+
+    def release(self, raster: int) -> None:
+        with self._lock:
+            self._images.pop(raster, None)
+
+
+class MeanPattern:
+    """Mean diffraction pattern of each raster, (det rows, det cols) float64 counts per frame.
+
+    Pixels without data (the dtype's maximum) are left out of the mean; a pixel that never held data is NaN.
+    """
+
+    needs = "frames"
+    weights: Weights | None = None
+
+    def __init__(
+        self,
+        frame: FrameFormat,
+        grid: ScanGrid,
+        *,
+        pixel_mask: np.ndarray | None = None,
+        nodata: bool = True,
+    ) -> None:
+        self._mask = pixel_mask
+        self._shape = (frame.rows, frame.cols)
+        self._grid = grid
+        kind = np.dtype(frame.dtype)
+        self._nodata = np.iinfo(kind).max if nodata and kind.kind == "u" else None
+        self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
+        rasters = positions // self._grid.size
+        for raster in range(int(rasters.min()), int(rasters.max()) + 1) if len(rasters) else ():
+            pixels = values[rasters == raster]
+            valid = pixels != self._nodata if self._nodata is not None else np.isfinite(pixels)
+            if self._mask is not None:
+                valid &= ~self._mask.astype(bool)
+            # float64 sums of integer counts are exact below 2**53.
+            total = np.where(valid, pixels, 0).sum(axis=0, dtype=np.float64)
+            with self._lock:
+                sums, counts = self._sums.setdefault(
+                    raster, (np.zeros(self._shape), np.zeros(self._shape, np.int64))
+                )
+                sums += total
+                counts += valid.sum(axis=0)
+
+    def result(self, raster: int) -> np.ndarray:
+        with self._lock:
+            if raster not in self._sums:
+                return np.full(self._shape, np.nan)
+            sums, counts = self._sums[raster]
+            return np.divide(sums, counts, out=np.full(self._shape, np.nan), where=counts > 0)
+
+    def release(self, raster: int) -> None:
+        with self._lock:
+            self._sums.pop(raster, None)
