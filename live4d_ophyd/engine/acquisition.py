@@ -1,0 +1,280 @@
+"""Acquisition: one series of a DECTRIS stream, from socket to images.
+
+``run`` yields each raster as it ends. Threads: the caller's, which arms, watches and yields, and one
+``live4d-receive-N`` per connection, which receives, decodes and sums; plus ``live4d-trigger`` while a software
+trigger lasts. The receive threads are joined before ``run`` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from live4d_ophyd.decode import warm_up as warm_up_decoder
+from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.series import Series, SeriesKey
+from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
+from live4d_ophyd.simplon import SimplonError
+from live4d_ophyd.stream.batch import FrameBatch
+from live4d_ophyd.stream.receiver import Receiver
+from live4d_ophyd.stream.receiver import warm_up as warm_up_receiver
+
+log = logging.getLogger(__name__)
+
+#: how long `end` may take after the last image before the series counts as over without it, s
+END_GRACE_S = 0.25
+#: with several connections, how long after `end` the others may still be behind, s
+STRAGGLER_S = 0.5
+#: how long a detector may take to answer on its stream port before it is armed, s
+CONNECT_TIMEOUT_S = 5.0
+
+
+def warm_up() -> None:
+    """Compile everything an acquisition runs, or load it from the cache: seconds that the first frames have not."""
+    warm_up_receiver()
+    warm_up_decoder()
+
+
+class Cancelled(Exception):
+    """The acquisition was told to stop."""
+
+
+class OpenStream:
+    """Connections to one detector, kept open between acquisitions so that no `start` is missed.
+
+    ``finished`` holds the series that are over: what still comes of them is left alone. ``left_over`` holds
+    messages that came behind the end of the last series taken.
+    """
+
+    def __init__(self, endpoint: str, connections: int = 1) -> None:
+        self.endpoint = endpoint
+        self.receivers = [Receiver(endpoint) for _ in range(connections)]
+        self.finished: set[SeriesKey] = set()
+        self.left_over: list[FrameBatch] = []
+
+    def connected(self, wait: float = 0.0) -> bool:
+        deadline = time.monotonic() + wait
+        return all(r.connected(max(0.0, deadline - time.monotonic())) for r in self.receivers)
+
+    def close(self) -> None:
+        for receiver in self.receivers:
+            receiver.close()
+
+
+class Acquisition:
+    """One series as ``spec`` describes it, taken from ``stream``.
+
+    Used once. ``progress`` and ``preview`` may be called from any thread while ``run`` is iterated, ``cancel``
+    at any time.
+    """
+
+    def __init__(self, spec: AcquisitionSpec, stream: OpenStream) -> None:
+        self.spec = spec
+        self.ledger = Ledger(spec.grid, spec.rasters)
+        self.series = Series(spec, self.ledger, stream.finished, stream.left_over)
+        self._stream = stream
+        self._cancelled = False
+        self._failure: BaseException | None = None
+        self._raster = 0
+        #: called a few times a second by the thread that runs `run`
+        self.on_progress: Callable[[], None] = lambda: None
+
+    # What other threads may ask ------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Make ``run`` raise Cancelled soon."""
+        self._cancelled = True
+        self._wake()
+
+    def progress(self) -> Progress:
+        return self.ledger.progress()
+
+    def preview(self) -> np.ndarray | None:
+        """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
+        methods = self.series.methods
+        return methods[0].result(self._raster) if methods else None
+
+    # The caller's thread -------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Raster]:
+        """Take the series; yields its rasters in order.
+
+        Raises AcquisitionError when there is nothing to show for the time, SimplonError when the detector
+        does not obey, Cancelled after ``cancel``, ValueError when the detectors do not fit the frames.
+        """
+        threads: list[threading.Thread] = []
+        over = False
+        try:
+            self._arm()
+            self.ledger.last_activity = time.monotonic()
+            threads = [
+                threading.Thread(target=self._listen, args=(r,), name=f"live4d-receive-{n}", daemon=True)
+                for n, r in enumerate(self._stream.receivers)
+            ]
+            if self.spec.control and self.spec.control.software_triggered:
+                threads.append(threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True))
+            for thread in threads:
+                thread.start()
+            for raster in range(self.spec.rasters):
+                self._raster = raster
+                self._await(raster)
+                yield self._result(raster)
+            over = True
+        finally:
+            self._stop_listening(threads)
+            self._release_detector(over)
+            if self.series.key is not None:
+                self._stream.finished.add(self.series.key)
+            self._report()
+
+    def _arm(self) -> None:
+        control = self.spec.control
+        if control is None:
+            return
+        if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
+            raise AcquisitionError(
+                f"no detector answers at {self.spec.endpoint}: is the control unit on and its stream enabled "
+                "(stream/config/mode)? Nothing was armed"
+            )
+        control.configure(self.spec.frames, self.spec.frame_time)
+        # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
+        self.series.expect(control.arm())
+
+    def _trigger(self) -> None:
+        assert self.spec.control is not None
+        try:
+            self.spec.control.trigger()
+        except SimplonError as error:
+            self._fail(error)
+
+    def _await(self, raster: int) -> None:
+        """Wait until the raster is over, one way or another."""
+        self._whole_at: float | None = None
+        while True:
+            with self.ledger.changed:
+                if self._is_over(raster):
+                    return
+                self.ledger.changed.wait(0.05)
+            self.on_progress()
+
+    def _is_over(self, raster: int) -> bool:
+        ledger, now = self.ledger, time.monotonic()
+        if self._failure is not None:
+            raise self._failure
+        if self._cancelled:
+            raise Cancelled
+        if raster + 1 < self.spec.rasters:
+            if ledger.complete(raster) or ledger.overtaken(raster):
+                return True
+        elif ledger.settled == self.spec.frames:
+            self._whole_at = self._whole_at or now
+            if self.series.ended or now - self._whole_at >= END_GRACE_S:
+                return True
+        silent = now - ledger.last_activity
+        if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
+            return True
+        if silent < self.spec.timeout:
+            return False
+        if not ledger.received:
+            raise AcquisitionError(self._why_nothing_came())
+        log.warning(
+            "series %s stopped after %d of %d images without an end message; %.3g s of silence",
+            self.series.name, ledger.settled, self.spec.frames, silent,
+        )  # fmt: skip
+        self.series.ended = True
+        return True
+
+    def _result(self, raster: int) -> Raster:
+        losses, rate = self.ledger.close(raster)
+        if not self.ledger.received:
+            raise AcquisitionError(self._why_nothing_came())
+        assert self.series.key is not None
+        assert self.series.methods is not None
+        images, *others = [method.result(raster) for method in self.series.methods]
+        for method in self.series.methods:
+            method.release(raster)
+        return Raster(raster, images, losses, self.series.key[0], rate, *others)
+
+    def _stop_listening(self, threads: list[threading.Thread]) -> None:
+        for receiver in self._stream.receivers:
+            receiver.stop[0] = 1
+        for thread in threads:
+            # A software trigger cannot be interrupted from here; releasing the detector ends it.
+            if thread.name != "live4d-trigger":
+                thread.join()
+        for receiver in self._stream.receivers:
+            receiver.stop[0] = 0
+
+    def _release_detector(self, over: bool) -> None:
+        control = self.spec.control
+        if control is None or self.series.key is None or (over and self.series.ended):
+            return
+        try:
+            if over:
+                control.disarm()
+            else:
+                control.abort()
+        except SimplonError as error:
+            log.error("the detector may still be armed: %s", error)
+
+    def _report(self) -> None:
+        for reason, count in self.series.reasons.items():
+            log.warning("series %s: %d bad: %s", self.series.name, count, reason)
+        if self.ledger.beyond:
+            log.warning(
+                "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "
+                "does the scan grid match the microscope's scan?",
+                self.series.name, self.ledger.beyond, self.spec.frames, *self.spec.grid.shape,
+            )  # fmt: skip
+
+    def _why_nothing_came(self) -> str:
+        spec, ledger = self.spec, self.ledger
+        waited = f"within {spec.timeout:g} s"
+        if self.series.reasons:
+            reason, count = self.series.reasons.most_common(1)[0]
+            return f"no image of series {self.series.name} could be used; {count} were refused: {reason}"
+        if ledger.beyond:
+            return (
+                f"series {self.series.name} brought only image ids beyond the {spec.frames} of the grid: "
+                "does the scan grid match the microscope's scan?"
+            )
+        if self.series.key is not None:
+            ended = "ended without an image" if self.series.ended else f"brought no image {waited}"
+            return f"series {self.series.name} {ended}: is the scan running, and triggering the detector?"
+        if ledger.strangers:
+            return (
+                f"{ledger.strangers} images of other series came from {spec.endpoint} but no series began {waited}: "
+                "the start message was missed (connect before arming), or another client took it"
+            )
+        if not self._stream.connected():
+            return f"nothing answers at {spec.endpoint} {waited}: is the detector (or the simulator) on?"
+        return f"{spec.endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"
+
+    # The receive threads -------------------------------------------------------------------------
+
+    def _listen(self, receiver: Receiver) -> None:
+        batch = FrameBatch.allocate()
+        channel = self.spec.channel.encode()
+        try:
+            if receiver is self._stream.receivers[0]:
+                waiting = self._stream.left_over[:]
+                del self._stream.left_over[:]
+                for earlier in waiting:
+                    self.series.take(earlier)
+            alone = len(self._stream.receivers) == 1
+            while not receiver.stop[0] and not (alone and self.series.ended):
+                self.series.take(receiver.receive(batch, channel=channel, wait=0.05))
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self._wake()
+
+    def _wake(self) -> None:
+        with self.ledger.changed:
+            self.ledger.changed.notify_all()

@@ -1,0 +1,292 @@
+"""EngineClient: the session's end of the engine. Spawns an engine process or connects to one elsewhere.
+
+``live4d-engine-client`` is its only thread: it owns the socket, passes events to the callback of the running
+acquisition and notices within a second when the engine is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from live4d_ophyd.engine import wire
+from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
+
+log = logging.getLogger(__name__)
+
+#: an engine that starts cold compiles its kernels first, s
+READY_TIMEOUT_S = 60.0
+_POLL_MS = 100
+_LOG_LINES_SHOWN = 8
+
+Callback = Callable[[dict[str, Any]], None]
+
+
+class EngineLost(AcquisitionError):
+    """The engine process is gone; says how it went."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    generation: int
+    on_event: Callback
+
+
+class EngineClient:
+    """Connection to an engine.
+
+    ``EngineClient.spawn()`` starts one on this machine that ends with this process;
+    ``EngineClient(endpoint)`` connects to one started with ``live4d serve``.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        curve_keys: Path | None = None,
+        process: subprocess.Popen | None = None,
+        log_file: Path | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._process = process
+        self._log_file = log_file
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        wire.prepare(self._socket)
+        if curve_keys:
+            self._use_curve(curve_keys)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self._wake_name = f"inproc://wake-{id(self)}"
+        self._woken = self._context.socket(zmq.PULL)
+        self._woken.bind(self._wake_name)
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._job: _Job | None = None
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._released = threading.Event()
+        self._lost: EngineLost | None = None
+        self._refused: str | None = None
+        self.pid: int | None = None
+        self._socket.connect(endpoint)
+        self._thread = threading.Thread(target=self._run, name="live4d-engine-client", daemon=True)
+        self._thread.start()
+        _open_clients.add(self)
+
+    @classmethod
+    def spawn(cls) -> EngineClient:
+        """Start an engine process on this machine and connect to it."""
+        directory = Path(tempfile.mkdtemp(prefix="live4d-engine-"))
+        log_file = directory / "engine.log"
+        endpoint = f"ipc://{directory}/engine"
+        with open(log_file, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "live4d_ophyd.engine", endpoint, "--owned"],
+                stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C here is not for the engine
+            )
+        return cls(endpoint, process=process, log_file=log_file)
+
+    def _use_curve(self, keys: Path) -> None:
+        from zmq.auth import load_certificate
+
+        self._socket.curve_publickey, self._socket.curve_secretkey = load_certificate(
+            keys / "client.key_secret"
+        )
+        self._socket.curve_serverkey, _ = load_certificate(keys / "server.key")
+
+    # What the device calls, from any thread -----------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._lost is None and self._thread.is_alive()
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Return when the engine has answered. Raises EngineLost or AcquisitionError."""
+        deadline = time.monotonic() + timeout
+        while not self._ready.wait(0.02):
+            if self._lost:
+                raise self._lost
+            if self._refused:
+                raise AcquisitionError(f"the engine at {self.endpoint} refused: {self._refused}")
+            if time.monotonic() > deadline:
+                raise AcquisitionError(
+                    f"no engine answered at {self.endpoint} within {timeout:g} s{self._last_words()}"
+                )
+
+    def acquire(self, generation: int, spec: AcquisitionSpec, on_event: Callback) -> None:
+        """Start an acquisition; its events (see wire) go to ``on_event`` in the client's thread.
+
+        The last one is ``done``, ``failed``, or ``lost`` with the EngineLost as ``error``.
+        """
+        message = wire.encode("acquire", generation=generation, spec=spec.to_dict())
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            self._job = _Job(generation, on_event)
+        self._post(message)
+
+    def cancel(self, generation: int) -> None:
+        """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
+        with self._lock:
+            if self._job and self._job.generation <= generation:
+                self._job = None
+        self._post(wire.encode("cancel", generation=generation))
+
+    def release(self, timeout: float = 2.0) -> None:
+        """Let the engine close its connections to the detector; returns when they are, or after ``timeout`` s."""
+        self._released.clear()
+        self._post(wire.encode("release"))
+        deadline = time.monotonic() + timeout
+        while self.alive and not self._released.wait(0.1):
+            if time.monotonic() > deadline:
+                log.warning("the engine did not release the stream within %g s", timeout)
+                return
+
+    def close(self) -> None:
+        """End the connection, and the engine if this client spawned it."""
+        if self._thread.is_alive():
+            self._post(None)
+            self._thread.join()
+        _open_clients.discard(self)
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._remove_files()
+
+    def _post(self, message: bytes | None) -> None:
+        self._outbox.put(message)
+        with contextlib.suppress(zmq.ZMQError):  # the thread is gone, and with it the need to wake it
+            waker = self._context.socket(zmq.PUSH)
+            waker.linger = 0
+            waker.connect(self._wake_name)
+            waker.send(b"", zmq.DONTWAIT)
+            waker.close()
+
+    # The client's thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._socket, self._monitor, self._woken):
+            poller.register(socket, zmq.POLLIN)
+        self._socket.send(wire.encode("hello"))
+        try:
+            while True:
+                ready = dict(poller.poll(_POLL_MS))
+                if self._woken in ready:
+                    self._woken.recv()
+                while not self._outbox.empty():
+                    message = self._outbox.get()
+                    if message is None:
+                        return
+                    self._socket.send(message)
+                if self._socket in ready:
+                    self._receive(self._socket.recv())
+                if self._monitor in ready:
+                    self._connection_changed(recv_monitor_message(self._monitor)["event"])
+                if self._process is not None and self._process.poll() is not None:
+                    self._give_up(f"the engine process {self._ended_how(self._process.returncode)}")
+                if self._lost:
+                    return
+        finally:
+            self._socket.disable_monitor()
+            for socket in (self._monitor, self._woken, self._socket):
+                socket.close()
+            self._context.term()
+
+    def _receive(self, raw: bytes) -> None:
+        try:
+            message = wire.decode(raw)
+        except wire.WireError as error:
+            log.warning("engine at %s: %s", self.endpoint, error)
+            return
+        kind = message["kind"]
+        if kind == "ready":
+            self.pid = message["pid"]
+            self._ready.set()
+        elif kind == "released":
+            self._released.set()
+        elif kind == "refused":
+            self._refused = message["reason"]
+            self._deliver({"kind": "failed", "error": "AcquisitionError", "reason": message["reason"]}, None)
+        elif kind != "alive":
+            self._deliver(message, message.get("generation"))
+
+    def _deliver(self, event: dict[str, Any], generation: int | None) -> None:
+        with self._lock:
+            job = self._job
+            if job is None or (generation is not None and generation != job.generation):
+                return
+            if event["kind"] in ("done", "failed", "lost"):
+                self._job = None
+        try:
+            job.on_event(event)
+        except Exception:
+            log.exception("the receiver of the engine's events failed")
+
+    def _connection_changed(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._give_up(f"the engine at {self.endpoint} refused this session's CURVE keys")
+        elif self._ready.is_set() and self._process is None:
+            self._give_up(
+                f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
+            )
+
+    def _give_up(self, reason: str) -> None:
+        self._lost = EngineLost(reason + self._last_words())
+        self._deliver({"kind": "lost", "error": self._lost}, None)
+
+    @staticmethod
+    def _ended_how(code: int) -> str:
+        if code >= 0:
+            return f"ended with exit code {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+    def _last_words(self) -> str:
+        if self._log_file is None or not self._log_file.exists():
+            return ""
+        lines = self._log_file.read_text(errors="replace").strip().splitlines()[-_LOG_LINES_SHOWN:]
+        return "; its last words:\n  " + "\n  ".join(lines) if lines else ""
+
+    def _remove_files(self) -> None:
+        if self._log_file is not None:
+            for path in self._log_file.parent.iterdir():
+                path.unlink(missing_ok=True)
+            self._log_file.parent.rmdir()
+
+
+# Engines are ended in order at interpreter exit, before ZMQ's own clean-up.
+_open_clients: weakref.WeakSet[EngineClient] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open_clients):
+        client.close()

@@ -1,0 +1,42 @@
+"""`live4d serve`: the engine as a process started by hand, or by a session."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.engine.server import EngineServer
+
+
+@click.command()
+@click.argument("endpoint", default="tcp://127.0.0.1:31100")
+@click.option(
+    "--curve",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with server.key_secret and clients/*.key (zmq.auth certificates): encrypts, and admits only these.",
+)
+@click.option("--owned", is_flag=True, hidden=True, help="End when standard input closes.")
+@click.option("--log-level", default="INFO", show_default=True)
+def serve(endpoint: str, curve: Path | None, owned: bool, log_level: str) -> None:
+    """Run the engine at ENDPOINT, near the detector, for a session elsewhere.
+
+    The session connects with Live4D(..., server="tcp://this-host:31100"). Without --curve nothing is
+    authenticated: keep to loopback or a private network.
+    """
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    warm_up()
+    server = EngineServer(endpoint, curve_keys=curve)
+    if owned:
+        # Ctrl-C in the session's terminal is for the session.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        server.end_with_owner()
+    else:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.end())
+    click.echo(json.dumps({"engine": server.endpoint}))
+    server.run()

@@ -1,0 +1,135 @@
+"""Ledger: which images of a series came, and what became of each.
+
+Every image id is claimed once, by the receive thread that brings it, and settled once, as received or bad.
+All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from live4d_ophyd.engine.spec import Losses, Progress
+from live4d_ophyd.scan import ScanGrid
+
+
+class Ledger:
+    """Book of the images of ``rasters`` scans of ``grid``."""
+
+    def __init__(self, grid: ScanGrid, rasters: int) -> None:
+        self.grid = grid
+        self.rasters = rasters
+        self.changed = threading.Condition()
+        self._claimed = np.zeros(rasters * grid.frames, bool)
+        self._received = np.zeros(rasters, np.int64)
+        self._bad = np.zeros(rasters, np.int64)
+        self._first = np.full(rasters, np.nan)
+        self._last = np.full(rasters, np.nan)
+        self._over = 0  # rasters below this one are over: what comes late is not taken in any more
+        self._newest = 0
+        self._unreadable = 0
+        self._foreign = 0
+        self._duplicates = 0
+        self._beyond = 0
+        self.last_activity = time.monotonic()
+
+    def claim(self, image_ids: np.ndarray) -> np.ndarray:
+        """Which of these images are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
+        with self.changed:
+            self.last_activity = time.monotonic()
+            inside = (image_ids >= 0) & (image_ids < len(self._claimed))
+            self._beyond += len(image_ids) - int(inside.sum())
+            new = inside.copy()
+            ids = image_ids[inside]
+            fresh = ~self._claimed[ids] & (ids >= self._over * self.grid.frames)
+            if len(ids) > 1 and not (np.diff(ids) > 0).all():
+                first = np.zeros(len(ids), bool)
+                first[np.unique(ids, return_index=True)[1]] = True
+                fresh &= first
+            new[inside] = fresh
+            self._duplicates += len(ids) - int(fresh.sum())
+            self._claimed[ids[fresh]] = True
+            return new
+
+    def settle(self, image_ids: np.ndarray, good: np.ndarray, first_at: float, last_at: float) -> None:
+        """Book claimed images as received where ``good``, else as bad; times in s of time.monotonic."""
+        if not len(image_ids):
+            return
+        rasters = image_ids // self.grid.frames
+        with self.changed:
+            self._received += np.bincount(rasters[good], minlength=self.rasters)
+            self._bad += np.bincount(rasters[~good], minlength=self.rasters)
+            touched = np.unique(rasters)
+            self._first[touched] = np.fmin(self._first[touched], first_at)
+            self._last[touched] = np.fmax(self._last[touched], last_at)
+            self._newest = max(self._newest, int(touched[-1]))
+            self.last_activity = time.monotonic()
+            self.changed.notify_all()
+
+    def foreign(self, count: int) -> None:
+        """Book images of other series."""
+        with self.changed:
+            self._foreign += count
+
+    def unreadable(self) -> None:
+        """Book a message that was no readable image: bad, but no one knows which."""
+        with self.changed:
+            self._unreadable += 1
+            self.last_activity = time.monotonic()
+
+    @property
+    def settled(self) -> int:
+        """Images received or bad so far."""
+        return int(self._received.sum() + self._bad.sum())
+
+    @property
+    def received(self) -> int:
+        return int(self._received.sum())
+
+    @property
+    def strangers(self) -> int:
+        """Images of other series so far."""
+        return self._foreign
+
+    @property
+    def beyond(self) -> int:
+        """Images so far whose ids the grid does not have."""
+        return self._beyond
+
+    def complete(self, raster: int) -> bool:
+        """Every image of the raster is settled."""
+        return bool(self._received[raster] + self._bad[raster] == self.grid.frames)
+
+    def overtaken(self, raster: int) -> bool:
+        """The raster after the next one has begun: what is missing by now does not come any more."""
+        return self._newest >= raster + 2
+
+    def close(self, raster: int) -> tuple[Losses, float | None]:
+        """End a raster; returns where its images are and the rate from its first to its last, Hz."""
+        with self.changed:
+            self._over = raster + 1
+            received, bad = int(self._received[raster]), int(self._bad[raster])
+            unreadable = min(self._unreadable, self.grid.frames - received - bad)
+            self._unreadable -= unreadable
+            losses = Losses(
+                expected=self.grid.frames,
+                received=received,
+                lost=self.grid.frames - received - bad - unreadable,
+                bad=bad + unreadable,
+                foreign=self._foreign,
+                duplicates=self._duplicates,
+                beyond=self._beyond,
+            )
+            return losses, self._rate(raster)
+
+    def _rate(self, raster: int) -> float | None:
+        frames = int(self._received[raster] + self._bad[raster])
+        span = self._last[raster] - self._first[raster]
+        return float((frames - 1) / span) if frames > 1 and span > 0 else None
+
+    def progress(self) -> Progress:
+        with self.changed:
+            raster = min(self._over, self.rasters - 1)
+            return Progress(self.settled, len(self._claimed), self._rate(raster), raster)

@@ -1,0 +1,306 @@
+"""Series: what the receive threads do with messages, from `start` over images to `end`.
+
+``take`` sorts a batch: images go through decoder and imaging methods and are booked in the ledger, the rare
+other messages are read one by one. Every receive thread calls it with its own batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+
+from live4d_ophyd.decode import CpuDecoder, FrameFormat, decode_array, describe_status
+from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.spec import AcquisitionSpec
+from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
+from live4d_ophyd.stream.arrays import dtype_of_tag
+from live4d_ophyd.stream.batch import (
+    ARRAY_TAG,
+    COLS,
+    IMAGE,
+    NO_CHANNEL,
+    ROWS,
+    SERIES_ID,
+    UNIQUE_ID,
+    FrameBatch,
+)
+from live4d_ophyd.stream.index import fill_from_message, hash_unique_id
+from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage, StreamError, read_message
+
+log = logging.getLogger(__name__)
+
+#: frames decoded to pixels at a time, for methods that need them: bounds memory and stays in cache
+FRAMES_AT_ONCE = 64
+#: images that overtook their `start` on another connection are held this long, s
+WAIT_FOR_START_S = 0.5
+#: and up to this many bytes; also the limit of what is kept for the next acquisition
+HOLD_BYTES = 1 << 30
+#: this many reasons of bad messages are logged as they come; all are counted
+REASONS_LOGGED = 5
+
+SeriesKey = tuple[int, int]
+"""(series id, hash of the unique id; 0 where it is not known)"""
+
+
+class Series:
+    """The one series an acquisition takes, identified by its `start` message or by what `arm` answered."""
+
+    def __init__(
+        self, spec: AcquisitionSpec, ledger: Ledger, finished: set[SeriesKey], left_over: list[FrameBatch]
+    ) -> None:
+        self.spec = spec
+        self.ledger = ledger
+        self.key: SeriesKey | None = None
+        self.start: StartMessage | None = None
+        self.ended = False
+        self.methods: list[Method] | None = None
+        self.reasons: Counter[str] = Counter()
+        self._finished = finished
+        self._left_over = left_over
+        self._frame: FrameFormat | None = None
+        self._lock = threading.Lock()
+        self._held: list[FrameBatch] = []
+        self._held_since = 0.0
+        self._of_thread = threading.local()
+
+    @property
+    def name(self) -> str:
+        return "?" if self.key is None else str(self.key[0])
+
+    def expect(self, series_id: int) -> None:
+        """Take this series and no other: the detector was armed for it."""
+        self.key = (series_id, 0)
+
+    def take(self, batch: FrameBatch) -> None:
+        """Everything in the batch; runs in the thread that received it."""
+        if self._held and (self.start or time.monotonic() - self._held_since > WAIT_FOR_START_S):
+            self._take_held()
+        begin = 0
+        for row in np.flatnonzero(batch.status != IMAGE).tolist():
+            self._take_images(batch, begin, row)
+            self._take_message(batch, row)
+            begin = row + 1
+        self._take_images(batch, begin, batch.count)
+
+    # Messages that are no plain image -----------------------------------------------------------
+
+    def _take_message(self, batch: FrameBatch, row: int) -> None:
+        try:
+            message = read_message(batch.message(row))
+            if isinstance(message, ImageMessage):
+                # Legal, but nothing the fast path knows: read in full, then treated like any other.
+                fill_from_message(batch, row, message, self.spec.channel)
+                if batch.status[row] == NO_CHANNEL:
+                    have = ", ".join(message.channels)
+                    raise StreamError(f"the image has no channel {self.spec.channel!r}; it has {have}")
+                if batch.status[row] != IMAGE:
+                    raise StreamError("column-major and split arrays are not supported in a live stream")
+                self._take_images(batch, row, row + 1)
+        except StreamError as error:
+            self._refuse(str(error))
+            self.ledger.unreadable()
+            return
+        if isinstance(message, StartMessage):
+            self._begin(message, batch, row)
+        elif isinstance(message, EndMessage):
+            if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
+                self._end()
+        elif not isinstance(message, ImageMessage):
+            log.info("left alone a message of type %r", message.type)
+
+    def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> None:
+        key = (start.series_id, hash_unique_id(start.series_unique_id))
+        with self._lock:
+            if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
+                pass  # the series that was armed, now with its unique id
+            elif key in self._finished or key == self.key:
+                return
+            elif self.spec.control is not None:
+                log.warning(
+                    "left alone the start of series %d: series %s was armed", start.series_id, self.name
+                )
+                return
+            elif self.key is not None and (self.ended or self.ledger.settled):
+                if not self.ended:
+                    log.warning("series %d began before series %s was over", start.series_id, self.name)
+                self._end()
+                self._leave(batch, row, row + 1)
+                return
+            elif self.key is not None:
+                log.warning(
+                    "series %d replaces series %s, which brought no image", start.series_id, self.name
+                )
+            self.key, self.start = key, start
+        announced = start.number_of_images
+        if announced is not None and announced != self.spec.frames:
+            log.warning(
+                "series %d announces %d images, the grid needs %d (%d x %d x %d rasters)",
+                start.series_id, announced, self.spec.frames, *self.spec.grid.shape, self.spec.rasters,
+            )  # fmt: skip
+        with self.ledger.changed:
+            self.ledger.last_activity = time.monotonic()
+
+    def _end(self) -> None:
+        with self.ledger.changed:
+            self.ended = True
+            self.ledger.last_activity = time.monotonic()
+            self.ledger.changed.notify_all()
+
+    def _is_ours(self, series_id: int, unique_id: int) -> bool:
+        if self.key is None or series_id != self.key[0]:
+            return False
+        return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
+
+    def _refuse(self, reason: str) -> None:
+        with self._lock:
+            self.reasons[reason] += 1
+            if self.reasons[reason] == 1 and len(self.reasons) <= REASONS_LOGGED:
+                log.warning("series %s: bad image: %s", self.name, reason)
+
+    # Images -------------------------------------------------------------------------------------
+
+    def _take_images(self, batch: FrameBatch, begin: int, end: int) -> None:
+        if begin >= end:
+            return
+        if self._must_wait_for_start():
+            self._hold(batch, begin, end)
+            return
+        rows = np.arange(begin, end)
+        index = batch.index[begin:end]
+        if self.key is None:
+            ours = np.zeros(len(rows), bool)
+        else:
+            unique = index[:, UNIQUE_ID]
+            ours = index[:, SERIES_ID] == self.key[0]
+            if self.key[1]:
+                ours &= (unique == self.key[1]) | (unique == 0)
+        if not ours.all():
+            if self.ended:
+                self._leave(batch, begin, end)
+            else:
+                self.ledger.foreign(len(rows) - int(ours.sum()))
+            rows = rows[ours]
+        rows = rows[self.ledger.claim(batch.image_id[rows])]
+        if len(rows):
+            self._image(batch, rows)
+
+    def _image(self, batch: FrameBatch, rows: np.ndarray) -> None:
+        """Decode and accumulate claimed rows, then book them."""
+        decoder, methods = self._tools(batch, int(rows[0]))
+        ids = batch.image_id[rows]
+        positions = self.spec.grid.positions(ids)
+        imaged = positions >= 0
+        good = np.ones(len(rows), bool)
+        if imaged.any():
+            statuses = np.zeros(int(imaged.sum()), np.int64)
+            for method in methods:
+                statuses = np.minimum(
+                    statuses, self._feed(method, decoder, batch, rows[imaged], positions[imaged])
+                )
+            good[imaged] = statuses == 0
+            for status in statuses[statuses != 0]:
+                self._refuse(describe_status(int(status)))
+        self.ledger.settle(ids, good, batch.first_at, batch.last_at)
+
+    def _feed(
+        self, method: Method, decoder: CpuDecoder, batch: FrameBatch, rows: np.ndarray, positions: np.ndarray
+    ) -> np.ndarray:
+        """Give a method what it needs of these rows; returns their decode statuses, (n,) int64."""
+        if method.weights is not None:
+            values, status = decoder.project(batch, method.weights, rows)
+            good = status == 0
+            method.add(positions[good], values[good])
+            return status
+        statuses = []
+        pixels = self._pixels(decoder.format)
+        for first in range(0, len(rows), FRAMES_AT_ONCE):
+            part = slice(first, first + FRAMES_AT_ONCE)
+            values, status = decoder.frames(batch, rows[part], out=pixels)
+            good = status == 0
+            method.add(positions[part][good], values[good])
+            statuses.append(status)
+        return np.concatenate(statuses)
+
+    def _pixels(self, frame: FrameFormat) -> np.ndarray:
+        """This thread's memory for decoded frames: fresh memory would cost more than decoding into it."""
+        pixels = getattr(self._of_thread, "pixels", None)
+        if pixels is None:
+            pixels = self._of_thread.pixels = np.empty((FRAMES_AT_ONCE, *frame.shape), frame.dtype)
+        return pixels
+
+    def _tools(self, batch: FrameBatch, row: int) -> tuple[CpuDecoder, list[Method]]:
+        """This thread's decoder and the methods, made when the first image shows the frames' format."""
+        with self._lock:
+            if self.methods is None:
+                self._frame, self.methods = self._prepare(batch, row)
+        decoder = getattr(self._of_thread, "decoder", None)
+        if decoder is None:
+            assert self._frame is not None
+            decoder = self._of_thread.decoder = CpuDecoder(self._frame, nodata=self.spec.nodata)
+        return decoder, self.methods
+
+    def _prepare(self, batch: FrameBatch, row: int) -> tuple[FrameFormat, list[Method]]:
+        spec, start = self.spec, self.start
+        index = batch.index[row]
+        rows, cols = int(index[ROWS]), int(index[COLS])
+        if start is None:
+            log.warning(
+                "series %s: no start message came; pixel masks of the detector are not known", self.name
+            )
+        elif (start.image_size_y, start.image_size_x) not in ((rows, cols), (None, None)):
+            log.warning(
+                "series %s announces images of %s x %s pixels, they have %d x %d",
+                self.name, start.image_size_y, start.image_size_x, rows, cols,
+            )  # fmt: skip
+        frame = FrameFormat(rows, cols, dtype_of_tag(int(index[ARRAY_TAG])))
+        mask = spec.pixel_mask
+        if mask is not None and mask.shape != (rows, cols):
+            raise ValueError(f"pixel_mask has shape {mask.shape}, the frames have {(rows, cols)}")
+        from_detector = self._pixel_mask(rows, cols)
+        if from_detector is not None:
+            mask = from_detector if mask is None else mask.astype(bool) | from_detector
+        methods: list[Method] = [
+            VirtualImages(spec.detectors, frame, spec.grid, pixel_mask=mask, gain=spec.gain),
+        ]
+        if spec.pattern:
+            methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
+        return frame, methods
+
+    def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
+        """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
+        masks = (self.start.pixel_mask if self.start else None) or {}
+        encoded = masks.get(self.spec.channel) if self.spec.channel else next(iter(masks.values()), None)
+        if encoded is None or encoded.shape != (rows, cols):
+            return None
+        return decode_array(encoded) != 0
+
+    def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
+        """Keep what came after the end of this series for the next acquisition: it may be the next series."""
+        if sum(b.buffer.nbytes for b in self._left_over) < HOLD_BYTES:
+            self._left_over.append(batch.copy(begin, end))
+        else:
+            self.ledger.foreign(end - begin)
+
+    # Images that overtook their start on another connection -------------------------------------
+
+    def _must_wait_for_start(self) -> bool:
+        if self.start is not None or self.methods is not None or self.spec.connections == 1:
+            return False
+        waited = time.monotonic() - self._held_since if self._held else 0.0
+        return waited <= WAIT_FOR_START_S and sum(b.buffer.nbytes for b in self._held) < HOLD_BYTES
+
+    def _hold(self, batch: FrameBatch, begin: int, end: int) -> None:
+        with self._lock:
+            if not self._held:
+                self._held_since = time.monotonic()
+            self._held.append(batch.copy(begin, end))
+
+    def _take_held(self) -> None:
+        with self._lock:
+            held, self._held = self._held, []
+        for batch in held:
+            self._take_images(batch, 0, batch.count)

@@ -1,0 +1,136 @@
+"""What an acquisition is asked for and what comes back: plain frozen values, and their form on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.imaging.detectors import Detector, detector_from_dict, detector_to_dict
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.simplon import Simplon
+
+
+class AcquisitionError(RuntimeError):
+    """The acquisition could not be completed; the text says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class AcquisitionSpec:
+    """One series: ``rasters`` scans of ``grid``, summed over ``detectors``.
+
+    Parameters
+    ----------
+    endpoint : stream v2 of the detector, ``tcp://dcu:31001``
+    grid : scan geometry
+    detectors : virtual detectors, one image each; names differ
+    rasters : scans that follow each other in one series
+    control : arms and disarms the detector; None listens passively to the next series
+    connections : PULL connections, each with its own receive loop
+    channel : data channel to use, empty for the first of each image
+    nodata : pixels at the dtype's maximum hold no data and count as nothing
+    pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
+    gain : factor of each pixel, (det rows, det cols); makes images weighted sums
+    pattern : also average the diffraction patterns of each raster
+    frame_time : dwell time to set on the detector, s; None leaves it
+    timeout : longest silence of the stream, s, from the start of listening on
+    """
+
+    endpoint: str
+    grid: ScanGrid
+    detectors: tuple[Detector, ...]
+    rasters: int = 1
+    control: Simplon | None = None
+    connections: int = 1
+    channel: str = ""
+    nodata: bool = True
+    pixel_mask: np.ndarray | None = None
+    gain: np.ndarray | None = None
+    pattern: bool = False
+    frame_time: float | None = None
+    timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        names = [d.name for d in self.detectors]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                f"virtual detectors are named {names}; at least one is needed and names must differ"
+            )
+        if self.rasters < 1 or self.connections < 1:
+            raise ValueError(
+                f"rasters is {self.rasters}, connections {self.connections}; each must be at least 1"
+            )
+        if not self.timeout > 0:
+            raise ValueError(f"timeout is {self.timeout} s; it must be positive")
+
+    @property
+    def frames(self) -> int:
+        """Images of the whole series."""
+        return self.rasters * self.grid.frames
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["grid"] = self.grid.to_dict()
+        values["detectors"] = [detector_to_dict(d) for d in self.detectors]
+        values["control"] = self.control.to_dict() if self.control else None
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> AcquisitionSpec:
+        control = values["control"]
+        return cls(
+            **{
+                **values,
+                "grid": ScanGrid.from_dict(values["grid"]),
+                "detectors": tuple(detector_from_dict(d) for d in values["detectors"]),
+                "control": Simplon(**control) if control else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Where the images of a raster are. ``expected = received + lost + bad``."""
+
+    expected: int  #: images the grid has
+    received: int  #: images that arrived and were decoded
+    lost: int  #: images that never came
+    bad: int  #: images that came and could not be decoded
+    foreign: int = 0  #: images of other series, left alone; whole acquisition
+    duplicates: int = 0  #: images that came again, left alone; whole acquisition
+    beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
+
+
+@dataclass(frozen=True)
+class Raster:
+    """One finished scan.
+
+    ``images`` is (detectors, rows, cols) float64 counts, NaN where no image was decoded; ``pattern`` the mean
+    diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
+    ``rate_hz`` from the first to the last image of the raster, None for fewer than two.
+    """
+
+    index: int
+    images: np.ndarray
+    losses: Losses
+    series_id: int
+    rate_hz: float | None
+    pattern: np.ndarray | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "losses": asdict(self.losses)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Raster:
+        return cls(**{**values, "losses": Losses(**values["losses"])})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running acquisition is. ``frames_received`` counts bad images too; times are in s."""
+
+    frames_received: int
+    frames_expected: int
+    rate_hz: float | None
+    raster: int

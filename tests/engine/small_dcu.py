@@ -1,0 +1,113 @@
+"""A stream for tests: messages built with cbor2 and bitshuffle alone, pushed by a thread over real TCP."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterable
+
+import bitshuffle
+import cbor2
+import numpy as np
+import zmq
+
+UNIQUE_ID = "01GRXWT80JSDY2FNW8SGCCDZD9"
+
+
+def encoded(frame: np.ndarray) -> cbor2.CBORTag:
+    """The frame as a bslz4 array of the stream."""
+    compressed = bitshuffle.compress_lz4(frame, 8192 // frame.itemsize).tobytes()
+    blob = struct.pack(">QI", frame.nbytes, 8192) + compressed
+    kind = {1: 64, 2: 69, 4: 70}[frame.itemsize]
+    content = cbor2.CBORTag(kind, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, blob]))
+    return cbor2.CBORTag(40, [list(frame.shape), content])
+
+
+def _message(values: dict) -> bytes:
+    return cbor2.dumps(cbor2.CBORTag(55799, values))
+
+
+def start(series_id: int = 1, unique_id: str = UNIQUE_ID, number_of_images: int = 1, **more) -> bytes:
+    return _message(
+        {
+            "type": "start",
+            "series_id": series_id,
+            "series_unique_id": unique_id,
+            "number_of_images": number_of_images,
+            **more,
+        }
+    )
+
+
+def image(frame: np.ndarray, image_id: int, series_id: int = 1, unique_id: str = UNIQUE_ID, **more) -> bytes:
+    return _message(
+        {
+            "type": "image",
+            "series_id": series_id,
+            "series_unique_id": unique_id,
+            "image_id": image_id,
+            "real_time": [100, 50_000_000],
+            "start_time": [0, 50_000_000],
+            "stop_time": [100, 50_000_000],
+            "user_data": None,
+            "data": {"threshold_1": encoded(frame)},
+            **more,
+        }
+    )
+
+
+def end(series_id: int = 1, unique_id: str = UNIQUE_ID) -> bytes:
+    return _message({"type": "end", "series_id": series_id, "series_unique_id": unique_id})
+
+
+def frames(count: int, shape: tuple[int, int] = (24, 32), dtype: str = "uint16", seed: int = 0) -> np.ndarray:
+    """Poisson counts, brighter with every frame, so that no two sums agree by chance."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.poisson(3 + n, shape) for n in range(count)]).astype(dtype)
+
+
+def series(pixels: np.ndarray, series_id: int = 1, unique_id: str = UNIQUE_ID) -> list[bytes]:
+    """start, images, end."""
+    images = [image(frame, n, series_id, unique_id) for n, frame in enumerate(pixels)]
+    return [start(series_id, unique_id, len(pixels)), *images, end(series_id, unique_id)]
+
+
+class SmallDcu:
+    """PUSH socket that sends messages in a thread; blocks while nobody is connected, as a DCU queues."""
+
+    def __init__(self) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.linger = 0
+        self._socket.sndtimeo = 50
+        self._closing = False
+        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.endpoint = f"tcp://127.0.0.1:{port}"
+        self._threads: list[threading.Thread] = []
+
+    def send(self, messages: Iterable[bytes | list[bytes]]) -> None:
+        """Send in the background; a list is a multipart message."""
+        messages = list(messages)
+
+        def work() -> None:
+            for message in messages:
+                while not self._closing:
+                    try:
+                        self._socket.send_multipart(message if isinstance(message, list) else [message])
+                        break
+                    except zmq.Again:  # nobody fetches yet
+                        continue
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def wait(self) -> None:
+        for thread in self._threads:
+            thread.join(10)
+
+    def close(self) -> None:
+        self._closing = True
+        self.wait()
+        self._socket.close()
+        self._context.term()

@@ -1,0 +1,353 @@
+"""One series from a real socket to images: what arrives is summed exactly, what does not is NaN and counted."""
+
+import threading
+from contextlib import closing
+
+import numpy as np
+import pytest
+from small_dcu import SmallDcu, end, frames, image, series, start
+
+from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec
+from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
+from live4d_ophyd.imaging.detectors import Annulus, Disk
+from live4d_ophyd.scan import ScanGrid
+
+DISK = Disk("vbf", center=(12, 16), radius=6)
+GRID = ScanGrid(3, 4)
+
+
+@pytest.fixture
+def dcu():
+    with closing(SmallDcu()) as small:
+        yield small
+
+
+@pytest.fixture
+def pixels():
+    return frames(GRID.frames)
+
+
+def take(dcu, grid=GRID, detectors=(DISK,), timeout=2.0, stream=None, **options):
+    spec = AcquisitionSpec(dcu.endpoint, grid, tuple(detectors), timeout=timeout, **options)
+    if stream is not None:
+        return list(Acquisition(spec, stream).run())
+    with closing(OpenStream(dcu.endpoint, spec.connections)) as own:
+        return list(Acquisition(spec, own).run())
+
+
+def expected(pixels, grid=GRID, detector=DISK):
+    """The image by the definition, in float64 NumPy."""
+    weights = detector.weights(pixels.shape[1:])
+    return (pixels.astype(np.float64) * weights).sum(axis=(1, 2)).reshape(grid.shape)
+
+
+def test_every_position_has_the_sum_of_its_frame(dcu, pixels):
+    dcu.send(series(pixels))
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert (raster.losses.expected, raster.losses.received) == (12, 12)
+    assert (raster.losses.lost, raster.losses.bad) == (0, 0)
+    assert raster.series_id == 1
+    assert raster.rate_hz > 0
+
+
+def test_several_detectors_are_several_images(dcu, pixels):
+    ring = Annulus("adf", center=None, inner=7, outer=11)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, detectors=[DISK, ring])
+    np.testing.assert_array_equal(raster.images[1], expected(pixels, detector=ring))
+
+
+def test_soft_detectors_match_float64_sums(dcu, pixels):
+    soft = Disk("soft", center=(12.3, 15.7), radius=6.4, soft=True)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, detectors=[soft])
+    np.testing.assert_allclose(raster.images[0], expected(pixels, detector=soft), rtol=1e-12)
+
+
+def test_lost_frames_are_nan_and_counted(dcu, pixels):
+    messages = series(pixels)
+    del messages[5], messages[1]  # images 4 and 0
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    truth = expected(pixels)
+    truth.flat[[0, 4]] = np.nan
+    np.testing.assert_array_equal(raster.images[0], truth)
+    assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (10, 2, 0)
+
+
+def test_order_and_repetition_do_not_matter(dcu, pixels):
+    first, *images, last = series(pixels)
+    order = np.random.default_rng(1).permutation(len(images))
+    dcu.send([first, *(images[n] for n in order), images[3], last])
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert raster.losses.duplicates + raster.losses.received >= 12
+
+
+def test_a_frame_that_does_not_decode_is_bad_and_nothing_else(dcu, pixels, caplog):
+    messages = series(pixels)
+    broken = bytearray(messages[3])
+    broken[-20:] = bytes(20)
+    messages[3] = bytes(broken)
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    truth = expected(pixels)
+    truth.flat[2] = np.nan
+    np.testing.assert_array_equal(raster.images[0], truth)
+    assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (11, 0, 1)
+    assert "bad image" in caplog.text
+
+
+def test_an_unreadable_message_is_bad_not_lost(dcu, pixels):
+    messages = series(pixels)
+    messages[3] = messages[3][:100]
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    assert np.isnan(raster.images[0].flat[2])
+    assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (11, 0, 1)
+
+
+def test_frames_of_another_shape_are_bad(dcu, pixels):
+    messages = series(pixels)
+    messages[4] = image(frames(1, (32, 24))[0], 3)
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    assert raster.losses.bad == 1
+    assert np.isnan(raster.images[0].flat[3])
+
+
+def test_legal_but_unusual_messages_are_taken_all_the_same(dcu, pixels):
+    messages = series(pixels)
+    messages[2] = image(pixels[1], 1, user_data={1.5: {"a": [None, 2**70]}})
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+
+
+def test_masked_pixels_count_as_nothing(dcu, pixels):
+    pixels = pixels.copy()
+    pixels[:, 12, 16] = 65535  # no data
+    pixels[:, 10, 16] = 40000  # hot, and in the user's mask
+    mask = np.zeros(pixels.shape[1:], bool)
+    mask[10, 16] = True
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, pixel_mask=mask)
+    clean = pixels.copy()
+    clean[:, 12, 16] = clean[:, 10, 16] = 0
+    np.testing.assert_array_equal(raster.images[0], expected(clean))
+
+
+def test_the_detectors_own_pixel_mask_is_used(dcu, pixels):
+    import cbor2
+
+    mask = np.zeros(pixels.shape[1:], "<u4")
+    mask[11, 15] = 16
+    encoded = cbor2.CBORTag(40, [list(mask.shape), cbor2.CBORTag(70, mask.tobytes())])
+    messages = series(pixels)
+    messages[0] = start(number_of_images=12, pixel_mask={"threshold_1": encoded})
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    clean = pixels.copy()
+    clean[:, 11, 15] = 0
+    np.testing.assert_array_equal(raster.images[0], expected(clean))
+
+
+def test_gain_weighs_pixels(dcu, pixels):
+    gain = np.random.default_rng(3).uniform(0.8, 1.2, pixels.shape[1:])
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, gain=gain)
+    np.testing.assert_allclose(raster.images[0], expected(pixels * gain), rtol=1e-12)
+
+
+def test_the_mean_pattern_leaves_no_data_out(dcu, pixels):
+    pixels = pixels.copy()
+    pixels[0, 5, 5] = 65535
+    pixels[:, 6, 6] = 65535
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, pattern=True)
+    truth = np.where(pixels == 65535, np.nan, pixels.astype(float))
+    with np.errstate(invalid="ignore"):
+        counts = np.isfinite(truth).sum(axis=0)
+        mean = np.where(counts > 0, np.nansum(truth, axis=0) / np.maximum(counts, 1), np.nan)
+    np.testing.assert_allclose(raster.pattern, mean, rtol=1e-12)
+    assert np.isnan(raster.pattern[6, 6])
+
+
+def test_flyback_and_serpentine_scans(dcu):
+    grid = ScanGrid(3, 4, serpentine=True, flyback=2, lead_in=1)
+    pixels = frames(grid.frames)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, grid)
+    sums = expected(pixels, ScanGrid(1, grid.frames)).ravel()
+    np.testing.assert_array_equal(raster.images[0][0], sums[1:5])
+    np.testing.assert_array_equal(raster.images[0][1], sums[7:11][::-1])
+    assert raster.losses.received == grid.frames
+
+
+def test_a_movie_is_one_series_of_rasters(dcu):
+    pixels = frames(3 * GRID.frames)
+    dcu.send(series(pixels))
+    rasters = take(dcu, rasters=3)
+    for n, raster in enumerate(rasters):
+        part = pixels[n * GRID.frames : (n + 1) * GRID.frames]
+        assert raster.index == n
+        np.testing.assert_array_equal(raster.images[0], expected(part))
+
+
+def test_a_movie_counts_losses_by_raster(dcu):
+    pixels = frames(3 * GRID.frames)
+    messages = series(pixels)
+    del messages[1 + 14], messages[1 + 2]
+    dcu.send(messages)
+    assert [r.losses.lost for r in take(dcu, rasters=3)] == [1, 1, 0]
+
+
+def test_several_connections_share_the_work(dcu):
+    grid = ScanGrid(16, 16)
+    pixels = frames(grid.frames)
+    with closing(OpenStream(dcu.endpoint, 3)) as stream:
+        assert stream.connected(2)
+        dcu.send(series(pixels))
+        (raster,) = take(dcu, grid, stream=stream, connections=3)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels, grid))
+
+
+def test_images_of_other_series_are_left_alone(dcu, pixels):
+    strays = [image(pixels[0] * 7, n, series_id=99, unique_id="OLD") for n in range(5)]
+    first, *rest = series(pixels)
+    dcu.send([*strays, first, *strays, *rest])
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert raster.losses.foreign == 10
+
+
+def test_late_images_of_a_finished_series_do_not_leak_into_the_next(dcu, pixels):
+    other = frames(GRID.frames, seed=5)
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        dcu.send(series(pixels, 1, "A"))
+        take(dcu, stream=stream)
+        late = [start(1, "A", 12), *(image(pixels[0] * 3, n, 1, "A") for n in range(12))]
+        dcu.send([*late, *series(other, 1, "B")])  # a restarted detector counts from 1 again
+        (raster,) = take(dcu, stream=stream)
+    np.testing.assert_array_equal(raster.images[0], expected(other))
+
+
+def test_no_end_message_costs_a_moment_not_the_image(dcu, pixels):
+    dcu.send(series(pixels)[:-1])
+    (raster,) = take(dcu, timeout=30)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+
+
+def test_a_stream_that_stops_gives_what_came(dcu, pixels, caplog):
+    dcu.send(series(pixels)[:8])
+    (raster,) = take(dcu, timeout=0.5)
+    assert (raster.losses.received, raster.losses.lost) == (7, 5)
+    assert "without an end message" in caplog.text
+
+
+def test_a_second_start_ends_the_series(dcu, pixels, caplog):
+    dcu.send([*series(pixels)[:6], *series(pixels, 2, "B")])
+    (raster,) = take(dcu)
+    assert (raster.series_id, raster.losses.received, raster.losses.lost) == (1, 5, 7)
+    assert "series 2 began before series 1 was over" in caplog.text
+
+
+def test_what_follows_a_series_is_there_for_the_next_acquisition(dcu, pixels):
+    other = frames(GRID.frames, seed=5)
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        dcu.send([*series(pixels, 1, "A")[:-3], *series(other, 2, "B"), *series(pixels, 3, "C")])
+        (cut_off,) = take(dcu, stream=stream)
+        images = [take(dcu, stream=stream)[0].images[0] for _ in range(2)]
+    assert cut_off.losses.lost == 2
+    np.testing.assert_array_equal(images, [expected(other), expected(pixels)])
+
+
+def test_a_start_without_images_gives_way_to_the_next(dcu, pixels):
+    dcu.send([start(1, "A", 12), *series(pixels, 2, "B")])
+    (raster,) = take(dcu)
+    assert raster.series_id == 2
+    assert raster.losses.received == 12
+
+
+def test_more_images_than_the_grid_holds_are_left_alone_and_said(dcu, caplog):
+    pixels = frames(GRID.frames + 5)
+    first, *images, last = series(pixels)
+    dcu.send([first, *images[::-1], last])  # the images beyond come before the raster is whole
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels[: GRID.frames]))
+    assert raster.losses.beyond == 5
+    assert "does the scan grid match" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "no series began"),
+        ([start()], "brought no image"),
+        ([start(), end()], "ended without an image"),
+        ([image(frames(1)[0], 0)], "1 images of other series"),
+        ([start(), image(frames(1)[0], 0)[:80], end()], "1 were refused"),
+        ([[b'{"htype":"dheader-1.0"}', b"{}"]], "stream v1"),
+        ([start(), image(frames(1)[0], 400), end()], "beyond the 12 of the grid"),
+    ],
+)
+def test_nothing_to_show_is_an_error_that_says_why(dcu, messages, words):
+    dcu.send(messages)
+    with pytest.raises(AcquisitionError, match=words):
+        take(dcu, timeout=0.4)
+
+
+def test_a_dead_endpoint_is_an_error_that_names_it():
+    spec = AcquisitionSpec("tcp://127.0.0.1:9", GRID, (DISK,), timeout=0.3)
+    with (
+        closing(OpenStream(spec.endpoint)) as stream,
+        pytest.raises(AcquisitionError, match=r"127\.0\.0\.1:9"),
+    ):
+        list(Acquisition(spec, stream).run())
+
+
+def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        with pytest.raises(AcquisitionError):
+            take(dcu, timeout=0.2, stream=stream)
+        dcu.send(series(pixels))
+        (raster,) = take(dcu, stream=stream)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+
+
+def test_cancel_ends_the_wait_and_what_came_does_not_leak(dcu, pixels):
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        dcu.send(series(pixels, 1, "A")[:5])
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=30)
+        acquisition = Acquisition(spec, stream)
+        acquisition.on_progress = lambda: acquisition.cancel() if acquisition.ledger.settled == 4 else None
+        with pytest.raises(Cancelled):
+            list(acquisition.run())
+        dcu.send([*series(pixels, 1, "A")[5:], *series(pixels, 2, "B")])
+        (raster,) = take(dcu, stream=stream)
+    assert raster.series_id == 2
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert raster.losses.foreign == 8
+
+
+def test_no_thread_is_left_behind(dcu, pixels):
+    dcu.send(series(pixels))
+    take(dcu)
+    dcu.wait()
+    assert not [t for t in threading.enumerate() if t.name.startswith("live4d-receive")]
+
+
+def test_a_detector_off_the_frame_is_refused_by_name(dcu, pixels):
+    dcu.send(series(pixels))
+    with pytest.raises(ValueError, match="far"):
+        take(dcu, detectors=[Disk("far", center=(500, 500), radius=3)])
+
+
+def test_a_message_larger_than_the_buffer_arrives_whole(dcu):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 60000, (2, 3000, 4000)).astype("uint16")  # does not compress: 24 MB a message
+    big = Disk("vbf", center=(1500, 2000), radius=800)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, ScanGrid(1, 2), [big], timeout=20)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels, ScanGrid(1, 2), big))

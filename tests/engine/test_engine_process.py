@@ -1,0 +1,226 @@
+"""The engine as a process: it serves one session, and the death of either side is noticed and named."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from small_dcu import SmallDcu, frames, series, start
+
+from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster
+from live4d_ophyd.engine.client import EngineClient, EngineLost
+from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+
+GRID = ScanGrid(3, 4)
+DISK = Disk("vbf", center=(12, 16), radius=6)
+
+
+class Events:
+    """Collects an acquisition's events."""
+
+    def __init__(self):
+        self.all = []
+        self.over = threading.Event()
+
+    def __call__(self, event):
+        self.all.append(event)
+        if event["kind"] in ("done", "failed", "lost"):
+            self.over.set()
+
+    def last(self, timeout=10):
+        assert self.over.wait(timeout), [e["kind"] for e in self.all]
+        return self.all[-1]
+
+
+def spec(dcu, **options):
+    return AcquisitionSpec(dcu.endpoint, GRID, (DISK,), **{"timeout": 5.0, **options})
+
+
+@pytest.fixture
+def dcu():
+    with closing(SmallDcu()) as small:
+        yield small
+
+
+@pytest.fixture
+def engine():
+    with closing(EngineClient.spawn()) as client:
+        client.wait_ready()
+        yield client
+
+
+@contextmanager
+def served(*arguments):
+    """`live4d serve` on a free port; yields its endpoint and process."""
+    command = [sys.executable, "-m", "live4d_ophyd.engine", "tcp://127.0.0.1:*", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield json.loads(process.stdout.readline())["engine"], process
+        finally:
+            process.kill()
+            process.stderr.read()
+
+
+def gone(pid, within=1.0):
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_images_come_back_exactly(engine, dcu):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels))
+    events = Events()
+    engine.acquire(1, spec(dcu), events)
+    assert events.last()["kind"] == "done"
+    raster = Raster.from_dict(next(e for e in events.all if e["kind"] == "raster")["raster"])
+    truth = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
+    np.testing.assert_array_equal(raster.images[0], truth)
+
+
+def test_progress_and_previews_come_while_it_runs(engine, dcu):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels)[:6])
+    shown = threading.Event()
+    events = Events()
+
+    def watch(event):
+        events(event)
+        images = event.get("images")
+        if event["kind"] == "progress" and images is not None and np.isfinite(images).sum() == 5:
+            shown.set()
+
+    engine.acquire(1, spec(dcu), watch)
+    assert shown.wait(5)
+    dcu.send(series(pixels)[6:])
+    assert events.last()["kind"] == "done"
+
+
+def test_a_failure_is_told_with_its_reason(engine, dcu):
+    events = Events()
+    engine.acquire(1, spec(dcu, timeout=0.2), events)
+    assert events.last()["kind"] == "failed"
+    assert "no series began" in events.last()["reason"]
+
+
+def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
+    cancelled, events = Events(), Events()
+    pixels = frames(GRID.frames)
+    engine.acquire(1, spec(dcu), cancelled)
+    engine.cancel(1)
+    before = len(cancelled.all)
+    dcu.send(series(pixels))
+    engine.acquire(2, spec(dcu), events)
+    assert events.last()["kind"] == "done"
+    assert len(cancelled.all) == before
+
+
+def test_a_killed_engine_is_noticed_within_a_second_and_named(engine, dcu):
+    events = Events()
+    dcu.send([start()])
+    engine.acquire(1, spec(dcu), events)
+    os.kill(engine.pid, signal.SIGKILL)
+    lost = events.last(1.0)
+    assert lost["kind"] == "lost"
+    assert isinstance(lost["error"], EngineLost)
+    assert "SIGKILL" in str(lost["error"])
+    assert not engine.alive
+    with pytest.raises(EngineLost):
+        engine.acquire(2, spec(dcu), events)
+
+
+def test_a_killed_session_takes_its_engine_along(tmp_path):
+    code = (
+        "from live4d_ophyd.engine.client import EngineClient\n"
+        "import time\n"
+        "c = EngineClient.spawn(); c.wait_ready(); print(c.pid, flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+        pid = int(session.stdout.readline())
+        session.kill()
+        assert gone(pid)
+
+
+def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
+    with served() as (endpoint, process), closing(EngineClient(endpoint)) as client:
+        client.wait_ready()
+        events = Events()
+        dcu.send([start()])
+        client.acquire(1, spec(dcu), events)
+        process.kill()
+        assert events.last(1.0)["kind"] == "lost"
+        assert endpoint in str(events.last()["error"])
+
+
+def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
+    with served() as (endpoint, _), closing(EngineClient(endpoint)) as first:
+        first.wait_ready()
+        with (
+            closing(EngineClient(endpoint)) as second,
+            pytest.raises(AcquisitionError, match="another session"),
+        ):
+            second.wait_ready(5)
+        first.close()
+        with closing(EngineClient(endpoint)) as third:
+            third.wait_ready(5)
+            events = Events()
+            dcu.send(series(frames(GRID.frames)))
+            third.acquire(1, spec(dcu), events)
+            assert events.last()["kind"] == "done"
+
+
+def test_a_served_engine_outlives_a_killed_session(dcu):
+    with served() as (endpoint, process):
+        code = (
+            "import sys, time\n"
+            "from live4d_ophyd.engine.client import EngineClient\n"
+            f"c = EngineClient({endpoint!r}); c.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+            session.stdout.readline()
+            session.kill()
+        with closing(EngineClient(endpoint)) as client:
+            client.wait_ready(5)
+        assert process.poll() is None
+
+
+def test_no_engine_at_an_endpoint_is_said(tmp_path):
+    with (
+        closing(EngineClient(f"ipc://{tmp_path}/nobody")) as client,
+        pytest.raises(AcquisitionError, match="no engine answered"),
+    ):
+        client.wait_ready(0.3)
+
+
+def test_curve_keys_admit_who_has_them(tmp_path, dcu):
+    import zmq.auth
+
+    keys, strangers = tmp_path / "keys", tmp_path / "strangers"
+    for folder in (keys, keys / "clients", strangers):
+        folder.mkdir(parents=True)
+    zmq.auth.create_certificates(keys, "server")
+    zmq.auth.create_certificates(keys, "client")
+    (keys / "client.key").rename(keys / "clients" / "client.key")
+    zmq.auth.create_certificates(strangers, "client")
+    (strangers / "server.key").write_bytes((keys / "server.key").read_bytes())
+    with served("--curve", str(keys)) as (endpoint, _):
+        with closing(EngineClient(endpoint, curve_keys=keys)) as client:
+            client.wait_ready(10)
+        with closing(EngineClient(endpoint, curve_keys=strangers)) as client, pytest.raises(AcquisitionError):
+            client.wait_ready(1.5)
