@@ -1,0 +1,172 @@
+"""The commands ``live4d sim`` and ``live4d replay``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import click
+
+from live4d_ophyd.sim.faults import Faults
+
+_POSITIVE = click.FloatRange(0, min_open=True)
+_BUFFER_HELP = "Images kept for a client that does not fetch, then they are dropped.  [default: about 1 GB]"
+_PICK = "every:N or a list of image ids, as in 3,17,900"
+
+
+class _Shape(click.ParamType):
+    """Two numbers: 96x96."""
+
+    name = "ROWSxCOLS"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", value)
+        if not match:
+            self.fail(f"{value!r} is no shape; expected rows x columns as in 96x96", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class _Point(click.ParamType):
+    """Two numbers: 46.8,48.9."""
+
+    name = "ROW,COL"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            row, col = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no position; expected row,column as in 46.8,48.9", param, ctx)
+        return row, col
+
+
+def _text(error: Exception) -> str:
+    """What went wrong without the number of an OSError."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
+@click.option(
+    "--rest-port", default=0, show_default=True, help="Port of the REST interface; 0: any free one."
+)
+@click.option("--stream-port", default=0, show_default=True, help="Port of the stream; 0: any free one.")
+@click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Rows of the raster.")
+@click.option("--cols", default=64, show_default=True, type=click.IntRange(1), help="Columns of the raster.")
+@click.option("--step", default=0.25, show_default=True, type=_POSITIVE, help="Scan step, nm.")
+@click.option("--shape", default="96x96", show_default=True, type=_Shape(), help="Detector, px.")
+@click.option(
+    "--dtype",
+    default="uint16",
+    show_default=True,
+    type=click.Choice(["uint8", "uint16", "uint32"]),
+    help="Pixels.",
+)
+@click.option(
+    "--bf-center", type=_Point(), help="Centre of the bright-field disk, px.  [default: a little off]"
+)
+@click.option(
+    "--bf-radius", type=click.FloatRange(1), help="Radius of the bright-field disk, px.  [default: 15 of 96]"
+)
+@click.option("--defocus", default=0.0, show_default=True, help="Defocus at the start, nm.")
+@click.option("--beam-current", default=100.0, show_default=True, help="Beam current at the start, pA.")
+@click.option(
+    "--rate",
+    default=30e3,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Images a second (frame_time at the start).",
+)
+@click.option("--dead-pixels", default=0, show_default=True, help="Pixels without data, at random places.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the counts and the dead pixels.")
+@click.option(
+    "--frozen-noise", is_flag=True, help="Same counts in every series while nothing changes; no waiting."
+)
+@click.option("--buffer", "buffered", type=click.IntRange(1), help=_BUFFER_HELP)
+@click.option("--block", is_flag=True, help="Wait for a slow client instead of dropping images.")
+@click.option("--uninitialized", is_flag=True, help="Start in state na, as after switching on.")
+@click.option("--drop", default="", help=f"Images never sent: {_PICK}.")
+@click.option("--late", default="", help=f"Images sent late: {_PICK}.")
+@click.option("--late-by", default=8, show_default=True, help="How many images late.")
+@click.option("--duplicate", default="", help=f"Images sent twice: {_PICK}.")
+@click.option("--corrupt", default="", help=f"Images with damaged bytes: {_PICK}.")
+@click.option("--truncate", default="", help=f"Images cut in half: {_PICK}.")
+@click.option(
+    "--foreign", default="", help=f"Images with a stray one of another series before them: {_PICK}."
+)
+@click.option("--no-start", is_flag=True, help="Leave out start messages.")
+@click.option("--no-end", is_flag=True, help="Leave out end messages.")
+@click.option("--exit-on-eof", is_flag=True, help="End when stdin is closed (for parent processes).")
+@click.option("-v", "--verbose", is_flag=True, help="Log every series to stderr.")
+def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
+    """A DECTRIS DCU and a microscope in software: REST and stream v2, with a specimen to look at.
+
+    Prints one JSON line, {"rest_url": ..., "stream_endpoint": ..., ...}, when it is ready, and runs until
+    Ctrl-C. Arm it over REST as a real detector; with trigger_mode exts (the default) the microscope then
+    scans its raster by itself as soon as a client is connected, with ints on command/trigger. Defocus,
+    astigmatism, stage and beam current are set under /microscope, faults under /faults.
+    """
+    from live4d_ophyd.sim.server import build_dcu, serve
+
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    names = ("drop", "late", "late_by", "duplicate", "corrupt", "truncate", "foreign", "no_start", "no_end")
+    try:
+        faults = Faults.parse(**{name: options.pop(name) for name in names})
+        dcu = build_dcu(endpoint=f"tcp://{host}:{stream_port}", faults=faults, **options)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(_text(error)) from None
+    try:
+        serve(dcu, host, rest_port, exit_on_eof=exit_on_eof)
+    except OSError as error:
+        raise click.ClickException(_text(error)) from None
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    finally:
+        dcu.close()
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--endpoint", default="tcp://127.0.0.1:0", show_default=True, help="Where to stream; port 0: any free."
+)
+@click.option(
+    "--rate", default=100.0, show_default=True, type=click.FloatRange(0), help="Images a second; 0: no pause."
+)
+@click.option(
+    "--repeat", default=1, show_default=True, type=click.IntRange(1), help="Times to stream the files."
+)
+@click.option(
+    "--make-start", is_flag=True, help="Make a start message from the first image if none is recorded."
+)
+@click.option(
+    "--linger", default=30.0, show_default=True, help="Seconds a client has to fetch the rest at the end."
+)
+def replay(files, endpoint, rate, repeat, make_start, linger):
+    """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, sorted.
+
+    Prints one JSON line, {"stream_endpoint": ...}, waits for a client, sends the messages in the order
+    given, and ends when they are delivered.
+    """
+    from live4d_ophyd.sim.replay import Recording, stream_recording
+
+    def ready(address: str) -> None:
+        click.echo(json.dumps({"stream_endpoint": address}))
+
+    try:
+        recording = Recording.load(files)
+        if recording.start_missing:
+            if make_start:
+                recording = recording.with_start()
+            else:
+                click.echo(
+                    "no start message among the files; --make-start makes one from the first image", err=True
+                )
+        stream_recording(recording, endpoint, rate, repeat=repeat, linger_s=linger, ready=ready)
+    except (ValueError, OSError) as error:
+        raise click.ClickException(_text(error)) from None

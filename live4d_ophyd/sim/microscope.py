@@ -1,0 +1,162 @@
+"""The simulated microscope as an ophyd device: what plans move and the baseline reads.
+
+In: ``set`` and ``read`` of plans (RunEngine thread). Out: GET and PUT to ``/microscope/...`` of the
+simulated DCU. No thread of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from ophyd import Component, Device, Kind, Signal
+from ophyd.status import Status
+from ophyd.utils import LimitError
+
+#: s
+REQUEST_TIMEOUT = 5.0
+
+
+class MicroscopeSignal(Signal):
+    """One value of the microscope; settable, with a unit and limits that the microscope names.
+
+    Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
+    given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
+    columns.
+    """
+
+    def __init__(self, *, path: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._path = path
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def _client(self) -> httpx.Client:
+        assert self.parent is not None, "a MicroscopeSignal is a component of a SimMicroscope"
+        return self.parent.client
+
+    def _request(self, method: str, **arguments: Any) -> dict[str, Any]:
+        url = f"{self._client.base_url}{self._path}"
+        try:
+            response = self._client.request(method, self._path, **arguments)
+        except httpx.HTTPError as error:
+            raise ConnectionError(
+                f"{self.name}: no answer from {url} ({error}); is `live4d sim` running?"
+            ) from None
+        if response.is_error:
+            raise ValueError(f"{self.name}: {response.text}")
+        self._facts = response.json()
+        return self._facts
+
+    def _known_facts(self) -> dict[str, Any]:
+        return self._facts or self._request("GET")
+
+    def get(self, **kwargs: Any) -> float:
+        """The value in the microscope now. Raises ConnectionError when it does not answer."""
+        value = self._request("GET")["value"]
+        if value != self._readback:
+            super().put(value, force=True)
+        return value
+
+    def put(self, value: float, *, force: bool = False, **kwargs: Any) -> None:
+        """Set the value. Raises LimitError outside the limits, ConnectionError when nobody answers."""
+        if not force:
+            self.check_value(value)
+        super().put(self._request("PUT", json={"value": float(value)})["value"], force=True, **kwargs)
+
+    def set(self, value: float, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
+        """Set the value; the simulated lens and stage are there at once."""
+        status = Status(self, timeout=timeout, settle_time=settle_time or 0)
+        self.put(value)
+        status.set_finished()
+        return status
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value."""
+        facts = self._known_facts()
+        return facts["min"], facts["max"]
+
+    def check_value(self, value: float, **kwargs: Any) -> None:
+        """Raises LimitError that names the limits."""
+        low, high = self.limits
+        if not low <= value <= high:
+            raise LimitError(f"{self.name} = {value} {self.egu}: allowed from {low} to {high} {self.egu}")
+
+    @property
+    def egu(self) -> str:
+        """Unit of the value."""
+        return self._known_facts()["unit"]
+
+    @property
+    def position(self) -> float:
+        """The value, as bps.rd and relative plans ask motors for it."""
+        return self.get()
+
+    def read(self) -> dict[str, Any]:
+        return {self.name: {"value": self.get(), "timestamp": self.timestamp}}
+
+    def describe(self) -> dict[str, Any]:
+        low, high = self.limits
+        key = {
+            "source": f"SIM:{self._client.base_url}{self._path}",
+            "dtype": "number",
+            "dtype_numpy": "<f8",
+            "shape": [],
+            "units": self.egu,
+            "lower_ctrl_limit": low,
+            "upper_ctrl_limit": high,
+            "precision": 3,
+        }
+        return {self.name: key}
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        return {"fields": [self.name]}
+
+
+def _component(name: str) -> Component:
+    return Component(MicroscopeSignal, path=f"/microscope/{name}", kind=Kind.normal)
+
+
+class SimMicroscope(Device):
+    """Column and stage of ``live4d sim``; ``url`` is its ``rest_url``."""
+
+    #: nm, underfocus positive
+    defocus = _component("defocus")
+    #: nm
+    astigmatism = _component("astigmatism")
+    #: degrees from the detector's row axis towards its columns
+    astigmatism_angle = _component("astigmatism_angle")
+    #: nm, positive towards larger columns of the specimen
+    stage_x = _component("stage_x")
+    #: nm, positive towards larger rows of the specimen
+    stage_y = _component("stage_y")
+    #: pA
+    beam_current = _component("beam_current")
+
+    def __init__(self, url: str, *, name: str = "microscope", **kwargs: Any) -> None:
+        self.client = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_TIMEOUT, trust_env=False)
+        super().__init__(prefix=url, name=name, **kwargs)
+
+    def destroy(self) -> None:
+        """Close the connection."""
+        self.client.close()
+        super().destroy()
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Nothing to plot when the microscope as a whole is read along."""
+        return {"fields": []}
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """What a perfect measurement would find: bf_center (row, col) and bf_radius in px, and more."""
+        return self.client.get("/microscope/truth").raise_for_status().json()
+
+    def set_scan(self, rows: int, cols: int, step_nm: float | None = None) -> None:
+        """Raster that the microscope scans from the next series on."""
+        scan = {"rows": rows, "cols": cols} | ({} if step_nm is None else {"step_nm": step_nm})
+        response = self.client.put("/microscope/scan", json=scan)
+        if response.is_error:
+            raise ValueError(f"{self.name} scan: {response.text}")

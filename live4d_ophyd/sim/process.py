@@ -1,0 +1,109 @@
+"""A simulated DCU in a process of its own, for tests, demos and benchmarks.
+
+In: the options of ``live4d sim``. Out: where it serves. The child ends when this object is closed or its
+process dies: it watches its stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+#: s, generous: the first start on a machine compiles
+START_TIMEOUT = 120.0
+
+
+def command_line(**options: Any) -> list[str]:
+    """``rate=1e3, frozen_noise=True, shape=(96, 96)`` as arguments of ``live4d sim``; no None, no False."""
+    arguments = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            arguments.append(flag)
+        elif value is not None and value is not False:
+            if isinstance(value, (tuple, list)):
+                value = ("," if name == "bf_center" else "x").join(map(str, value))
+            arguments += [flag, str(value)]
+    return arguments
+
+
+class SimulatorProcess:
+    """``with SimulatorProcess(rows=64, cols=64, rate=30e3) as sim: Live4D(sim.stream_endpoint, ...)``
+
+    Options are those of ``live4d sim`` with underscores; ports are free ones unless given. Raises
+    RuntimeError with the child's own words when it does not come up.
+    """
+
+    rest_url: str
+    stream_endpoint: str
+    #: raster of the simulated microscope
+    rows: int
+    cols: int
+    step_nm: float
+    #: true bright-field disk: (row, col) and radius, px
+    bf_center: tuple[float, float]
+    bf_radius: float
+
+    def __init__(self, **options: Any) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [sys.executable, "-m", "live4d_ophyd.sim", "--exit-on-eof", *command_line(**options)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
+        )
+        try:
+            ready = json.loads(self._first_line())
+        except BaseException:
+            self.close()
+            raise
+        self.rest_url, self.stream_endpoint = ready["rest_url"], ready["stream_endpoint"]
+        self.rows, self.cols, self.step_nm = ready["rows"], ready["cols"], ready["step_nm"]
+        self.bf_center, self.bf_radius = tuple(ready["bf_center"]), ready["bf_radius"]
+
+    def _first_line(self) -> bytes:
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(START_TIMEOUT):
+                raise RuntimeError(
+                    f"the simulator was not ready within {START_TIMEOUT:.0f} s: {self.errors()}"
+                )
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise RuntimeError(f"the simulator ended with code {code} before it was ready: {self.errors()}")
+        return line
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def errors(self) -> str:
+        """What the child has written to stderr so far."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()
+
+    def close(self) -> None:
+        """End the child and wait for it; harmless when it has ended."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def __enter__(self) -> SimulatorProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,0 +1,221 @@
+"""The REST interface of the simulated DCU (SIMPLON 1.8.0) and of the microscope in front of it.
+
+In: HTTP requests. Out: calls to a :class:`~.dcu.Dcu`. Requests that wait (commands) run on Starlette's
+worker threads.
+
+=================================================
+==================================================================
+``/detector/api/1.8.0/config|status|command/...``  as on a real DCU; likewise ``/stream/...``,
+``/filewriter/...`` ``/microscope/NAME``                               defocus, astigmatism, stage_x,
+stage_y [nm], beam_current [pA], ... ``/microscope/scan``                               raster: rows, cols,
+step_nm ``/microscope/truth``                              what a perfect measurement would find ``/faults``
+see :class:`~.faults.Faults` =================================================
+==================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from live4d_ophyd.sim.dcu import CommandError, Dcu
+from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.settings import Parameter, Settings
+from live4d_ophyd.sim.specimen import Scan, truth
+
+API_VERSION = "1.8.0"
+
+#: name in the REST interface -> field of Microscope, unit, lowest and highest value
+MICROSCOPE = {
+    "defocus": ("defocus_nm", "nm", -250.0, 250.0),
+    "astigmatism": ("astigmatism_nm", "nm", -100.0, 100.0),
+    "astigmatism_angle": ("astigmatism_angle_deg", "deg", -180.0, 180.0),
+    "stage_x": ("stage_x_nm", "nm", -1000.0, 1000.0),
+    "stage_y": ("stage_y_nm", "nm", -1000.0, 1000.0),
+    "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
+}
+
+#: scan positions that fit into memory as encoded frames
+MAX_POSITIONS = 1 << 20
+
+
+def create_app(dcu: Dcu) -> Starlette:
+    """The ASGI application for one DCU."""
+    rest = _Rest(dcu)
+    modules = "detector|stream|filewriter"
+    version = f"/{{module}}/api/{API_VERSION}"
+    routes = [
+        Route("/{module}/api/version", rest.version),
+        Route(f"{version}/config", rest.config_keys),
+        Route(f"{version}/config/{{name:path}}", rest.config, methods=["GET", "PUT"]),
+        Route(f"{version}/status/{{name:path}}", rest.status),
+        Route(f"{version}/command/{{name}}", rest.command, methods=["PUT"]),
+        Route("/microscope", rest.microscope_all),
+        Route("/microscope/scan", rest.scan, methods=["GET", "PUT"]),
+        Route("/microscope/truth", rest.truth),
+        Route("/microscope/{name}", rest.microscope, methods=["GET", "PUT"]),
+        Route("/faults", rest.faults, methods=["GET", "PUT"]),
+    ]
+
+    def other_path(request: Request, error: Exception) -> Response:
+        detail = error.detail if isinstance(error, HTTPException) else str(error)
+        if detail == "Not Found":
+            path = request.url.path
+            detail = f"no such path: {path} ({modules} speak API {API_VERSION}; also /microscope, /faults)"
+        return PlainTextResponse(detail, getattr(error, "status_code", 500))
+
+    def refused(request: Request, error: Exception) -> Response:
+        return PlainTextResponse(str(error), 400)
+
+    return Starlette(routes=routes, exception_handlers={HTTPException: other_path, ValueError: refused})
+
+
+class _Rest:
+    def __init__(self, dcu: Dcu) -> None:
+        self.dcu = dcu
+
+    def _settings(self, request: Request) -> Settings:
+        settings = {
+            "detector": self.dcu.config,
+            "stream": self.dcu.stream_config,
+            "filewriter": self.dcu.filewriter_config,
+        }
+        return _found(settings, request.path_params["module"], "module")
+
+    async def version(self, request: Request) -> Response:
+        self._settings(request)
+        return JSONResponse({"value": API_VERSION, "value_type": "string"})
+
+    async def config_keys(self, request: Request) -> Response:
+        return JSONResponse(self._settings(request).keys())
+
+    async def config(self, request: Request) -> Response:
+        settings, name = self._settings(request), request.path_params["name"]
+        if name not in settings:
+            raise HTTPException(404, f"no config parameter {name!r}; there are: {', '.join(settings.keys())}")
+        if request.method == "PUT":
+            return JSONResponse(settings.put(name, await _value(request)))
+        return JSONResponse(settings.parameter(name).as_json())
+
+    async def status(self, request: Request) -> Response:
+        self._settings(request)
+        module = request.path_params["module"]
+        statuses = {
+            "detector": {
+                "state": Parameter(self.dcu.state, writable=False),
+                "error": Parameter([self.dcu.error] if self.dcu.error else [], "list", writable=False),
+                "high_voltage/state": Parameter("READY", writable=False),
+            },
+            "stream": {
+                "state": Parameter("acquire" if self.dcu.state == "acquire" else "ready", writable=False),
+                "error": Parameter([], "list", writable=False),
+                "dropped": Parameter(self.dcu.dropped, "uint", writable=False),
+            },
+            "filewriter": {"state": Parameter("disabled", writable=False)},
+        }
+        return JSONResponse(_found(statuses[module], request.path_params["name"], "status").as_json())
+
+    async def command(self, request: Request) -> Response:
+        module = request.path_params["module"]
+        dcu = self.dcu
+        commands = {
+            "initialize": dcu.initialize,
+            "arm": dcu.arm,
+            "trigger": dcu.trigger,
+            "disarm": dcu.disarm,
+            "cancel": dcu.cancel,
+            "abort": dcu.abort,
+            "hv_enabled": lambda: None,
+        }
+        known = (
+            commands if module == "detector" else {"initialize": lambda: None} if module == "stream" else {}
+        )
+        sequence = await run_in_threadpool(_found(known, request.path_params["name"], "command"))
+        return JSONResponse({"sequence id": sequence}) if sequence is not None else Response()
+
+    async def microscope_all(self, request: Request) -> Response:
+        return JSONResponse({name: self._microscope_value(name) for name in MICROSCOPE})
+
+    async def microscope(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        attribute, unit, low, high = _found(MICROSCOPE, name, "microscope value")
+        if request.method == "PUT":
+            value = Parameter(0.0, "float", unit, minimum=low, maximum=high).checked(
+                name, await _value(request)
+            )
+            self.dcu.microscope = dataclasses.replace(self.dcu.microscope, **{attribute: value})
+        return JSONResponse(self._microscope_value(name))
+
+    def _microscope_value(self, name: str) -> dict[str, Any]:
+        attribute, unit, low, high = MICROSCOPE[name]
+        value = getattr(self.dcu.microscope, attribute)
+        return Parameter(value, "float", unit, minimum=low, maximum=high).as_json()
+
+    async def scan(self, request: Request) -> Response:
+        if request.method == "PUT":
+            self.dcu.scan = checked_scan(self.dcu.scan, await _json(request))
+        return JSONResponse(dataclasses.asdict(self.dcu.scan))
+
+    async def truth(self, request: Request) -> Response:
+        dcu = self.dcu
+        dead = dcu.source.dead_mask(dcu.detector).nonzero()
+        answer = dataclasses.asdict(truth(dcu.microscope, dcu.detector))
+        electrons = dcu.microscope.electrons(dcu.config["count_time"])
+        return JSONResponse(
+            answer
+            | {"electrons_per_frame": electrons, "dead_pixels": [[int(r), int(c)] for r, c in zip(*dead)]}
+        )
+
+    async def faults(self, request: Request) -> Response:
+        if request.method == "PUT":
+            self.dcu.faults = Faults.parse(**await _json(request))
+        return JSONResponse(self.dcu.faults.as_dict())
+
+
+def checked_scan(scan: Scan, changes: dict[str, Any]) -> Scan:
+    """``scan`` with some fields changed. Raises ValueError with the field's name and what is allowed."""
+    for name, value in changes.items():
+        if name not in ("rows", "cols", "step_nm"):
+            raise ValueError(f"a scan has no {name!r}; it has rows, cols and step_nm")
+        kinds = (int,) if name != "step_nm" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+            raise ValueError(f"scan {name} = {value!r}: expected a positive {kinds[-1].__name__}")
+    scan = dataclasses.replace(scan, **changes)
+    if scan.frames > MAX_POSITIONS:
+        raise ValueError(f"scan of {scan.rows}x{scan.cols}: more than {MAX_POSITIONS} positions")
+    return scan
+
+
+def _found(things: dict[str, Any], name: str, kind: str) -> Any:
+    if name not in things:
+        raise HTTPException(404, f"no {kind} {name!r}; there are: {', '.join(sorted(things))}")
+    return things[name]
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        content = json.loads(await request.body())
+    except ValueError as error:
+        raise HTTPException(400, f"the body is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise HTTPException(400, f"the body is {content!r}; expected a JSON object")
+    return content
+
+
+async def _value(request: Request) -> Any:
+    content = await _json(request)
+    if "value" not in content:
+        raise HTTPException(400, 'the body has no "value"; expected {"value": ...}')
+    return content["value"]
+
+
+__all__ = ["API_VERSION", "MICROSCOPE", "CommandError", "checked_scan", "create_app"]

@@ -1,0 +1,285 @@
+"""The stream's PUSH socket: image messages put together and sent at a set rate, without Python per frame.
+
+In: an :class:`~.encode.ImageTemplate`, :class:`~.encode.Payloads` and a :class:`~.faults.Schedule`. Out:
+messages on the wire and how many nobody fetched. One thread at a time calls in (the series' thread, see
+dcu.py); it holds no GIL while it sends. :meth:`StreamSender.stop` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import zmq
+from numba import int64, njit
+
+from live4d_ophyd.sim.encode import ImageTemplate
+from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, Schedule
+from live4d_ophyd.sim.payloads import Payloads, store_cbor_head
+from live4d_ophyd.stream import libzmq
+from live4d_ophyd.stream.memory import (
+    NOGIL,
+    call_int,
+    call_int_int,
+    call_int_ptr_ptr_word_int,
+    copy_bytes,
+    load_u8,
+    store_u8,
+)
+
+#: messages kept for a client that does not fetch; more are dropped
+BUFFERED_MESSAGES = 20_000
+
+#: `control` words: set to stop; results
+STOP, SENT, DROPPED, ERROR = range(4)
+
+# Sleeps while the next message is not due. Longest: how fast a stop is noticed. Shortest: below it, waking
+# up (here,
+# in libzmq's thread and at the client) would cost more than sending.
+_LONGEST_SLEEP_US, _SHORTEST_SLEEP_US = 20_000, 250
+_RETRY_US = 100
+_POLL_MS = 20
+
+
+@njit(**NOGIL)
+def _compose(parts, ends, image_id, start_time, stop_time, payload, length, destination):
+    """Image message at ``destination``. Returns where its payload begins; it ends ``length`` later."""
+    end = destination
+    copy_bytes(end, parts, ends[0])
+    end = store_cbor_head(0, image_id, end + ends[0])
+    copy_bytes(end, parts + ends[0], ends[1] - ends[0])
+    end = store_cbor_head(0, start_time, end + ends[1] - ends[0])
+    copy_bytes(end, parts + ends[1], ends[2] - ends[1])
+    end = store_cbor_head(0, stop_time, end + ends[2] - ends[1])
+    copy_bytes(end, parts + ends[2], ends[3] - ends[2])
+    end += ends[3] - ends[2]
+    copy_bytes(end, payload, length)
+    return end
+
+
+@njit(**NOGIL)
+def _flip_bytes(blob, length, seed):
+    """The size of the first block (byte 12 of a compressed array) and three bytes anywhere after it."""
+    where = min(int64(12), length - 1)
+    state = int64(seed) & 0x7FFFFFFF
+    for _ in range(4):
+        store_u8(blob + where, load_u8(blob + where) ^ 0x55)
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        where = length - 1 - (state >> 8) % max(int64(1), length - 16)
+
+
+@njit(**NOGIL)
+def send_images(
+    socket,
+    functions,
+    timespec,
+    parts,
+    ends,
+    foreign_parts,
+    foreign_ends,
+    image_ids,
+    flags,
+    slots,
+    payloads,
+    frame_ticks,
+    count_ticks,
+    interval_ns,
+    block,
+    seed,
+    message,
+    started,
+    control,
+):
+    """Send the scheduled messages, each when it is due after ``started`` (ns); results go to ``control``.
+
+    ``payloads`` is ``(4, n) int64``: address, length, blob offset and length; image id i takes frame i % n.
+    Whenever the next message is not due the thread sleeps a little longer than needed; those that have
+    become due meanwhile follow at once, so that the mean rate is kept without a core spinning.
+    """
+    frames = payloads.shape[1]
+    now = libzmq.monotonic_ns(functions, timespec)
+    for k in range(len(image_ids)):
+        due = started + int64(slots[k] * interval_ns)
+        while now < due and control[STOP] == 0:
+            wait = max(min((due - now) // 1000, _LONGEST_SLEEP_US), _SHORTEST_SLEEP_US)
+            call_int_int(functions[libzmq.USLEEP], wait)
+            now = libzmq.monotonic_ns(functions, timespec)
+        if control[STOP]:
+            return
+        frame = image_ids[k] % frames
+        length = payloads[1, frame]
+        start_time = int64(image_ids[k] * frame_ticks + 0.5)
+        head, head_ends = (foreign_parts, foreign_ends) if flags[k] & FOREIGN else (parts, ends)
+        content = _compose(
+            head,
+            head_ends,
+            image_ids[k],
+            start_time,
+            start_time + count_ticks,
+            payloads[0, frame],
+            length,
+            message,
+        )
+        if flags[k] & CORRUPT:
+            _flip_bytes(content + payloads[2, frame], payloads[3, frame], seed + image_ids[k])
+        size = content + length - message
+        if flags[k] & TRUNCATE:
+            size //= 2
+        while True:
+            sent = call_int_ptr_ptr_word_int(functions[libzmq.SEND], socket, message, size, libzmq.DONTWAIT)
+            if sent >= 0:
+                control[SENT] += 1
+                break
+            error = call_int(functions[libzmq.ERRNO])
+            if error == libzmq.EAGAIN:
+                if not block:
+                    control[DROPPED] += 1
+                    break
+                call_int_int(functions[libzmq.USLEEP], _RETRY_US)
+            elif error != libzmq.EINTR:
+                control[ERROR] = error
+                return
+            if control[STOP]:
+                return
+        now = libzmq.monotonic_ns(functions, timespec)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of the messages of one call."""
+
+    messages: int
+    #: not fetched in time by anybody
+    dropped: int
+    elapsed_s: float
+    stopped: bool
+
+
+def bound_address(socket: zmq.Socket) -> str:
+    """Where a socket is bound, with the real port."""
+    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+
+class StreamSender:
+    """Owns the PUSH socket. No thread of its own: the caller's thread sends."""
+
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:0",
+        *,
+        buffered: int = BUFFERED_MESSAGES,
+        block: bool = False,
+        context: zmq.Context | None = None,
+    ) -> None:
+        """Bind. ``block``: wait for a slow client instead of dropping. OSError when the port is taken."""
+        self._context = context or zmq.Context.instance()
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.sndhwm = buffered
+        self._socket.linger = 0
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise OSError(
+                error.errno, f"cannot stream at {endpoint}: {os.strerror(error.errno or 0)}"
+            ) from None
+        self.endpoint = bound_address(self._socket)
+        self.block = block
+        self._functions = libzmq.addresses()
+        self._timespec = np.zeros(2, np.int64)
+        self._control = np.zeros(4, np.int64)
+
+    def stop(self) -> None:
+        """Let :meth:`send_images` return at once, now and later, until :meth:`resume`."""
+        self._control[STOP] = 1
+
+    def resume(self) -> None:
+        """Before a new series."""
+        self._control[STOP] = 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Messages sent and dropped so far by the running :meth:`send_images`; zeros when none runs."""
+        return int(self._control[SENT]), int(self._control[DROPPED])
+
+    def wait_for_peer(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until a client is connected (and fetches). False when ``stopped()`` became true before."""
+        while not self._socket.poll(_POLL_MS, zmq.POLLOUT):
+            if stopped():
+                return False
+        return True
+
+    def send(self, message: bytes, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Send one message as soon as somebody fetches. False when ``stopped()`` became true before."""
+        while self.wait_for_peer(stopped):
+            try:
+                self._socket.send(message, zmq.DONTWAIT)
+            except zmq.Again:
+                continue
+            return True
+        return False
+
+    def send_images(
+        self,
+        template: ImageTemplate,
+        payloads: Payloads,
+        schedules: Iterable[Schedule],
+        rate: float,
+        *,
+        foreign: ImageTemplate | None = None,
+        seed: int = 0,
+    ) -> Sent:
+        """Send the schedules at ``rate`` images a second (0: as fast as they go). Raises zmq.ZMQError."""
+        if len(payloads) == 0:
+            raise ValueError("no frames to send: the raster has no positions")
+        parts, ends = _packed(template)
+        foreign_parts, foreign_ends = _packed(foreign or template)
+        table = np.stack([payloads.address, payloads.length, payloads.blob_offset, payloads.blob_length])
+        message = np.empty(max(len(parts), len(foreign_parts)) + 27 + int(payloads.length.max()), np.uint8)
+        control = self._control
+        started = time.monotonic_ns()
+        try:
+            for schedule in schedules:
+                send_images(
+                    int(self._socket.underlying),
+                    self._functions,
+                    self._timespec,
+                    int(parts.ctypes.data),
+                    ends,
+                    int(foreign_parts.ctypes.data),
+                    foreign_ends,
+                    schedule.image_id,
+                    schedule.flags,
+                    schedule.slot,
+                    table,
+                    float(template.frame_ticks),
+                    template.count_ticks,
+                    1e9 / rate if rate > 0 else 0.0,
+                    self.block,
+                    seed,
+                    int(message.ctypes.data),
+                    started,
+                    control,
+                )
+                if control[ERROR]:
+                    raise zmq.ZMQError(int(control[ERROR]))
+                if control[STOP]:
+                    break
+            elapsed = (time.monotonic_ns() - started) * 1e-9
+            return Sent(*self.progress, elapsed, bool(control[STOP]))
+        finally:
+            control[SENT] = control[DROPPED] = control[ERROR] = 0
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Stop and close; what a client has not fetched after ``linger_s`` is thrown away."""
+        self.stop()
+        self._socket.close(linger=int(linger_s * 1000))
+
+
+def _packed(template: ImageTemplate) -> tuple[np.ndarray, np.ndarray]:
+    """The constant parts as one array, and where each ends."""
+    data = np.frombuffer(b"".join(template.parts), np.uint8)
+    return data, np.cumsum([len(part) for part in template.parts])

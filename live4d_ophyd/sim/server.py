@@ -1,0 +1,139 @@
+"""One simulated DCU in this process: built from plain options, served until it is told to end.
+
+The main thread runs the REST server; series threads belong to the Dcu (see dcu.py); with ``exit_on_eof`` a
+thread ``stdin-watch`` waits for the parent to go away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import uvicorn
+
+from live4d_ophyd.sim.dcu import Dcu
+from live4d_ophyd.sim.encode import ImageTemplate, Series
+from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.frames import FrameSource
+from live4d_ophyd.sim.payloads import PayloadEncoder
+from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
+from live4d_ophyd.sim.sender import StreamSender
+from live4d_ophyd.sim.settings import Parameter
+from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
+
+NO_FAULTS, SPECIMEN = Faults(), Specimen()
+
+#: memory for images that no client has fetched, and never more of them than this
+BUFFER_BYTES, MOST_BUFFERED = 1 << 30, 100_000
+
+
+def build_dcu(
+    *,
+    endpoint: str = "tcp://127.0.0.1:0",
+    rows: int = 64,
+    cols: int = 64,
+    step: float = 0.25,
+    shape: tuple[int, int] = (96, 96),
+    dtype: str = "uint16",
+    bf_center: tuple[float, float] | None = None,
+    bf_radius: float | None = None,
+    defocus: float = 0.0,
+    beam_current: float = 100.0,
+    rate: float = 30e3,
+    dead_pixels: int = 0,
+    seed: int = 0,
+    frozen_noise: bool = False,
+    buffered: int | None = None,
+    block: bool = False,
+    uninitialized: bool = False,
+    faults: Faults = NO_FAULTS,
+    specimen: Specimen = SPECIMEN,
+) -> Dcu:
+    """A DCU that streams at ``endpoint``.
+
+    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
+    images wait for a slow client (None: what fits in BUFFER_BYTES).
+
+    Raises ValueError for values out of range and OSError for a port in use.
+    """
+    microscope = Microscope()
+    for name, value in (("defocus", defocus), ("beam_current", beam_current)):
+        attribute, unit, low, high = MICROSCOPE[name]
+        checked = Parameter(0.0, "float", unit, minimum=low, maximum=high).checked(name, float(value))
+        microscope = replace(microscope, **{attribute: checked})
+    raster = checked_scan(Scan(), {"rows": rows, "cols": cols, "step_nm": step})
+    detector = Detector(*shape, bf_center, bf_radius)
+    detector.check()
+    if buffered is None:
+        # Frames compress to about a quarter.
+        frame_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        buffered = min(MOST_BUFFERED, 4 * BUFFER_BYTES // frame_bytes + 1)
+    dcu = Dcu(
+        StreamSender(endpoint, buffered=buffered, block=block),
+        FrameSource(specimen, seed=seed, frozen_noise=frozen_noise, dead_pixels=dead_pixels),
+        detector=detector,
+        microscope=microscope,
+        scan=raster,
+        faults=faults,
+        dtype=dtype,
+        initialized=not uninitialized,
+    )
+    dcu.config.put("frame_time", 1 / rate)
+    dcu.config.put("count_time", 1 / rate)
+    dcu.config.put("nimages", raster.frames)
+    return dcu
+
+
+def ready_line(dcu: Dcu, rest_url: str) -> str:
+    """What a program that started the simulator needs to know, JSON."""
+    facts: dict[str, object] = {"rest_url": rest_url, "stream_endpoint": dcu.sender.endpoint}
+    facts |= {"rows": dcu.scan.rows, "cols": dcu.scan.cols, "step_nm": dcu.scan.step_nm}
+    facts |= {"bf_center": dcu.detector.bf_center, "bf_radius": dcu.detector.bf_radius}
+    return json.dumps(facts)
+
+
+def warm_up(sender: StreamSender) -> None:
+    """Compile (or load) what sends images, so that the first series is not late by seconds."""
+    payloads = PayloadEncoder((8, 8), "uint16").encode([np.zeros((1, 8, 8), np.uint16)])
+    block, sender.block = sender.block, False
+    sender.send_images(ImageTemplate(Series(0), 1e-3, 1e-3), payloads, Faults().schedules(0, 1), 0)
+    sender.block = block
+
+
+def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool = False) -> None:
+    """Print the ready line and serve until SIGINT or SIGTERM. Raises OSError when the port is taken."""
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise OSError(error.errno, f"cannot serve REST on {host}:{port}: {reason}") from None
+    with listener:
+        warm_up(dcu.sender)
+        config = uvicorn.Config(
+            create_app(dcu),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
+        server = uvicorn.Server(config)
+        if exit_on_eof:
+            threading.Thread(target=_watch_stdin, args=(server, dcu), name="stdin-watch", daemon=True).start()
+        rest_url = f"http://{host}:{listener.getsockname()[1]}"
+        print(ready_line(dcu, rest_url), flush=True)
+        server.run(sockets=[listener])
+
+
+def _watch_stdin(server: uvicorn.Server, dcu: Dcu) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    dcu.abort()
+    server.should_exit = True

@@ -1,0 +1,201 @@
+"""The SIMPLON parameters of the simulated DCU: names, limits, and what changes with what.
+
+In: values as the REST interface gets them. Out: the names of what changed. No thread of its own; the DCU
+locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from live4d_ophyd.sim.encode import HEADER_DETAILS
+from live4d_ophyd.sim.specimen import Detector, Microscope
+
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "float": (float, int),
+    "uint": (int,),
+    "string": (str,),
+    "bool": (bool,),
+}
+
+
+@dataclass
+class Parameter:
+    """One key of the REST interface."""
+
+    value: Any
+    value_type: str = "string"
+    unit: str = ""
+    writable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[Any, ...] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Answer to a GET."""
+        answer: dict[str, Any] = {
+            "value": self.value,
+            "value_type": self.value_type,
+            "access_mode": "rw" if self.writable else "r",
+        }
+        if self.unit:
+            answer["unit"] = self.unit
+        optional = {"min": self.minimum, "max": self.maximum, "allowed_values": self.allowed}
+        answer |= {name: value for name, value in optional.items() if value is not None}
+        return answer
+
+    def checked(self, name: str, value: Any) -> Any:
+        """``value`` in this parameter's type. Raises ValueError that says what is expected."""
+        if not self.writable:
+            raise ValueError(f"{name} is read-only")
+        kinds = _PYTHON_TYPES[self.value_type]
+        if type(value) not in kinds:
+            raise ValueError(f"{name} = {value!r}: expected a value of type {self.value_type}")
+        if self.allowed is not None and value not in self.allowed:
+            raise ValueError(f"{name} = {value!r}: allowed values are {list(self.allowed)}")
+        low, high = self.minimum, self.maximum
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise ValueError(f"{name} = {value!r} {self.unit}: allowed from {low} to {high}")
+        return float(value) if self.value_type == "float" else value
+
+
+class Settings:
+    """A tree of parameters of one SIMPLON module (``detector``, ``stream``, ...)."""
+
+    def __init__(
+        self, parameters: dict[str, Parameter], follow: Mapping[str, Callable[[Settings], None]] | None = None
+    ):
+        """``follow[name]`` adapts other parameters after ``name`` was set."""
+        self._parameters = parameters
+        self._follow = follow or {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters
+
+    def __getitem__(self, name: str) -> Any:
+        return self._parameters[name].value
+
+    def keys(self) -> list[str]:
+        return sorted(self._parameters)
+
+    def parameter(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    def values(self) -> dict[str, Any]:
+        """All values by name, a copy."""
+        return {name: parameter.value for name, parameter in self._parameters.items()}
+
+    def put(self, name: str, value: Any) -> list[str]:
+        """Set a value; the names of all parameters that changed, ``name`` always first. Raises ValueError."""
+        before = self.values()
+        self._parameters[name].value = self._parameters[name].checked(name, value)
+        self._follow.get(name, lambda settings: None)(self)
+        changed = [key for key, old in before.items() if key != name and self[key] != old]
+        return [name, *changed]
+
+
+def _frame_time_follows(settings: Settings) -> None:
+    frame_time = settings.parameter("frame_time")
+    frame_time.value = max(frame_time.value, settings["count_time"])
+
+
+def _count_time_follows(settings: Settings) -> None:
+    count_time = settings.parameter("count_time")
+    count_time.value = min(count_time.value, settings["frame_time"])
+
+
+def _bit_depth_follows(settings: Settings) -> None:
+    bits = int(settings["pixel_format"].removeprefix("uint"))
+    settings.parameter("bit_depth_image").value = bits
+    settings.parameter("saturation_value").value = 2**bits - 2
+
+
+def detector_settings(detector: Detector, microscope: Microscope, dtype: str = "uint16") -> Settings:
+    """``/detector/api/1.8.0/config``"""
+    on_off = ("enabled", "disabled")
+    row, col = detector.bf_center
+
+    def fixed(value: Any, value_type: str = "string", unit: str = "") -> Parameter:
+        return Parameter(value, value_type, unit, writable=False)
+
+    def seconds(value: float) -> Parameter:
+        return Parameter(value, "float", "s", minimum=1e-7, maximum=1800.0)
+
+    def number(value: int, highest: int) -> Parameter:
+        return Parameter(value, "uint", minimum=1, maximum=highest)
+
+    def energy(value: float) -> Parameter:
+        return Parameter(value, "float", "eV", minimum=0.0, maximum=400e3)
+
+    def switch(value: bool) -> Parameter:
+        return Parameter(value, "bool")
+
+    parameters = {
+        "beam_center_x": Parameter(col, "float", "px"),
+        "beam_center_y": Parameter(row, "float", "px"),
+        "bit_depth_image": fixed(16, "uint"),
+        "compression": Parameter("bslz4", allowed=("bslz4", "lz4", "none")),
+        "count_time": seconds(1 / 30e3),
+        "countrate_correction_applied": switch(False),
+        "description": fixed("live4d simulated detector"),
+        "detector_number": fixed("S-00-0001"),
+        "detector_readout_time": fixed(0.0, "float", "s"),
+        "flatfield_correction_applied": switch(False),
+        "frame_time": seconds(1 / 30e3),
+        "incident_energy": energy(microscope.energy_eV),
+        "mask_to_zero": switch(False),
+        "nimages": number(1, 2_000_000_000),
+        "ntrigger": number(1, 2_000_000_000),
+        "pixel_format": Parameter(dtype, allowed=("uint8", "uint16", "uint32")),
+        "pixel_mask_applied": switch(True),
+        "roi_mode": Parameter("disabled", allowed=("disabled",)),
+        "saturation_value": fixed(65534, "uint"),
+        "sensor_material": fixed("Si"),
+        "sensor_thickness": fixed(450e-6, "float", "m"),
+        "software_version": fixed("1.8.0"),
+        "threshold/1/energy": energy(microscope.energy_eV / 2),
+        "threshold/1/mode": Parameter("enabled", allowed=("enabled",)),
+        "threshold/2/energy": energy(microscope.energy_eV * 0.8),
+        "threshold/2/mode": Parameter("disabled", allowed=on_off),
+        "threshold/difference/mode": Parameter("disabled", allowed=on_off),
+        "trigger_mode": Parameter("exts", allowed=("ints", "exts", "exte")),
+        "virtual_pixel_correction_applied": switch(False),
+        "x_pixel_size": fixed(100e-6, "float", "m"),
+        "x_pixels_in_detector": fixed(detector.cols, "uint"),
+        "y_pixel_size": fixed(100e-6, "float", "m"),
+        "y_pixels_in_detector": fixed(detector.rows, "uint"),
+    }
+    follow = {
+        "count_time": _frame_time_follows,
+        "frame_time": _count_time_follows,
+        "pixel_format": _bit_depth_follows,
+    }
+    settings = Settings(parameters, follow)
+    settings.put("pixel_format", dtype)
+    return settings
+
+
+def stream_settings() -> Settings:
+    """``/stream/api/1.8.0/config``"""
+    return Settings(
+        {
+            "mode": Parameter("enabled", allowed=("enabled", "disabled")),
+            "format": Parameter("cbor", allowed=("cbor",)),
+            "header_detail": Parameter("basic", allowed=HEADER_DETAILS),
+            "header_appendix": Parameter(""),
+            "image_appendix": Parameter(""),
+        }
+    )
+
+
+def filewriter_settings() -> Settings:
+    """``/filewriter/api/1.8.0/config``: there is no file writer, it can only be off."""
+    return Settings({"mode": Parameter("disabled", allowed=("disabled",))})
+
+
+def channels(detector: Settings) -> tuple[str, ...]:
+    """Channels that image messages hold with these settings."""
+    optional = {"threshold_2": "threshold/2/mode", "difference": "threshold/difference/mode"}
+    return ("threshold_1", *(name for name, key in optional.items() if detector[key] == "enabled"))

@@ -1,0 +1,295 @@
+"""Convergent-beam patterns of a thin specimen: what the simulated microscope puts on the simulated detector.
+
+In: the state of the microscope, the scan and the detector's geometry. Out: frames of electron counts and
+the truth about them. Pure NumPy/SciPy on the calling thread; nothing here knows of messages or sockets.
+
+Model (lengths in nm, angles in rad inside, every pair is (row, col)): the probe's aperture function on the
+detector's own pixel grid is ``A exp(-i chi)`` with ``chi = (pi/lambda) alpha**2 (C10 + C12 cos 2(phi -
+phi12))`` and ``C10 = -defocus``; the specimen multiplies the wave by ``exp(i phase)``; a frame is the
+squared modulus of its Fourier transform, times the electrons of the dwell time, with Poisson counts.
+
+The specimen is a fixed, periodic field of glassy heavy-metal spheres on a light film, atoms as Gaussian phase
+bumps strong enough to scatter like gold at 100 keV. What is left out: thickness effects (one slice),
+thermal diffuse and inelastic scattering, partial coherence, the detector's point spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+from scipy import constants
+
+ELEMENTARY_CHARGE_C = constants.e
+
+#: frames computed at once: a batch of 96x96 complex64 stays inside a core's cache
+BATCH = 32
+
+#: largest edge of the simulated wave, px; a larger detector sees nothing further out
+MAX_WINDOW = 192
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """State of the column and the stage."""
+
+    #: underfocus is positive: C10 = -defocus
+    defocus_nm: float = 0.0
+    #: two-fold astigmatism C12
+    astigmatism_nm: float = 0.0
+    #: azimuth of C12, from the detector's row axis towards its columns
+    astigmatism_angle_deg: float = 0.0
+    #: a positive value moves the field of view towards larger columns of the specimen
+    stage_x_nm: float = 0.0
+    #: a positive value moves the field of view towards larger rows of the specimen
+    stage_y_nm: float = 0.0
+    beam_current_pA: float = 100.0
+    #: half angle of the probe
+    semiangle_mrad: float = 10.0
+    energy_eV: float = 100e3
+
+    @property
+    def wavelength_nm(self) -> float:
+        """Relativistic electron wavelength."""
+        energy = self.energy_eV * constants.e
+        momentum = math.sqrt(2 * constants.m_e * energy * (1 + energy / (2 * constants.m_e * constants.c**2)))
+        return constants.h / momentum * 1e9
+
+    def electrons(self, dwell_s: float) -> float:
+        """Mean number of electrons in ``dwell_s``."""
+        return self.beam_current_pA * 1e-12 * dwell_s / ELEMENTARY_CHARGE_C
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Raster of probe positions: rows are slow, columns fast."""
+
+    rows: int = 64
+    cols: int = 64
+    step_nm: float = 0.25
+
+    @property
+    def frames(self) -> int:
+        return self.rows * self.cols
+
+    def positions_nm(self) -> np.ndarray:
+        """Probe positions about the middle of the field of view, ``(rows * cols, 2) float64``."""
+        y = (np.arange(self.rows) - (self.rows - 1) / 2) * self.step_nm
+        x = (np.arange(self.cols) - (self.cols - 1) / 2) * self.step_nm
+        return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Shape of the detector and where the bright-field disk falls on it."""
+
+    rows: int = 96
+    cols: int = 96
+    #: centre of the bright-field disk (row, col), px; ``None``: a little off the middle
+    bf_center_px: tuple[float, float] | None = None
+    #: radius of the bright-field disk, px; ``None``: 15 on 96 pixels, in proportion elsewhere
+    bf_radius_px: float | None = None
+
+    @property
+    def window(self) -> int:
+        """Edge of the simulated square, px."""
+        return min(self.rows, self.cols, MAX_WINDOW) // 2 * 2
+
+    @property
+    def bf_radius(self) -> float:
+        return 15.0 * self.window / 96 if self.bf_radius_px is None else self.bf_radius_px
+
+    @property
+    def bf_center(self) -> tuple[float, float]:
+        if self.bf_center_px is not None:
+            return self.bf_center_px
+        off = self.window / 96
+        return ((self.rows - 1) / 2 - 0.7 * off, (self.cols - 1) / 2 + 1.4 * off)
+
+    def check(self) -> None:
+        """Raises ValueError where patterns make no sense or the specimen would need too fine a grid."""
+        if min(self.rows, self.cols) < 16:
+            raise ValueError(f"detector of {self.rows}x{self.cols} px: expected at least 16x16")
+        low, high = 0.06 * self.window, 0.4 * self.window
+        if not low <= self.bf_radius <= high:
+            raise ValueError(f"bf_radius is {self.bf_radius} px: expected {low:.1f} to {high:.1f} here")
+        for name, centre, edge in zip(("row", "column"), self.bf_center, (self.rows, self.cols)):
+            if not self.bf_radius < centre < edge - 1 - self.bf_radius:
+                raise ValueError(f"bf_center has {name} {centre}: the disk does not fit on {edge} px")
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """First detector pixel (row, col) of the simulated square."""
+        return tuple(  # type: ignore[return-value]
+            min(max(round(c - (self.window - 1) / 2), 0), n - self.window)
+            for c, n in zip(self.bf_center, (self.rows, self.cols))
+        )
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """Spheres of heavy atoms on a film of light ones; one seed is one specimen for every detector."""
+
+    seed: int = 7
+    #: period of the field in both directions
+    size_nm: float = 90.0
+    #: smallest and largest radius of the spheres
+    radius_nm: tuple[float, float] = (0.7, 2.1)
+    #: share of the area that spheres cover
+    coverage: float = 0.27
+    #: atoms of the spheres (gold)
+    atoms_per_nm3: float = 59.0
+    #: integral of one atom's phase: with the width below, a cross-section of 2e-3 nm2 (gold at 100 keV)
+    atom_phase_rad_nm2: float = 0.0087
+    #: standard deviation of an atom's phase
+    atom_width_nm: float = 0.055
+    #: film: atoms of an eighth of that phase, a 3 nm thick amorphous carbon foil
+    film_atoms_per_nm2: float = 300.0
+    film_phase_rad_nm2: float = 0.0011
+
+    def spheres(self) -> np.ndarray:
+        """Row, column and radius in nm, ``(n, 3) float64``: packed at random, hardly overlapping."""
+        rng = np.random.default_rng([self.seed, 1])
+        placed = np.empty((0, 3))
+        covered = 0.0
+        while covered < self.coverage * self.size_nm**2:
+            small, large = self.radius_nm
+            radius = small + (large - small) * rng.beta(2.0, 2.5)
+            centre = rng.uniform(0, self.size_nm, 2)
+            apart = np.abs(placed[:, :2] - centre)
+            distance = np.hypot(*np.minimum(apart, self.size_nm - apart).T)
+            if np.all(distance > 0.9 * (placed[:, 2] + radius)):
+                placed = np.vstack([placed, [*centre, radius]])
+                covered += math.pi * radius**2
+        return placed
+
+    def phase(self, pixel_nm: float) -> np.ndarray:
+        """Projected phase on a periodic grid, ``(n, n) float32``, rad."""
+        n = scipy.fft.next_fast_len(math.ceil(self.size_nm / pixel_nm))
+        thickness = np.zeros((n, n))
+        for row, col, radius in self.spheres():
+            reach = math.ceil(radius / pixel_nm) + 1
+            near = np.arange(-reach, reach + 1)
+            rows, cols = round(row / pixel_nm) + near, round(col / pixel_nm) + near
+            apart2 = (rows * pixel_nm - row)[:, None] ** 2 + (cols * pixel_nm - col)[None, :] ** 2
+            chord = 2 * np.sqrt(np.clip(radius**2 - apart2, 0, None))
+            thickness[np.ix_(rows % n, cols % n)] += chord
+        rng = np.random.default_rng([self.seed, 2])
+        heavy = rng.poisson(thickness * self.atoms_per_nm3 * pixel_nm**2)
+        light = rng.poisson(self.film_atoms_per_nm2 * pixel_nm**2, (n, n))
+        bumps = heavy * self.atom_phase_rad_nm2 + light * self.film_phase_rad_nm2
+        q = scipy.fft.fftfreq(n, pixel_nm)
+        q_half = scipy.fft.rfftfreq(n, pixel_nm)
+        atom = np.exp(-2 * (math.pi * self.atom_width_nm) ** 2 * (q[:, None] ** 2 + q_half[None, :] ** 2))
+        spectrum = scipy.fft.rfft2(bumps / pixel_nm**2, workers=1) * atom
+        return scipy.fft.irfft2(spectrum, (n, n), workers=1).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
+    """exp(i phase), continued periodically by one window: ``(n + window, n + window) complex64``."""
+    phase = np.pad(specimen.phase(pixel_nm), (0, window), mode="wrap")
+    return np.exp(1j * phase).astype(np.complex64)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a perfect measurement would find."""
+
+    #: (row, col) px
+    bf_center: tuple[float, float]
+    #: px
+    bf_radius: float
+    mrad_per_px: float
+    wavelength_nm: float
+    #: edge of the simulated wave in the specimen plane; patterns are valid while |defocus| < max_defocus_nm
+    window_nm: float
+    #: defocus at which the probe's geometric shadow fills the simulated wave
+    max_defocus_nm: float
+
+
+def truth(microscope: Microscope, detector: Detector) -> Truth:
+    """Geometry of the bright-field disk and the limits of the simulation."""
+    step = microscope.semiangle_mrad * 1e-3 / detector.bf_radius
+    window = microscope.wavelength_nm / step
+    return Truth(
+        bf_center=detector.bf_center,
+        bf_radius=detector.bf_radius,
+        mrad_per_px=step * 1e3,
+        wavelength_nm=microscope.wavelength_nm,
+        window_nm=window,
+        max_defocus_nm=window / 2 / (microscope.semiangle_mrad * 1e-3),
+    )
+
+
+def aperture(microscope: Microscope, detector: Detector) -> np.ndarray:
+    """Aperture function on the detector's simulated square, ``(n, n) complex64``, intensities sum to 1."""
+    n = detector.window
+    step = microscope.semiangle_mrad * 1e-3 / detector.bf_radius
+    row, col = ((np.arange(n) + o - c) * step for o, c in zip(detector.origin, detector.bf_center))
+    alpha = np.hypot(row[:, None], col[None, :])
+    azimuth = np.arctan2(col[None, :], row[:, None])
+    # The intensity falls linearly over the pixel that the edge crosses: the disk's area is exact.
+    intensity = np.clip((microscope.semiangle_mrad * 1e-3 - alpha) / step + 0.5, 0, 1)
+    angle = math.radians(microscope.astigmatism_angle_deg)
+    c10, c12 = -microscope.defocus_nm, microscope.astigmatism_nm
+    chi = math.pi / microscope.wavelength_nm * alpha**2 * (c10 + c12 * np.cos(2 * (azimuth - angle)))
+    wave = np.sqrt(intensity) * np.exp(-1j * chi)
+    return (wave / np.sqrt(intensity.sum())).astype(np.complex64)
+
+
+def diffraction_patterns(
+    specimen: Specimen, microscope: Microscope, scan: Scan, detector: Detector
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Noise-free patterns in batches: positions, ``(b, n, n) float32`` that sum to about 1 each.
+
+    ``n`` is ``detector.window``.
+    """
+    n = detector.window
+    pixel = truth(microscope, detector).window_nm / n
+    transmission = _transmission(specimen, pixel, n)
+    period = len(transmission) - n
+    stage = np.array([microscope.stage_y_nm, microscope.stage_x_nm])
+    position = (scan.positions_nm() + stage) / pixel
+    whole = np.floor(position).astype(np.int64)
+    fraction = position - whole
+    corner = (whole - n // 2) % period
+    patches = np.lib.stride_tricks.sliding_window_view(transmission, (n, n))
+    probe = aperture(microscope, detector)
+    frequency = -2j * math.pi / n * np.arange(n)
+    for start in range(0, scan.frames, BATCH):
+        batch = slice(start, min(start + BATCH, scan.frames))
+        # A phase ramp puts the probe at its sub-pixel place in the middle of the patch.
+        ramp = np.exp(frequency * (fraction[batch, :, None] + n // 2)).astype(np.complex64)
+        wave = scipy.fft.ifft2(probe * ramp[:, 0, :, None] * ramp[:, 1, None, :], workers=1, overwrite_x=True)
+        wave *= patches[corner[batch, 0], corner[batch, 1]]
+        wave = scipy.fft.fft2(wave, workers=1, overwrite_x=True)
+        yield batch, wave.real**2 + wave.imag**2
+
+
+def simulate(
+    specimen: Specimen,
+    microscope: Microscope,
+    scan: Scan,
+    detector: Detector,
+    dwell_s: float,
+    rng: np.random.Generator | None,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Frames in batches: positions, ``(b, rows, cols) int64`` counts (``float32`` means without ``rng``).
+    Outside the simulated square no electron arrives.
+    """
+    electrons = microscope.electrons(dwell_s)
+    (row, col), n = detector.origin, detector.window
+    for batch, pattern in diffraction_patterns(specimen, microscope, scan, detector):
+        pattern *= electrons
+        counts = pattern if rng is None else rng.poisson(pattern)
+        if (detector.rows, detector.cols) == (n, n):
+            yield batch, counts
+        else:
+            frame = np.zeros((len(counts), detector.rows, detector.cols), counts.dtype)
+            frame[:, row : row + n, col : col + n] = counts
+            yield batch, frame

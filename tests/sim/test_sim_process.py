@@ -1,0 +1,179 @@
+"""The simulator as its users meet it: a process, its REST interface, its microscope, its commands."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import httpx
+import numpy as np
+import pytest
+
+from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.sim.process import command_line
+
+
+@pytest.fixture
+def client(simulator, make_client):
+    return make_client(simulator.stream_endpoint, simulator.rest_url)
+
+
+def test_ready_line_tells_the_truth(simulator, client):
+    assert (simulator.rows, simulator.cols, simulator.step_nm) == (8, 8, 0.25)
+    facts = client.http.get("/microscope/truth").json()
+    assert tuple(facts["bf_center"]) == simulator.bf_center
+    assert facts["bf_radius"] == simulator.bf_radius == 15
+    assert len(facts["dead_pixels"]) == 3
+    assert facts["electrons_per_frame"] == pytest.approx(20805, abs=1)
+
+
+def test_one_series_over_rest(client):
+    assert client.get("state", kind="status") == "idle"
+    assert client.get("nimages") == 64
+    answer = client.command("arm").json()
+    received = client.series()
+    assert received.start.series_id == answer["sequence id"]
+    assert received.ids == list(range(64))
+    assert client.get("dropped", "stream", "status") == 0
+
+
+def test_software_trigger_over_rest(client):
+    client.put("trigger_mode", "ints").raise_for_status()
+    client.command("arm").raise_for_status()
+    assert client.command("trigger").status_code == 200
+    assert len(client.series().ids) == 64
+    client.put("trigger_mode", "exts").raise_for_status()
+
+
+def test_put_answers_what_changed(client):
+    assert client.put("count_time", 2e-3).json() == ["count_time", "frame_time"]
+    assert client.put("frame_time", 1 / 30e3).json() == ["frame_time", "count_time"]
+
+
+def test_version_keys_and_other_modules(client):
+    assert client.http.get("/detector/api/version").json()["value"] == "1.8.0"
+    assert "count_time" in client.http.get("/detector/api/1.8.0/config").json()
+    assert client.get("mode", "filewriter") == "disabled"
+    assert client.get("high_voltage/state", kind="status") == "READY"
+    assert client.command("hv_enabled").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code", "words"),
+    [
+        ("GET", "/detector/api/1.8.0/config/nonsense", None, 404, "no config parameter 'nonsense'"),
+        ("GET", "/detector/api/1.6.0/config/nimages", None, 404, "speak API 1.8.0"),
+        ("GET", "/monitor/api/1.8.0/config/mode", None, 404, "no module 'monitor'"),
+        ("PUT", "/detector/api/1.8.0/config/nimages", {"value": -1}, 400, "nimages = -1"),
+        ("PUT", "/detector/api/1.8.0/config/nimages", {"val": 1}, 400, 'no "value"'),
+        ("PUT", "/detector/api/1.8.0/config/nimages", [1], 400, "expected a JSON object"),
+        ("PUT", "/detector/api/1.8.0/command/fire", None, 404, "no command 'fire'; there are: abort, arm"),
+        ("PUT", "/detector/api/1.8.0/command/trigger", None, 400, "state is idle, arm first"),
+        ("PUT", "/microscope/defocus", {"value": 999}, 400, "allowed from -250.0 to 250.0"),
+        ("PUT", "/microscope/tilt", {"value": 1.0}, 404, "no microscope value 'tilt'"),
+        ("PUT", "/microscope/scan", {"rows": 0}, 400, "scan rows = 0: expected a positive int"),
+        ("PUT", "/microscope/scan", {"rows": 4096, "cols": 4096}, 400, "more than 1048576 positions"),
+        ("PUT", "/microscope/scan", {"width": 4}, 400, "rows, cols and step_nm"),
+        ("PUT", "/faults", {"drop": "some"}, 400, "fault drop: 'some'"),
+    ],
+)
+def test_wrong_requests_are_refused_with_a_reason(client, method, path, body, code, words):
+    response = client.http.request(method, path, json=body)
+    assert (response.status_code, response.headers["content-type"][:10]) == (code, "text/plain")
+    assert words in response.text
+
+
+def test_faults_over_rest(client):
+    client.http.put("/faults", json={"drop": "every:8"}).raise_for_status()
+    assert client.http.get("/faults").json()["drop"] == "every:8"
+    client.command("arm").raise_for_status()
+    assert client.series().ids == [i for i in range(64) if i % 8 != 7]
+    client.http.put("/faults", json={}).raise_for_status()
+
+
+def test_another_raster(client):
+    scan = client.http.put("/microscope/scan", json={"rows": 4, "cols": 6, "step_nm": 0.5}).json()
+    assert scan == {"rows": 4, "cols": 6, "step_nm": 0.5}
+    client.put("nimages", 30).raise_for_status()
+    client.command("arm").raise_for_status()
+    frames = client.series().frames()
+    assert np.array_equal(frames[0], frames[24])
+    client.http.put("/microscope/scan", json={"rows": 8, "cols": 8, "step_nm": 0.25}).raise_for_status()
+    client.put("nimages", 64).raise_for_status()
+
+
+def test_options_become_arguments():
+    assert command_line(rows=4, no_end=True, block=False, bf_center=(1.5, 2), shape=(96, 64), drop=None) == [
+        "--rows",
+        "4",
+        "--no-end",
+        "--bf-center",
+        "1.5,2",
+        "--shape",
+        "96x64",
+    ]
+
+
+def test_process_ends_with_its_context():
+    with SimulatorProcess(rows=2, cols=2) as process:
+        assert process.running
+        url = process.rest_url
+    assert not process.running
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+
+
+def test_process_ends_with_its_parent():
+    script = (
+        "import os\n"
+        "from live4d_ophyd.sim import SimulatorProcess\n"
+        "process = SimulatorProcess(rows=2, cols=2)\n"
+        "print(process.pid, process.rest_url, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=100)
+    assert child.returncode == -signal.SIGKILL
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(int(child.stdout.split()[0]))
+        ended, _, _ = select.select([handle], [], [], 10)
+        os.close(handle)
+        assert ended
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"bf_radius": 1}, r"bf_radius is 1.0 px"),
+        ({"shape": "96"}, r"'96' is no shape"),
+        ({"drop": "x"}, r"fault drop"),
+        ({"rate": 1e9}, r"frame_time = 1e-09"),
+    ],
+)
+def test_what_went_wrong_is_passed_on(options, words):
+    with pytest.raises(RuntimeError, match=words):
+        SimulatorProcess(**options)
+
+
+def test_ports_in_use_are_named(simulator):
+    rest_port, stream_port = (
+        int(address.rsplit(":", 1)[1]) for address in (simulator.rest_url, simulator.stream_endpoint)
+    )
+    with pytest.raises(RuntimeError, match=rf"cannot serve REST on 127.0.0.1:{rest_port}: Address already"):
+        SimulatorProcess(rest_port=rest_port)
+    with pytest.raises(
+        RuntimeError, match=rf"cannot stream at tcp://127.0.0.1:{stream_port}: Address already"
+    ):
+        SimulatorProcess(stream_port=stream_port)
+
+
+def test_interrupt_ends_the_command():
+    command = [sys.executable, "-m", "live4d_ophyd.sim", "--rows", "2", "--cols", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["rest_url"].startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    assert "Traceback" not in err
