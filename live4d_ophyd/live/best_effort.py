@@ -1,0 +1,168 @@
+"""Bluesky's BestEffortCallback with live images of the virtual detectors.
+
+Comes in: the documents of a RunEngine. Goes out: the usual table and plots of the hinted numbers, and for
+each device with images over (scan_y, scan_x) one window, or one PNG file a run. Previews (stream
+``live4d_live``) and results (``primary``) of a device feed the same panels. Under Qt everything here runs in
+the GUI's thread, otherwise in the RunEngine's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bluesky.callbacks.best_effort import BestEffortCallback
+
+from live4d_ophyd.live.panel import ImageFigure, ScanAxes
+from live4d_ophyd.live.streams import image_keys, previewed_device
+
+PICTURE_PERIOD = 1.0  # s; writing a PNG takes the RunEngine about 0.2 s
+
+
+class Live4DBestEffortCallback(BestEffortCallback):
+    """Table, plots, and live images: ``RE.subscribe(Live4DBestEffortCallback())``.
+
+    Parameters
+    ----------
+    image_directory
+        Write ``SCANID_UID8_DEVICE.png`` there instead of showing windows of images, for sessions without a
+        display: at most once a second while the run goes on, and at its end. ``picture_path`` is the newest.
+    max_rate
+        Redraws of a window a second, at most. The last image of a run is always drawn.
+    percentiles
+        Of the positions seen, that become black and white.
+    **kwargs
+        As for ``BestEffortCallback``.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_directory: str | os.PathLike | None = None,
+        max_rate: float = 5.0,
+        percentiles: tuple[float, float] = (0.5, 99.5),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._image_directory = (
+            None if image_directory is None else Path(image_directory).expanduser().resolve()
+        )
+        self._period = 1 / max_rate if self._image_directory is None else PICTURE_PERIOD
+        self._percentiles = percentiles
+        self._figures: dict[str, ImageFigure] = {}  # by device; windows outlive the run
+        self._axes: dict[str, ScanAxes] = {}  # by device; as of the newest descriptor that knows
+        self._previews: dict[str, str] = {}  # descriptor uid: device, of the streams nothing else is shown of
+        self._image_streams: dict[str, dict[str, list[str]]] = {}  # descriptor uid: device: data keys
+        self._titles: dict[str, str] = {}  # by device, of figures that changed in this run
+        self._finished: dict[str, int] = {}  # by device: seq_num of its newest Event that is no preview
+        self._drawn_at: dict[str, float] = {}  # by device, time.monotonic()
+        self._run_uid, self._scan_id = "", 0
+        self._pictures_of: str | None = None  # uid of the run that picture_paths are of
+        self.picture_paths: dict[str, Path] = {}
+
+    @property
+    def picture_path(self) -> Path | None:
+        """The PNG file of the last run that had images; None before, and without ``image_directory``."""
+        return next(iter(self.picture_paths.values()), None)
+
+    def start(self, doc: Any) -> None:
+        super().start(doc)
+        self._run_uid = doc["uid"]
+        self._scan_id = doc.get("scan_id", 0)
+
+    def clear(self) -> None:
+        super().clear()
+        self._previews.clear()
+        self._image_streams.clear()
+        self._titles.clear()
+        self._finished.clear()
+
+    def descriptor(self, doc: Any) -> None:
+        keys = image_keys(doc["data_keys"])
+        if device := previewed_device(doc):
+            self._descriptors[doc["uid"]] = doc
+            self._previews[doc["uid"]] = device
+            owners = {device: keys}
+        else:
+            # The standard table and plots only know numbers; a hinted array would raise in LiveGrid.
+            super().descriptor(_without_array_hints(doc))
+            owners = {name: [key for key in of if key in keys] for name, of in doc["object_keys"].items()}
+        if self._plots_enabled:
+            self._image_streams[doc["uid"]] = {name: of for name, of in owners.items() if of}
+            for name in self._image_streams[doc["uid"]]:
+                self._axes[name] = scan_axes(doc, name) or self._axes.get(name, ScanAxes())
+
+    def event(self, doc: Any) -> Any:
+        preview = doc["descriptor"] in self._previews
+        if not preview:
+            super().event(doc)
+        data_keys = self._descriptors[doc["descriptor"]]["data_keys"]
+        for device, keys in self._image_streams.get(doc["descriptor"], {}).items():
+            figure = self._figure(device, keys)
+            for key in keys:
+                image = np.asarray(doc["data"][key], dtype=float)
+                figure.show(key, image, self._axes[device], data_keys[key].get("units") or "")
+            if not preview:
+                self._finished[device] = doc["seq_num"]
+            number = (
+                self._finished.get(device, 0) + preview
+            )  # a preview belongs to the Event that will follow
+            self._titles[device] = f"scan {self._scan_id}, event {number}"
+            if time.monotonic() - self._drawn_at.get(device, -math.inf) >= self._period:
+                self._draw(device)
+
+    def stop(self, doc: Any) -> None:
+        super().stop(doc)
+        for device in self._titles:
+            self._draw(device)
+
+    def _figure(self, device: str, keys: Sequence[str]) -> ImageFigure:
+        """The device's figure, opened anew if it is closed or has other panels than this run needs."""
+        figure = self._figures.get(device)
+        if figure is not None and device in self._titles:
+            keys = [*figure.keys, *(key for key in keys if key not in figure.keys)]
+        if figure is None or figure.closed or figure.keys != tuple(keys):
+            window = self._image_directory is None
+            figure = ImageFigure(f"{device} images", keys, window=window, percentiles=self._percentiles)
+            self._figures[device] = figure
+        return figure
+
+    def _draw(self, device: str) -> None:
+        figure = self._figures[device]
+        figure.redraw(self._titles[device])
+        if self._image_directory is not None:
+            if self._pictures_of != self._run_uid:
+                self._pictures_of = self._run_uid
+                self.picture_paths.clear()
+            path = self._image_directory / f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png"
+            figure.save(path)
+            self.picture_paths[device] = path
+        self._drawn_at[device] = time.monotonic()
+
+
+def scan_axes(descriptor: Mapping[str, Any], device: str) -> ScanAxes | None:
+    """Scan step and unit as the configuration in a descriptor has them; None if it does not."""
+    for configuration in descriptor.get("configuration", {}).values():
+        values = configuration.get("data", {})
+        try:
+            step = float(values[f"{device}_scan_step_y"]), float(values[f"{device}_scan_step_x"])
+        except KeyError:
+            continue
+        return ScanAxes(step, str(values.get(f"{device}_scan_unit", "px")))
+    return None
+
+
+def _without_array_hints(descriptor: dict) -> dict:
+    """The descriptor as one in which only columns that a table and a plot can show are hinted."""
+    data_keys = descriptor["data_keys"]
+    hints = {}
+    for name, keys in descriptor["object_keys"].items():
+        hint = descriptor.get("hints", {}).get(name, {})
+        fields = [key for key in hint.get("fields", keys) if data_keys[key]["dtype"] != "array"]
+        hints[name] = {**hint, "fields": fields}
+    return {**descriptor, "hints": hints}

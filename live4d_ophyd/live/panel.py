@@ -1,0 +1,119 @@
+"""A figure with one image a virtual detector, side by side, redrawn as its documents come.
+
+Comes in: images by data key, with NaN where nothing was seen. Goes out: a window, or a PNG file. Called by
+``Live4DBestEffortCallback`` only, in the thread that may draw (the GUI's under Qt, else the RunEngine's).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
+
+
+@dataclass(frozen=True)
+class ScanAxes:
+    """Distance of scan positions (scan_y, scan_x) and its unit."""
+
+    step: tuple[float, float] = (1.0, 1.0)
+    unit: str = "px"
+
+    def extent(self, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(left, right, bottom, top) of an image whose pixel centres lie on the positions, row 0 on top."""
+        (rows, cols), (step_y, step_x) = shape, self.step
+        return -0.5 * step_x, (cols - 0.5) * step_x, (rows - 0.5) * step_y, -0.5 * step_y
+
+
+class ImageFigure:
+    """The images of one device.
+
+    Parameters
+    ----------
+    name : title of the window
+    keys : data keys, one panel each, in this order
+    window : show a window (a pyplot figure, reused under its name); otherwise only ``save`` shows anything
+    percentiles : of the finite values, that become black and white
+    """
+
+    def __init__(
+        self, name: str, keys: Sequence[str], *, window: bool, percentiles: tuple[float, float]
+    ) -> None:
+        self.keys = tuple(keys)
+        self._name = name
+        self._window = window
+        self._percentiles = percentiles
+        self._colors = plt.get_cmap("gray").with_extremes(bad=NOT_SEEN)
+        self._panels: dict[str, _Panel] = {}
+        self._open()
+
+    @property
+    def closed(self) -> bool:
+        """The user has closed the window."""
+        return self._window and not plt.fignum_exists(self._name)
+
+    def _open(self) -> None:
+        columns = min(len(self.keys), 4)
+        rows = math.ceil(len(self.keys) / columns)
+        size = (0.6 + 4.4 * columns, 0.4 + 4.0 * rows)
+        if self._window:
+            self.figure = plt.figure(num=self._name, figsize=size, layout="constrained", clear=True)
+        else:
+            self.figure = Figure(figsize=size, layout="constrained")
+            FigureCanvasAgg(self.figure)
+        axes = np.ravel(self.figure.subplots(rows, columns, squeeze=False))
+        for spare in axes[len(self.keys) :]:
+            spare.set_visible(False)
+        self._panels = {key: _Panel(ax, self._colors) for key, ax in zip(self.keys, axes)}
+
+    def show(self, key: str, image: np.ndarray, axes: ScanAxes, units: str) -> None:
+        """Put an image (rows, cols) into its panel; ``redraw`` makes it visible."""
+        self._panels[key].show(key, image, axes, units, self._percentiles)
+
+    def redraw(self, title: str) -> None:
+        """Bring the window up to date, at the GUI's next opportunity. ``title`` goes above all panels."""
+        self.figure.suptitle(title, fontsize="medium")
+        if self._window and self.figure.canvas.required_interactive_framework is not None:
+            self.figure.canvas.draw_idle()
+
+    def save(self, path: Path) -> None:
+        """Write a PNG file, in one step: who looks at the directory never sees half of a picture."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        self.figure.savefig(draft, format="png", dpi=110)
+        draft.replace(path)
+
+
+class _Panel:
+    """One image with its colour bar."""
+
+    def __init__(self, ax: Any, colors: Any) -> None:
+        self._ax = ax
+        self._image = ax.imshow(
+            np.full((1, 1), np.nan), cmap=colors, origin="upper", interpolation="nearest", vmin=0, vmax=1
+        )
+        self._bar = ax.figure.colorbar(self._image, cax=ax.inset_axes((1.04, 0, 0.05, 1)))
+
+    def show(
+        self, key: str, image: np.ndarray, axes: ScanAxes, units: str, percentiles: tuple[float, float]
+    ) -> None:
+        seen = np.isfinite(image)
+        self._image.set_data(np.ma.masked_invalid(image))
+        self._image.set_extent(axes.extent(image.shape))
+        if seen.any():
+            low, high = np.percentile(image[seen], percentiles)
+            self._image.set_clim(low, high if high > low else low + 1)
+        self._ax.set_xlabel(f"scan_x [{axes.unit}]")
+        self._ax.set_ylabel(f"scan_y [{axes.unit}]")
+        self._bar.set_label(units)
+        # Rounded down: 100 % means every position.
+        self._ax.set_title(f"{key}, {math.floor(1000 * seen.mean()) / 10:g} % seen", fontsize="medium")

@@ -1,0 +1,37 @@
+"""Which streams and data keys hold virtual-detector images: what preview, pictures and plots agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PREVIEW_SUFFIX = "_live"
+
+
+def preview_stream(device_name: str) -> str:
+    """Name of the stream that a device's previews go to: ``live4d_live`` for ``live4d``.
+
+    One stream a device, since a stream has one fixed set of devices, and which of several devices are
+    still exposing differs from Event to Event.
+    """
+    return device_name + PREVIEW_SUFFIX
+
+
+def previewed_device(descriptor: Mapping[str, Any]) -> str | None:
+    """Name of the device whose previews a stream holds; None for any other stream."""
+    name = descriptor.get("name", "primary")
+    images = image_keys(descriptor["data_keys"])
+    if images and name.endswith(PREVIEW_SUFFIX):
+        return name.removesuffix(PREVIEW_SUFFIX)
+    return None
+
+
+def image_keys(data_keys: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Keys of the inline arrays over (scan_y, scan_x), in the order of the data keys."""
+    return [
+        key
+        for key, value in data_keys.items()
+        if value["dtype"] == "array"
+        and not value.get("external")
+        and list(value.get("dims") or ()) == ["scan_y", "scan_x"]
+    ]

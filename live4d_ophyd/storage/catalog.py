@@ -1,0 +1,182 @@
+"""The embedded databroker catalog: a directory, opened by a Tiled profile, without any server.
+
+``open_catalog`` makes the directory (SQLite tables, Zarr images, backups) and writes the profile which lets
+``from databroker import catalog; catalog["live4d"]`` open it in every later process of this user. SQLite
+and not DuckDB, because other processes read while a run is written. Call it from the session's main thread;
+the client it returns is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROFILE = "live4d"
+
+
+class ProfileConflict(ValueError):
+    """A Tiled profile of this name opens another catalog than the one asked for."""
+
+
+def open_catalog(
+    path: str | os.PathLike | None = None, name: str = PROFILE, *, overwrite: bool = False
+) -> Any:
+    """The catalog client of the directory ``path``, made with its profile ``name`` if it is not there yet.
+
+    Parameters
+    ----------
+    path
+        Directory of the catalog. Default: ``$LIVE4D_CATALOG``, else the directory that an existing profile
+        ``name`` opens, else ``$XDG_DATA_HOME/live4d-ophyd/NAME`` (``~/.local/share/live4d-ophyd/NAME``).
+    name
+        Name of the Tiled profile: ``databroker.catalog[name]``.
+    overwrite
+        Let ``name`` open ``path`` from now on, although it opened another catalog so far. Only the profile
+        is replaced: the other catalog's data stays where it is.
+
+    Returns
+    -------
+    bluesky_tiled_plugins.clients.catalog_of_bluesky_runs.CatalogOfBlueskyRuns
+        ``db[-1]``, ``db[scan_id]``, ``db["uid or its first 5 characters"]``, ``db.search(...)``. Opening
+        takes some seconds. Its directory is ``catalog_directory(name)``.
+
+    Raises
+    ------
+    ProfileConflict
+        The profile ``name`` exists, opens something else, and ``overwrite`` is False.
+    ValueError
+        ``path`` holds ``?`` or ``#``.
+    """
+    from tiled.client import from_profile
+    from tiled.profiles import load_profiles
+
+    directory = choose_directory(path, name)
+    write_profile(name, directory, overwrite)
+    for folder in (directory, directory / "images", directory / "backup"):
+        folder.mkdir(parents=True, exist_ok=True)
+    load_profiles.cache_clear()  # Tiled reads the files once a process; ours may be newer
+    with _quiet_server():
+        return from_profile(name)
+
+
+def catalog_directory(name: str = PROFILE) -> Path | None:
+    """The directory that the Tiled profile ``name`` opens; None if there is none or it opens a server."""
+    found = _find_profile(name)
+    return _directory_of(found[1]) if found else None
+
+
+def choose_directory(path: str | os.PathLike | None, name: str) -> Path:
+    """The directory that ``open_catalog(path, name)`` opens."""
+    if wanted := path or os.environ.get("LIVE4D_CATALOG") or catalog_directory(name):
+        return Path(wanted).expanduser().resolve()
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data_home) / "live4d-ophyd" / name
+
+
+def _profile_content(directory: Path) -> dict:
+    return {
+        "direct": {
+            # Nobody but this process can reach an in-process application: there is no port.
+            "authentication": {"allow_anonymous_access": True},
+            # Without this line run.documents() is refused with status 406.
+            "media_types": {
+                "BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}
+            },
+            "trees": [
+                {
+                    "path": "/",
+                    "tree": "catalog",
+                    "args": {
+                        "uri": f"sqlite:///{directory / 'catalog.db'}",
+                        "writable_storage": [
+                            f"file://localhost{directory / 'images'}",
+                            f"sqlite:///{directory / 'tables.db'}",
+                        ],
+                        "init_if_not_exists": True,
+                        # Any client of the catalog finds its backups: db.metadata["backup_directory"].
+                        "metadata": {"backup_directory": str(directory / "backup")},
+                        # db[-1], db[scan_id] and db["uid8"] come with this spec.
+                        "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
+                    },
+                }
+            ],
+        }
+    }
+
+
+def _find_profile(name: str) -> tuple[Path, Mapping] | None:
+    """The file and the content of the profile that Tiled would use for ``name``."""
+    from tiled.profiles import load_profiles
+
+    load_profiles.cache_clear()
+    return load_profiles().get(name)
+
+
+def _directory_of(content: Mapping) -> Path | None:
+    try:
+        uri = content["direct"]["trees"][0]["args"]["uri"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    scheme, _, database = uri.partition(":///")
+    return Path(database).parent if scheme == "sqlite" else None
+
+
+def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
+    """Make ``databroker.catalog[name]`` open ``directory``, by a file in the user's directory of profiles.
+
+    Raises ``ProfileConflict`` as ``open_catalog`` does, and where the profile shares its file with others.
+    """
+    from tiled.profiles import paths
+
+    if odd := set("?#") & set(str(directory)):
+        raise ValueError(
+            f"the catalog's path {directory} holds {' and '.join(sorted(odd))}, which Tiled takes for a URI's"
+        )
+    content = _profile_content(directory)
+    target = paths[-1] / f"{name}.yml"
+    if found := _find_profile(name):
+        source, existing = found
+        if existing == content or _directory_of(existing) == directory:
+            return
+        if not overwrite:
+            other = _directory_of(existing) or existing.get("uri", "something that is no local catalog")
+            raise ProfileConflict(
+                f"the Tiled profile {name!r} ({source}) opens {other}, not {directory}: "
+                f"pass another name or that path, or overwrite=True to make {name!r} open {directory}"
+            )
+        if source.parent == target.parent:
+            if len(yaml.safe_load(source.read_text())) > 1:
+                raise ProfileConflict(
+                    f"{source} holds {name!r} beside other profiles: take {name!r} out of it by hand, "
+                    f"then call open_catalog({str(directory)!r}, name={name!r}) again"
+                )
+            target = source  # two files with one name in a directory would cancel each other
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_suffix(f".{os.getpid()}.draft")
+    draft.write_text(yaml.safe_dump({name: content}, sort_keys=False))
+    draft.replace(target)
+
+
+@contextmanager
+def _quiet_server() -> Iterator[None]:
+    """Leave out what Tiled's in-process application prints at every start: its version, and which HTTP client
+    Starlette would like better. Warnings of the server still come through."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+        import tiled.server.app
+        from starlette import testclient  # noqa: F401  the warning comes with the first import
+
+    log = logging.getLogger(tiled.server.app.__name__)
+    level = log.level  # set by the import above
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

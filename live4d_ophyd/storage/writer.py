@@ -1,0 +1,144 @@
+"""Bluesky documents into the catalog, each Event at once, with the dimensions their data keys name.
+
+Comes in: the documents of a RunEngine, through ``record``. Goes out: nodes of the catalog. Everything runs in
+the thread that emits the documents (the RunEngine's): Tiled's embedded client must not be called from two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from bluesky_tiled_plugins import TiledWriter
+from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
+from event_model import RunRouter
+
+from live4d_ophyd.storage.backup import BackedUp
+
+
+class CatalogWriter(TiledWriter):
+    """A ``TiledWriter`` that stores inline images under the ``dims`` of their data keys, one Event at a time.
+
+    Tiled's own names dimensions of inline arrays by their size: a square image gets one name twice, and
+    ``isel`` on it silently returns the diagonal. And it holds 10,000 Events in memory before it writes.
+
+    Parameters
+    ----------
+    client
+        A catalog client, as of ``open_catalog``.
+    backup_directory
+        Each run's documents go to ``DIRECTORY/UID.jsonl``, too, and the file is removed when the run is
+        complete in the catalog. What lies there belongs to runs that are not: the session died, or the
+        catalog could not be written (disk full), in which case the plan goes on. See
+        ``live4d_ophyd.storage.restore_backup``.
+    skip_streams
+        Names of streams that are not stored, e.g. ``["live4d_live"]`` for runs of many hours.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        backup_directory: str | os.PathLike | None = None,
+        skip_streams: Collection[str] = (),
+    ) -> None:
+        super().__init__(client, batch_size=1)
+        self._run_router = RunRouter([self._callbacks_of_run])
+        self._backups = None if backup_directory is None else Path(backup_directory)
+        self._skip_streams = frozenset(skip_streams)
+
+    def _callbacks_of_run(self, name: str, start: dict) -> tuple[list[Callable], list]:
+        # TiledWriter's factory names its run writer; this one differs in that and in the backup.
+        normalizer = RunNormalizer(patches=self.patches, spec_to_mimetype=self.spec_to_mimetype)
+        normalizer.subscribe(
+            _NamedDimsRunWriter(self.client, batch_size=1, max_array_size=self._max_array_size)
+        )
+        callback: Callable[[str, dict], Any] = normalizer
+        if self._backups is not None:
+            callback = BackedUp(callback, self._backups / f"{start['uid']}.jsonl")
+        if self._skip_streams:
+            callback = _WithoutStreams(callback, self._skip_streams)
+        return [callback], []
+
+
+def record(RE: Any, db: Any, *, skip_streams: Collection[str] = ()) -> int:
+    """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
+
+    ``db`` is a client of ``open_catalog`` or of ``databroker.catalog[...]``; its backup directory is used.
+    Scan ids go on from the newest run in the catalog, unless the RunEngine's metadata hold one already, so
+    that ``db[scan_id]`` is unique over sessions. ``skip_streams`` as in ``CatalogWriter``.
+    """
+    if "scan_id" not in RE.md:
+        with suppress(IndexError):  # an empty catalog; len(db) would not do, Tiled caches it
+            RE.md["scan_id"] = db[-1].metadata["start"].get("scan_id", 0)
+    backup_directory = db.metadata.get("backup_directory")
+    return RE.subscribe(CatalogWriter(db, backup_directory=backup_directory, skip_streams=skip_streams))
+
+
+def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Dimension names of a stream's inline arrays, the leading ``time`` left out.
+
+    A key's ``dims`` are taken as they are; keys without get names of their own. One name has one size in a
+    stream, or xarray would refuse the whole stream: of two devices with different rasters the first keeps
+    ``scan_y, scan_x``, the second gets ``KEY_scan_y, KEY_scan_x``.
+    """
+    sizes: dict[str, int] = {}
+    result = {}
+    for key, data_key in data_keys.items():
+        shape = data_key.get("shape") or ()
+        names = tuple(data_key.get("dims") or ())
+        if data_key.get("dtype") != "array" or "external" in data_key or None in shape:
+            continue
+        if len(names) != len(shape) or len(set(names)) < len(names):
+            names = tuple(f"{key}_dim_{axis}" for axis in range(1, len(shape) + 1))
+        if any(sizes.get(name, size) != size for name, size in zip(names, shape)):
+            names = tuple(f"{key}_{name}" for name in names)
+        sizes.update(zip(names, shape))
+        result[key] = names
+    return result
+
+
+class _NamedDimsRunWriter(_RunWriter):
+    """Writes one run; the arrays of its streams get the dimensions of ``array_dims``."""
+
+    def descriptor(self, doc: Any) -> None:
+        super().descriptor(doc)
+        node = self._desc_nodes[doc["name"]]
+        if not isinstance(node, _NamedDimsStream):
+            named = cast(Any, _NamedDimsStream(node, array_dims(doc["data_keys"])))
+            self._desc_nodes[doc["name"]] = self._desc_nodes[doc["uid"]] = named
+
+
+class _NamedDimsStream:
+    """A stream's node in the catalog that knows the dimensions of its arrays better than its writer."""
+
+    def __init__(self, node: Any, dims: Mapping[str, tuple[str, ...]]) -> None:
+        self._node = node
+        self._dims = dims
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    def write_array(self, array: Any, *, key: str, dims: tuple[str, ...], **kwargs: Any) -> Any:
+        named = self._dims.get(key, ())
+        if len(named) == array.ndim - 1:
+            dims = (dims[0], *named)
+        return self._node.write_array(array, key=key, dims=dims, **kwargs)
+
+
+class _WithoutStreams:
+    """Leaves out the descriptors and Events of the named streams."""
+
+    def __init__(self, callback: Callable[[str, dict], Any], names: frozenset[str]) -> None:
+        self._callback = callback
+        self._names = names
+        self._descriptors: set[str] = set()
+
+    def __call__(self, name: str, doc: dict) -> None:
+        if name == "descriptor" and doc["name"] in self._names:
+            self._descriptors.add(doc["uid"])
+        elif doc.get("descriptor") not in self._descriptors:
+            self._callback(name, doc)

@@ -1,0 +1,189 @@
+"""Live images beside the standard table and plots."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from bluesky import plans as bp
+from fake_device import FakeLive4D
+from matplotlib.image import imread
+from ophyd.sim import det, motor, motor1, motor2
+
+from live4d_ophyd.live import Live4DBestEffortCallback, live_preview
+from live4d_ophyd.live.best_effort import scan_axes
+from live4d_ophyd.live.panel import NOT_SEEN, ImageFigure, ScanAxes
+
+
+@pytest.fixture
+def live4d(RE):
+    device = FakeLive4D(name="live4d", shape=(16, 24), rows_per_s=200)
+    RE.preprocessors.append(live_preview([device], max_rate=100))
+    return device
+
+
+@pytest.fixture
+def bec(RE):
+    callback = Live4DBestEffortCallback(max_rate=1000)
+    RE.subscribe(callback)
+    return callback
+
+
+def shown_image(figure_name, panel=0):
+    """(image, extent, axes) of a panel."""
+    axes = plt.figure(figure_name).axes[panel]
+    (image,) = axes.get_images()
+    return image.get_array(), image.get_extent(), axes
+
+
+def test_the_final_image_is_shown_in_scan_units(RE, bec, live4d):
+    RE(bp.count([live4d]))
+    image, extent, axes = shown_image("live4d images")
+    np.testing.assert_array_equal(image, live4d.vbf.get())
+    assert extent == [-0.125, 23.5 * 0.25, 15.5 * 0.5, -0.25]
+    assert axes.get_xlabel() == "scan_x [nm]"
+    assert axes.get_aspect() == 1
+    assert axes.get_title() == "live4d_vbf, 100 % seen"
+    assert plt.figure("live4d images").get_suptitle() == "scan 1, event 1"
+
+
+def test_previews_feed_the_same_panel_with_masked_positions(RE, bec, live4d):
+    shown = []
+
+    def look(name, doc):
+        if "live4d_live_fraction" in doc["data"]:
+            image, extent, _ = shown_image("live4d images")
+            shown.append((np.ma.getmaskarray(image).mean(), doc["data"]["live4d_live_fraction"], extent))
+
+    RE.subscribe(look, "event")
+    RE(bp.count([live4d]))
+    assert shown
+    for masked, fraction, extent in shown:
+        assert masked == pytest.approx(1 - fraction)
+        assert extent[1] == 23.5 * 0.25
+    assert plt.get_fignums() == [1]
+
+
+def test_a_preview_is_titled_with_the_event_that_follows(RE, bec, live4d):
+    titles = []
+
+    def look(name, doc):
+        stream = "live" if "live4d_live_fraction" in doc["data"] else "primary"
+        titles.append((stream, plt.figure("live4d images").get_suptitle()))
+
+    RE.subscribe(look, "event")
+    RE(bp.count([live4d], num=2))
+    assert titles[0] == ("live", "scan 1, event 1")
+    assert titles[-1] == ("primary", "scan 1, event 2")
+    assert titles[-2] == ("live", "scan 1, event 2")
+
+
+def test_detectors_of_a_device_stand_side_by_side(RE, bec):
+    device = FakeLive4D(name="live4d", detectors=("vbf", "adf"))
+    device.rows_per_s = 1000
+    RE(bp.count([device]))
+    titles = [axes.get_title() for axes in plt.figure("live4d images").axes]
+    assert titles == ["live4d_vbf, 100 % seen", "live4d_adf, 100 % seen"]
+    np.testing.assert_array_equal(shown_image("live4d images", panel=1)[0], device.adf.get())
+
+
+def test_two_devices_have_a_figure_each(RE, bec):
+    devices = [FakeLive4D(name=name, rows_per_s=1000) for name in ("first", "second")]
+    RE(bp.count(devices))
+    assert plt.get_figlabels() == ["first images", "second images"]
+
+
+def test_a_closed_window_is_opened_again(RE, bec, live4d):
+    RE(bp.count([live4d]))
+    plt.close("live4d images")
+    RE(bp.count([live4d]))
+    assert np.isfinite(shown_image("live4d images")[0]).all()
+
+
+def test_another_set_of_detectors_gets_other_panels(RE, bec):
+    RE(bp.count([FakeLive4D(name="live4d", rows_per_s=1000, detectors=("vbf", "adf"))]))
+    RE(bp.count([FakeLive4D(name="live4d", rows_per_s=1000)]))
+    assert len(plt.figure("live4d images").axes) == 1
+
+
+def test_table_and_plots_have_the_hinted_numbers_only(RE, bec, live4d, capsys):
+    RE(bp.scan([live4d, det], motor, -1, 1, 3))
+    printed = capsys.readouterr().out
+    assert "live4d_vbf_contrast" in printed
+    assert printed.count("New stream: 'primary'") == 1
+    assert "live4d_live" not in printed
+    rows = [line for line in printed.splitlines() if line.startswith("|") and "seq_num" not in line]
+    assert len(rows) == 3
+    assert set(plt.get_figlabels()) == {"live4d images", "det live4d_vbf_contrast live4d_vbf_mean vs motor"}
+
+
+def test_a_hinted_image_does_not_break_a_grid_scan(RE, bec, live4d, capsys):
+    live4d.vbf.kind = "hinted"
+    RE(bp.grid_scan([live4d], motor1, -1, 1, 2, motor2, -1, 1, 2))
+    assert "live4d images" in plt.get_figlabels()
+    assert "| live4d_vbf |" not in capsys.readouterr().out
+
+
+def test_plots_disabled_means_no_images(RE, bec, live4d):
+    bec.disable_plots()
+    RE(bp.count([live4d]))
+    assert plt.get_fignums() == []
+
+
+def test_redraws_are_limited_but_the_last_image_is_always_drawn(RE, live4d, monkeypatch):
+    titles = []
+    redraw = ImageFigure.redraw
+    monkeypatch.setattr(
+        ImageFigure, "redraw", lambda self, title: (titles.append(title), redraw(self, title))
+    )
+    RE.subscribe(Live4DBestEffortCallback(max_rate=0.001))
+    RE(bp.count([live4d], num=4))
+    assert titles == ["scan 1, event 1", "scan 1, event 4"]
+
+
+def test_without_a_display_a_run_leaves_a_picture(RE, live4d, tmp_path):
+    bec = Live4DBestEffortCallback(image_directory=tmp_path / "pictures")
+    RE.subscribe(bec)
+    assert bec.picture_path is None
+    (uid,) = RE(bp.count([live4d]))
+    assert bec.picture_path == tmp_path / "pictures" / f"00001_{uid[:8]}_live4d.png"
+    assert [path.name for path in bec.picture_path.parent.iterdir()] == [bec.picture_path.name]
+    picture = imread(bec.picture_path)
+    assert picture.shape[0] > 300
+    assert plt.get_fignums() == []
+    RE(bp.count([det]))
+    assert uid[:8] in bec.picture_path.name  # the last run with images
+
+
+def test_positions_not_seen_have_a_colour_of_their_own(tmp_path):
+    figure = ImageFigure("half", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
+    image = np.full((8, 8), np.nan)
+    image[:4] = np.arange(32).reshape(4, 8)
+    figure.show("live4d_vbf", image, ScanAxes(), "counts")
+    figure.redraw("scan 1, event 1")
+    figure.save(tmp_path / "half.png")
+    pixels = imread(tmp_path / "half.png")[..., :3]
+    red, green, blue = (int(NOT_SEEN[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    assert np.isclose(pixels, (red, green, blue), atol=0.01).all(axis=-1).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "image", [np.full((4, 4), np.nan), np.full((4, 4), 7.0), np.ones((1, 3)), np.full((1, 1), 0.0)]
+)
+def test_images_without_contrast_are_drawn(image):
+    figure = ImageFigure("flat", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
+    figure.show("live4d_vbf", image, ScanAxes((0.1, 0.2), "um"), "counts")
+    figure.redraw("scan 1, event 1")
+    figure.figure.canvas.draw()
+
+
+def test_outliers_do_not_set_the_grey_scale():
+    figure = ImageFigure("hot", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
+    image = np.linspace(0, 1, 10000).reshape(100, 100)
+    image[0, 0] = 1e9
+    figure.show("live4d_vbf", image, ScanAxes(), "counts")
+    (shown,) = figure.figure.axes[0].get_images()
+    assert 0.9 < shown.get_clim()[1] < 1.1
+
+
+def test_axes_fall_back_to_pixels():
+    assert scan_axes({"configuration": {"live4d": {"data": {"live4d_dwell_time": 1e-5}}}}, "live4d") is None
+    assert ScanAxes().extent((2, 3)) == (-0.5, 2.5, 1.5, -0.5)

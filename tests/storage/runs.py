@@ -1,0 +1,134 @@
+"""What the tests of the catalog do in processes of their own: ``python runs.py write|read|hang DIRECTORY``.
+
+``write`` makes runs and prints their uids as JSON; ``read`` opens the catalog by its profile and saves what
+it finds to ``DIRECTORY/read.npz`` and ``read.json``; ``hang`` prints a line after three Events and waits to
+be killed.
+"""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+
+
+def square_image():
+    image = np.arange(32 * 32, dtype=float).reshape(32, 32) / 7
+    image[3, 5] = np.nan
+    return image
+
+
+def devices():
+    from fake_device import FakeLive4D
+
+    square = FakeLive4D(name="live4d", shape=(32, 32), rows_per_s=100)
+    square.complete = [square_image()]
+    oblong = FakeLive4D(name="other", shape=(8, 20), rows_per_s=400)
+    return square, oblong
+
+
+def engine(db, *previewed):
+    from bluesky import RunEngine
+
+    from live4d_ophyd.live import live_preview
+    from live4d_ophyd.storage import record
+
+    RE = RunEngine({})
+    RE.preprocessors.append(live_preview(previewed, max_rate=20))
+    record(RE, db)
+    return RE
+
+
+def write(directory):
+    from bluesky import plans as bp
+    from bluesky.utils import RunEngineInterrupted
+    from ophyd.sim import motor
+
+    from live4d_ophyd.storage import describe_run, open_catalog
+
+    db = open_catalog(directory / "catalog")
+    square, oblong = devices()
+    RE = engine(db, square)
+    uids = {}
+    (uids["scan"],) = RE(bp.scan([square], motor, -1, 1, 2), sample="MoS2")
+    (uids["two devices"],) = RE(bp.count([square, oblong]), sample="gold")
+    (directory / "describe_run.txt").write_text(describe_run(db, uids["scan"]))
+
+    asked = []
+
+    def pause_after_a_preview(name, doc):
+        if not asked:
+            asked.append(True)
+            RE.loop.create_task(RE._request_pause_coro())
+
+    RE.subscribe(pause_after_a_preview, "event")
+    try:
+        RE(bp.count([square], num=2), sample="paused")
+    except RunEngineInterrupted:
+        (uids["paused"],) = RE.resume()
+    left = [path.name for path in (directory / "catalog" / "backup").iterdir()]
+    print(json.dumps({"uids": uids, "backups": left}))
+
+
+def read(directory):
+    from databroker import catalog
+    from tiled.queries import Key
+
+    db = catalog["live4d"]
+    arrays, facts = {}, {}
+    for run in db.values():
+        start = run.metadata["start"]
+        uid = start["uid"]
+        streams = {}
+        for stream in run:
+            dataset = run[stream].read()
+            streams[stream] = {key: [list(v.dims), str(v.dtype), list(v.shape)] for key, v in dataset.items()}
+            for key, values in dataset.items():
+                arrays[f"{uid}/{stream}/{key}"] = values.to_numpy()
+        facts[uid] = {
+            "streams": streams,
+            "stop": run.metadata.get("stop"),
+            "same by uid": db[uid[:8]].metadata["start"]["uid"] == uid,
+            "same by scan_id": db[start["scan_id"]].metadata["start"]["uid"] == uid,
+            "found by sample": [
+                r.metadata["start"]["uid"] for r in db.search(Key("sample") == start["sample"]).values()
+            ],
+        }
+    said = (directory / "describe_run.txt").read_text().partition("in any process:\n")[2]
+    names = {}
+    exec(textwrap.dedent(said), names)
+    arrays["as described"], facts["described dims"] = names["image"].to_numpy(), names["image"].dims
+    facts["last"] = db[-1].metadata["start"]["uid"]
+    facts["documents"] = [name for name, _ in db[-1].documents()]
+    np.savez(directory / "read.npz", **{key.replace("/", "|"): value for key, value in arrays.items()})
+    (directory / "read.json").write_text(json.dumps(facts))
+
+
+def hang(directory):
+    from bluesky import plans as bp
+
+    from live4d_ophyd.storage import open_catalog
+
+    square, _ = devices()
+    RE = engine(open_catalog(directory / "catalog"))  # no previews: at the kill nothing is being written
+    seen = []
+
+    def stop_exposing(name, doc):
+        if "live4d_vbf_mean" in doc["data"]:
+            seen.append(doc)
+        if len(seen) == 3:
+            square.rows_per_s = None
+
+    def tell(msg):
+        if len(seen) == 3 and msg.command == "wait":
+            print("three events", flush=True)
+            RE.msg_hook = None
+
+    RE.subscribe(stop_exposing, "event")
+    RE.msg_hook = tell
+    RE(bp.count([square], num=5), sample="killed")
+
+
+if __name__ == "__main__":
+    {"write": write, "read": read, "hang": hang}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,108 @@
+"""The profile that lets other processes open the catalog."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from live4d_ophyd.storage import ProfileConflict, catalog_directory
+from live4d_ophyd.storage.catalog import choose_directory, write_profile
+
+
+@pytest.fixture
+def levels(tmp_path, monkeypatch):
+    """Tiled's search path: (site, user), the user's wins."""
+    paths = [tmp_path / "site", tmp_path / "user"]
+    monkeypatch.setattr("tiled.profiles.paths", paths)
+    return paths
+
+
+def put(directory, name, content):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.yml").write_text(yaml.safe_dump(content))
+
+
+def test_a_new_profile_goes_to_the_user_s_directory(levels, tmp_path):
+    write_profile("live4d", tmp_path / "a")
+    assert [path.name for path in levels[1].iterdir()] == ["live4d.yml"]
+    assert catalog_directory("live4d") == tmp_path / "a"
+
+
+def test_the_same_path_again_changes_nothing(levels, tmp_path):
+    write_profile("live4d", tmp_path / "a")
+    before = (levels[1] / "live4d.yml").stat()
+    write_profile("live4d", tmp_path / "a")
+    assert (levels[1] / "live4d.yml").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_another_path_is_refused_with_both_named(levels, tmp_path):
+    write_profile("live4d", tmp_path / "a")
+    with pytest.raises(ProfileConflict) as refused:
+        write_profile("live4d", tmp_path / "b")
+    assert str(tmp_path / "a") in str(refused.value)
+    assert str(tmp_path / "b") in str(refused.value)
+    assert "overwrite=True" in str(refused.value)
+    assert catalog_directory("live4d") == tmp_path / "a"
+
+
+def test_overwrite_points_the_profile_elsewhere(levels, tmp_path):
+    write_profile("live4d", tmp_path / "a")
+    write_profile("live4d", tmp_path / "b", overwrite=True)
+    assert catalog_directory("live4d") == tmp_path / "b"
+
+
+def test_overwrite_replaces_a_file_of_another_name(levels, tmp_path):
+    put(levels[1], "mine", {"live4d": {"uri": "http://localhost:8000"}})
+    write_profile("live4d", tmp_path / "b", overwrite=True)
+    assert catalog_directory("live4d") == tmp_path / "b"
+    assert [path.name for path in levels[1].iterdir()] == ["mine.yml"]
+
+
+def test_overwrite_leaves_other_profiles_of_the_file_alone(levels, tmp_path):
+    put(
+        levels[1],
+        "mine",
+        {"live4d": {"uri": "http://localhost:8000"}, "other": {"uri": "http://localhost:8001"}},
+    )
+    with pytest.raises(ProfileConflict, match="beside other profiles"):
+        write_profile("live4d", tmp_path / "b", overwrite=True)
+
+
+def test_a_site_s_profile_is_overridden_by_the_user_s(levels, tmp_path):
+    put(levels[0], "live4d", {"live4d": {"uri": "http://localhost:8000"}})
+    with pytest.raises(ProfileConflict, match="http://localhost:8000"):
+        write_profile("live4d", tmp_path / "b")
+    write_profile("live4d", tmp_path / "b", overwrite=True)
+    assert catalog_directory("live4d") == tmp_path / "b"
+
+
+def test_a_profile_of_a_server_has_no_directory(levels):
+    put(levels[1], "far", {"far": {"uri": "http://localhost:8000"}})
+    assert catalog_directory("far") is None
+    assert catalog_directory("nowhere") is None
+
+
+@pytest.mark.parametrize("folder", ["with space", "ünïcode", "per%cent", "per%20cent"])
+def test_odd_paths_come_back_from_the_profile(levels, tmp_path, folder):
+    write_profile("odd", tmp_path / folder)
+    assert catalog_directory("odd") == Path(tmp_path / folder)
+
+
+@pytest.mark.parametrize("folder", ["what?", "h#sh"])
+def test_a_path_that_tiled_would_cut_short_is_refused(levels, tmp_path, folder):
+    with pytest.raises(ValueError, match="takes for a URI"):
+        write_profile("odd", tmp_path / folder)
+    assert not levels[1].exists()
+
+
+def test_the_default_directory_is_the_environment_s_then_the_profile_s_then_xdg_s(
+    levels, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("LIVE4D_CATALOG", raising=False)
+    assert choose_directory(None, "live4d") == tmp_path / "data" / "live4d-ophyd" / "live4d"
+    write_profile("live4d", tmp_path / "opened before")
+    assert choose_directory(None, "live4d") == tmp_path / "opened before"
+    monkeypatch.setenv("LIVE4D_CATALOG", str(tmp_path / "environment"))
+    assert choose_directory(None, "live4d") == tmp_path / "environment"
+    assert choose_directory(tmp_path / "given", "live4d") == tmp_path / "given"
