@@ -37,12 +37,21 @@ class ScanGrid:
         for name, least in (("rows", 1), ("cols", 1), ("flyback", 0), ("lead_in", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"ScanGrid {name} is {value!r}; it must be a whole number of at least {least}")
+                raise ValueError(
+                    f"ScanGrid {name} is {value!r}; it must be a whole number of at least {least}"
+                )
             object.__setattr__(self, name, int(value))
         step = self.step if isinstance(self.step, tuple | list) else (self.step, self.step)
         if len(step) != 2 or not all(np.isfinite(s) and s > 0 for s in step):
-            raise ValueError(f"ScanGrid step is {self.step!r}; it must be one or two positive lengths in {self.unit}")
+            raise ValueError(
+                f"ScanGrid step is {self.step!r}; it must be one or two positive lengths in {self.unit}"
+            )
         object.__setattr__(self, "step", (float(step[0]), float(step[1])))
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """(scan_y, scan_x) distance of neighbouring positions, in ``unit``."""
+        return self.step if isinstance(self.step, tuple) else (self.step, self.step)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,0 +1,110 @@
+"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from statistics import median
+
+import numpy as np
+
+from benchmarks.baseline import receive
+from benchmarks.report import machine
+from benchmarks.source import SIZES, Size, Source
+from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.scan import ScanGrid
+
+#: images of one measurement: about a second each
+COUNTS = {
+    "live4d": {"192": 128 * 1024, "96": 256 * 1024},
+    "one thread": {"192": 16 * 1024, "96": 32 * 1024},
+    "pool of 4": {"192": 16 * 1024, "96": 32 * 1024},
+}
+
+
+def _live4d(source: Source, size: Size, count: int) -> np.ndarray:
+    spec = AcquisitionSpec(source.endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
+    with closing(OpenStream(source.endpoint)) as stream:
+        (raster,) = Acquisition(spec, stream).run()
+    return raster.images[0, 0]
+
+
+def _baseline(threads: int):
+    def run(source: Source, size: Size, count: int) -> np.ndarray:
+        mask = size.disk.weights((size.side, size.side)).astype(bool)
+        return receive(source.endpoint, count, mask, threads)
+
+    return run
+
+
+CONTESTANTS = {"live4d": _live4d, "one thread": _baseline(1), "pool of 4": _baseline(4)}
+
+
+def _measure(name: str, source: Source, key: str) -> dict:
+    """One run: rate from the first to the last image by the receiver's clock, and the CPU both sides took."""
+    size, count = SIZES[key], COUNTS[name][key]
+    cpu = time.process_time()
+    source.start(count)
+    began = time.perf_counter()
+    image = CONTESTANTS[name](source, size, count)
+    seconds = time.perf_counter() - began
+    cpu = time.process_time() - cpu
+    sender = source.finish()
+    wrong = int((image != size.image(count)).sum())
+    if wrong:
+        raise RuntimeError(f"{name}: {wrong} of {count} sums of {size.name} are wrong: no number is reported")
+    return {
+        "khz": count / seconds / 1e3,
+        "receiver_cpu_us": cpu / count * 1e6,
+        "sender_cpu_us": sender["cpu_seconds"] / count * 1e6,
+    }
+
+
+def run(rounds: int = 5) -> dict:
+    """Interleaved rounds of every contestant at every size; medians, extremes and ratios of medians."""
+    warm_up()
+    results = {}
+    for key, size in SIZES.items():
+        with closing(Source(key)) as source:
+            for name in CONTESTANTS:
+                _measure(name, source, key)  # caches, connections, page tables
+            runs = {name: [] for name in CONTESTANTS}
+            for _ in range(rounds):
+                for name in CONTESTANTS:
+                    runs[name].append(_measure(name, source, key))
+            khz = {name: median(r["khz"] for r in of) for name, of in runs.items()}
+            results[size.name] = {
+                "message_bytes": source.message_bytes,
+                "runs": {
+                    name: {
+                        "khz": khz[name],
+                        "khz_range": [min(r["khz"] for r in of), max(r["khz"] for r in of)],
+                        "receiver_cpu_us": median(r["receiver_cpu_us"] for r in of),
+                        "sender_cpu_us": median(r["sender_cpu_us"] for r in of),
+                        "ratio": median(a["khz"] / b["khz"] for a, b in zip(runs["live4d"], of)),
+                    }
+                    for name, of in runs.items()
+                },
+            }
+    return {
+        "benchmark": "cpu",
+        "command": "live4d bench cpu",
+        "rounds": rounds,
+        "machine": machine(),
+        "results": results,
+    }
+
+
+def table(report: dict) -> str:
+    lines = [
+        f"{'end to end, sender on the same cores':38} {'kHz':>8} {'range':>16} {'CPU us':>8} {'live4d is':>10}"
+    ]
+    for size, result in report["results"].items():
+        for name, run_ in result["runs"].items():
+            low, high = run_["khz_range"]
+            lines.append(
+                f"{size + ', ' + name:38} {run_['khz']:8.1f} {low:7.1f}-{high:<8.1f} "
+                f"{run_['receiver_cpu_us']:8.1f} {run_['ratio']:8.1f} x"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""`live4d bench session`: streams kept up with while a whole Bluesky session runs beside them.
+
+The session is this process: RunEngine, live preview into the catalog, live figure, BestEffortCallback. The
+engine and the sender are processes of their own on the same cores. "Spinning" is one pure-Python thread that
+never sleeps in the session.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from statistics import median
+
+from benchmarks.report import machine
+from benchmarks.source import SIZES, Source
+
+#: (size, paced rate in Hz, scan)
+PACED = (("192", 30e3, (512, 512)), ("96", 120e3, (1024, 512)))
+FLAT_OUT = (("192", 0.0, (512, 512)), ("96", 0.0, (1024, 512)))
+
+
+def _cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def _spinning(on: bool):
+    stop = threading.Event()
+
+    def spin() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+
+    thread = threading.Thread(target=spin, daemon=True)
+    if on:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if on:
+            thread.join()
+
+
+class _Session:
+    """RunEngine, figure, preview and catalog, as profile_collection sets them up."""
+
+    def __init__(self, directory: Path) -> None:
+        from bluesky import RunEngine
+
+        from live4d_ophyd import Live4DBestEffortCallback, open_catalog
+        from live4d_ophyd.storage import record
+
+        self.RE = RunEngine({})
+        self.RE.subscribe(Live4DBestEffortCallback(image_directory=directory))
+        record(self.RE, open_catalog(directory / "catalog", name="live4d-bench", overwrite=True))
+        self.events: list[dict] = []
+        self.previews = 0
+        self._streams: dict[str, str] = {}
+        self.RE.subscribe(self._note)
+
+    def _note(self, name: str, doc: dict) -> None:
+        if name == "descriptor":
+            self._streams[doc["uid"]] = doc["name"]
+        elif name == "event":
+            if self._streams[doc["descriptor"]] == "primary":
+                self.events.append(doc["data"])
+            else:
+                self.previews += 1
+
+    def count(self, source: Source, key: str, rate: float, scan: tuple[int, int], spin: bool) -> dict:
+        """One `bp.count` on a stream; what arrived, and the share of the cores each process took."""
+        from bluesky import plans as bp
+
+        from live4d_ophyd import Live4D, ScanGrid, live_preview
+
+        size = SIZES[key]
+        device = Live4D(
+            source.endpoint, name="live4d", scan=ScanGrid(*scan), detectors=[size.disk], timeout=30.0
+        )
+        self.RE.preprocessors[:] = [live_preview([device])]
+        self.events.clear()
+        self.previews = 0
+        count = scan[0] * scan[1]
+        with closing(device):
+            device.wait_for_connection()
+            engine = device._engine().pid
+            assert engine is not None
+            before = (_cpu_of(engine), time.process_time(), time.perf_counter())
+            source.start(count, rate)
+            with _spinning(spin):
+                self.RE(bp.count([device]))
+            took = time.perf_counter() - before[2]
+            engine_cpu = _cpu_of(engine) - before[0]
+            session_cpu = time.process_time() - before[1]
+            sender = source.finish()
+        (data,) = self.events
+        wrong = int((data["live4d_vbf"].ravel() != size.image(count)).sum())
+        if wrong != data["live4d_frames_lost"]:
+            raise RuntimeError(
+                f"{wrong} sums are wrong, {data['live4d_frames_lost']} frames lost: no number is reported"
+            )
+        return {
+            "khz": data["live4d_frame_rate"] / 1e3,
+            "frames": count,
+            "lost": data["live4d_frames_lost"],
+            "bad": data["live4d_frames_bad"],
+            "previews": self.previews,
+            "cores": {
+                "sender": sender["cpu_seconds"] / sender["seconds"],
+                "engine": engine_cpu / took,
+                "session": session_cpu / took,
+            },
+        }
+
+
+def run(rounds: int = 3) -> dict:
+    """Paced streams once each, idle and with a spinning thread; flat-out streams in interleaved rounds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    results: dict = {"paced": {}, "flat_out": {}}
+    with tempfile.TemporaryDirectory() as directory:
+        session = _Session(Path(directory))
+        for key, rate, scan in PACED:
+            with closing(Source(key)) as source:
+                session.count(source, key, rate, (64, 64), False)
+                results["paced"][f"{SIZES[key].name} at {rate / 1e3:g} kHz"] = {
+                    "idle": session.count(source, key, rate, scan, False),
+                    "spinning": session.count(source, key, rate, scan, True),
+                }
+        for key, rate, scan in FLAT_OUT:
+            with closing(Source(key)) as source:
+                session.count(source, key, rate, (64, 64), False)
+                runs: dict[str, list[dict]] = {"idle": [], "spinning": []}
+                for _ in range(rounds):
+                    for name, spin in (("idle", False), ("spinning", True)):
+                        runs[name].append(session.count(source, key, rate, scan, spin))
+                khz = {name: median(r["khz"] for r in of) for name, of in runs.items()}
+                ratio = median(s["khz"] / i["khz"] for s, i in zip(runs["spinning"], runs["idle"]))
+                results["flat_out"][SIZES[key].name] = {**runs, "khz": khz, "spinning_to_idle": ratio}
+    return {
+        "benchmark": "session",
+        "command": "live4d bench session",
+        "rounds": rounds,
+        "machine": machine(),
+        "results": results,
+    }
+
+
+def table(report: dict) -> str:
+    lines = [
+        f"{'stream':26} {'session':10} {'kHz':>7} {'lost':>6} {'previews':>9}   cores: sender engine session"
+    ]
+
+    def line(stream: str, state: str, r: dict) -> str:
+        shares = r["cores"]
+        return (
+            f"{stream:26} {state:10} {r['khz']:7.1f} {r['lost']:6d} {r['previews']:9d}"
+            f"          {shares['sender']:6.2f} {shares['engine']:6.2f} {shares['session']:7.2f}"
+        )
+
+    for stream, states in report["results"]["paced"].items():
+        lines += [line(stream, state, r) for state, r in states.items()]
+    for stream, states in report["results"]["flat_out"].items():
+        for state in ("idle", "spinning"):
+            middle = sorted(states[state], key=lambda r: r["khz"])[len(states[state]) // 2]
+            lines.append(line(f"{stream}, flat out", state, middle))
+        lines.append(f"{'':26} spinning / idle = {states['spinning_to_idle']:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""A stream for benchmarks: a process that sends prepared frames as fast as asked, with known sums.
+
+`python -m benchmarks.source SIZE` prints its endpoint, then obeys lines on standard input: ``COUNT RATE`` sends
+one series of COUNT images at RATE Hz (0: flat out) and prints, as JSON, how long it took and how much CPU.
+Frames are those of design.md's measurements: about 2e4 electrons in a bright-field disk, six weak disks, a
+faint background; bslz4 in 8192-byte blocks. 512 different ones are repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+import cbor2
+import numpy as np
+import zmq
+from numba import int64, njit
+
+from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.stream import libzmq
+from live4d_ophyd.stream.memory import NOGIL, call_int, call_int_int, call_int_ptr_ptr_word_int, store_u8
+
+DISTINCT = 512
+ELECTRONS = 2e4
+
+
+@dataclass(frozen=True)
+class Size:
+    """One of ARINA's formats, with the bright-field disk of the measurements."""
+
+    name: str
+    side: int
+    dtype: str
+    radius: float
+
+    @property
+    def disk(self) -> Disk:
+        center = (self.side - 1) / 2
+        return Disk("vbf", center=(center, center), radius=self.radius)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(DISTINCT, side, side) counts, the same in every process."""
+        rng = np.random.default_rng(192)
+        y, x = np.indices((self.side, self.side)) - (self.side - 1) / 2
+        mean = np.full((self.side, self.side), 0.05 * (30 / self.radius) ** 2)
+        mean[np.hypot(y, x) <= self.radius] = ELECTRONS / (np.pi * self.radius**2)
+        for angle in np.arange(6) * np.pi / 3:
+            away = 2.2 * self.radius
+            weak = np.hypot(y - away * np.sin(angle), x - away * np.cos(angle)) <= self.radius
+            mean[weak] += 0.05 * ELECTRONS / (np.pi * self.radius**2)
+        thickness = rng.uniform(0.8, 1.2, DISTINCT)
+        return np.stack([rng.poisson(mean * t) for t in thickness]).astype(self.dtype)
+
+    def image(self, count: int) -> np.ndarray:
+        """The sums a series of ``count`` images must give, (count,) float64."""
+        weights = self.disk.weights((self.side, self.side))
+        sums = (self.frames.astype(np.int64) * weights).sum(axis=(1, 2)).astype(np.float64)
+        return np.resize(sums, count)
+
+
+SIZES = {
+    "192": Size("192x192 u32", 192, "uint32", 30),
+    "96": Size("96x96 u16", 96, "uint16", 15),
+}
+
+
+def _messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image message per distinct frame: bytes, offsets, and the place of the image id's four bytes."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import bitshuffle
+
+    marker = 0x12345678
+    parts, places = [], []
+    for frame in size.frames:
+        blob = struct.pack(">QI", frame.nbytes, 8192)
+        blob += bitshuffle.compress_lz4(frame, 8192 // frame.itemsize).tobytes()
+        tag = {2: 69, 4: 70}[frame.itemsize]
+        array = cbor2.CBORTag(tag, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, blob]))
+        message = cbor2.dumps(
+            cbor2.CBORTag(
+                55799,
+                {
+                    "type": "image",
+                    "series_id": 1,
+                    "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9",
+                    "image_id": marker,
+                    "real_time": [1650, 50_000_000],
+                    "series_date": cbor2.CBORTag(0, "2026-11-22T12:00:00.000+01:00"),
+                    "start_time": [1_000_000, 50_000_000],
+                    "stop_time": [1_001_650, 50_000_000],
+                    "user_data": "",
+                    "data": {"threshold_1": cbor2.CBORTag(40, [list(frame.shape), array])},
+                },
+            )
+        )
+        places.append(message.index(struct.pack(">BI", 0x1A, marker)) + 1)
+        parts.append(message)
+    offsets = np.cumsum([0, *map(len, parts)])
+    return np.frombuffer(b"".join(parts), np.uint8).copy(), offsets, np.array(places, np.int64)
+
+
+@njit(**NOGIL)
+def _send(functions, socket, data, offsets, places, count, interval_ns, times):
+    """Messages 0 to count, each with its number, when it is due."""
+    base = int64(data.ctypes.data)
+    started = libzmq.monotonic_ns(functions, times)
+    for n in range(count):
+        while interval_ns > 0:
+            ahead = started + int64(n * interval_ns) - libzmq.monotonic_ns(functions, times)
+            if ahead <= 0:
+                break
+            call_int_int(functions[libzmq.USLEEP], max(ahead // 1000, 200))
+        k = n % places.shape[0]
+        address = base + offsets[k]
+        for byte in range(4):
+            store_u8(address + places[k] + byte, n >> (8 * (3 - byte)))
+        while (
+            call_int_ptr_ptr_word_int(functions[libzmq.SEND], socket, address, offsets[k + 1] - offsets[k], 0)
+            < 0
+        ):
+            if call_int(functions[libzmq.ERRNO]) != libzmq.EINTR:
+                return n
+    return count
+
+
+def main() -> None:
+    size = SIZES[sys.argv[1]]
+    data, offsets, places = _messages(size)
+    socket = zmq.Context().socket(zmq.PUSH)
+    socket.sndhwm = 20_000
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    functions, times = libzmq.addresses(), np.zeros(2, np.int64)
+    arguments = (functions, socket.underlying, data, offsets, places)
+    _send(*arguments, 0, 0.0, times)  # compiled before anything is timed
+    print(
+        json.dumps({"endpoint": f"tcp://127.0.0.1:{port}", "bytes": float(np.diff(offsets).mean())}),
+        flush=True,
+    )
+    for line in sys.stdin:
+        count, rate = int(line.split()[0]), float(line.split()[1])
+        head = {"series_id": 1, "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9"}
+        start = {"type": "start", **head, "number_of_images": count, "image_size_x": size.side}
+        socket.send(cbor2.dumps({**start, "image_size_y": size.side, "image_dtype": size.dtype}))
+        wall, cpu = time.perf_counter(), time.process_time()
+        sent = _send(*arguments, count, 1e9 / rate if rate else 0.0, times)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        socket.send(cbor2.dumps({"type": "end", **head}))
+        print(json.dumps({"sent": sent, "seconds": wall, "cpu_seconds": cpu}), flush=True)
+
+
+class Source:
+    """The sender's process, from the other side."""
+
+    def __init__(self, size: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.source", size],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        ready = json.loads(self._read())
+        self.endpoint: str = ready["endpoint"]
+        self.message_bytes: float = ready["bytes"]
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def start(self, count: int, rate: float = 0.0) -> None:
+        """Begin a series; it waits for a client."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count} {rate}\n")
+        self._process.stdin.flush()
+
+    def finish(self) -> dict:
+        """Wait for the series' end; seconds and CPU seconds of the sender."""
+        return json.loads(self._read())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""`live4d bench`: the measurements of benchmarks/, each one command with a table and a JSON file."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["cpu", "session"]))
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON report here.")
+def bench(name: str, rounds: int, out: Path | None) -> None:
+    """Measure and compare.
+
+    cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool.
+    session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
+    busy Python thread in the session.
+    """
+    try:
+        benchmark = import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("benchmarks", f"benchmarks.{name}"):
+            raise
+        raise click.ClickException(
+            "benchmarks come with the source: run this from an editable install of a checkout"
+        ) from error
+    report = benchmark.run(rounds)
+    click.echo(benchmark.table(report))
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
+        click.echo(f"report: {out}")

@@ -1,0 +1,165 @@
+"""`live4d listen`: one series from a stream to images on disk, without Bluesky."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec, Raster
+from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.simplon import Simplon, SimplonError
+
+
+def _scan(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", value)
+    if not match:
+        raise click.BadParameter(f"{value!r} is not ROWSxCOLS, for example 256x256")
+    return int(match[1]), int(match[2])
+
+
+def _numbers(count: int, form: str):
+    def parse(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[list[float]]:
+        parsed = []
+        for value in values:
+            try:
+                numbers = [float(part) for part in value.split(",")]
+            except ValueError:
+                numbers = []
+            if len(numbers) != count:
+                raise click.BadParameter(f"{value!r} is not {form}, for example {_EXAMPLES[form]}")
+            parsed.append(numbers)
+        return parsed
+
+    return parse
+
+
+_EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5,40,80"}
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option(
+    "--scan", required=True, callback=_scan, metavar="ROWSxCOLS", help="Scan positions, e.g. 256x256."
+)
+@click.option(
+    "--disk", multiple=True, metavar="ROW,COL,RADIUS", callback=_numbers(3, "ROW,COL,RADIUS"),
+    help="Disk detector, centre and radius in px. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--annulus", multiple=True, metavar="ROW,COL,INNER,OUTER", callback=_numbers(4, "ROW,COL,INNER,OUTER"),
+    help="Annular detector, centre and radii in px. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--engine", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where frames are decoded."
+)
+@click.option(
+    "--connections", type=click.IntRange(1, 16), default=1, show_default=True, help="Parallel connections."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Longest silence, s.",
+)
+@click.option("--flyback", type=click.IntRange(0), default=0, help="Images between two lines.")
+@click.option("--serpentine", is_flag=True, help="Odd lines run backwards.")
+@click.option("--channel", default="", help="Data channel, e.g. threshold_1; default: the first.")
+@click.option("--simplon", metavar="URL", help="Also arm the detector at this address; default: listen only.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the images here (.npy), one file a detector.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
+def listen(
+    endpoint: str,
+    scan: tuple[int, int],
+    disk: list[list[float]],
+    annulus: list[list[float]],
+    engine: str,
+    connections: int,
+    timeout: float,
+    flyback: int,
+    serpentine: bool,
+    channel: str,
+    simplon: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Take one series from the stream at ENDPOINT (tcp://dcu:31001) and sum it over virtual detectors.
+
+    With one detector --out names its file; with several, the detector's name is put before the suffix:
+    image-disk1.npy, image-annulus1.npy. Images are float64 counts, NaN where no frame came.
+    """
+    detectors: list[Detector] = [
+        *(Disk(f"disk{n}", center=(r, c), radius=radius) for n, (r, c, radius) in enumerate(disk, 1)),
+        *(
+            Annulus(f"annulus{n}", center=(r, c), inner=i, outer=o)
+            for n, (r, c, i, o) in enumerate(annulus, 1)
+        ),
+    ]
+    if not detectors:
+        raise click.UsageError("no detector: give --disk ROW,COL,RADIUS or --annulus ROW,COL,INNER,OUTER")
+    try:
+        grid = ScanGrid(*scan, flyback=flyback, serpentine=serpentine)
+        spec = AcquisitionSpec(
+            endpoint, grid, tuple(detectors), connections=connections, channel=channel, timeout=timeout,
+            control=Simplon(simplon) if simplon else None,
+        )  # fmt: skip
+        raster = _take(spec, quiet=as_json)
+    except (AcquisitionError, SimplonError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    files = _save(out, detectors, raster) if out else []
+    counts = {
+        "frames_expected": raster.losses.expected,
+        "frames_received": raster.losses.received,
+        "frames_lost": raster.losses.lost,
+        "frames_bad": raster.losses.bad,
+        "rate_hz": raster.rate_hz,
+        "engine": engine,
+    }
+    if as_json:
+        click.echo(json.dumps(counts))
+    else:
+        for key, value in counts.items():
+            click.echo(f"{key:16} {value}")
+        for path in files:
+            click.echo(f"{'image':16} {path}")
+
+
+def _take(spec: AcquisitionSpec, *, quiet: bool) -> Raster:
+    """The one raster of ``spec``, with a progress bar on a terminal."""
+    warm_up()
+    with closing(OpenStream(spec.endpoint, spec.connections)) as stream:
+        acquisition = Acquisition(spec, stream)
+        with tqdm(total=spec.frames, unit="frames", unit_scale=True, disable=True if quiet else None) as bar:
+
+            def show() -> None:
+                bar.update(acquisition.ledger.settled - bar.n)
+
+            acquisition.on_progress = show
+            (raster,) = acquisition.run()
+            show()
+    return raster
+
+
+def _save(out: Path, detectors: list[Detector], raster: Raster) -> list[Path]:
+    files = []
+    for detector, image in zip(detectors, raster.images):
+        path = (
+            out if len(detectors) == 1 else out.with_name(f"{out.stem}-{detector.name}{out.suffix or '.npy'}")
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:  # np.save would add .npy to a name without it
+            np.save(file, image)
+        files.append(path)
+    return files

@@ -1,0 +1,340 @@
+"""Live4D in a real RunEngine: the documents it emits, and that nothing of an interrupted raster leaks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
+from engine.small_dcu import SmallDcu, frames, image, series, start
+from event_model import unpack_event_page
+
+from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
+
+GRID = ScanGrid(3, 4, step=0.5, unit="nm")
+DISK = Disk("vbf", center=(12, 16), radius=6)
+RING = Annulus("adf", center=None, inner=7, outer=11)
+
+
+class Documents:
+    """What the RunEngine emits, by name."""
+
+    def __init__(self):
+        self.all = []
+
+    def __call__(self, name, doc):
+        self.all.append((name, doc))
+
+    def of(self, name):
+        return [doc for kind, doc in self.all if kind == name]
+
+    def events(self, stream="primary"):
+        uids = {d["uid"] for d in self.of("descriptor") if d["name"] == stream}
+        pages = [event for page in self.of("event_page") for event in unpack_event_page(page)]
+        return [e for e in [*self.of("event"), *pages] if e["descriptor"] in uids]
+
+
+@pytest.fixture
+def dcu():
+    with closing(SmallDcu()) as small:
+        yield small
+
+
+@pytest.fixture
+def live4d(dcu):
+    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, detectors=[DISK, RING], timeout=5.0)
+    with closing(device):
+        yield device
+
+
+@pytest.fixture
+def engine_server():
+    command = [sys.executable, "-m", "live4d_ophyd.engine", "tcp://127.0.0.1:*", "--log-level", "ERROR"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        yield json.loads(process.stdout.readline())["engine"]
+        process.terminate()
+
+
+@pytest.fixture
+def RE():
+    return RunEngine({}, call_returns_result=False)
+
+
+def expected(pixels, detector=DISK):
+    return (pixels * detector.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
+
+
+def test_a_count_emits_the_image_with_its_metadata(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels, series_id=42))
+    docs = Documents()
+    RE(bp.count([live4d]), docs)
+    (event,) = docs.events()
+    np.testing.assert_array_equal(event["data"]["live4d_vbf"], expected(pixels))
+    np.testing.assert_array_equal(event["data"]["live4d_adf"], expected(pixels, RING))
+    assert event["data"]["live4d_vbf_mean"] == pytest.approx(expected(pixels).mean())
+    assert event["data"]["live4d_vbf_contrast"] == pytest.approx(
+        expected(pixels).std() / expected(pixels).mean()
+    )
+    counts = {key: event["data"][f"live4d_frames_{key}"] for key in ("expected", "received", "lost", "bad")}
+    assert counts == {"expected": 12, "received": 12, "lost": 0, "bad": 0}
+    assert event["data"]["live4d_series_id"] == 42
+    (descriptor,) = docs.of("descriptor")
+    key = descriptor["data_keys"]["live4d_vbf"]
+    assert (key["dtype_numpy"], key["shape"], key["dims"], key["units"]) == (
+        "<f8", [3, 4], ["scan_y", "scan_x"], "counts",
+    )  # fmt: skip
+    configuration = descriptor["configuration"]["live4d"]["data"]
+    assert configuration["live4d_vbf_center"] == (12, 16)
+    assert configuration["live4d_vbf_radius"] == 6
+    assert configuration["live4d_scan_step_x"] == 0.5
+    assert configuration["live4d_endpoint"] == dcu.endpoint
+    assert set(descriptor["hints"]["live4d"]["fields"]) == {
+        "live4d_vbf_mean", "live4d_vbf_contrast", "live4d_adf_mean", "live4d_adf_contrast",
+    }  # fmt: skip
+
+
+def test_one_event_for_each_raster(live4d, dcu, RE):
+    first, second = frames(GRID.frames), frames(GRID.frames, seed=9)
+    dcu.send([*series(first, 1, "A"), *series(second, 2, "B")])
+    docs = Documents()
+    RE(bp.count([live4d], 2), docs)
+    images = [e["data"]["live4d_vbf"] for e in docs.events()]
+    np.testing.assert_array_equal(images, [expected(first), expected(second)])
+
+
+def test_missing_positions_are_nan_in_the_event(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    messages = series(pixels)
+    del messages[4]
+    dcu.send(messages)
+    docs = Documents()
+    RE(bp.count([live4d]), docs)
+    (event,) = docs.events()
+    assert np.isnan(event["data"]["live4d_vbf"][0, 3])
+    assert event["data"]["live4d_frames_lost"] == 1
+
+
+def test_setting_a_detector_moves_it(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels))
+    docs = Documents()
+
+    def plan():
+        yield from bps.mv(live4d.vbf_center, (10.0, 10.0), live4d.vbf_radius, 4.0)
+        yield from bp.count([live4d])
+
+    RE(plan(), docs)
+    moved = Disk("vbf", center=(10, 10), radius=4)
+    np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels, moved))
+
+
+def test_previews_flow_into_an_unmodified_plan(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    messages = series(pixels)
+    RE.preprocessors.append(live_preview([live4d], max_rate=50))
+    docs = Documents()
+    half = threading.Event()
+
+    def watch(name, doc):
+        docs(name, doc)
+        if name == "event" and doc["data"].get("live4d_live_fraction") == 0.5:
+            half.set()
+
+    def feed():
+        dcu.send(messages[:7])
+        half.wait(10)
+        dcu.send(messages[7:])
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    RE(bp.count([live4d]), watch)
+    feeder.join()
+    seen = [np.isfinite(e["data"]["live4d_vbf"]).sum() for e in docs.events("live4d_live")]
+    assert 6 in seen
+    np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
+
+
+def test_a_pause_takes_the_raster_again(live4d, dcu, RE):
+    """The half raster of before the pause leaves no trace in the Event."""
+    old, new = frames(GRID.frames, seed=1), frames(GRID.frames, seed=2)
+    dcu.send(series(old, 1, "OLD")[:8])
+    docs = Documents()
+    received = threading.Event()
+    live4d.preview.update_original = live4d.preview.update
+
+    def update(images, fraction):
+        live4d.preview.update_original(images, fraction)
+        if fraction > 0.5:
+            received.set()
+
+    live4d.preview.update = update
+    pauser = threading.Thread(target=lambda: received.wait(10) and RE.request_pause())
+    pauser.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(bp.count([live4d]), docs)
+    pauser.join()
+    dcu.send([*series(old, 1, "OLD")[8:], *series(new, 2, "NEW")])
+    RE.resume()
+    (event,) = docs.events()
+    np.testing.assert_array_equal(event["data"]["live4d_vbf"], expected(new))
+    assert event["data"]["live4d_series_id"] == 2
+    assert docs.of("stop")[0]["exit_status"] == "success"
+
+
+@pytest.mark.parametrize(("how", "status"), [("abort", "abort"), ("stop", "success"), ("halt", "abort")])
+def test_after_an_interruption_the_next_run_works(live4d, dcu, RE, how, status):
+    dcu.send([start(1, "A", 12), image(frames(1)[0], 0, 1, "A")])
+    docs = Documents()
+    received = threading.Event()
+    RE.waiting_hook = lambda statuses: [
+        s.watch(lambda **p: p["current"] and received.set()) for s in statuses or ()
+    ]
+    pauser = threading.Thread(target=lambda: received.wait(10) and RE.request_pause())
+    pauser.start()
+    with pytest.raises(RunEngineInterrupted):
+        RE(bp.count([live4d]), docs)
+    pauser.join()
+    getattr(RE, how)()
+    assert docs.of("stop")[0]["exit_status"] == status
+    RE.waiting_hook = None
+    pixels = frames(GRID.frames, seed=4)
+    dcu.send([image(frames(1)[0] * 9, 1, 1, "A"), *series(pixels, 2, "B")])
+    later = Documents()
+    RE(bp.count([live4d]), later)
+    np.testing.assert_array_equal(later.events()[0]["data"]["live4d_vbf"], expected(pixels))
+
+
+def test_a_failure_says_why_in_the_stop_document(live4d, dcu, RE):
+    live4d.timeout.put(0.3)
+    docs = Documents()
+    with pytest.raises(FailedStatus):
+        RE(bp.count([live4d]), docs)
+    (stop,) = docs.of("stop")
+    assert stop["exit_status"] == "fail"
+    assert "no series began" in stop["reason"]
+    live4d.timeout.put(5.0)
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels))
+    RE(bp.count([live4d]), docs)
+    np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
+
+
+def test_a_killed_engine_fails_the_run_and_the_next_one_gets_a_new_engine(live4d, dcu, RE):
+    dcu.send([start(1, "A", 12), image(frames(1)[0], 0, 1, "A")])
+    RE.waiting_hook = lambda statuses: [
+        s.watch(lambda **p: p["current"] and os.kill(live4d._client.pid, signal.SIGKILL))
+        for s in statuses or ()
+    ]
+    docs = Documents()
+    with pytest.raises(FailedStatus):
+        RE(bp.count([live4d]), docs)
+    assert "SIGKILL" in docs.of("stop")[0]["reason"]
+    RE.waiting_hook = None
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels, 2, "B"))
+    RE(bp.count([live4d]), docs)
+    np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
+
+
+def test_a_movie_is_collected_while_it_runs(live4d, dcu, RE):
+    pixels = frames(3 * GRID.frames)
+    live4d.movie_rasters.put(3)
+    dcu.send(series(pixels))
+    docs = Documents()
+
+    @bpp.stage_decorator([live4d])
+    @bpp.run_decorator()
+    def movie():
+        yield from bps.kickoff(live4d, wait=True)
+        status = yield from bps.complete(live4d, wait=False)
+        while not status.done:
+            yield from bps.sleep(0.02)
+            yield from bps.collect(live4d)
+        yield from bps.collect(live4d)
+
+    RE(movie(), docs)
+    images = [e["data"]["live4d_vbf"] for e in docs.events("live4d_movie")]
+    np.testing.assert_array_equal(images, [expected(part) for part in pixels.reshape(3, 12, 24, 32)])
+
+
+def test_the_standard_fly_plan_works_too(live4d, dcu, RE):
+    pixels = frames(2 * GRID.frames)
+    live4d.movie_rasters.put(2)
+    dcu.send(series(pixels))
+    docs = Documents()
+    RE(bpp.stage_wrapper(bp.fly([live4d]), [live4d]), docs)
+    assert len(docs.events(f"{live4d.name}_movie")) == 2
+
+
+def test_the_mean_pattern_is_read_when_asked_for(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels))
+    docs = Documents()
+
+    def plan():
+        yield from bps.mv(live4d.pattern_enabled, 1)
+        yield from bp.count([live4d])
+        yield from bps.mv(live4d.pattern_enabled, 0)
+
+    RE(plan(), docs)
+    np.testing.assert_allclose(docs.events()[0]["data"]["live4d_pattern"], pixels.mean(axis=0))
+    assert docs.of("descriptor")[0]["data_keys"]["live4d_pattern"]["shape"] == [24, 32]
+    assert "live4d_pattern" not in live4d.read()
+
+
+def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
+    pixels = frames(GRID.frames)
+    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, detectors=[DISK], server=engine_server)
+    with closing(device):
+        dcu.send(series(pixels))
+        docs = Documents()
+        RE(bp.count([device]), docs)
+    np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"detectors": []}, "at least one"),
+        ({"detectors": [DISK, DISK]}, "names must differ"),
+        ({"detectors": [Disk("endpoint", radius=3)]}, "'endpoint'"),
+        ({"engine": "tpu"}, "engine is 'tpu'"),
+        ({"timeout": -1}, "timeout is -1"),
+    ],
+)
+def test_an_impossible_device_is_refused_when_it_is_made(changes, words):
+    options = {"name": "live4d", "scan": GRID, "detectors": [DISK], **changes}
+    with pytest.raises(ValueError, match=words):
+        Live4D("tcp://127.0.0.1:9", **options)
+
+
+def test_two_devices_keep_their_own_detectors():
+    a = Live4D("tcp://127.0.0.1:9", name="a", scan=GRID, detectors=[DISK])
+    b = Live4D("tcp://127.0.0.1:9", name="b", scan=GRID, detectors=[RING])
+    assert "a_vbf" in a.read()
+    assert "b_adf" in b.read()
+    assert "b_vbf" not in b.read()
+    assert isinstance(a, Live4D)
+
+
+def test_a_bad_value_of_a_detector_is_refused_before_the_scan(live4d):
+    with pytest.raises(ValueError, match="live4d_vbf_center takes 2 numbers"):
+        live4d.vbf_center.set(3.0)
+    live4d.vbf_radius.put(-1.0)
+    with pytest.raises(ValueError, match="radius"):
+        live4d.stage()
+
+
+def test_a_device_that_never_ran_has_no_engine():
+    device = Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, detectors=[DISK])
+    device.unstage()
+    assert device._client is None
