@@ -20,7 +20,12 @@ def walk(grid, rasters):
 
 
 @given(
-    st.integers(1, 7), st.integers(1, 7), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.booleans(),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(1, 3),
 )
 def test_every_image_lands_where_the_probe_was(rows, cols, serpentine, flyback, lead_in, rasters):
     grid = ScanGrid(rows, cols, serpentine=serpentine, flyback=flyback, lead_in=lead_in)
@@ -33,7 +38,9 @@ def test_ids_before_the_first_image_have_no_position():
     np.testing.assert_array_equal(ScanGrid(2, 3).positions(np.array([-1, -6])), [-1, -1])
 
 
-@pytest.mark.parametrize("bad", [{"rows": 0}, {"cols": 2.5}, {"flyback": -1}, {"step": 0.0}, {"step": (1, 2, 3)}])
+@pytest.mark.parametrize(
+    "bad", [{"rows": 0}, {"cols": 2.5}, {"flyback": -1}, {"step": 0.0}, {"step": (1, 2, 3)}]
+)
 def test_a_grid_that_cannot_be_is_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ScanGrid(**{"rows": 4, "cols": 4, **bad})

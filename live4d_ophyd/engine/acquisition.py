@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 END_GRACE_S = 0.25
 #: with several connections, how long after `end` the others may still be behind, s
 STRAGGLER_S = 0.5
+#: messages received before they are decoded: few enough to be in the cache still, enough for the Python between
+BATCH_BYTES = 4 << 20
 #: how long a detector may take to answer on its stream port before it is armed, s
 CONNECT_TIMEOUT_S = 5.0
 
@@ -257,7 +259,7 @@ class Acquisition:
     # The receive threads -------------------------------------------------------------------------
 
     def _listen(self, receiver: Receiver) -> None:
-        batch = FrameBatch.allocate()
+        batch = FrameBatch.allocate(BATCH_BYTES)
         channel = self.spec.channel.encode()
         try:
             if receiver is self._stream.receivers[0]:

@@ -45,7 +45,8 @@ class CatalogWriter(TiledWriter):
         backup_directory: str | os.PathLike | None = None,
         skip_streams: Collection[str] = (),
     ) -> None:
-        super().__init__(client, batch_size=1)
+        # Arrays of 16 elements and fewer would go to table columns, which `read([key])` silently leaves out.
+        super().__init__(client, batch_size=1, max_array_size=0)
         self._run_router = RunRouter([self._callbacks_of_run])
         self._backups = None if backup_directory is None else Path(backup_directory)
         self._skip_streams = frozenset(skip_streams)

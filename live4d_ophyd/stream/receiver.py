@@ -44,8 +44,9 @@ from live4d_ophyd.stream.memory import (
 
 log = logging.getLogger(__name__)
 
-#: Messages libzmq queues while nobody receives. Its default of 1000 is 8 ms of a 120 kHz stream.
-HIGH_WATER_MARK = 50_000
+#: Messages libzmq queues while nobody receives. Its default of 1000 is 8 ms of a 120 kHz stream; this is 170 ms,
+#: and 200 MB of 10 kB messages.
+HIGH_WATER_MARK = 20_000
 #: A larger message is dropped and reported (a 16-megapixel u32 frame without compression is 67 MB).
 MAX_MESSAGE_BYTES = 512 << 20
 #: How long a blocking receive sleeps before it looks at the stop flag, ms.
