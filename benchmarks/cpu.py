@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -61,6 +63,22 @@ def _measure(name: str, source: Source, key: str) -> dict:
     }
 
 
+def _memory_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def memory(series: int = 5, count: int = 256 * 1024) -> list[float]:
+    """Resident memory of the receiving process after each of several long series, MB."""
+    sizes = []
+    with closing(Source("96")) as source:
+        for _ in range(series):
+            source.start(count, 100e3)
+            _live4d(source, SIZES["96"], count)
+            source.finish()
+            sizes.append(_memory_mb())
+    return sizes
+
+
 def run(rounds: int = 5) -> dict:
     """Interleaved rounds of every contestant at every size; medians, extremes and ratios of medians."""
     warm_up()
@@ -88,6 +106,7 @@ def run(rounds: int = 5) -> dict:
                 },
             }
     return {
+        "memory_mb": memory(),
         "benchmark": "cpu",
         "command": "live4d bench cpu",
         "rounds": rounds,
@@ -107,4 +126,8 @@ def table(report: dict) -> str:
                 f"{size + ', ' + name:38} {run_['khz']:8.1f} {low:7.1f}-{high:<8.1f} "
                 f"{run_['receiver_cpu_us']:8.1f} {run_['ratio']:8.1f} x"
             )
+    grown = ", ".join(f"{mb:.0f}" for mb in report["memory_mb"])
+    lines.append(
+        f"resident memory after each of {len(report['memory_mb'])} x 262144 frames at 100 kHz, MB: {grown}"
+    )
     return "\n".join(lines)

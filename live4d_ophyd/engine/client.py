@@ -228,6 +228,8 @@ class EngineClient:
         if kind == "ready":
             self.pid = message["pid"]
             self._ready.set()
+        elif kind == "log":
+            log.log(message["level"], "engine: %s", message["text"])
         elif kind == "released":
             self._released.set()
         elif kind == "refused":

@@ -41,6 +41,8 @@ WAIT_FOR_START_S = 0.5
 HOLD_BYTES = 1 << 30
 #: this many reasons of bad messages are logged as they come; all are counted
 REASONS_LOGGED = 5
+#: and this many are told apart
+REASONS_KEPT = 20
 
 SeriesKey = tuple[int, int]
 """(series id, hash of the unique id; 0 where it is not known)"""
@@ -157,6 +159,8 @@ class Series:
 
     def _refuse(self, reason: str) -> None:
         with self._lock:
+            if reason not in self.reasons and len(self.reasons) >= REASONS_KEPT:
+                reason = "other reasons"  # hostile messages can differ without end
             self.reasons[reason] += 1
             if self.reasons[reason] == 1 and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad image: %s", self.name, reason)

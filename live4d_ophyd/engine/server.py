@@ -7,6 +7,7 @@ that runs; ``live4d-owner`` ends the process when the session that spawned it is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -71,6 +72,8 @@ class EngineServer:
         poller = zmq.Poller()
         for socket in (self._socket, self._events, self._monitor):
             poller.register(socket, zmq.POLLIN)
+        forwarder = _LogForwarder(self._context)
+        logging.getLogger("live4d_ophyd").addHandler(forwarder)
         try:
             while True:
                 ready = dict(poller.poll())
@@ -87,6 +90,8 @@ class EngineServer:
                     self._obey(identity, parts[-1] if parts else b"")
         finally:
             self._worker.end()
+            logging.getLogger("live4d_ophyd").removeHandler(forwarder)
+            forwarder.close()
             self._socket.disable_monitor()
             for socket in (self._monitor, self._events, self._socket):
                 socket.close()
@@ -166,6 +171,26 @@ class EngineServer:
         except zmq.ZMQError as error:
             log.warning("could not reach the session: %s", error)
             self._check_session()
+
+
+class _LogForwarder(logging.Handler):
+    """Sends warnings to the session, whose user does not see this process' log."""
+
+    def __init__(self, context: zmq.Context) -> None:
+        super().__init__(logging.WARNING)
+        self._events = context.socket(zmq.PUSH)  # used under the handler's lock only
+        self._events.linger = 0
+        self._events.connect(_EVENTS)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = wire.encode("log", level=record.levelno, text=record.getMessage()[:1000])
+        with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
+            self._events.send(message, zmq.DONTWAIT)
+
+    def close(self) -> None:
+        with self.lock or contextlib.nullcontext():
+            self._events.close()
+        super().close()
 
 
 class _Worker:

@@ -2,9 +2,8 @@
 
 Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
 (generation, spec), ``cancel`` (generation), ``release``. From the engine: ``ready``, ``refused`` (reason),
-``released``, ``alive``,
-``progress`` (generation, progress, images), ``raster`` (generation, raster), ``done`` (generation), ``failed``
-(generation, error, reason).
+``released``, ``alive``, ``log`` (level, text), ``progress`` (generation, progress, images), ``raster`` (generation,
+raster), ``done`` (generation), ``failed`` (generation, error, reason).
 """
 
 from __future__ import annotations

@@ -119,6 +119,16 @@ def test_a_failure_is_told_with_its_reason(engine, dcu):
     assert "no series began" in events.last()["reason"]
 
 
+def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
+    messages = series(frames(GRID.frames))
+    messages[3] = messages[3][:90]
+    dcu.send(messages)
+    events = Events()
+    engine.acquire(1, spec(dcu), events)
+    assert events.last()["kind"] == "done"
+    assert "engine: series 1: bad image" in caplog.text
+
+
 def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
     cancelled, events = Events(), Events()
     pixels = frames(GRID.frames)
