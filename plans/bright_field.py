@@ -1,0 +1,107 @@
+"""Where the bright-field disk is on the detector: measured, and set on the virtual detectors."""
+
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.protocols import Readable
+from bluesky.utils import MsgGenerator, plan
+
+from live4d_ophyd.imaging.bright_field import DiskFit, fit_disk
+from plans.components import component
+
+#: stream that holds what the calibration has set
+STREAM = "bright_field"
+
+
+@plan
+def calibrate_bright_field(
+    detector: Readable, name: str = "vbf", md: dict[str, Any] | None = None
+) -> MsgGenerator[DiskFit]:
+    """
+    Fit the bright-field disk of one raster's mean diffraction pattern and set the virtual detector to it.
+
+    Virtual detectors that had the same centre get the new one, too. Nothing is changed when the pattern shows
+    no disk. The pattern is in the run's stream ``primary``, the new centres and the radius in
+    ``bright_field``.
+
+    Parameters
+    ----------
+    detector : Live4D
+        Device with a disk called ``name``.
+    name : str, optional
+        Virtual detector that shall be the bright-field disk.
+    md : dict, optional
+        Metadata of the run.
+
+    Returns
+    -------
+    DiskFit
+        Centre (row, col), radius and edge width in px, intensities in counts a frame. Also printed.
+
+    Examples
+    --------
+    >>> RE(calibrate_bright_field(live4d))
+    >>> live4d.vbf_center.get(), live4d.vbf_radius.get()
+    >>> db[-1]["bright_field"].read()
+    """
+    radius = component(detector, f"{name}_radius")
+    centers = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
+    pattern_enabled = component(detector, "pattern_enabled")
+    start = {
+        "plan_name": "calibrate_bright_field",
+        "purpose": "bright-field calibration",
+        "detectors": [detector.name],
+        "num_points": 1,
+        "plan_args": {"detector": repr(detector), "name": name},
+        "hints": {},
+        **(md or {}),
+    }
+
+    fit: Any = None  # a DiskFit; what a run itself returns is its uid
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator(md=start)
+    def measure_and_set() -> MsgGenerator[None]:
+        nonlocal fit
+        reading = yield from bps.trigger_and_read([detector])
+        try:
+            fit = fit_disk(reading[f"{detector.name}_pattern"]["value"])
+        except ValueError as error:
+            raise ValueError(
+                f"{detector.name}: {error}. {name} stays as it was; is the beam on the detector, and "
+                "most of the disk?"
+            ) from error
+        for center in centers:
+            yield from bps.mv(center, fit.center)
+        yield from bps.mv(radius, fit.radius)
+        yield from bps.create(STREAM)
+        for signal in (*centers, radius):
+            yield from bps.read(signal)
+        yield from bps.save()
+
+    before = yield from bps.rd(pattern_enabled)
+
+    def restore() -> MsgGenerator[None]:
+        yield from bps.mv(pattern_enabled, before)
+
+    def calibrate() -> MsgGenerator[None]:
+        yield from bps.mv(pattern_enabled, 1)
+        yield from measure_and_set()
+
+    yield from bpp.finalize_wrapper(calibrate(), restore)
+    row, col = fit.center
+    # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
+    image = radius.name.removesuffix("_radius")
+    print(f"{image}: centre row {row:.2f}, col {col:.2f} px, radius {fit.radius:.2f} px")
+    return fit
+
+
+def _concentric(detector: Any, name: str) -> list[str]:
+    """Names of the virtual detectors with the centre of ``name``, which comes first."""
+    by_name = {virtual.name: virtual for virtual in detector.detectors()}
+    center = by_name[name].center
+    return [
+        name,
+        *(other for other, virtual in by_name.items() if other != name and virtual.center == center),
+    ]

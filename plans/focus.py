@@ -1,0 +1,187 @@
+"""Focus by contrast: a bright-field image is sharpest where its contrast over the raster is highest."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky.protocols import Movable, Readable
+from bluesky.utils import MsgGenerator, plan
+
+from plans.components import component
+
+#: standard errors of one contrast value by which a focal series has to vary
+LEAST_VARIATION = 5.0
+
+
+class FocusNotFound(ValueError):
+    """The focal series has no maximum inside its range; says why and what to do."""
+
+
+@plan
+def autofocus(
+    detector: Readable,
+    defocus: Movable,
+    start: float,
+    stop: float,
+    num: int = 9,
+    refine: int = 4,
+    name: str = "vbf",
+    md: dict[str, Any] | None = None,
+) -> MsgGenerator[float]:
+    """
+    Find the defocus with the highest image contrast and stay there.
+
+    Takes ``num`` rasters from ``start`` to ``stop``, ``refine`` more between the neighbours of the best one,
+    puts a parabola through what lies there, moves to its maximum and takes one image (stream ``focused``).
+    After a failure or an abort ``defocus`` is back where it was.
+
+    Parameters
+    ----------
+    detector : Live4D
+        Device with a virtual detector called ``name``.
+    defocus : Movable
+        Lens to step.
+    start, stop : float
+        Range to search, in the unit of ``defocus``.
+    num : int, optional
+        Rasters over the whole range, at least 3.
+    refine : int, optional
+        Further rasters around the best.
+    name : str, optional
+        Virtual detector whose contrast (standard deviation over mean) counts.
+    md : dict, optional
+        Metadata of the run.
+
+    Returns
+    -------
+    float
+        The best defocus. Also printed.
+
+    Raises
+    ------
+    FocusNotFound
+        The contrast is highest at an end of the range, does not depend on the defocus, or is not known.
+
+    Examples
+    --------
+    >>> RE(autofocus(live4d, defocus, -200, 200))
+    >>> RE(autofocus(live4d, defocus, -40, 40, num=5))
+    """
+    if num < 3 or refine < 0 or not start < stop:
+        raise ValueError(
+            f"autofocus from {start} to {stop} with {num} and {refine} rasters: expected start < stop, at "
+            "least 3 rasters over the range and none or more to refine"
+        )
+    contrast, mean = (component(detector, f"{name}_{statistic}").name for statistic in ("contrast", "mean"))
+    motor: Any = defocus
+    hinted = motor.hints.get("fields") or [motor.name]
+    run_md = {
+        "plan_name": "autofocus",
+        "detectors": [detector.name],
+        "motors": [motor.name],
+        "num_points": num + refine,
+        "plan_args": {
+            "detector": repr(detector),
+            "defocus": repr(defocus),
+            "start": start,
+            "stop": stop,
+            "num": num,
+            "refine": refine,
+            "name": name,
+        },
+        "hints": {"dimensions": [(hinted, "primary")]},
+        **(md or {}),
+    }
+
+    mean_counts = math.nan
+
+    def contrast_at(value: float) -> MsgGenerator[float]:
+        nonlocal mean_counts
+        reading = yield from bps.one_1d_step([detector], defocus, value)
+        mean_counts, found = float(reading[mean]["value"]), float(reading[contrast]["value"])
+        if not (math.isfinite(found) and mean_counts > 0 and found > 0):
+            raise FocusNotFound(
+                f"the {name} image at {value:g} has no contrast: mean {mean_counts:g} counts. Is the beam on?"
+            )
+        return found
+
+    best = reached = math.nan  # what a run itself returns is its uid
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator(md=run_md)
+    def search() -> MsgGenerator[None]:
+        nonlocal best, reached
+        measured = {}
+        for value in np.linspace(start, stop, num).tolist():
+            measured[value] = yield from contrast_at(value)
+        error = shot_noise(max(measured.values()), mean_counts, component(detector, "grid")().size)
+        low, high = bracket(list(measured), list(measured.values()), error)
+        for value in np.linspace(low, high, refine + 2)[1:-1].tolist():
+            measured[value] = yield from contrast_at(value)
+        best = peak({value: c for value, c in measured.items() if low <= value <= high})
+        yield from bps.checkpoint()
+        yield from bps.mv(defocus, best)
+        reading = yield from bps.trigger_and_read([detector, motor], name="focused")
+        reached = float(reading[contrast]["value"])
+
+    before = yield from bps.rd(motor)
+
+    def back(error: Exception) -> MsgGenerator[None]:
+        yield from bps.mv(defocus, before)
+
+    yield from bpp.contingency_wrapper(search(), except_plan=back)
+    # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
+    print(f"{motor.name} = {best:.4g} {_unit(motor)}, contrast of {name} {reached:.4g}")
+    return best
+
+
+def shot_noise(contrast: float, mean: float, positions: int) -> float:
+    """Standard error of a contrast (std / mean) over ``positions`` with Poisson counts about ``mean``.
+
+    The specimen is the same in every raster: only the counts differ from one to the next.
+    """
+    noise = 1 / mean
+    specimen = max(contrast**2 - noise, 0.0)
+    return math.sqrt((2 * noise**2 + 4 * noise * specimen) / positions) / (2 * contrast)
+
+
+def bracket(values: Sequence[float], contrasts: Sequence[float], error: float) -> tuple[float, float]:
+    """Neighbours of the value with the highest contrast; ``error`` is the standard error of a contrast.
+
+    Raises FocusNotFound.
+    """
+    ends = f"{values[0]:g} to {values[-1]:g}"
+    lowest, highest = min(contrasts), max(contrasts)
+    if highest - lowest < LEAST_VARIATION * error:
+        raise FocusNotFound(
+            f"the contrast does not depend on the defocus: {lowest:.3g} to {highest:.3g} from {ends}, with "
+            f"an error of {error:.1g}. Is there something to see in the field of view? If so, take more beam "
+            "current or scan positions"
+        )
+    at = int(np.argmax(contrasts))
+    if at in (0, len(values) - 1):
+        width = values[-1] - values[0]
+        raise FocusNotFound(
+            f"the contrast is highest at {values[at]:g}, an end of the range {ends}: the focus may lie "
+            f"beyond. Try {values[at] - width / 2:g} to {values[at] + width / 2:g}. The lens is back where "
+            "it was"
+        )
+    return values[at - 1], values[at + 1]
+
+
+def peak(measured: dict[float, float]) -> float:
+    """Where a parabola through the contrasts by value has its maximum; without one inside, the best value."""
+    values, contrasts = np.array(list(measured)), np.array(list(measured.values()))
+    middle, scale = values.mean(), np.ptp(values) / 2
+    curvature, slope, _ = np.polyfit((values - middle) / scale, contrasts, 2)
+    if curvature < 0 and abs(slope) <= -2 * curvature:
+        return float(middle - slope / (2 * curvature) * scale)
+    return float(values[np.argmax(contrasts)])
+
+
+def _unit(motor: Any) -> str:
+    (description, *_) = motor.describe().values()
+    return description.get("units") or ""

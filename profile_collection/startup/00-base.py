@@ -1,0 +1,98 @@
+"""The session itself: RE, db, bec, peaks, sd, bp, bps, bpp, np, plt, and Bluesky's magics.
+
+Runs in IPython (``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
+bluesky-queueserver, where there is no IPython and nobody to look at figures. Environment variables:
+
+LIVE4D_CATALOG  directory of the catalog (default: where the profile "live4d" is, see open_catalog)
+LIVE4D_PROFILE  name of the catalog: ``databroker.catalog[NAME]`` (default: live4d)
+LIVE4D_REDIS    HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+
+import bluesky.plan_stubs as bps  # noqa: F401
+import bluesky.plans as bp  # noqa: F401
+import bluesky.preprocessors as bpp  # noqa: F401
+import matplotlib
+import numpy as np  # noqa: F401
+from bluesky import RunEngine
+from bluesky.preprocessors import SupplementalData
+from IPython import get_ipython
+
+from live4d_ophyd import Live4DBestEffortCallback, ScanProgressBar, open_catalog
+from live4d_ophyd.storage import catalog_directory, record
+
+
+def _in_queueserver():
+    # A worker has it imported; importing it here would cost every other session a second.
+    return "bluesky_queueserver" in sys.modules and sys.modules["bluesky_queueserver"].is_re_worker_active()
+
+
+def _can_show_windows():
+    """Qt draws beside a running plan; other toolkits do not get along with the RunEngine's thread."""
+    display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not display or os.environ.get("MPLBACKEND", "").lower() == "agg":
+        return False
+    return any(importlib.util.find_spec(qt) for qt in ("PyQt6", "PySide6", "PyQt5", "PySide2"))
+
+
+def _metadata():
+    """RE.md: what every run's start document holds. Scan ids go on from the catalog in any case."""
+    address = os.environ.get("LIVE4D_REDIS")
+    if not address:
+        return {}
+    from redis import Redis
+    from redis_json_dict import RedisJSONDict
+
+    host, _, port = address.partition(":")
+    return RedisJSONDict(Redis(host, int(port or 6379)), prefix="live4d-")
+
+
+_shell = None if _in_queueserver() else get_ipython()
+if _shell is not None:
+    print(
+        "starting: catalog, detector, engine (about 10 s; the first time some more, to compile)", flush=True
+    )
+_windows = _shell is not None and _can_show_windows()
+if _windows:
+    _shell.run_line_magic("matplotlib", "qt")
+else:
+    matplotlib.use("agg")
+
+import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+
+_profile = os.environ.get("LIVE4D_PROFILE", "live4d")
+db = open_catalog(name=_profile)
+_pictures = None if _windows else catalog_directory(_profile) / "pictures"
+
+
+def _unseen_figure(name):
+    """A plot of numbers that nobody sees is not drawn at every point, only by plt.savefig."""
+    figure = plt.figure(num=name)
+    figure.canvas.draw_idle = lambda *args, **kwargs: None
+    return figure
+
+
+RE = RunEngine(_metadata())
+bec = Live4DBestEffortCallback(image_directory=_pictures, fig_factory=None if _windows else _unseen_figure)
+bec.disable_baseline()  # the microscope is stored with every run; as a table it would be longer than the rest
+if _in_queueserver():
+    bec.disable_plots()
+peaks = bec.peaks
+RE.subscribe(bec)
+record(RE, db)
+
+sd = SupplementalData()
+RE.preprocessors.append(sd)
+RE.waiting_hook = ScanProgressBar()
+
+if _shell is not None:
+    from bluesky.magics import BlueskyMagics
+
+    BlueskyMagics.pbar_manager = RE.waiting_hook
+    _shell.register_magics(BlueskyMagics)
+    # The exception of a failed plan reaches the prompt; logged as well it would be there twice, with a traceback.
+    logging.getLogger("bluesky").addFilter(lambda record: record.getMessage() != "Run aborted")

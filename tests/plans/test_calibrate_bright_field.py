@@ -1,0 +1,70 @@
+"""The calibration finds the disk, sets it, and leaves no trace when there is none."""
+
+import numpy as np
+import pytest
+from bluesky.utils import FailedStatus
+from scanned_field import CENTER, DETECTOR, RADIUS
+
+from plans import calibrate_bright_field
+
+
+def test_the_disk_is_found_set_and_returned(RE, live4d, capsys):
+    fit = RE(calibrate_bright_field(live4d)).plan_result
+    assert fit.center == pytest.approx(CENTER, abs=0.05)
+    assert fit.radius == pytest.approx(RADIUS, abs=0.1)
+    assert live4d.vbf_center.get() == fit.center
+    assert live4d.vbf_radius.get() == fit.radius
+    assert "live4d_vbf: centre row 30.30, col 33.80 px, radius 11.4" in capsys.readouterr().out
+
+
+def test_concentric_detectors_stay_concentric(RE, live4d):
+    RE(calibrate_bright_field(live4d))
+    assert live4d.adf_center.get() == live4d.vbf_center.get()
+    assert live4d.spot_center.get() == (5, 5)
+    assert live4d.adf_inner.get() == 14
+
+
+def test_the_run_holds_the_pattern_and_what_was_set(RE, run, live4d):
+    RE(calibrate_bright_field(live4d, md={"operator": "A. B."}))
+    assert run.start["plan_name"] == "calibrate_bright_field"
+    assert run.start["purpose"] == "bright-field calibration"
+    assert run.start["operator"] == "A. B."
+    assert run.descriptors["primary"]["data_keys"]["live4d_pattern"]["shape"] == list(DETECTOR)
+    assert run.events["primary"][0]["data"]["live4d_pattern"].shape == DETECTOR
+    assert run.events["bright_field"][0]["data"] == {
+        "live4d_vbf_center": live4d.vbf_center.get(),
+        "live4d_adf_center": live4d.vbf_center.get(),
+        "live4d_vbf_radius": live4d.vbf_radius.get(),
+    }
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_the_pattern_is_enabled_only_for_the_calibration(RE, run, live4d, before):
+    live4d.pattern_enabled.put(before)
+    RE(calibrate_bright_field(live4d))
+    assert live4d.pattern_enabled.get() == before
+
+
+def test_without_a_disk_nothing_changes_and_the_error_says_so(RE, run, live4d, engine):
+    engine.beam_on_detector = False
+    with pytest.raises(ValueError, match=r"live4d: no bright-field disk.*vbf stays as it was"):
+        RE(calibrate_bright_field(live4d))
+    assert np.isnan(live4d.vbf_center.get()).all()
+    assert live4d.vbf_radius.get() == 10
+    assert live4d.pattern_enabled.get() == 0
+    assert run.stop["exit_status"] == "fail"
+    assert "no bright-field disk" in run.stop["reason"]
+
+
+def test_a_failed_raster_restores_the_device(RE, live4d, engine):
+    engine.fails_at = 1
+    with pytest.raises(FailedStatus):
+        RE(calibrate_bright_field(live4d))
+    assert live4d.pattern_enabled.get() == 0
+    assert live4d._staged.value == "no"
+
+
+@pytest.mark.parametrize("name", ["adf", "vdf"])
+def test_only_disks_can_be_calibrated(RE, live4d, name):
+    with pytest.raises(ValueError, match=rf"live4d has no '{name}_radius'.*are: vbf, adf, spot"):
+        RE(calibrate_bright_field(live4d, name))

@@ -1,0 +1,158 @@
+"""The IPython session as its user has it: started from the profile, typed into, left without leftovers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from numba.core import config
+
+import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
+
+pexpect = pytest.importorskip("pexpect", reason="pexpect types into the session")
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+START_TIMEOUT = 90  # s; on a machine without cached kernels they are compiled first
+PROMPT = r"In \[\d+\]: "
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A user with an empty home and no display, but not the first one for whom kernels are compiled."""
+    (tmp_path / "home").mkdir()
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
+    return keep | {
+        "HOME": str(tmp_path / "home"),
+        "NUMBA_CACHE_DIR": config.CACHE_DIR,
+        "LIVE4D_CATALOG": str(tmp_path / "catalog"),
+        "LIVE4D_SCAN": "16x16",
+        "TERM": "dumb",
+    }
+
+
+@pytest.fixture
+def session(tmp_path, environment):
+    profile = tmp_path / "profile"
+    shutil.copytree(REPOSITORY / "profile_collection", profile, ignore=shutil.ignore_patterns("*.sqlite*"))
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "IPython", f"--profile-dir={profile}", "--simple-prompt", "--colors=NoColor"],
+        cwd=tmp_path,
+        env=environment,
+        encoding="utf-8",
+        dimensions=(50, 200),
+        timeout=60,
+    )
+    child.expect(PROMPT, timeout=START_TIMEOUT)
+    child.greeting = child.before
+    yield child
+    child.close(force=True)
+
+
+def typed(session, line):
+    """What the session answers to a line."""
+    session.sendline(line)
+    session.expect(PROMPT)
+    answer = session.before.replace("\r\n", "\n")
+    assert "Traceback" not in answer, answer
+    return answer.partition("\n")[2]
+
+
+def processes_of(session):
+    """Pids of the children of the session's process, and of theirs."""
+    children: dict[int, list[int]] = {}
+    for line in subprocess.check_output(["ps", "-eo", "pid=,ppid="], text=True).splitlines():
+        pid, parent = map(int, line.split())
+        children.setdefault(parent, []).append(pid)
+    found, todo = [], [session.pid]
+    while todo:
+        found += children.get(todo.pop(), [])
+        todo += children.get(found[-1], []) if found else []
+    return found
+
+
+def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment):
+    assert "16 x 16 positions from a simulated detector and microscope" in session.greeting
+    assert str(tmp_path / "catalog") in session.greeting
+    assert "Error" not in session.greeting
+
+    answer = typed(session, "RE(bp.count([live4d]))")
+    assert "live4d_vbf_contrast" in answer
+    pictures = list((tmp_path / "catalog" / "pictures").glob("*_live4d.png"))
+    assert len(pictures) == 1
+    assert pictures[0].read_bytes().startswith(b"\x89PNG")
+    assert "(16, 16)" in typed(session, 'db[-1].primary.read(["live4d_vbf"])["live4d_vbf"][0].shape')
+
+    answer = typed(session, "RE(calibrate_bright_field(live4d))")
+    center_row, center_col, radius = map(
+        float, re.search(r"centre row ([\d.]+), col ([\d.]+) px, radius ([\d.]+) px", answer).groups()
+    )
+    # truth of the simulator's default detector
+    assert (center_row, center_col, radius) == pytest.approx((46.8, 48.9, 15.0), abs=0.2)
+
+    answer = typed(session, "RE(autofocus(live4d, defocus, -100, 100, num=5))")
+    found = float(re.search(r"microscope_defocus = (\S+) nm", answer)[1])
+    assert abs(found) < 50
+    assert float(typed(session, "print(defocus.get())")) == pytest.approx(found, rel=1e-3, abs=1e-3)
+
+    # an error is one message at the prompt, no pages of traceback (typed looks for these)
+    answer = typed(session, "RE(autofocus(live4d, defocus, 150, 250, num=3, refine=0))")
+    assert re.search(r"FocusNotFound: the contrast is highest at 150.*Try 100 to 200", answer)
+
+    answer = typed(session, "%wa")
+    assert re.search(rf"microscope_defocus\s+{found:.3g}", answer)
+    assert "live4d" in answer
+
+    typed(session, "RE(movie(live4d, 3))")
+    assert "3" in typed(session, 'len(db[-1]["live4d_movie"].read(["live4d_vbf"])["time"])')
+    assert "5" in typed(session, "len(db)")
+
+    children = processes_of(session)
+    assert len(children) >= 2  # the simulator and the engine
+    session.sendline("exit()")
+    session.expect(pexpect.EOF, timeout=20)
+    session.wait()
+    assert session.exitstatus == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+    reader = (
+        "from databroker import catalog\n"
+        "run = catalog['live4d'][-1]\n"
+        "print(run.start['plan_name'], run['live4d_movie']['live4d_vbf'].shape)\n"
+    )
+    answer = subprocess.check_output([sys.executable, "-c", reader], env=environment, text=True, timeout=60)
+    assert answer.strip() == "movie (3, 16, 16)"
+
+
+def test_ctrl_c_pauses_the_plan_and_nothing_else(session):
+    session.sendline("RE(count([live4d], num=1000))")
+    session.expect(r"\| +3 \|")
+    session.sendintr()
+    session.expect("deferred pause")
+    session.expect(PROMPT)
+    assert "RE.resume()" in session.before
+    typed(session, "RE.abort()")
+    typed(session, "RE(count([live4d]))")
+    assert "success" in typed(session, "db[-1].stop['exit_status']")
+    assert "abort" in typed(session, "db[-2].stop['exit_status']")
+
+
+def test_a_raster_of_no_shape_is_refused_in_words(tmp_path, environment):
+    profile = tmp_path / "profile"
+    shutil.copytree(REPOSITORY / "profile_collection", profile)
+    environment["LIVE4D_SCAN"] = "128"
+    answer = subprocess.run(
+        [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", "-c", "pass"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT,
+    )
+    assert "LIVE4D_SCAN is '128'; expected rows x columns as in 128x128" in answer.stdout + answer.stderr

@@ -1,0 +1,174 @@
+"""The startup files, unchanged, under bluesky-queueserver: listed, and run by its manager with a real Redis."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from numba.core import config
+
+import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
+
+pytest.importorskip("bluesky_queueserver", reason="bluesky-queueserver is not installed")
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+STARTUP = REPOSITORY / "profile_collection" / "startup"
+PERMISSIONS = REPOSITORY / "profile_collection" / "user_group_permissions.yaml"
+PLANS = {"autofocus", "calibrate_bright_field", "focal_series", "movie", "single_image", "tile_scan"}
+BIN = Path(sys.executable).parent
+START_TIMEOUT = 90  # s
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A user with an empty home and no display, but not the first one for whom kernels are compiled."""
+    (tmp_path / "home").mkdir()
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
+    return keep | {
+        "HOME": str(tmp_path / "home"),
+        "NUMBA_CACHE_DIR": config.CACHE_DIR,
+        "LIVE4D_CATALOG": str(tmp_path / "catalog"),
+        "LIVE4D_SCAN": "16x16",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def free_ports(n):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def list_plans_and_devices(tmp_path, environment):
+    subprocess.run(
+        [BIN / "qserver-list-plans-devices", "--startup-dir", STARTUP, "--file-dir", tmp_path],
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=START_TIMEOUT,
+    )
+    return yaml.safe_load((tmp_path / "existing_plans_and_devices.yaml").read_text())
+
+
+def test_plans_and_devices_are_listed(tmp_path, environment):
+    listed = list_plans_and_devices(tmp_path, environment)
+    plans, devices = listed["existing_plans"], listed["existing_devices"]
+    assert PLANS | {"count", "scan", "grid_scan", "mv"} <= set(plans)
+    assert {"live4d", "microscope", "defocus", "stage_x", "stage_y"} <= set(devices)
+    assert devices["live4d"]["is_readable"]
+    assert devices["live4d"]["is_flyable"]
+    assert devices["defocus"]["is_movable"]
+    for name in PLANS:
+        device_parameters = [
+            p for p in plans[name]["parameters"] if p["name"] in ("detector", "detectors", "defocus")
+        ]
+        assert device_parameters
+        for parameter in device_parameters:
+            assert "protocols" in str(parameter) or "__" in str(parameter), parameter
+
+
+@pytest.fixture
+def manager(tmp_path, environment):
+    """A client of a running manager, with Redis and everything else in ``tmp_path``."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    from bluesky_queueserver.manager.comms import CommTimeoutError, ZMQCommSendThreads
+
+    list_plans_and_devices(tmp_path, environment)
+    redis_port, control_port, info_port = free_ports(3)
+    logs = [open(tmp_path / name, "w") for name in ("redis.log", "manager.log")]  # noqa: SIM115
+    redis = subprocess.Popen(
+        ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path],
+        stdout=logs[0],
+        stderr=logs[0],
+    )
+    server = subprocess.Popen(
+        [
+            BIN / "start-re-manager",
+            *("--startup-dir", STARTUP),
+            *("--existing-plans-devices", tmp_path),
+            *("--user-group-permissions", PERMISSIONS),
+            *("--redis-addr", f"127.0.0.1:{redis_port}"),
+            *("--zmq-control-addr", f"tcp://127.0.0.1:{control_port}"),
+            *("--zmq-info-addr", f"tcp://127.0.0.1:{info_port}"),
+            "--keep-re",
+        ],
+        env=environment,
+        cwd=tmp_path,
+        stdout=logs[1],
+        stderr=logs[1],
+    )
+    client = ZMQCommSendThreads(zmq_server_address=f"tcp://127.0.0.1:{control_port}")
+
+    def ask(method, **params):
+        answer = client.send_message(method=method, params=params, timeout=5000)
+        assert answer.get("success", True), answer
+        return answer
+
+    def wait_for(condition, timeout=START_TIMEOUT):
+        """Status of the manager as soon as ``condition(status)`` holds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            try:
+                status = ask("status")
+            except CommTimeoutError:
+                continue
+            if condition(status):
+                return status
+            time.sleep(0.1)
+        raise AssertionError(f"{status}\n{(tmp_path / 'manager.log').read_text()[-4000:]}")
+
+    ask.wait_for = wait_for
+    try:
+        wait_for(lambda status: status["manager_state"] == "idle")
+        yield ask
+    finally:
+        client.send_message(method="manager_stop", params={"option": "safe_off"}, raise_exceptions=False)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        client.close()
+        client._ctx.term()  # close() leaves it, and with it a ResourceWarning
+        redis.terminate()
+        redis.wait(10)
+        for log in logs:
+            log.close()
+
+
+def test_a_queue_runs_to_its_end(manager, environment):
+    manager("environment_open")
+    manager.wait_for(lambda status: status["worker_environment_exists"] and status["manager_state"] == "idle")
+    user = {"user": "test", "user_group": "primary"}
+    for name, args in (
+        ("count", [["live4d"]]),
+        ("calibrate_bright_field", ["live4d"]),
+        ("focal_series", [["live4d"], "defocus", -20, 20, 3]),
+    ):
+        manager("queue_item_add", item={"item_type": "plan", "name": name, "args": args}, **user)
+    manager("queue_start")
+    manager.wait_for(lambda status: status["items_in_history"] == 3 and status["manager_state"] == "idle")
+    history = manager("history_get")["items"]
+    assert [item["result"]["exit_status"] for item in history] == ["completed"] * 3, history
+    manager("environment_close")
+    manager.wait_for(lambda status: not status["worker_environment_exists"])
+
+    reader = (
+        "from databroker import catalog\n"
+        "db = catalog['live4d']\n"
+        "print(len(db), db[1].start['plan_name'], db[-1].primary['live4d_vbf'].shape)\n"
+    )
+    answer = subprocess.check_output([sys.executable, "-c", reader], env=environment, text=True, timeout=60)
+    assert answer.strip() == "3 count (3, 16, 16)"
