@@ -345,7 +345,7 @@ class Live4D(Device):
                 losses.expected, losses.bad,
             )  # fmt: skip
         if running.flying:
-            reading = self.read()
+            reading = self._without_pattern(self.read())
             self._movie.append(
                 {
                     "time": time.time(),
@@ -371,9 +371,10 @@ class Live4D(Device):
     # Flying: a movie of rasters back to back, one Event each ------------------------------------
 
     def kickoff(self) -> RasterStatus:
-        """Start a movie of ``movie_rasters`` rasters in one series; returns at once."""
+        """Start a movie of ``movie_rasters`` rasters in one series; returns at once. Movies have no patterns."""
         self._movie.clear()
-        self._flight = self._start(self.spec(self.movie_rasters.get()), flying=True)
+        spec = replace(self.spec(self.movie_rasters.get()), pattern=False)
+        self._flight = self._start(spec, flying=True)
         started = RasterStatus(self)
         started.set_finished()
         return started
@@ -383,7 +384,11 @@ class Live4D(Device):
         return self._flight
 
     def describe_collect(self) -> dict[str, Any]:
-        return {f"{self.name}_movie": self.describe()}
+        return {f"{self.name}_movie": self._without_pattern(self.describe())}
+
+    def _without_pattern(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """A movie is described before its first raster, when the size of patterns is not known yet."""
+        return {key: value for key, value in keys.items() if key != self.pattern.name}
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Events of the rasters that ended since the last call."""

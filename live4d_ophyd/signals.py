@@ -142,20 +142,20 @@ class RasterStatus(DeviceStatus):
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
-        self._watchers: list[Any] = []
+        self._progress_watchers: list[Any] = []
         self._started = time.monotonic()
 
     def watch(self, func: Any) -> None:
         """Call ``func`` with the progress, as bluesky's progress bars expect; with ``rate`` (Hz) if it takes that."""
         parameters = inspect.signature(func).parameters.values()
         takes_rate = any(p.name == "rate" or p.kind is p.VAR_KEYWORD for p in parameters)
-        self._watchers.append((func, takes_rate))
+        self._progress_watchers.append((func, takes_rate))
 
     def report(self, progress: Progress) -> None:
         """Tell the watchers; runs in the engine client's thread."""
         done, expected = progress.frames_received, progress.frames_expected
         elapsed = time.monotonic() - self._started
-        for watcher, takes_rate in list(self._watchers):
+        for watcher, takes_rate in list(self._progress_watchers):
             rate = {"rate": progress.rate_hz} if takes_rate else {}
             watcher(
                 name=self.device.name,

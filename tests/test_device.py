@@ -291,6 +291,22 @@ def test_the_mean_pattern_is_read_when_asked_for(live4d, dcu, RE):
     assert "live4d_pattern" not in live4d.read()
 
 
+def test_progress_bars_see_the_whole_raster(live4d, dcu, RE, caplog):
+    """bluesky's own progress bar takes no rate; ophyd calls watchers of its own when the status is done."""
+    seen = []
+
+    def bar(*, name, current, initial, target, unit, precision, fraction, time_elapsed, time_remaining):
+        seen.append((name, current, target, unit))
+
+    RE.waiting_hook = lambda statuses: [s.watch(bar) for s in statuses or ()]
+    messages = series(frames(GRID.frames))
+    dcu.send(messages[:5])
+    live4d.timeout.put(1.0)
+    RE(bp.count([live4d]))
+    assert ("live4d", 4, 12, "frames") in seen
+    assert "encountered error" not in caplog.text
+
+
 def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
     pixels = frames(GRID.frames)
     device = Live4D(dcu.endpoint, name="live4d", scan=GRID, detectors=[DISK], server=engine_server)

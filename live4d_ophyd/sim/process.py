@@ -52,7 +52,11 @@ class SimulatorProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         command = [sys.executable, "-m", "live4d_ophyd.sim", "--exit-on-eof", *command_line(**options)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            start_new_session=True,  # Ctrl-C in the session's terminal is for the session
         )
         try:
             ready = json.loads(self._first_line())
