@@ -46,9 +46,8 @@ def live4d() -> None:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        live4d(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = live4d(standalone_mode=False)  # what ctx.exit was given, or what the command returned
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         sys.exit("interrupted")
     except click.ClickException as error:

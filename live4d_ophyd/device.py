@@ -226,7 +226,8 @@ class Live4D(Device):
 
     def pause(self) -> None:
         """Give up the raster that runs; the plan takes it again when it resumes. Ends a movie."""
-        flying = self._running is not None and self._running.flying
+        running = self._running
+        flying = running is not None and running.flying
         self._cancel()
         if flying:
             # A replayed kickoff would number the rasters anew: keep what was taken and go on behind it.
@@ -261,13 +262,14 @@ class Live4D(Device):
                 self._client = EngineClient.spawn()
             else:
                 self._client = EngineClient(self._server, curve_keys=self._curve_keys)
-            try:
-                self._client.wait_ready(timeout)
-            except AcquisitionError:
-                self._client.close()
-                self._client = None
-                raise
-        return self._client
+        client = self._client
+        try:
+            client.wait_ready(timeout)  # returns at once when it is
+        except BaseException:  # Ctrl-C too: the next stage starts anew
+            self._client = None
+            client.close()
+            raise
+        return client
 
     def _start(self, spec: AcquisitionSpec, *, flying: bool) -> RasterStatus:
         client = self._engine()
@@ -278,7 +280,13 @@ class Live4D(Device):
             self._generation += 1
             running = self._running = _Running(self._generation, status, flying)
         client.acquire(running.generation, spec, lambda event: self._take(running, event))
+        client.request_preview()
         return status
+
+    def request_preview(self) -> None:
+        """Ask for the images of the raster that runs; they come to ``preview``."""
+        if self._client is not None and self._client.alive:
+            self._client.request_preview()
 
     def _cancel(self) -> None:
         """Fence off what runs: nothing of it reaches a signal any more."""
@@ -301,7 +309,8 @@ class Live4D(Device):
             kind = event["kind"]
             if kind == "progress":
                 progress = Progress(**event["progress"])
-                self.preview.update(event["images"], progress.frames_received / progress.frames_expected)
+                if event["images"] is not None:
+                    self.preview.update(event["images"], progress.frames_received / progress.frames_expected)
                 running.status.report(progress)
                 return
             if kind == "raster":
@@ -318,7 +327,7 @@ class Live4D(Device):
             self._disarm_for_lost_engine()
             running.status.set_exception(event["error"])
         else:
-            running.status.set_exception(AcquisitionError(event["reason"]))
+            running.status.set_exception(AcquisitionError(event.get("reason", "the engine gave no reason")))
 
     def _publish(self, raster: Raster, running: _Running) -> None:
         """Put a raster into the signals, and into the movie's queue if it is part of one."""

@@ -92,6 +92,7 @@ class LivePreview:
     """The images of the raster that runs, for the stream ``live4d_live``. A bluesky Readable.
 
     It has the data keys of the images themselves and ``<name>_live_fraction``: frames received of expected.
+    Every reading asks the engine for the next preview, so that only those somebody reads are sent.
     """
 
     def __init__(self, parent: Any) -> None:
@@ -108,8 +109,8 @@ class LivePreview:
             self._fraction = 0.0
             self._time = time.time()
 
-    def update(self, images: np.ndarray | None, fraction: float) -> None:
-        """Take the newest images, (detectors, rows, cols), or None while there are none."""
+    def update(self, images: np.ndarray, fraction: float) -> None:
+        """Take the newest images, (detectors, rows, cols)."""
         with self._lock:
             self._images, self._fraction, self._time = images, fraction, time.time()
 
@@ -125,6 +126,7 @@ class LivePreview:
     def read(self) -> dict[str, Any]:
         with self._lock:
             images, fraction, when = self._images, self._fraction, self._time
+        self.parent.request_preview()
         if images is None:
             images = np.full((len(self._keys()), *self.parent.grid().shape), np.nan)
         readings = {key: {"value": image, "timestamp": when} for key, image in zip(self._keys(), images)}

@@ -54,7 +54,13 @@ class OpenStream:
 
     def __init__(self, endpoint: str, connections: int = 1) -> None:
         self.endpoint = endpoint
-        self.receivers = [Receiver(endpoint) for _ in range(connections)]
+        self.receivers: list[Receiver] = []
+        try:
+            for _ in range(connections):
+                self.receivers.append(Receiver(endpoint))
+        except BaseException:
+            self.close()
+            raise
         self.finished: set[SeriesKey] = set()
         self.left_over: list[FrameBatch] = []
 
@@ -82,6 +88,9 @@ class Acquisition:
         self._cancelled = False
         self._failure: BaseException | None = None
         self._raster = 0
+        self._armed = False
+        self._trigger_error: SimplonError | None = None
+        self._gave_up = False
         #: called a few times a second by the thread that runs `run`
         self.on_progress: Callable[[], None] = lambda: None
 
@@ -123,6 +132,8 @@ class Acquisition:
                 thread.start()
             for raster in range(self.spec.rasters):
                 self._raster = raster
+                for method in self.series.methods or ():
+                    method.release(raster - 1)
                 self._await(raster)
                 yield self._result(raster)
             over = True
@@ -144,6 +155,7 @@ class Acquisition:
             )
         control.configure(self.spec.frames, self.spec.frame_time)
         # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
+        self._armed = True  # before the answer: a request that timed out may have armed all the same
         self.series.expect(control.arm())
 
     def _trigger(self) -> None:
@@ -151,7 +163,8 @@ class Acquisition:
         try:
             self.spec.control.trigger()
         except SimplonError as error:
-            self._fail(error)
+            # It lasts as long as the exposures: while images come it does not matter that it failed.
+            self._trigger_error = error
 
     def _await(self, raster: int) -> None:
         """Wait until the raster is over, one way or another."""
@@ -177,6 +190,8 @@ class Acquisition:
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
         silent = now - ledger.last_activity
+        if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
+            raise self._trigger_error
         if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
             return True
         if silent < self.spec.timeout:
@@ -187,7 +202,7 @@ class Acquisition:
             "series %s stopped after %d of %d images without an end message; %.3g s of silence",
             self.series.name, ledger.settled, self.spec.frames, silent,
         )  # fmt: skip
-        self.series.ended = True
+        self._gave_up = self.series.ended = True
         return True
 
     def _result(self, raster: int) -> Raster:
@@ -197,8 +212,6 @@ class Acquisition:
         assert self.series.key is not None
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
-        for method in self.series.methods:
-            method.release(raster)
         return Raster(raster, images, losses, self.series.key[0], rate, *others)
 
     def _stop_listening(self, threads: list[threading.Thread]) -> None:
@@ -213,7 +226,7 @@ class Acquisition:
 
     def _release_detector(self, over: bool) -> None:
         control = self.spec.control
-        if control is None or self.series.key is None or (over and self.series.ended):
+        if control is None or not self._armed or (over and self.series.ended and not self._gave_up):
             return
         try:
             if over:

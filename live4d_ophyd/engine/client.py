@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import logging
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 #: an engine that starts cold compiles its kernels first, s
 READY_TIMEOUT_S = 60.0
 _POLL_MS = 100
+#: how long closing waits for an engine that may be arming or disarming, s
+_END_TIMEOUT_S = 10.0
+#: how long a process whose connection broke may take to show its exit code, s
+_EXIT_CODE_S = 0.2
 _LOG_LINES_SHOWN = 8
 
 Callback = Callable[[dict[str, Any]], None]
@@ -68,7 +73,7 @@ class EngineClient:
         self._log_file = log_file
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        wire.prepare(self._socket)
+        wire.prepare(self._socket, endpoint)
         if curve_keys:
             self._use_curve(curve_keys)
         self._monitor = self._socket.get_monitor_socket(
@@ -85,7 +90,13 @@ class EngineClient:
         self._lost: EngineLost | None = None
         self._refused: str | None = None
         self.pid: int | None = None
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._close_sockets()
+            raise ValueError(
+                f"cannot connect to an engine at {endpoint!r}: {error}; it looks like tcp://gpu-host:31100"
+            ) from error
         self._thread = threading.Thread(target=self._run, name="live4d-engine-client", daemon=True)
         self._thread.start()
         _open_clients.add(self)
@@ -145,6 +156,10 @@ class EngineClient:
             self._job = _Job(generation, on_event)
         self._post(message)
 
+    def request_preview(self) -> None:
+        """Let one of the next ``progress`` events have the images."""
+        self._post(wire.encode("preview"))
+
     def cancel(self, generation: int) -> None:
         """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
         with self._lock:
@@ -172,10 +187,14 @@ class EngineClient:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             try:
-                self._process.wait(5)
+                self._process.wait(_END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                # Its standard input is closed: it ends as soon as the detector has answered. Killed, it would
+                # leave the detector armed.
+                log.warning(
+                    "the engine (process %d) still waits for the detector; it ends by itself", self.pid
+                )
+                return
             self._remove_files()
 
     def _post(self, message: bytes | None) -> None:
@@ -212,11 +231,17 @@ class EngineClient:
                     self._give_up(f"the engine process {self._ended_how(self._process.returncode)}")
                 if self._lost:
                     return
+        except Exception as error:
+            log.exception("the connection to the engine at %s failed", self.endpoint)
+            self._give_up(f"the connection to the engine at {self.endpoint} failed: {error!r}")
         finally:
-            self._socket.disable_monitor()
-            for socket in (self._monitor, self._woken, self._socket):
-                socket.close()
-            self._context.term()
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._socket.disable_monitor()
+        for socket in (self._monitor, self._woken, self._socket):
+            socket.close()
+        self._context.term()
 
     def _receive(self, raw: bytes) -> None:
         try:
@@ -233,8 +258,11 @@ class EngineClient:
         elif kind == "released":
             self._released.set()
         elif kind == "refused":
-            self._refused = message["reason"]
-            self._deliver({"kind": "failed", "error": "AcquisitionError", "reason": message["reason"]}, None)
+            self._refused = str(message.get("reason"))
+            failure = {"kind": "failed", "error": "AcquisitionError", "reason": self._refused}
+            self._deliver(failure, message.get("generation"))
+            if message.get("hello_first"):
+                self._give_up(f"the engine at {self.endpoint} no longer knows this session")
         elif kind != "alive":
             self._deliver(message, message.get("generation"))
 
@@ -253,7 +281,11 @@ class EngineClient:
     def _connection_changed(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._give_up(f"the engine at {self.endpoint} refused this session's CURVE keys")
-        elif self._ready.is_set() and self._process is None:
+        elif self._ready.is_set():
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._give_up(f"the engine process {self._ended_how(self._process.wait(_EXIT_CODE_S))}")
+                    return
             self._give_up(
                 f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
             )
@@ -279,9 +311,7 @@ class EngineClient:
 
     def _remove_files(self) -> None:
         if self._log_file is not None:
-            for path in self._log_file.parent.iterdir():
-                path.unlink(missing_ok=True)
-            self._log_file.parent.rmdir()
+            shutil.rmtree(self._log_file.parent, ignore_errors=True)
 
 
 # Engines are ended in order at interpreter exit, before ZMQ's own clean-up.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 from pathlib import Path
 
@@ -40,3 +41,6 @@ def serve(endpoint: str, curve: Path | None, owned: bool, log_level: str) -> Non
             signal.signal(number, lambda *_: server.end())
     click.echo(json.dumps({"engine": server.endpoint}))
     server.run()
+    if owned and endpoint.startswith("ipc://"):
+        # The session made this folder; if it was killed, nobody else removes it.
+        shutil.rmtree(Path(endpoint.removeprefix("ipc://")).parent, ignore_errors=True)

@@ -38,7 +38,6 @@ class Ledger:
     def claim(self, image_ids: np.ndarray) -> np.ndarray:
         """Which of these images are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
         with self.changed:
-            self.last_activity = time.monotonic()
             inside = (image_ids >= 0) & (image_ids < len(self._claimed))
             self._beyond += len(image_ids) - int(inside.sum())
             new = inside.copy()
@@ -51,10 +50,12 @@ class Ledger:
             new[inside] = fresh
             self._duplicates += len(ids) - int(fresh.sum())
             self._claimed[ids[fresh]] = True
+            if fresh.any():  # what does not move the series on must not keep the wait for it alive
+                self.last_activity = time.monotonic()
             return new
 
-    def settle(self, image_ids: np.ndarray, good: np.ndarray, first_at: float, last_at: float) -> None:
-        """Book claimed images as received where ``good``, else as bad; times in s of time.monotonic."""
+    def settle(self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray) -> None:
+        """Book claimed images as received where ``good``, else as bad; times in ns of time.monotonic."""
         if not len(image_ids):
             return
         rasters = image_ids // self.grid.frames
@@ -66,8 +67,10 @@ class Ledger:
             self._bad[first : first + len(bad)] += bad
             touched = range(first, int(rasters.max()) + 1)
             for raster in touched:
-                self._first[raster] = np.fmin(self._first[raster], first_at)
-                self._last[raster] = np.fmax(self._last[raster], last_at)
+                times = received_ns if len(touched) == 1 else received_ns[rasters == raster]
+                if len(times):
+                    self._first[raster] = np.fmin(self._first[raster], times.min() * 1e-9)
+                    self._last[raster] = np.fmax(self._last[raster], times.max() * 1e-9)
             self._newest = max(self._newest, touched[-1])
             self.last_activity = time.monotonic()
             # Only what ends a raster wakes the waiting thread: on two cores every wake-up is a frame less.
@@ -83,7 +86,6 @@ class Ledger:
         """Book a message that was no readable image: bad, but no one knows which."""
         with self.changed:
             self._unreadable += 1
-            self.last_activity = time.monotonic()
 
     @property
     def settled(self) -> int:

@@ -23,6 +23,7 @@ from live4d_ophyd.stream.batch import (
     COLS,
     IMAGE,
     NO_CHANNEL,
+    RECEIVED_NS,
     ROWS,
     SERIES_ID,
     UNIQUE_ID,
@@ -67,6 +68,7 @@ class Series:
         self._lock = threading.Lock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
+        self._start_overdue = False
         self._of_thread = threading.local()
 
     @property
@@ -79,7 +81,7 @@ class Series:
 
     def take(self, batch: FrameBatch) -> None:
         """Everything in the batch; runs in the thread that received it."""
-        if self._held and (self.start or time.monotonic() - self._held_since > WAIT_FOR_START_S):
+        if self._held and not self._must_wait_for_start():
             self._take_held()
         begin = 0
         for row in np.flatnonzero(batch.status != IMAGE).tolist():
@@ -111,6 +113,8 @@ class Series:
         elif isinstance(message, EndMessage):
             if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end()
+            elif self.ended:
+                self._leave(batch, row, row + 1)
         elif not isinstance(message, ImageMessage):
             log.info("left alone a message of type %r", message.type)
 
@@ -208,7 +212,7 @@ class Series:
             good[imaged] = statuses == 0
             for status in statuses[statuses != 0]:
                 self._refuse(describe_status(int(status)))
-        self.ledger.settle(ids, good, batch.first_at, batch.last_at)
+        self.ledger.settle(ids, good, batch.column(RECEIVED_NS)[rows])
 
     def _feed(
         self, method: Method, decoder: CpuDecoder, batch: FrameBatch, rows: np.ndarray, positions: np.ndarray
@@ -251,16 +255,16 @@ class Series:
         spec, start = self.spec, self.start
         index = batch.index[row]
         rows, cols = int(index[ROWS]), int(index[COLS])
+        dtype = dtype_of_tag(int(index[ARRAY_TAG]))
         if start is None:
             log.warning(
                 "series %s: no start message came; pixel masks of the detector are not known", self.name
             )
-        elif (start.image_size_y, start.image_size_x) not in ((rows, cols), (None, None)):
-            log.warning(
-                "series %s announces images of %s x %s pixels, they have %d x %d",
-                self.name, start.image_size_y, start.image_size_x, rows, cols,
-            )  # fmt: skip
-        frame = FrameFormat(rows, cols, dtype_of_tag(int(index[ARRAY_TAG])))
+        else:
+            # What start announces decides: one odd first image must not make all the others bad.
+            rows, cols = start.image_size_y or rows, start.image_size_x or cols
+            dtype = start.image_dtype or dtype
+        frame = FrameFormat(rows, cols, dtype)
         mask = spec.pixel_mask
         if mask is not None and mask.shape != (rows, cols):
             raise ValueError(f"pixel_mask has shape {mask.shape}, the frames have {(rows, cols)}")
@@ -276,11 +280,26 @@ class Series:
 
     def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
         """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
-        masks = (self.start.pixel_mask if self.start else None) or {}
-        encoded = masks.get(self.spec.channel) if self.spec.channel else next(iter(masks.values()), None)
-        if encoded is None or encoded.shape != (rows, cols):
+        start = self.start
+        masks = (start.pixel_mask if start else None) or {}
+        if not start or not masks:
             return None
-        return decode_array(encoded) != 0
+        channel = self.spec.channel or (start.channels[0] if start.channels else next(iter(masks)))
+        encoded = masks.get(channel)
+        if encoded is None:
+            return None
+        try:
+            mask = decode_array(encoded)
+        except ValueError as error:
+            log.warning("series %s: the detector's pixel mask is not used: %s", self.name, error)
+            return None
+        if mask.shape != (rows, cols):
+            log.warning(
+                "series %s: the detector's pixel mask of %s is not used for images of %s px",
+                self.name, mask.shape, (rows, cols),
+            )  # fmt: skip
+            return None
+        return mask != 0
 
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
@@ -292,10 +311,13 @@ class Series:
     # Images that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
-        if self.start is not None or self.methods is not None or self.spec.connections == 1:
+        if self.start is not None or self._start_overdue or self.spec.connections == 1:
             return False
-        waited = time.monotonic() - self._held_since if self._held else 0.0
-        return waited <= WAIT_FOR_START_S and sum(b.buffer.nbytes for b in self._held) < HOLD_BYTES
+        if self._held:
+            waited = time.monotonic() - self._held_since
+            held = sum(batch.buffer.nbytes for batch in self._held)
+            self._start_overdue = self.ended or waited > WAIT_FOR_START_S or held > HOLD_BYTES
+        return not self._start_overdue
 
     def _hold(self, batch: FrameBatch, begin: int, end: int) -> None:
         with self._lock:

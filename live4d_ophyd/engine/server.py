@@ -15,6 +15,7 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -25,12 +26,11 @@ from live4d_ophyd.engine.spec import AcquisitionSpec
 
 log = logging.getLogger(__name__)
 
-#: how often progress and a preview go to the session, s
+#: how often progress goes to the session, with a preview if one is wanted, s
 PROGRESS_PERIOD_S = 0.1
-#: previews are sent less often when they are large, bytes/s
-PREVIEW_BANDWIDTH = 50e6
 _EVENTS = "inproc://events"
 _END = b""
+_ANY_SESSION = b""  # events are [session they are for, message]
 
 
 class EngineServer:
@@ -42,7 +42,7 @@ class EngineServer:
     def __init__(self, endpoint: str, *, curve_keys: Path | None = None) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        wire.prepare(self._socket)
+        wire.prepare(self._socket, endpoint)
         self._socket.router_mandatory = True
         if curve_keys:
             self._use_curve(curve_keys)
@@ -52,7 +52,7 @@ class EngineServer:
         self._events = self._context.socket(zmq.PULL)
         self._events.bind(_EVENTS)
         self._session: bytes | None = None
-        self._worker = _Worker(self._context)
+        self._worker = _Worker(self._context, b"")
 
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
@@ -81,10 +81,11 @@ class EngineServer:
                     recv_monitor_message(self._monitor)
                     self._check_session()
                 if self._events in ready:
-                    event = self._events.recv()
+                    session, event = self._events.recv_multipart()
                     if event == _END:
                         return
-                    self._send(event)
+                    if session in (self._session, _ANY_SESSION):
+                        self._send(event)
                 if self._socket in ready:
                     identity, *parts = self._socket.recv_multipart()
                     self._obey(identity, parts[-1] if parts else b"")
@@ -109,7 +110,7 @@ class EngineServer:
         """End `run`, from any thread."""
         events = self._context.socket(zmq.PUSH)
         events.connect(_EVENTS)
-        events.send(_END)
+        events.send_multipart([_ANY_SESSION, _END])
         events.close()
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
@@ -119,17 +120,19 @@ class EngineServer:
             if kind == "hello":
                 self._welcome(identity)
             elif identity != self._session:
-                self._refuse(identity, "say hello first: another session may have taken this engine")
+                self._refuse(identity, "say hello first: another session may have taken this engine", True)
             elif kind == "acquire":
                 self._worker.acquire(message["generation"], AcquisitionSpec.from_dict(message["spec"]))
+            elif kind == "preview":
+                self._worker.preview_wanted.set()
             elif kind == "cancel":
                 self._worker.cancel(message["generation"])
             elif kind == "release":
                 self._worker.release()
             else:
                 raise wire.WireError(f"unknown message kind {kind!r}")
-        except (wire.WireError, KeyError, TypeError, ValueError) as error:
-            log.warning("refused a message: %s", error)
+        except Exception as error:  # whatever came over the wire must not end the engine
+            log.warning("refused a message: %r", error)
             self._refuse(identity, f"{type(error).__name__}: {error}")
 
     def _welcome(self, identity: bytes) -> None:
@@ -138,12 +141,16 @@ class EngineServer:
                 identity, "this engine serves another session; end that one, or start a second engine"
             )
             return
+        if self._session != identity:
+            # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
+            self._worker = _Worker(self._context, identity, self._worker)
         self._session = identity
         self._send(wire.encode("ready", pid=os.getpid(), engine="cpu"))
 
-    def _refuse(self, identity: bytes, reason: str) -> None:
+    def _refuse(self, identity: bytes, reason: str, hello_first: bool = False) -> None:
+        message = wire.encode("refused", reason=reason, hello_first=hello_first)
         try:
-            self._socket.send_multipart([identity, wire.encode("refused", reason=reason)])
+            self._socket.send_multipart([identity, message], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             log.warning("could not answer %r: %s", identity, error)
 
@@ -152,24 +159,31 @@ class EngineServer:
         if self._session is None:
             return False
         try:
-            self._socket.send_multipart([self._session, wire.encode("alive")])
+            self._socket.send_multipart([self._session, wire.encode("alive")], zmq.DONTWAIT)
             return True
+        except zmq.Again:
+            return True  # connected, only slow
         except zmq.ZMQError:
             return False
 
     def _check_session(self) -> None:
         if self._session is not None and not self._alive():
-            log.warning("the session is gone: stopping what runs, releasing the detector")
-            self._session = None
-            self._worker.release()
+            self._drop_session("the session is gone")
+
+    def _drop_session(self, reason: str) -> None:
+        log.warning("%s: stopping what runs, releasing the detector", reason)
+        self._session = None
+        self._worker.release()
 
     def _send(self, message: bytes) -> None:
         if self._session is None:
             return
         try:
             self._socket.send_multipart([self._session, message], zmq.DONTWAIT)
-        except zmq.ZMQError as error:
-            log.warning("could not reach the session: %s", error)
+        except zmq.Again:
+            # A thousand messages wait for it: it does not read, and would miss its images.
+            self._drop_session("the session does not read")
+        except zmq.ZMQError:
             self._check_session()
 
 
@@ -185,7 +199,7 @@ class _LogForwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = wire.encode("log", level=record.levelno, text=record.getMessage()[:1000])
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
-            self._events.send(message, zmq.DONTWAIT)
+            self._events.send_multipart([_ANY_SESSION, message], zmq.DONTWAIT)
 
     def close(self) -> None:
         with self.lock or contextlib.nullcontext():
@@ -194,12 +208,19 @@ class _LogForwarder(logging.Handler):
 
 
 class _Worker:
-    """Runs acquisitions one after the other in its thread; keeps the stream open between them."""
+    """Runs one session's acquisitions one after the other in its thread; keeps the stream open between them.
 
-    def __init__(self, context: zmq.Context) -> None:
+    ``before`` is the worker of the session before, which is ended first.
+    """
+
+    def __init__(self, context: zmq.Context, session: bytes, before: _Worker | None = None) -> None:
         self._context = context
+        self._session = session
+        self._before = before
         self._jobs: queue.Queue[tuple[int, AcquisitionSpec] | str | None] = queue.Queue()
-        self._current: Acquisition | None = None
+        self._current: tuple[int, Acquisition] | None = None
+        #: set when the session wants a preview: it is busy enough without those it does not look at
+        self.preview_wanted = threading.Event()
         self._generation = 0
         self._cancelled_up_to = 0
         self._lock = threading.Lock()
@@ -216,8 +237,8 @@ class _Worker:
         """Cancel this generation and all before it."""
         with self._lock:
             self._cancelled_up_to = max(self._cancelled_up_to, generation)
-            if self._current is not None:
-                self._current.cancel()
+            if self._current is not None and self._current[0] <= generation:
+                self._current[1].cancel()
 
     def release(self) -> None:
         """Cancel everything and close the stream."""
@@ -229,15 +250,21 @@ class _Worker:
         self._jobs.put(None)
         self._thread.join()
 
+    def _tell(self, events: zmq.Socket, kind: str, **values: Any) -> None:
+        events.send_multipart([self._session, wire.encode(kind, **values)])
+
     def _work(self) -> None:
         events = self._context.socket(zmq.PUSH)
         events.linger = 0
         events.connect(_EVENTS)
         try:
+            if self._before is not None:
+                self._before.end()
+                self._before = None
             while (job := self._jobs.get()) is not None:
                 if job == "release":
                     self._close_stream()
-                    events.send(wire.encode("released"))
+                    self._tell(events, "released")
                 else:
                     assert not isinstance(job, str)
                     self._run(events, *job)
@@ -263,8 +290,8 @@ class _Worker:
             acquisition = Acquisition(spec, self._open_stream(spec))
             with self._lock:
                 if generation <= self._cancelled_up_to:
-                    return
-                self._current = acquisition
+                    raise Cancelled
+                self._current = (generation, acquisition)
             over = threading.Event()
             reporter = threading.Thread(
                 target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
@@ -272,32 +299,30 @@ class _Worker:
             reporter.start()
             try:
                 for raster in acquisition.run():
-                    events.send(wire.encode("raster", generation=generation, raster=raster.to_dict()))
+                    self._tell(events, "raster", generation=generation, raster=raster.to_dict())
             finally:
                 over.set()
                 reporter.join()
                 with self._lock:
                     self._current = None
-            events.send(wire.encode("done", generation=generation))
+            self._tell(events, "done", generation=generation)
         except Cancelled:
-            events.send(wire.encode("failed", generation=generation, error="Cancelled", reason="cancelled"))
+            self._tell(events, "failed", generation=generation, error="Cancelled", reason="cancelled")
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
-            events.send(
-                wire.encode("failed", generation=generation, error=type(error).__name__, reason=str(error))
-            )
+            reason = str(error) or type(error).__name__
+            self._tell(events, "failed", generation=generation, error=type(error).__name__, reason=reason)
 
     def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
         events = self._context.socket(zmq.PUSH)
         events.linger = 0
         events.connect(_EVENTS)
         try:
-            period = PROGRESS_PERIOD_S
-            while not over.wait(period):
-                images = acquisition.preview()
+            while not over.wait(PROGRESS_PERIOD_S):
                 progress = asdict(acquisition.progress())
-                events.send(wire.encode("progress", generation=generation, progress=progress, images=images))
-                size = 0 if images is None else images.nbytes
-                period = max(PROGRESS_PERIOD_S, size / PREVIEW_BANDWIDTH)
+                images = acquisition.preview() if self.preview_wanted.is_set() else None
+                if images is not None:
+                    self.preview_wanted.clear()
+                self._tell(events, "progress", generation=generation, progress=progress, images=images)
         finally:
             events.close()

@@ -1,7 +1,7 @@
 """The wire between session and engine: versioned CBOR messages over ZMQ, arrays as bytes, nothing executable.
 
 Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
-(generation, spec), ``cancel`` (generation), ``release``. From the engine: ``ready``, ``refused`` (reason),
+(generation, spec), ``cancel`` (generation), ``preview``, ``release``. From the engine: ``ready``, ``refused`` (reason),
 ``released``, ``alive``, ``log`` (level, text), ``progress`` (generation, progress, images), ``raster`` (generation,
 raster), ``done`` (generation), ``failed`` (generation, error, reason).
 """
@@ -68,9 +68,11 @@ def _decode_special(values: Any, *_: Any) -> Any:
     return values
 
 
-def prepare(socket: zmq.Socket) -> None:
+def prepare(socket: zmq.Socket, endpoint: str) -> None:
     """Options both sides set before bind or connect."""
     socket.linger = 200
-    socket.heartbeat_ivl = HEARTBEAT_MS
-    socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+    if not endpoint.startswith("ipc:"):
+        # On one machine the operating system tells who ended; a process that is only stopped may go on later.
+        socket.heartbeat_ivl = HEARTBEAT_MS
+        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
     socket.maxmsgsize = MAX_MESSAGE_BYTES

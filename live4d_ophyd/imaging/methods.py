@@ -1,8 +1,8 @@
 """Imaging methods: what accumulates images from decoded numbers.
 
-A method says what it needs of a frame (``needs``): ``sums``, one number per weight map, or ``frames``, the
-pixels. The acquisition calls ``add`` from its receive threads, each image id once, in any order, so results
-do not depend on the order of arrival. Positions are those of ScanGrid.positions.
+A method says what it needs of a frame: with ``weights``, one sum per weight map; without, the pixels. The
+acquisition calls ``add`` from its receive threads, each image id once, in any order, so results do not depend on
+the order of arrival. Positions are those of ScanGrid.positions.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from live4d_ophyd.scan import ScanGrid
 class Method(Protocol):
     """What the acquisition needs to know of an imaging method."""
 
-    needs: str  #: "sums" or "frames"
-    weights: Weights | None  #: maps to project on, when it needs sums
+    weights: Weights | None  #: maps to project on; None: it needs the pixels
 
     def add(self, positions: np.ndarray, values: np.ndarray) -> None:
         """Take in n frames: positions (n,) int64, values (n, m) sums or (n, rows, cols) pixels."""
@@ -37,8 +36,6 @@ class Method(Protocol):
 
 class VirtualImages:
     """One image per virtual detector, (detectors, rows, cols) float64 counts."""
-
-    needs = "sums"
 
     def __init__(
         self,
@@ -71,7 +68,11 @@ class VirtualImages:
             self._image(raster)[:, within[here]] = values[here].T
 
     def result(self, raster: int) -> np.ndarray:
-        return self._image(raster).reshape(self._count, *self._grid.shape).copy()
+        with self._lock:
+            image = self._images.get(raster)
+        if image is None:
+            return np.full((self._count, *self._grid.shape), np.nan)
+        return image.reshape(self._count, *self._grid.shape).copy()
 
     def release(self, raster: int) -> None:
         with self._lock:
@@ -84,7 +85,6 @@ class MeanPattern:
     Pixels without data (the dtype's maximum) are left out of the mean; a pixel that never held data is NaN.
     """
 
-    needs = "frames"
     weights: Weights | None = None
 
     def __init__(

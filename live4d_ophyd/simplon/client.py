@@ -42,6 +42,10 @@ class Simplon:
             raise ValueError(
                 f"Simplon url is {self.url!r}; it must look like http://dcu or http://10.0.0.5:80"
             )
+        try:
+            httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"Simplon url is {self.url!r}: {error}") from error
         if self.trigger_mode not in ("exts", "exte", "ints"):
             raise ValueError(
                 f"Simplon trigger_mode is {self.trigger_mode!r}; expected 'exts', 'exte' or 'ints'"
@@ -82,9 +86,9 @@ class Simplon:
                 f"arm at {self.url} answered {answer!r}; expected {{'sequence id': n}}"
             ) from error
 
-    def trigger(self, timeout: float = ARM_TIMEOUT_S) -> None:
-        """Start the series in software; returns when the exposures are over."""
-        self.command("trigger", timeout=timeout)
+    def trigger(self) -> None:
+        """Start the series in software; returns when the exposures are over, however long they take."""
+        self.command("trigger", timeout=None)
 
     def disarm(self) -> None:
         """Let what was exposed be sent, then idle."""
@@ -109,18 +113,20 @@ class Simplon:
         """Set a configuration value."""
         self._request("PUT", f"/{subsystem}/api/{self.api}/config/{key}", {"value": value})
 
-    def command(self, name: str, timeout: float = REQUEST_TIMEOUT_S) -> Any:
+    def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
         """Run a detector command; returns its answer."""
         return self._request("PUT", f"/detector/api/{self.api}/command/{name}", None, timeout)
 
-    def _request(self, method: str, path: str, body: Any = None, timeout: float = REQUEST_TIMEOUT_S) -> Any:
+    def _request(
+        self, method: str, path: str, body: Any = None, timeout: float | None = REQUEST_TIMEOUT_S
+    ) -> Any:
         try:
             # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
             with httpx.Client(
                 base_url=self.url, timeout=httpx.Timeout(timeout, connect=5.0), trust_env=False
             ) as http:
                 response = http.request(method, path, json=body)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SimplonError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
         if response.is_error:
             words = response.text.strip()[:300]

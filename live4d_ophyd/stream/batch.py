@@ -20,7 +20,8 @@ COLS = 9
 ARRAY_TAG = 10  #: RFC 8746 typed-array tag: 64 u8, 69 u16 LE, 70 u32 LE, 85 f32 LE, ...
 ALGORITHM = 11  #: RAW, BSLZ4, LZ4, OTHER_ALGORITHM
 ELEM_SIZE = 12  #: element size the compression tag names, bytes; 0 when uncompressed
-COLUMNS = 13
+RECEIVED_NS = 13  #: when the message was taken from the socket, time.monotonic in ns
+COLUMNS = 14
 
 # STATUS of a message that was understood.
 IMAGE, START, END, OTHER = 0, 1, 2, 3
@@ -46,9 +47,6 @@ class FrameBatch:
     buffer: np.ndarray
     index: np.ndarray
     count: int = 0
-    #: when the first and the last message were taken from the socket, time.monotonic() s
-    first_at: float = 0.0
-    last_at: float = 0.0
 
     @classmethod
     def allocate(cls, capacity: int = 32 << 20, max_messages: int = 4096) -> FrameBatch:
@@ -75,7 +73,7 @@ class FrameBatch:
         buffer = np.zeros(last - first + SLACK, np.uint8)
         buffer[: last - first] = self.buffer[first:last]
         index[:, [OFFSET, BLOB_OFFSET]] -= first
-        return FrameBatch(buffer, index, end - begin, self.first_at, self.last_at)
+        return FrameBatch(buffer, index, end - begin)
 
     @property
     def capacity(self) -> int:

@@ -23,8 +23,9 @@ def _cache_directory() -> Path:
     it would silently run the old code of whatever that function calls.
     """
     package = Path(__file__).resolve().parents[1]
-    sources = (path.read_bytes() for path in sorted(package.rglob("*.py")))
-    digest = hashlib.sha256(b"".join(source for source in sources if b"numba" in source)).hexdigest()[:16]
+    # With the constants they are compiled with, so all of stream/ and decode/.
+    sources = [*package.glob("stream/*.py"), *package.glob("decode/*.py"), *package.glob("sim/*.py")]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()[:16]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "live4d-ophyd" / digest
 

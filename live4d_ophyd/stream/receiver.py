@@ -6,7 +6,6 @@ the batch and indexes their envelopes. It runs in the thread that calls it; one 
 
 from __future__ import annotations
 
-import logging
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ import zmq
 from numba import int64, njit
 from zmq.utils.monitor import recv_monitor_message
 
-from live4d_ophyd.stream.batch import LENGTH, MULTIPART, OFFSET, SLACK, STATUS, FrameBatch
+from live4d_ophyd.stream.batch import LENGTH, MULTIPART, OFFSET, RECEIVED_NS, SLACK, STATUS, FrameBatch
 from live4d_ophyd.stream.index import SCRATCH_SIZE, index_message
 from live4d_ophyd.stream.libzmq import (
     DONTWAIT,
@@ -42,12 +41,10 @@ from live4d_ophyd.stream.memory import (
     copy_bytes,
 )
 
-log = logging.getLogger(__name__)
-
 #: Messages libzmq queues while nobody receives. Its default of 1000 is 8 ms of a 120 kHz stream; this is 170 ms,
 #: and 200 MB of 10 kB messages.
 HIGH_WATER_MARK = 20_000
-#: A larger message is dropped and reported (a 16-megapixel u32 frame without compression is 67 MB).
+#: libzmq disconnects from who sends a larger one (a 16-megapixel u32 frame without compression is 67 MB).
 MAX_MESSAGE_BYTES = 512 << 20
 #: How long a blocking receive sleeps before it looks at the stop flag, ms.
 _BLOCK_MS = 20
@@ -56,7 +53,7 @@ _BLOCK_MS = 20
 _NAP_US = 300
 
 # slots of Receiver._state
-_PENDING, _COUNT, _FIRST_NS, _LAST_NS, _ERROR, _NEEDED = range(6)
+_PENDING, _COUNT, _FIRST_NS, _ERROR, _NEEDED = range(5)
 
 
 @njit(**NOGIL)
@@ -99,7 +96,6 @@ def _receive(
         now = monotonic_ns(functions, times)
         if count == 0:
             state[_FIRST_NS] = now
-        state[_LAST_NS] = now
         copy_bytes(base + position, call_word_ptr(functions[MSG_DATA], msg), size)
         state[_PENDING] = 0
         row = index[count]
@@ -113,6 +109,7 @@ def _receive(
             row[STATUS] = MULTIPART
         else:
             row[STATUS] = index_message(base + position, size, base, row, channel, scratch)
+        row[RECEIVED_NS] = now
         count += 1
         position += (size + 63) & ~63
         if now - state[_FIRST_NS] >= linger_ns:
@@ -141,6 +138,7 @@ class Receiver:
         self._socket = self._context.socket(zmq.PULL)
         # Set before connecting: afterwards it has no effect on the connection.
         self._socket.rcvhwm = high_water_mark
+        self._socket.maxmsgsize = MAX_MESSAGE_BYTES
         self._socket.rcvtimeo = _BLOCK_MS
         self._socket.linger = 0
         self._socket.reconnect_ivl = 50
@@ -158,13 +156,11 @@ class Receiver:
         self._connected = False
         self._message = np.zeros(MESSAGE_BYTES // 8, np.int64)
         _initialise(self._functions, self._message)
-        self._state = np.zeros(6, np.int64)
+        self._state = np.zeros(5, np.int64)
         self._times = np.zeros(2, np.int64)
         self._scratch = np.zeros(SCRATCH_SIZE, np.int64)
         #: set to 1 from any thread to make a running `receive` return
         self.stop = np.zeros(1, np.int64)
-        #: messages dropped because they were larger than MAX_MESSAGE_BYTES
-        self.too_large = 0
 
     def connected(self, wait: float = 0.0) -> bool:
         """Whether the other side has answered; waits up to ``wait`` s for it."""
@@ -197,21 +193,12 @@ class Receiver:
                 int(wait * 1e9), int(linger * 1e9),
             )  # fmt: skip
             batch.count = int(self._state[_COUNT])
-            batch.first_at, batch.last_at = self._state[_FIRST_NS] * 1e-9, self._state[_LAST_NS] * 1e-9
             if self._state[_ERROR]:
                 raise zmq.ZMQError(int(self._state[_ERROR]))
             needed = int(self._state[_NEEDED])
             if not needed:
                 return batch
-            if needed > MAX_MESSAGE_BYTES:
-                log.warning(
-                    "dropped a message of %d bytes from %s: over %d", needed, self.endpoint, MAX_MESSAGE_BYTES
-                )
-                self.too_large += 1
-                _discard(self._functions, self._message)
-                self._state[_PENDING] = 0
-            else:
-                batch.buffer = np.zeros(2 * needed + SLACK, np.uint8)
+            batch.buffer = np.zeros(2 * needed + SLACK, np.uint8)
 
     def close(self) -> None:
         """Disconnect and drop what is still queued."""

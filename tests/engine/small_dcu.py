@@ -87,7 +87,6 @@ class SmallDcu:
 
     def send(self, messages: Iterable[bytes | list[bytes]]) -> None:
         """Send in the background; a list is a multipart message."""
-        messages = list(messages)
 
         def work() -> None:
             for message in messages:

@@ -213,6 +213,113 @@ def test_several_connections_share_the_work(dcu):
     np.testing.assert_array_equal(raster.images[0], expected(pixels, grid))
 
 
+def test_several_connections_do_without_a_start(dcu, pixels, caplog):
+    with closing(OpenStream(dcu.endpoint, 2)) as stream:
+        assert stream.connected(2)
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=3.0, connections=2)
+        acquisition = Acquisition(spec, stream)
+        acquisition.series.expect(1)  # as if armed
+        dcu.send(series(pixels)[1:])
+        (raster,) = acquisition.run()
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert "no start message came" in caplog.text
+
+
+def test_one_odd_first_image_does_not_spoil_the_rest(dcu, pixels):
+    messages = series(pixels)
+    announced = {"image_size_x": 32, "image_size_y": 24, "image_dtype": "uint16"}
+    messages[0] = start(number_of_images=12, **announced)
+    messages[1] = image(np.zeros((4, 4), "uint32"), 0)
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    assert (raster.losses.received, raster.losses.bad) == (11, 1)
+    np.testing.assert_array_equal(raster.images[0].flat[1:], expected(pixels).flat[1:])
+
+
+def test_a_mask_that_does_not_decode_costs_the_mask_not_the_scan(dcu, pixels, caplog):
+    import cbor2
+
+    broken = cbor2.CBORTag(40, [[24, 32], cbor2.CBORTag(70, cbor2.CBORTag(56500, ["bslz4", 4, bytes(30)]))])
+    messages = series(pixels)
+    messages[0] = start(number_of_images=12, pixel_mask={"threshold_1": broken})
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert "pixel mask is not used" in caplog.text
+
+
+def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
+    done = threading.Event()
+
+    def noise():
+        while not done.is_set():
+            yield b"{}"
+
+    dcu.send(message for message, _ in zip(noise(), range(200_000)))
+    try:
+        with pytest.raises(AcquisitionError):
+            take(dcu, timeout=0.3)
+    finally:
+        done.set()
+        dcu._closing = True
+
+
+class FakeControl:
+    """A detector that obeys and remembers."""
+
+    software_triggered = False
+
+    def __init__(self):
+        self.heard = []
+
+    def configure(self, frames, frame_time=None):
+        self.heard.append("configure")
+
+    def arm(self):
+        self.heard.append("arm")
+        return 1
+
+    def disarm(self):
+        self.heard.append("disarm")
+
+    def abort(self):
+        self.heard.append("abort")
+
+
+@pytest.mark.parametrize(
+    ("kept", "last"),
+    [(slice(None), "arm"), (slice(0, 8), "disarm"), (slice(0, 1), "abort")],
+    ids=["whole series", "silence after half", "no image"],
+)
+def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, last):
+    control = FakeControl()
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        assert stream.connected(2)
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=0.4, control=control)
+        dcu.send(series(pixels)[kept])
+        try:
+            list(Acquisition(spec, stream).run())
+        except AcquisitionError:
+            assert last == "abort"
+    assert control.heard[-1] == last
+
+
+def test_rates_of_a_movie_are_those_of_its_rasters(dcu):
+    pixels = frames(3 * GRID.frames)
+    dcu.send(series(pixels))
+    rates = [raster.rate_hz for raster in take(dcu, rasters=3)]
+    assert all(rate > 0 for rate in rates)
+
+
+def test_a_preview_of_a_finished_raster_is_still_that_raster(dcu, pixels):
+    dcu.send(series(pixels))
+    spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0)
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        acquisition = Acquisition(spec, stream)
+        for _ in acquisition.run():
+            np.testing.assert_array_equal(acquisition.preview()[0], expected(pixels))
+
+
 def test_images_of_other_series_are_left_alone(dcu, pixels):
     strays = [image(pixels[0] * 7, n, series_id=99, unique_id="OLD") for n in range(5)]
     first, *rest = series(pixels)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, frames, series, start
 
-from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster
+from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, wire
 from live4d_ophyd.engine.client import EngineClient, EngineLost
 from live4d_ophyd.imaging.detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -94,7 +94,7 @@ def test_images_come_back_exactly(engine, dcu):
     np.testing.assert_array_equal(raster.images[0], truth)
 
 
-def test_progress_and_previews_come_while_it_runs(engine, dcu):
+def test_progress_comes_while_it_runs_and_previews_when_asked_for(engine, dcu):
     pixels = frames(GRID.frames)
     dcu.send(series(pixels)[:6])
     shown = threading.Event()
@@ -103,8 +103,10 @@ def test_progress_and_previews_come_while_it_runs(engine, dcu):
     def watch(event):
         events(event)
         images = event.get("images")
-        if event["kind"] == "progress" and images is not None and np.isfinite(images).sum() == 5:
+        if images is not None and np.isfinite(images).sum() == 5:
             shown.set()
+        elif images is not None or event["kind"] == "progress":
+            engine.request_preview()
 
     engine.acquire(1, spec(dcu), watch)
     assert shown.wait(5)
@@ -193,6 +195,42 @@ def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
             dcu.send(series(frames(GRID.frames)))
             third.acquire(1, spec(dcu), events)
             assert events.last()["kind"] == "done"
+
+
+def test_a_served_engine_works_for_one_session_after_the_other(dcu):
+    with served() as (endpoint, _):
+        for number in range(2):
+            with closing(EngineClient(endpoint)) as client:
+                client.wait_ready(5)
+                for generation in (1, 2):
+                    events = Events()
+                    unique = f"{number}{generation}"
+                    dcu.send(series(frames(GRID.frames), 1, unique))
+                    client.acquire(generation, spec(dcu), events)
+                    assert events.last()["kind"] == "done"
+                client.release()
+
+
+def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
+    events = Events()
+    dcu.send([start()])
+    engine.acquire(1, spec(dcu), events)
+    os.kill(engine.pid, signal.SIGSTOP)
+    time.sleep(1.5)  # longer than any heartbeat
+    os.kill(engine.pid, signal.SIGCONT)
+    dcu.send(series(frames(GRID.frames))[1:])
+    assert events.last()["kind"] == "done"
+
+
+def test_a_message_that_makes_no_sense_does_not_end_the_engine(engine, dcu):
+    hostile = {**spec(dcu).to_dict(), "control": {"url": 5}}
+    engine._post(wire.encode("acquire", generation=1, spec=hostile))
+    engine._post(b"not even cbor")
+    events = Events()
+    dcu.send(series(frames(GRID.frames)))
+    engine.acquire(2, spec(dcu), events)
+    events.over.wait(10)
+    assert engine.alive
 
 
 def test_a_served_engine_outlives_a_killed_session(dcu):

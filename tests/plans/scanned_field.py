@@ -57,6 +57,12 @@ class FormulaEngine:
         while self.gate.acquire(blocking=False):
             pass
 
+    def wait_ready(self, timeout=None):
+        """It always is."""
+
+    def request_preview(self):
+        """It has none."""
+
     def acquire(self, generation, spec, on_event):
         self.asked.append(spec)
         thread = threading.Thread(target=self._take, args=(spec, on_event), daemon=True)

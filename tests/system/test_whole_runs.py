@@ -142,6 +142,13 @@ def test_listen_arms_the_simulator_and_counts_what_it_drops(home):
     assert np.flatnonzero(np.isnan(image)).tolist() == [3, 17, 200]
 
 
+def test_inspect_exits_with_1_when_a_message_is_refused(tmp_path):
+    (tmp_path / "bad.cbor").write_bytes(b"noise")
+    done = subprocess.run([*LIVE4D, "inspect", str(tmp_path), "--json"], capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert "error" in json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
