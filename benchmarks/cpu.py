@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from benchmarks.baseline import receive
 from benchmarks.report import machine
-from benchmarks.source import SIZES, Size, Source
+from benchmarks.source import SIZES, Source
 from live4d_ophyd.engine import Acquisition, AcquisitionSpec
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.scan import ScanGrid
@@ -25,37 +27,48 @@ COUNTS = {
 }
 
 
-def _live4d(source: Source, size: Size, count: int) -> np.ndarray:
-    spec = AcquisitionSpec(source.endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
-    with closing(OpenStream(source.endpoint)) as stream:
+def _live4d(endpoint: str, key: str, count: int) -> np.ndarray:
+    size = SIZES[key]
+    spec = AcquisitionSpec(endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
+    with closing(OpenStream(endpoint)) as stream:
         (raster,) = Acquisition(spec, stream).run()
     return raster.images[0, 0]
 
 
-def _baseline(threads: int):
-    def run(source: Source, size: Size, count: int) -> np.ndarray:
-        mask = size.disk.weights((size.side, size.side)).astype(bool)
-        return receive(source.endpoint, count, mask, threads)
-
-    return run
+def _one_thread(endpoint: str, key: str, count: int) -> np.ndarray:
+    return receive(endpoint, count, _mask(key), 1)
 
 
-CONTESTANTS = {"live4d": _live4d, "one thread": _baseline(1), "pool of 4": _baseline(4)}
+def _pool(endpoint: str, key: str, count: int) -> np.ndarray:
+    return receive(endpoint, count, _mask(key), 4)
 
 
-def _measure(name: str, source: Source, key: str) -> dict:
+def _mask(key: str) -> np.ndarray:
+    size = SIZES[key]
+    return size.disk.weights((size.side, size.side)).astype(bool)
+
+
+CONTESTANTS = {"live4d": _live4d, "one thread": _one_thread, "pool of 4": _pool}
+
+
+def _receive(name: str, endpoint: str, key: str, count: int) -> tuple[np.ndarray, float, float]:
+    """Sums, seconds and CPU seconds of one contestant; runs in the contestant's own process."""
+    if name == "live4d":
+        warm_up()
+    wall, cpu = time.perf_counter(), time.process_time()
+    image = CONTESTANTS[name](endpoint, key, count)
+    return image, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _measure(name: str, process: ProcessPoolExecutor, source: Source, key: str) -> dict:
     """One run: images by the receiver's wall time, connecting included, and the CPU both sides took."""
-    size, count = SIZES[key], COUNTS[name][key]
-    cpu = time.process_time()
+    count = COUNTS[name][key]
     source.start(count)
-    began = time.perf_counter()
-    image = CONTESTANTS[name](source, size, count)
-    seconds = time.perf_counter() - began
-    cpu = time.process_time() - cpu
+    image, seconds, cpu = process.submit(_receive, name, source.endpoint, key, count).result()
     sender = source.finish()
-    wrong = int((image != size.image(count)).sum())
+    wrong = int((image != SIZES[key].image(count)).sum())
     if wrong:
-        raise RuntimeError(f"{name}: {wrong} of {count} sums of {size.name} are wrong: no number is reported")
+        raise RuntimeError(f"{name}: {wrong} of {count} sums are wrong: no number is reported")
     return {
         "khz": count / seconds / 1e3,
         "receiver_cpu_us": cpu / count * 1e6,
@@ -70,27 +83,31 @@ def _memory_mb() -> float:
 def memory(series: int = 5, count: int = 256 * 1024) -> list[float]:
     """Resident memory of the receiving process after each of several long series, MB."""
     sizes = []
-    with closing(Source("96")) as source:
+    with closing(Source("96")) as source, _own_process() as process:
         for _ in range(series):
             source.start(count, 100e3)
-            _live4d(source, SIZES["96"], count)
+            process.submit(_receive, "live4d", source.endpoint, "96", count).result()
             source.finish()
-            sizes.append(_memory_mb())
+            sizes.append(process.submit(_memory_mb).result())
     return sizes
+
+
+def _own_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"))
 
 
 def run(rounds: int = 5) -> dict:
     """Interleaved rounds of every contestant at every size; medians, extremes and ratios of medians."""
-    warm_up()
     results = {}
     for key, size in SIZES.items():
-        with closing(Source(key)) as source:
+        with closing(Source(key)) as source, ExitStack() as stack:
+            own = {name: stack.enter_context(_own_process()) for name in CONTESTANTS}
             for name in CONTESTANTS:
-                _measure(name, source, key)  # caches, connections, page tables
+                _measure(name, own[name], source, key)  # imports, caches, page tables
             runs = {name: [] for name in CONTESTANTS}
             for _ in range(rounds):
                 for name in CONTESTANTS:
-                    runs[name].append(_measure(name, source, key))
+                    runs[name].append(_measure(name, own[name], source, key))
             khz = {name: median(r["khz"] for r in of) for name, of in runs.items()}
             results[size.name] = {
                 "message_bytes": source.message_bytes,

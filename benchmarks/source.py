@@ -130,15 +130,28 @@ def _send(functions, socket, data, offsets, places, count, interval_ns, times):
     return count
 
 
+def _bind(socket: zmq.Socket, endpoint: str) -> None:
+    """Bind; the socket before may still be closing."""
+    for _ in range(200):
+        try:
+            socket.bind(endpoint)
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise
+            time.sleep(0.02)
+    raise RuntimeError(f"{endpoint} did not become free")
+
+
 def main() -> None:
     size = SIZES[sys.argv[1]]
     data, offsets, places = _messages(size)
-    socket = zmq.Context().socket(zmq.PUSH)
-    socket.sndhwm = 20_000
-    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    context = zmq.Context()
     functions, times = libzmq.addresses(), np.zeros(2, np.int64)
-    arguments = (functions, socket.underlying, data, offsets, places)
-    _send(*arguments, 0, 0.0, times)  # compiled before anything is timed
+    with context.socket(zmq.PUSH) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        # Compiled before anything is timed.
+        _send(functions, socket.underlying, data, offsets, places, 0, 0.0, times)
     print(
         json.dumps({"endpoint": f"tcp://127.0.0.1:{port}", "bytes": float(np.diff(offsets).mean())}),
         flush=True,
@@ -146,12 +159,18 @@ def main() -> None:
     for line in sys.stdin:
         count, rate = int(line.split()[0]), float(line.split()[1])
         head = {"series_id": 1, "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9"}
+        # A socket of its own for each series: the last receiver may not be quite gone, and would get its start.
+        socket = context.socket(zmq.PUSH)
+        socket.sndhwm = 20_000
+        _bind(socket, f"tcp://127.0.0.1:{port}")
         start = {"type": "start", **head, "number_of_images": count, "image_size_x": size.side}
         socket.send(cbor2.dumps({**start, "image_size_y": size.side, "image_dtype": size.dtype}))
         wall, cpu = time.perf_counter(), time.process_time()
-        sent = _send(*arguments, count, 1e9 / rate if rate else 0.0, times)
+        interval = 1e9 / rate if rate else 0.0
+        sent = _send(functions, socket.underlying, data, offsets, places, count, interval, times)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         socket.send(cbor2.dumps({"type": "end", **head}))
+        socket.close(linger=10_000)
         print(json.dumps({"sent": sent, "seconds": wall, "cpu_seconds": cpu}), flush=True)
 
 

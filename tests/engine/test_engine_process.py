@@ -215,6 +215,7 @@ def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
     events = Events()
     dcu.send([start()])
     engine.acquire(1, spec(dcu), events)
+    dcu.wait()  # the engine is connected, and has the start message
     os.kill(engine.pid, signal.SIGSTOP)
     time.sleep(1.5)  # longer than any heartbeat
     os.kill(engine.pid, signal.SIGCONT)
