@@ -80,7 +80,7 @@ def _memory_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def memory(series: int = 5, count: int = 256 * 1024) -> list[float]:
+def memory(series: int = 40, count: int = 256 * 1024) -> list[float]:
     """Resident memory of the receiving process after each of several long series, MB."""
     sizes = []
     with closing(Source("96")) as source, _own_process() as process:
@@ -143,8 +143,9 @@ def table(report: dict) -> str:
                 f"{size + ', ' + name:38} {run_['khz']:8.1f} {low:7.1f}-{high:<8.1f} "
                 f"{run_['receiver_cpu_us']:8.1f} {run_['ratio']:8.1f} x"
             )
-    grown = ", ".join(f"{mb:.0f}" for mb in report["memory_mb"])
+    sizes = report["memory_mb"]
     lines.append(
-        f"resident memory after each of {len(report['memory_mb'])} x 262144 frames at 100 kHz, MB: {grown}"
+        f"resident memory over {len(sizes)} x 262144 frames at 100 kHz, MB: "
+        f"{sizes[0]:.0f} after the first, {sizes[len(sizes) // 2]:.0f} half way, {sizes[-1]:.0f} after the last"
     )
     return "\n".join(lines)

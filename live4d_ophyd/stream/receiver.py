@@ -6,7 +6,6 @@ the batch and indexes their envelopes. It runs in the thread that calls it; one 
 
 from __future__ import annotations
 
-import ctypes
 import time
 
 import numpy as np
@@ -52,9 +51,6 @@ _BLOCK_MS = 20
 #: How long to sleep when the queue is empty and the batch is not, us: the I/O thread then wakes this one once
 #: for many messages instead of once for each.
 _NAP_US = 300
-
-# parameters of mallopt(3)
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 # slots of Receiver._state
 _PENDING, _COUNT, _FIRST_NS, _ERROR, _NEEDED = range(5)
@@ -119,21 +115,6 @@ def _receive(
         if now - state[_FIRST_NS] >= linger_ns:
             break
     state[_COUNT] = count
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what libzmq frees, instead of returning it and faulting it in again for the next messages.
-
-    Page faults were a fifth of the time at 10 kB a message. What is kept is bounded by the high-water mark.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in (
-            (_M_TRIM_THRESHOLD, 256 << 20),
-            (_M_TOP_PAD, 64 << 20),
-            (_M_MMAP_THRESHOLD, 32 << 20),
-        ):
-            mallopt(parameter, value)
 
 
 @njit(**NOGIL)
@@ -237,11 +218,7 @@ def _initialise(functions, message):
 
 
 def warm_up() -> None:
-    """Compile the receive loop, or load it from the cache, before the first message counts.
-
-    Also lets the C library keep the memory of messages, for the whole process: see `_keep_freed_memory`.
-    """
-    _keep_freed_memory()
+    """Compile the receive loop, or load it from the cache, before the first message counts."""
     receiver = Receiver("inproc://warm-up")
     receiver.receive(FrameBatch.allocate(0, 1), wait=0.0)
     receiver.close()
