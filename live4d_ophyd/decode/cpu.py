@@ -7,6 +7,9 @@ Python sees only frames that no kernel here decodes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numba import int64, njit
 
@@ -22,6 +25,7 @@ from live4d_ophyd.decode.framing import (
     DecodeError,
     FrameFormat,
 )
+from live4d_ophyd.decode.rows import algorithm_name, rows_to_take
 from live4d_ophyd.decode.vectors import SLACK, fill_64, sum_doubles, sum_words
 from live4d_ophyd.decode.weights import Weights, aligned_zeros
 from live4d_ophyd.stream.batch import (
@@ -40,12 +44,14 @@ from live4d_ophyd.stream.batch import (
     FrameBatch,
 )
 from live4d_ophyd.stream.memory import NOGIL
-from live4d_ophyd.stream.messages import ImageMessage, StreamError, read_message
 
 #: status, never returned: the kernels leave this frame to Python
 _LEFT = 1
 
 _NAMES = {RAW: "", BSLZ4: "bslz4", LZ4: "lz4"}
+
+#: frames decoded to pixels at a time: bounds memory and stays in cache
+_FRAMES_AT_ONCE = 64
 
 
 @njit(**NOGIL)
@@ -150,6 +156,18 @@ def _decode_rows(buffer, index, take, layout, planes, pixels, status):
     return left
 
 
+@dataclass(frozen=True)
+class Done:
+    """Sums ``(n, maps)`` and statuses ``(n,)`` that are there already."""
+
+    sums: np.ndarray
+    status: np.ndarray
+    ready = True
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.sums, self.status
+
+
 class CpuDecoder:
     """Decoder of the frames of one series, which all have ``frame_format``.
 
@@ -158,6 +176,8 @@ class CpuDecoder:
     refuses never gives a number; without, only the blocks that are needed are looked at.
     Not to be used by two threads at once.
     """
+
+    engine = "cpu"
 
     def __init__(self, frame_format: FrameFormat, *, nodata: bool = True, verify: bool = True) -> None:
         self.format = frame_format
@@ -170,6 +190,11 @@ class CpuDecoder:
         self._planes = np.empty(frame_format.nbytes + SLACK, np.uint8)
         self._keep = np.empty(frame_format.pixels // 8 + SLACK, np.uint8)
         self._totals = np.empty(0, np.uint8)
+        self._pixels = np.empty((0, *frame_format.shape), dtype)
+
+    def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Done:
+        """`project` in the form that decoders have which work beside the caller."""
+        return Done(*self.project(batch, weights, rows))
 
     def project(
         self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
@@ -185,7 +210,7 @@ class CpuDecoder:
                 f"weights for frames of {weights.shape} px, but the frames have {self.format.shape}"
             )
         dtype = weights.sums_dtype(self.format.dtype)
-        rows = _take(batch, rows)
+        rows = rows_to_take(batch, rows)
         status = np.zeros(len(rows), np.int64)
         sums = np.zeros((len(rows), len(weights)), dtype)
         exact = sums if dtype == np.int64 else np.zeros((len(rows), 0), np.int64)
@@ -224,7 +249,7 @@ class CpuDecoder:
         is all zero. ``out``: array of at least that length to decode into, C-contiguous; reusing one is twice
         as fast as fresh memory. Raises ValueError when it does not fit.
         """
-        rows = _take(batch, rows)
+        rows = rows_to_take(batch, rows)
         shape = (len(rows), *self.format.shape)
         if out is None:
             out = np.empty(shape, self.format.dtype)
@@ -246,6 +271,16 @@ class CpuDecoder:
         pixels[status != OK] = 0
         return pixels, status
 
+    def frames_in_parts(
+        self, batch: FrameBatch, rows: np.ndarray
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """`frames` of ``rows``, some at a time: which of them, pixels, statuses. Pixels last until the next part."""
+        if len(self._pixels) == 0:
+            self._pixels = np.empty((_FRAMES_AT_ONCE, *self.format.shape), self.format.dtype)
+        for first in range(0, len(rows), _FRAMES_AT_ONCE):
+            part = slice(first, first + _FRAMES_AT_ONCE)
+            yield part, *self.frames(batch, rows[part], out=self._pixels)
+
     def _layout(self, elem_size: int) -> tuple[int, int, int, int]:
         return self.format.rows, self.format.cols, self.format.tag, elem_size
 
@@ -257,40 +292,13 @@ class CpuDecoder:
         try:
             name = _NAMES.get(int(index[ALGORITHM]))
             if name is None:
-                name = _algorithm(batch, row)
+                name = algorithm_name(batch, row)
             if name is None:
                 return None, UNREADABLE
             raw = decode_bytes(name, int(index[ELEM_SIZE]), data, self.format.nbytes)
         except DecodeError as error:
             return None, error.status
         return raw.view(self.format.dtype).reshape(self.format.shape), OK
-
-
-def _take(batch: FrameBatch, rows: np.ndarray | None) -> np.ndarray:
-    if rows is None:
-        return np.flatnonzero(batch.status == IMAGE)
-    rows = np.ascontiguousarray(rows, np.int64)
-    if len(rows) and (rows.min() < 0 or rows.max() >= batch.count):
-        raise IndexError(f"rows {rows.min()}..{rows.max()} of a batch of {batch.count} messages")
-    return rows
-
-
-def _algorithm(batch: FrameBatch, row: int) -> str | None:
-    """Name of an algorithm that the index has no number for, from the message itself."""
-    try:
-        message = read_message(batch.message(row))
-    except StreamError:
-        return None
-    if not isinstance(message, ImageMessage):
-        return None
-    index = batch.index[row]
-    offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
-    blob = batch.buffer[offset : offset + length].tobytes()
-    for channel in message.channels.values():
-        # The index says where the wanted channel's data are, not what it is called.
-        if channel.data == blob and channel.elem_size == index[ELEM_SIZE]:
-            return channel.algorithm
-    return None
 
 
 def warm_up() -> None:

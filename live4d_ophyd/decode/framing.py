@@ -61,6 +61,8 @@ UNKNOWN_ALGORITHM = -114
 NEEDS_VENDOR = -115
 VENDOR_REFUSED = -116
 UNREADABLE = -117
+BAD_ZSTD = -118
+NOT_ON_GPU = -119
 
 _REASONS = {
     OK: "decoded",
@@ -81,6 +83,8 @@ _REASONS = {
     NEEDS_VENDOR: "needs the package dectris-compression: pip install live4d-ophyd[vendor]",
     VENDOR_REFUSED: "dectris-compression refuses the data",
     UNREADABLE: "the message cannot be read again",
+    BAD_ZSTD: "a block is no valid Zstandard",
+    NOT_ON_GPU: "the algorithm (trpx) has no GPU decoder: use engine='cpu' with dectris-compression",
 }  # fmt: skip
 
 

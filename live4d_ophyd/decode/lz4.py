@@ -24,8 +24,8 @@ _PATTERN_REPEAT = np.array(
 ).view(np.int64)
 _PATTERN_STEP = np.array([0, 8, 8, 6, 8, 5, 6, 7], np.int64)
 
-_LAST_LITERALS = 5
-_LAST_MATCH = 12
+LAST_LITERALS = 5
+LAST_MATCH = 12
 
 
 @njit(**NOGIL)
@@ -87,7 +87,7 @@ def lz4_decode(source, length, target, size):
         origin = write - offset
         if match != 19:
             stop = write + match
-            if stop > full - _LAST_LITERALS or write > full - _LAST_MATCH:
+            if stop > full - LAST_LITERALS or write > full - LAST_MATCH:
                 return MATCH_TOO_LONG
             if offset >= 8:
                 copy_8(write, origin)
@@ -109,7 +109,7 @@ def lz4_decode(source, length, target, size):
                 read += 1
                 match += more
             # Compared before it is added: `match` is bounded by the input only.
-            if match > full - _LAST_LITERALS - write or write > full - _LAST_MATCH:
+            if match > full - LAST_LITERALS - write or write > full - LAST_MATCH:
                 return MATCH_TOO_LONG
             stop = write + match
             if offset == 1:
@@ -181,6 +181,6 @@ def lz4_verify(source, length, size):
                 more = load_u8(read)
                 read += 1
                 match += more
-        if match > size - _LAST_LITERALS - written or written > size - _LAST_MATCH:
+        if match > size - LAST_LITERALS - written or written > size - LAST_MATCH:
             return MATCH_TOO_LONG
         written += match

@@ -102,6 +102,10 @@ class Weights:
             )
         return np.dtype(np.int64)
 
+    def fit_float64(self, pixel_dtype: np.dtype) -> bool:
+        """Whether float64 holds every partial sum of integer weights on integer pixels exactly."""
+        return self.integer and self._largest * int(np.iinfo(pixel_dtype).max) < 2**53
+
     def project_pixels(self, pixels: np.ndarray, nodata: bool) -> np.ndarray:
         """Sums of one decoded frame ``(rows, cols)`` of any dtype: the general, slow way, ``(m,)``.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from live4d_ophyd.decode.framing import FrameFormat
 from live4d_ophyd.decode.weights import Weights
@@ -24,8 +25,11 @@ class Method(Protocol):
 
     weights: Weights | None  #: maps to project on; None: it needs the pixels
 
-    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
-        """Take in n frames: positions (n,) int64, values (n, m) sums or (n, rows, cols) pixels."""
+    def add(self, positions: np.ndarray, values: Any) -> None:
+        """Take in n frames: positions (n,) int64, values (n, m) sums or (n, rows, cols) pixels.
+
+        Pixels are where they were decoded: a NumPy array, or a torch tensor on the GPU.
+        """
 
     def result(self, raster: int) -> np.ndarray:
         """The raster's result so far, a copy; NaN where nothing is known yet."""
@@ -103,21 +107,24 @@ class MeanPattern:
         self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
 
-    def add(self, positions: np.ndarray, values: np.ndarray) -> None:
+    def add(self, positions: np.ndarray, values: Any) -> None:
+        xp = array_namespace(values)
         rasters = positions // self._grid.size
         for raster in range(int(rasters.min()), int(rasters.max()) + 1) if len(rasters) else ():
-            pixels = values[rasters == raster]
-            valid = pixels != self._nodata if self._nodata is not None else np.isfinite(pixels)
+            here = xp.asarray(np.flatnonzero(rasters == raster), device=device(values))
+            # float64 first: torch has few operations for unsigned integers. Sums of counts are exact below 2**53.
+            pixels = xp.astype(xp.take(values, here, axis=0), xp.float64)
+            valid = pixels != self._nodata if self._nodata is not None else xp.isfinite(pixels)
+            total = _on_host(xp.sum(xp.where(valid, pixels, 0.0), axis=0))
+            seen = _on_host(xp.sum(xp.astype(valid, xp.int64), axis=0))
             if self._mask is not None:
-                valid &= ~self._mask.astype(bool)
-            # float64 sums of integer counts are exact below 2**53.
-            total = np.where(valid, pixels, 0).sum(axis=0, dtype=np.float64)
+                total, seen = total * ~self._mask.astype(bool), seen * ~self._mask.astype(bool)
             with self._lock:
                 sums, counts = self._sums.setdefault(
                     raster, (np.zeros(self._shape), np.zeros(self._shape, np.int64))
                 )
                 sums += total
-                counts += valid.sum(axis=0)
+                counts += seen
 
     def result(self, raster: int) -> np.ndarray:
         with self._lock:
@@ -129,3 +136,7 @@ class MeanPattern:
     def release(self, raster: int) -> None:
         with self._lock:
             self._sums.pop(raster, None)
+
+
+def _on_host(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

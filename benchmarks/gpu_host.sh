@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# GPU tests and benchmarks on a host that reaches no package registry: wheels of what it lacks lie in .whl (ignored),
+# results go to $OUT. Arguments name the steps: tests, gpu, stream, sanitizer; default: the first three.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+: "${OUT:=out/gpu}"
+mkdir -p "$OUT"
+python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site .whl/*.whl 2>&1 | grep -v WARNING
+export PYTHONPATH=/tmp/site:$PWD PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+[ $# -gt 0 ] || set -- tests gpu stream
+failed=0
+for step in "$@"; do
+    case $step in
+        tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py 2>&1 | tee "$OUT/tests.txt" ;;
+        sanitizer)
+            compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 3 python3 -m pytest -q -p no:cacheprovider --timeout 500 \
+                tests/decode/test_gpu.py -k 'mutated or bad_frames or different_layouts or bszstd' -x 2>&1 | tee "$OUT/sanitizer.txt" ;;
+        *) python3 -m live4d_ophyd bench "$step" --out "$OUT/$step.json" 2>&1 | tee "$OUT/$step.txt" ;;
+    esac || failed=1
+done
+exit $failed

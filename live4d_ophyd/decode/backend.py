@@ -1,0 +1,181 @@
+"""Where frames are decoded: the CPU, or a GPU if there is one that works. Nothing outside decode/ needs to know.
+
+A backend gives receive threads memory for their messages and a decoder each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from live4d_ophyd.decode import cpu
+from live4d_ophyd.decode.errors import EngineUnavailable, GpuError
+from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.weights import Weights
+from live4d_ophyd.stream.batch import (
+    ALGORITHM,
+    ARRAY_TAG,
+    BLOB_LENGTH,
+    BLOB_OFFSET,
+    BSLZ4,
+    COLS,
+    COLUMNS,
+    ELEM_SIZE,
+    LENGTH,
+    ROWS,
+    SLACK,
+    FrameBatch,
+)
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("auto", "cpu", "gpu")
+
+#: messages received before they are decoded: few enough to be in the cache still, enough for the Python between
+_CPU_BATCH_BYTES = 4 << 20
+#: a GPU wants thousands of blocks at a time
+_GPU_BATCH_BYTES = 16 << 20
+
+
+class Sums(Protocol):
+    """Sums that may still be under way."""
+
+    @property
+    def ready(self) -> bool: ...
+    def result(self) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Decoder(Protocol):
+    """What CpuDecoder and GpuDecoder both do; belongs to one thread."""
+
+    engine: str  #: "cpu" or "gpu"
+
+    @property
+    def format(self) -> FrameFormat: ...
+    def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Sums: ...
+    def frames_in_parts(
+        self, batch: FrameBatch, rows: np.ndarray
+    ) -> Iterator[tuple[slice, Any, np.ndarray]]: ...
+
+
+class Backend(Protocol):
+    name: str  #: "cpu" or "gpu"
+    detail: str  #: what it runs on, or why it was chosen
+    in_flight: int  #: batches of a receive thread that may be under way while it receives the next
+
+    def allocate(self) -> FrameBatch:
+        """Memory for one batch of messages."""
+
+    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
+        """A decoder for one receive thread."""
+
+
+class CpuBackend:
+    """Sums on the cores of the receive threads."""
+
+    name = "cpu"
+    in_flight = 0
+
+    def __init__(self, detail: str = "asked for") -> None:
+        self.detail = detail
+
+    def allocate(self) -> FrameBatch:
+        return FrameBatch.allocate(_CPU_BATCH_BYTES)
+
+    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
+        return cpu.CpuDecoder(frame, nodata=nodata)
+
+
+class GpuBackend:
+    """nvCOMP on torch's current GPU. Raises EngineUnavailable unless a frame comes out of it right.
+
+    ``fallback`` decodes series whose decoder cannot be made, for lack of memory or of a kernel.
+    """
+
+    name = "gpu"
+    in_flight = 2
+
+    def __init__(self, fallback: Backend | None = None) -> None:
+        self._fallback = fallback
+        torch = _import("torch")
+        if torch.version.cuda is None:
+            raise EngineUnavailable(
+                f"torch {torch.__version__} is built without CUDA: install a CUDA build of it"
+            )
+        if not torch.cuda.is_available():
+            raise EngineUnavailable(
+                f"torch {torch.__version__} sees no NVIDIA GPU: does nvidia-smi show one?"
+            )
+        self._gpu = _import("live4d_ophyd.decode.gpu")
+        kernels = _import("live4d_ophyd.decode.cuda_kernels")
+        nvcomp = _import("live4d_ophyd.decode.nvcomp")
+        self._torch = torch
+        with self._gpu.named_errors():
+            self._nvcomp = nvcomp.Nvcomp(int(torch.version.cuda.split(".")[0]))
+            self._kernels = kernels.Kernels()
+            self.detail = f"{torch.cuda.get_device_name()}, nvCOMP {self._nvcomp.name}"
+            self._try_out()
+
+    def allocate(self) -> FrameBatch:
+        torch = self._torch
+        with self._gpu.named_errors():
+            buffer = torch.empty(_GPU_BATCH_BYTES + SLACK, dtype=torch.uint8, pin_memory=True)
+            index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
+        return FrameBatch(buffer.numpy(), index.numpy())
+
+    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
+        try:
+            return self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, nodata=nodata)
+        except (GpuError, ValueError) as error:
+            if self._fallback is None:
+                raise
+            log.warning("the CPU decodes this series: %s", error)
+            return self._fallback.decoder(frame, nodata=nodata)
+
+    def _try_out(self) -> None:
+        """Decode one known frame: 64 pixels of 1, bit planes stored in LZ4 literals."""
+        frame = FrameFormat(8, 8, np.dtype(np.uint16))
+        planes = bytes([255] * 8 + [0] * 120)
+        block = bytes([0xF0, 113]) + planes
+        blob = (128).to_bytes(8, "big") + (8192).to_bytes(4, "big") + len(block).to_bytes(4, "big") + block
+        batch = FrameBatch.from_messages([blob])
+        row = batch.index[0]
+        row[[BLOB_OFFSET, BLOB_LENGTH, LENGTH]] = 0, len(blob), len(blob)
+        row[[ROWS, COLS, ARRAY_TAG, ALGORITHM, ELEM_SIZE]] = 8, 8, frame.tag, BSLZ4, 2
+        sums, status = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels).project(
+            batch, Weights(np.ones((1, 8, 8), np.int64))
+        )
+        if status[0] != 0 or sums[0, 0] != 64:
+            raise GpuError(
+                f"{self.detail} decodes a known frame to {sums[0, 0]} instead of 64 (status {status[0]})"
+            )
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise EngineUnavailable(f"{error}: pip install 'live4d-ophyd[gpu]'") from error
+
+
+def choose_backend(engine: str) -> Backend:
+    """The backend for ``engine``: "cpu", "gpu", or "auto", which takes the GPU if it works.
+
+    Raises EngineUnavailable for "gpu" without one.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}")
+    if engine == "cpu":
+        return CpuBackend()
+    if engine == "gpu":
+        return GpuBackend()
+    try:
+        backend: Backend = GpuBackend(fallback=CpuBackend("the GPU could not take this series"))
+    except EngineUnavailable as error:
+        backend = CpuBackend(f"no GPU: {error}")
+    log.info("engine 'auto' takes the %s (%s)", backend.name, backend.detail)
+    return backend

@@ -1,0 +1,434 @@
+"""GpuDecoder: frames of a batch to sums or pixels on an NVIDIA GPU, decoded there by nvCOMP.
+
+A batch goes over as it came from the socket, compressed; all the rest happens in one CUDA stream: find the blocks,
+decode those that a weight map touches, sum, send sums and statuses back. Nothing waits for the device but
+`Submitted.result`. A decoder belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from live4d_ophyd.decode.cuda_kernels import FRAMES_A_BLOCK, PIXELS, Kernels, weigh_name
+from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.decode.framing import BAD_LZ4, BAD_ZSTD, OK, FrameFormat
+from live4d_ophyd.decode.layout import Layout, Selection, find_layout, select_blocks
+from live4d_ophyd.decode.nvcomp import BlockTable, Nvcomp, NvcompError
+from live4d_ophyd.decode.rows import OTHER_LAYOUT, rows_to_take
+from live4d_ophyd.decode.weights import Weights
+from live4d_ophyd.stream.batch import LENGTH, OFFSET, FrameBatch
+
+#: device memory for decoding, of each decoder; a batch that needs more is decoded in parts
+DECODING_BYTES = 512 << 20
+#: frames of a part: the most blocks that a grid has in its second dimension
+_MOST_FRAMES = 65535
+#: bytes that a block takes in tables
+_TABLE_BYTES = 60
+#: an empty LZ4 block, for entries without data: nvCOMP needs something valid to look at
+_NOTHING = bytes([0])
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Raise what CUDA, torch and nvCOMP raise as GpuError."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        free, total = torch.cuda.mem_get_info()
+        raise GpuMemoryError(
+            f"the GPU's memory is full ({free >> 20} of {total >> 20} MiB free): end what else uses it, take fewer "
+            "connections, or engine='cpu'"
+        ) from error
+    except NvcompError as error:
+        raise GpuError(str(error)) from error
+    except EngineUnavailable:
+        raise
+    except Exception as error:
+        # cuda.core's errors share no base class with torch's.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GpuLost(
+            f"the GPU failed: {reason}. This engine process ends, the next scan starts another; `live4d doctor` says "
+            "what works, engine='cpu' does without a GPU"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one layout and one set of weights need on the device."""
+
+    weights: Weights | None
+    selection: Selection
+    place: torch.Tensor  #: Selection.place
+    maps: _Maps | None = None
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Weight maps as lists of the pixels that have a weight, one behind the other."""
+
+    starts: torch.Tensor  #: (maps + 1,) int64
+    places: torch.Tensor  #: (weights,) int32: which of the selected pixels
+    weights: torch.Tensor  #: (weights,) float64 or int64, as the sums
+    kernel: str
+    threads: int
+
+
+@dataclass
+class _Part:
+    """One pass through the device: frames of one layout, or one frame that has none."""
+
+    at: np.ndarray  #: (n,) which rows of the submission
+    status: torch.Tensor | np.ndarray | int
+    sums: torch.Tensor | None = None  #: (n, maps)
+    done: torch.cuda.Event | None = None
+    zstd: bool = False
+
+    def statuses(self) -> np.ndarray:
+        """(n,) int64; waits for the device without the GIL."""
+        if isinstance(self.status, int):
+            return np.full(len(self.at), self.status)
+        if self.done is not None:
+            with named_errors():
+                self.done.synchronize()
+        status = np.asarray(self.status, np.int64)
+        return np.where(status == BAD_LZ4, BAD_ZSTD, status) if self.zstd else status
+
+
+class Submitted:
+    """Sums under way."""
+
+    def __init__(self, decoder: GpuDecoder, batch: FrameBatch, weights: Weights, rows: np.ndarray) -> None:
+        self._decoder, self._batch, self._weights, self._rows = decoder, batch, weights, rows
+        self._parts = decoder._begin(batch, rows, np.arange(len(rows)), weights)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` need not wait for the device."""
+        with named_errors():
+            return all(part.done is None or part.done.query() for part in self._parts)
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sums ``(n, maps)`` and statuses ``(n,)``. The batch is free afterwards."""
+        decoder, weights = self._decoder, self._weights
+        sums = np.zeros((len(self._rows), len(weights)), weights.sums_dtype(decoder.format.dtype))
+        status = np.zeros(len(self._rows), np.int64)
+        parts = self._parts
+        while parts:
+            for part in parts:
+                status[part.at] = part.statuses()
+                if part.sums is not None:
+                    sums[part.at] = part.sums.numpy()
+            others = np.flatnonzero(status == OTHER_LAYOUT)
+            parts = decoder._begin(self._batch, self._rows, others, weights)
+        return sums, status
+
+
+class GpuDecoder:
+    """Decoder of the frames of one series, which all have ``frame_format``, on torch's current device.
+
+    With ``nodata``, pixels at the maximum of an integer dtype, and NaN, count as nothing in sums. Blocks that no
+    weight touches are checked, not decoded. Raises GpuError; ValueError for a dtype that has no kernel.
+    """
+
+    engine = "gpu"
+
+    def __init__(
+        self, frame_format: FrameFormat, nvcomp: Nvcomp, kernels: Kernels, *, nodata: bool = True
+    ) -> None:
+        if frame_format.dtype.name not in PIXELS or not frame_format.dtype.isnative:
+            raise ValueError(
+                f"frames of dtype {frame_format.dtype.str} have no GPU kernel ({', '.join(PIXELS)} have): "
+                "use engine='cpu'"
+            )
+        self.format = frame_format
+        self.nodata = nodata
+        self._nvcomp, self._kernels = nvcomp, kernels
+        self._plans: dict[tuple[Layout, int], _Plan] = {}
+        with named_errors():
+            self._device = torch.device("cuda", torch.cuda.current_device())
+            self._stream = torch.cuda.Stream(self._device)
+            self._nothing = torch.tensor(list(_NOTHING), dtype=torch.uint8, device=self._device)
+            torch.cuda.synchronize(self._device)
+
+    def project(
+        self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `CpuDecoder.project`; for integer weights equal to it bit for bit."""
+        return self.submit(batch, weights, rows).result()
+
+    def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Submitted:
+        """Begin `project`. The batch must stay as it is until the result is taken.
+
+        Only batches in pinned memory are copied while other work goes on.
+        """
+        if weights.shape != self.format.shape:
+            raise ValueError(
+                f"weights for frames of {weights.shape} px, but the frames have {self.format.shape}"
+            )
+        weights.sums_dtype(self.format.dtype)  # refuses what could overflow
+        return Submitted(self, batch, weights, rows_to_take(batch, rows))
+
+    def frames(self, batch: FrameBatch, rows: np.ndarray | None = None) -> tuple[torch.Tensor, np.ndarray]:
+        """Pixels ``(n, rows, cols)`` of the format's dtype on the device, and ``(n,) int64`` status.
+
+        Pixels come as the detector sent them, no-data values included. A frame with a status other than 0 is all
+        zero. The device has been waited for.
+        """
+        rows = rows_to_take(batch, rows)
+        status = np.full(len(rows), OTHER_LAYOUT, np.int64)
+        with named_errors(), torch.cuda.stream(self._stream):
+            pixels = torch.zeros((len(rows), self.format.nbytes), dtype=torch.uint8, device=self._device)
+            while len(left := np.flatnonzero(status == OTHER_LAYOUT)):
+                for part in self._begin(batch, rows, left, None, pixels):
+                    status[part.at] = part.statuses()
+            bad = np.flatnonzero(status != OK)
+            if len(bad):
+                pixels[self._upload(bad)] = 0
+            self._stream.synchronize()
+            kind = getattr(torch, self.format.dtype.name)
+            return pixels.view(kind).view(len(rows), *self.format.shape), status
+
+    def frames_in_parts(
+        self, batch: FrameBatch, rows: np.ndarray
+    ) -> Iterator[tuple[slice, torch.Tensor, np.ndarray]]:
+        """`frames` of ``rows``, as many at a time as memory allows: which of them, pixels, statuses."""
+        step = max(1, DECODING_BYTES // (4 * self.format.nbytes))
+        for first in range(0, len(rows), step):
+            part = slice(first, first + step)
+            yield part, *self.frames(batch, rows[part])
+
+    # One layout at a time ------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        batch: FrameBatch,
+        rows: np.ndarray,
+        at: np.ndarray,
+        weights: Weights | None,
+        pixels: torch.Tensor | None = None,
+    ) -> list[_Part]:
+        """Enqueue ``rows[at]``; those cut in another way than the first come back as OTHER_LAYOUT.
+
+        Sums under ``weights``, or else pixels to ``pixels``.
+        """
+        parts: list[_Part] = []
+        layout: Layout | int = OK
+        while len(at):
+            layout = find_layout(batch, int(rows[at[0]]), self.format.nbytes)
+            if isinstance(layout, Layout):
+                break
+            parts.append(_Part(at[:1], layout))
+            at = at[1:]
+        if not isinstance(layout, Layout):
+            return parts
+        with named_errors(), torch.cuda.stream(self._stream):
+            plan = self._plan(layout, weights)
+            # Messages lie in the order of their rows.
+            head, tail = batch.index[rows[at].min()], batch.index[rows[at].max()]
+            first, last = int(head[OFFSET]), int(tail[OFFSET] + tail[LENGTH])
+            buffer = self._new(last, torch.uint8)
+            buffer[first:].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
+            index = torch.from_numpy(batch.index[: batch.count]).to(self._device, non_blocking=True)
+            if layout.name == "bszstd":
+                # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
+                bad = self._refused(layout, buffer, index, rows[at])
+                parts.append(_Part(at[bad != OK], bad[bad != OK]))
+                at = at[bad == OK]
+            a_frame = plan.selection.stride * (1 if layout.nvcomp_unshuffles else 2)
+            a_frame += layout.blocks * _TABLE_BYTES
+            step = min(_MOST_FRAMES, max(1, DECODING_BYTES // a_frame))
+            for begin in range(0, len(at), step):
+                part = at[begin : begin + step]
+                parts.append(self._pass(layout, plan, buffer, index, rows[part], part, pixels))
+        return parts
+
+    def _pass(
+        self,
+        layout: Layout,
+        plan: _Plan,
+        buffer: torch.Tensor,
+        index: torch.Tensor,
+        rows: np.ndarray,
+        at: np.ndarray,
+        pixels: torch.Tensor | None,
+    ) -> _Part:
+        n, selection, blocks = len(rows), plan.selection, layout.blocks
+        decoded = self._new(n * selection.stride, torch.uint8)
+        # What is un-shuffled here is decoded elsewhere first.
+        own_shuffle = layout.shuffled and not layout.nvcomp_unshuffles
+        planes = self._new(n * selection.stride, torch.uint8) if own_shuffle else decoded
+        found_at, found_bytes, status = self._find(layout, buffer, index, rows, planes, selection)
+        found = (found_at.data_ptr(), found_bytes.data_ptr())
+        if layout.name and selection.count:
+            self._decompress(layout, plan, n, found, planes, status)
+        if layout.may_be_stored and selection.count:
+            self._launch(
+                "copy_stored", n, 256,
+                blocks, layout.block, *found, status.data_ptr(), plan.place.data_ptr(), planes.data_ptr(),
+                selection.stride,
+            )  # fmt: skip
+        if own_shuffle:
+            self._unshuffle(layout, selection, planes, decoded, n)
+        sums = None
+        if pixels is not None:
+            pixels[self._upload(at)] = decoded.view(n, -1)[:, : selection.nbytes]
+        else:
+            sums = self._weigh(plan, decoded, status, n)
+        done = torch.cuda.Event(blocking=True)
+        part = _Part(at, self._to_host(status), sums, done, layout.name == "bszstd")
+        done.record(self._stream)
+        return part
+
+    def _find(
+        self,
+        layout: Layout,
+        buffer: torch.Tensor,
+        index: torch.Tensor,
+        rows: np.ndarray,
+        target: torch.Tensor | None = None,
+        selection: Selection | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where each block is, its bytes (negative: stored), and the frames' statuses; raw pixels to ``target``."""
+        n, blocks, frame = len(rows), layout.blocks, self.format
+        take = self._upload(rows)
+        found_at, found_bytes = self._new(n * blocks, torch.int64), self._new(n * blocks, torch.int64)
+        status = self._new(n, torch.int32)
+        cut = (layout.total, layout.block, layout.granule)
+        found = (found_at.data_ptr(), found_bytes.data_ptr())
+        self._launch(
+            "find_blocks", -(-n // 64), 64,
+            buffer.data_ptr(), buffer.numel(), index.data_ptr(), take.data_ptr(), n,
+            frame.rows, frame.cols, frame.tag, layout.algorithm, layout.elem_size, *cut, blocks,
+            0 if target is None else target.data_ptr(), selection.stride if selection else 0,
+            selection.leftover_at if selection else -1, *found, status.data_ptr(),
+        )  # fmt: skip
+        if layout.name and blocks:
+            zstd = int(layout.name == "bszstd")
+            self._launch(
+                "check_blocks", -(-n * blocks // 128), 128, n, blocks, *cut, *found, zstd, status.data_ptr()
+            )
+        return found_at, found_bytes, status
+
+    def _refused(
+        self, layout: Layout, buffer: torch.Tensor, index: torch.Tensor, rows: np.ndarray
+    ) -> np.ndarray:
+        """Statuses of frames before they are decoded; waits for them."""
+        status = self._find(layout, buffer, index, rows)[2].cpu().numpy().astype(np.int64)
+        return np.where(status == BAD_LZ4, BAD_ZSTD, status)
+
+    def _decompress(
+        self,
+        layout: Layout,
+        plan: _Plan,
+        n: int,
+        found: tuple[int, int],
+        planes: torch.Tensor,
+        status: torch.Tensor,
+    ) -> None:
+        """Have nvCOMP decode the wanted blocks of good frames."""
+        nvcomp, stream, selection = self._nvcomp, self._stream.cuda_stream, plan.selection
+        count, blocks, zstd = n * selection.count, layout.blocks, layout.name == "bszstd"
+        source, source_bytes, target, target_bytes, actual = (
+            column.data_ptr() for column in self._new(5 * count, torch.int64).view(5, count)
+        )
+        block_status = self._new(count, torch.int32)
+        self._launch(
+            "list_blocks", -(-n * blocks // 128), 128,
+            n, blocks, layout.total, layout.block, layout.granule, *found, status.data_ptr(),
+            plan.place.data_ptr(), selection.count, planes.data_ptr(), selection.stride,
+            self._nothing.data_ptr(), self._nothing.numel(), source, source_bytes, target, target_bytes,
+        )  # fmt: skip
+        table = BlockTable(count, source, source_bytes, target, target_bytes, actual, block_status.data_ptr())
+        largest = min(layout.block, layout.total)
+        if zstd:
+            temp = self._new(nvcomp.zstd_temp_bytes(count, largest), torch.uint8)
+            nvcomp.zstd_decompress(table, temp.data_ptr(), temp.numel(), stream)
+        else:
+            unshuffle = layout.elem_size if layout.nvcomp_unshuffles else 0
+            temp = self._new(nvcomp.lz4_temp_bytes(count, largest, unshuffle), torch.uint8)
+            nvcomp.lz4_decompress(table, temp.data_ptr(), temp.numel(), stream, unshuffle)
+        self._launch(
+            "judge", -(-n // 64), 64,
+            n, blocks, selection.count, plan.place.data_ptr(), found[1], target_bytes, actual,
+            block_status.data_ptr(), status.data_ptr(),
+        )  # fmt: skip
+
+    def _unshuffle(
+        self, layout: Layout, selection: Selection, planes: torch.Tensor, decoded: torch.Tensor, n: int
+    ) -> None:
+        groups = selection.block_bytes // layout.granule
+        if groups:
+            self._launch(
+                "unshuffle", (-(-groups // 256), n), 256,
+                planes.data_ptr(), decoded.data_ptr(), n, groups, selection.stride, layout.block,
+                layout.elem_size,
+            )  # fmt: skip
+        if selection.leftover_at >= 0:
+            raw = slice(selection.leftover_at, selection.nbytes)
+            decoded.view(n, -1)[:, raw] = planes.view(n, -1)[:, raw]
+
+    def _weigh(self, plan: _Plan, decoded: torch.Tensor, status: torch.Tensor, n: int) -> torch.Tensor:
+        maps = plan.maps
+        assert maps is not None
+        count = len(maps.starts) - 1
+        sums = self._new(n * count, maps.weights.dtype).view(n, count)
+        dtype = self.format.dtype
+        none = int(np.iinfo(dtype).max) if dtype.kind in "ui" else 0
+        nodata = int(self.nodata) if dtype.kind in "ui" else 2 * int(self.nodata)
+        self._launch(
+            maps.kernel, (count, -(-n // FRAMES_A_BLOCK)), maps.threads,
+            decoded.data_ptr(), plan.selection.stride, n, count, maps.starts.data_ptr(),
+            maps.places.data_ptr(), maps.weights.data_ptr(), status.data_ptr(), nodata, none, sums.data_ptr(),
+        )  # fmt: skip
+        return self._to_host(sums)
+
+    def _plan(self, layout: Layout, weights: Weights | None) -> _Plan:
+        key = (layout, id(weights))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make_plan(layout, weights)
+        return plan
+
+    def _make_plan(self, layout: Layout, weights: Weights | None) -> _Plan:
+        dtype = self.format.dtype
+        if weights is None:
+            selection = select_blocks(layout, dtype.itemsize, None)
+            return _Plan(None, selection, self._upload(selection.place))
+        flat = weights.maps.reshape(len(weights), -1)
+        selection = select_blocks(layout, dtype.itemsize, (flat != 0).any(axis=0))
+        # Sums of integers in float64 are as exact while they stay below 2^53, and several times as fast.
+        exact = weights.sums_dtype(dtype) == np.int64 and not weights.fit_float64(dtype)
+        kind = np.dtype(np.int64 if exact else np.float64)
+        selected = flat[:, selection.pixels]
+        which, places = np.nonzero(selected)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(flat)))])
+        longest = int(np.diff(starts).max())
+        maps = _Maps(
+            self._upload(starts),
+            self._upload(places.astype(np.int32)),
+            self._upload(selected[which, places].astype(kind)),
+            weigh_name(dtype.name, kind.name),
+            threads=32 if longest < 2048 else 128 if longest < 65536 else 1024,
+        )
+        return _Plan(weights, selection, self._upload(selection.place), maps)
+
+    def _launch(self, name: str, grid: int | tuple[int, int], block: int, *args: int) -> None:
+        self._kernels.launch(name, self._stream, grid, block, *args)
+
+    def _new(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(max(1, count), dtype=dtype, device=self._device)[:count]
+
+    def _upload(self, array: np.ndarray) -> torch.Tensor:
+        # A copy from memory that is not pinned would wait for all that the stream has to do.
+        pinned = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), pin_memory=True)
+        pinned.numpy()[...] = array
+        return pinned.to(self._device, non_blocking=True)
+
+    def _to_host(self, tensor: torch.Tensor) -> torch.Tensor:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return host.copy_(tensor, non_blocking=True)
