@@ -10,7 +10,7 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["cpu", "session"]))
+@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream"]))
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
 )
@@ -19,6 +19,8 @@ def bench(name: str, rounds: int, out: Path | None) -> None:
     """Measure and compare.
 
     cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool.
+    gpu: copy, decode and sums on the GPU from pinned memory, against the copy alone and a straightforward pipeline.
+    stream: from sockets to images on the GPU, alone and under a RunEngine.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
     """

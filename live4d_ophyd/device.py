@@ -21,6 +21,7 @@ from bluesky.utils import NoReplayAllowed
 from ophyd import Component as Cpt
 from ophyd import Device, Kind
 
+from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster
 from live4d_ophyd.engine.client import EngineClient
 from live4d_ophyd.engine.spec import Progress
@@ -46,13 +47,14 @@ class Live4D(Device):
 
     Parameters
     ----------
-    endpoint : stream v2 of the detector control unit, ``tcp://dcu:31001``
+    endpoint : stream v2 of the detector control unit, ``tcp://dcu:31001``; several addresses with commas between
     name : name of the device and prefix of its data keys
     scan : geometry of the raster the microscope runs
     detectors : virtual detectors (Disk, Annulus); each gives ``<name>_<detector>`` (image), ``..._mean`` and
         ``..._contrast`` (std / mean)
     control : ``Simplon(url)`` arms, triggers and disarms; None listens to series that something else starts
-    engine : "auto" or "cpu"
+    engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
+        the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
     channel : data channel (``threshold_1``), empty for the first of each image
@@ -80,7 +82,8 @@ class Live4D(Device):
 
     endpoint = Cpt(Value, value="", kind="config")
     channel = Cpt(Value, value="", kind="config")
-    engine = Cpt(Value, value="cpu", kind="config")
+    engine = Cpt(Value, value="", kind="config")
+    engine_detail = Cpt(Value, value="", kind="config")
     scan_rows = Cpt(Value, value=0, kind="config")
     scan_cols = Cpt(Value, value=0, kind="config")
     scan_serpentine = Cpt(Value, value=False, kind="config")
@@ -125,10 +128,9 @@ class Live4D(Device):
         timeout: float = 10.0,
         **kwargs: Any,
     ) -> None:
-        if engine not in ("auto", "cpu"):
-            raise ValueError(
-                f"engine is {engine!r}; this version has 'cpu' ('auto' takes it); the GPU engine is to come"
-            )
+        if engine not in ENGINES:
+            raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}")
+        self._wanted_engine = engine
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
         self.control = control
@@ -259,9 +261,11 @@ class Live4D(Device):
             if self._client is not None:
                 self._client.close()
             if self._server is None:
-                self._client = EngineClient.spawn()
+                self._client = EngineClient.spawn(self._wanted_engine)
             else:
-                self._client = EngineClient(self._server, curve_keys=self._curve_keys)
+                self._client = EngineClient(
+                    self._server, engine=self._wanted_engine, curve_keys=self._curve_keys
+                )
         client = self._client
         try:
             client.wait_ready(timeout)  # returns at once when it is
@@ -269,6 +273,10 @@ class Live4D(Device):
             self._client = None
             client.close()
             raise
+        if (client.engine, client.engine_detail) != (self.engine.get(), self.engine_detail.get()):
+            log.info("%s: frames are decoded on the %s (%s)", self.name, client.engine, client.engine_detail)
+            self.engine.put(client.engine)
+            self.engine_detail.put(client.engine_detail)
         return client
 
     def _start(self, spec: AcquisitionSpec, *, flying: bool) -> RasterStatus:
@@ -347,6 +355,7 @@ class Live4D(Device):
         self.frames_lost.put(losses.lost)
         self.frames_bad.put(losses.bad)
         self.series_id.put(raster.series_id)
+        self.engine.put(raster.engine)
         self.frame_rate.put(math.nan if raster.rate_hz is None else raster.rate_hz)
         if losses.lost or losses.bad:
             log.warning(

@@ -11,6 +11,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec, Raster
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk
@@ -58,7 +59,11 @@ _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5
     help="Annular detector, centre and radii in px. May be given several times.",
 )  # fmt: skip
 @click.option(
-    "--engine", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="Where frames are decoded."
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="Where frames are decoded; auto takes a GPU if one works.",
 )
 @click.option(
     "--connections", type=click.IntRange(1, 16), default=1, show_default=True, help="Parallel connections."
@@ -115,8 +120,8 @@ def listen(
             endpoint, grid, tuple(detectors), connections=connections, channel=channel, timeout=timeout,
             control=Simplon(simplon) if simplon else None,
         )  # fmt: skip
-        raster = _take(spec, quiet=as_json)
-    except (AcquisitionError, SimplonError, ValueError) as error:
+        raster = _take(spec, choose_backend(engine), quiet=as_json)
+    except (AcquisitionError, EngineUnavailable, SimplonError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     files = _save(out, detectors, raster) if out else []
     counts = {
@@ -125,7 +130,7 @@ def listen(
         "frames_lost": raster.losses.lost,
         "frames_bad": raster.losses.bad,
         "rate_hz": raster.rate_hz,
-        "engine": engine,
+        "engine": raster.engine,
     }
     if as_json:
         click.echo(json.dumps(counts))
@@ -136,11 +141,11 @@ def listen(
             click.echo(f"{'image':16} {path}")
 
 
-def _take(spec: AcquisitionSpec, *, quiet: bool) -> Raster:
+def _take(spec: AcquisitionSpec, backend: Backend, *, quiet: bool) -> Raster:
     """The one raster of ``spec``, with a progress bar on a terminal."""
     warm_up()
     with closing(OpenStream(spec.endpoint, spec.connections)) as stream:
-        acquisition = Acquisition(spec, stream)
+        acquisition = Acquisition(spec, stream, backend)
         with tqdm(total=spec.frames, unit="frames", unit_scale=True, disable=True if quiet else None) as bar:
 
             def show() -> None:

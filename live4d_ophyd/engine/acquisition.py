@@ -7,15 +7,19 @@ trigger lasts. The receive threads are joined before ``run`` returns.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
 from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.pending import Pending
 from live4d_ophyd.engine.series import Series, SeriesKey
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
 from live4d_ophyd.simplon import SimplonError
@@ -29,8 +33,8 @@ log = logging.getLogger(__name__)
 END_GRACE_S = 0.25
 #: with several connections, how long after `end` the others may still be behind, s
 STRAGGLER_S = 0.5
-#: messages received before they are decoded: few enough to be in the cache still, enough for the Python between
-BATCH_BYTES = 4 << 20
+#: how long a receive thread waits for messages, s: without images under way, and with
+_WAIT_S, _WAIT_DECODING_S = 0.05, 0.002
 #: how long a detector may take to answer on its stream port before it is armed, s
 CONNECT_TIMEOUT_S = 5.0
 
@@ -48,16 +52,19 @@ class Cancelled(Exception):
 class OpenStream:
     """Connections to one detector, kept open between acquisitions so that no `start` is missed.
 
+    ``endpoint`` may name several addresses, with commas between; each gets ``connections``.
     ``finished`` holds the series that are over: what still comes of them is left alone. ``left_over`` holds
     messages that came behind the end of the last series taken.
     """
 
     def __init__(self, endpoint: str, connections: int = 1) -> None:
         self.endpoint = endpoint
+        self.connections = connections
         self.receivers: list[Receiver] = []
         try:
-            for _ in range(connections):
-                self.receivers.append(Receiver(endpoint))
+            for address in endpoint.split(","):
+                for _ in range(connections):
+                    self.receivers.append(Receiver(address.strip()))
         except BaseException:
             self.close()
             raise
@@ -76,14 +83,16 @@ class OpenStream:
 class Acquisition:
     """One series as ``spec`` describes it, taken from ``stream``.
 
-    Used once. ``progress`` and ``preview`` may be called from any thread while ``run`` is iterated, ``cancel``
+    Frames are decoded by ``backend``, by default the CPU. Used once.
+    ``progress`` and ``preview`` may be called from any thread while ``run`` is iterated, ``cancel``
     at any time.
     """
 
-    def __init__(self, spec: AcquisitionSpec, stream: OpenStream) -> None:
+    def __init__(self, spec: AcquisitionSpec, stream: OpenStream, backend: Backend | None = None) -> None:
         self.spec = spec
+        self._backend = backend or CpuBackend()
         self.ledger = Ledger(spec.grid, spec.rasters)
-        self.series = Series(spec, self.ledger, stream.finished, stream.left_over)
+        self.series = Series(spec, self.ledger, self._backend, stream.finished, stream.left_over)
         self._stream = stream
         self._cancelled = False
         self._failure: BaseException | None = None
@@ -212,7 +221,7 @@ class Acquisition:
         assert self.series.key is not None
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
-        return Raster(raster, images, losses, self.series.key[0], rate, *others)
+        return Raster(raster, images, losses, self.series.key[0], rate, self.series.engine, *others)
 
     def _stop_listening(self, threads: list[threading.Thread]) -> None:
         for receiver in self._stream.receivers:
@@ -272,19 +281,39 @@ class Acquisition:
     # The receive threads -------------------------------------------------------------------------
 
     def _listen(self, receiver: Receiver) -> None:
-        batch = FrameBatch.allocate(BATCH_BYTES)
-        channel = self.spec.channel.encode()
         try:
             if receiver is self._stream.receivers[0]:
                 waiting = self._stream.left_over[:]
                 del self._stream.left_over[:]
                 for earlier in waiting:
-                    self.series.take(earlier)
-            alone = len(self._stream.receivers) == 1
-            while not receiver.stop[0] and not (alone and self.series.ended):
-                self.series.take(receiver.receive(batch, channel=channel, wait=0.05))
+                    for step in self.series.take(earlier):
+                        step.finish()
+            self._receive(receiver)
         except BaseException as error:
             self._fail(error)
+
+    def _receive(self, receiver: Receiver) -> None:
+        """Receive into one batch while those before are being decoded."""
+        backend, channel = self._backend, self.spec.channel.encode()
+        free = [backend.allocate() for _ in range(1 + backend.in_flight)]
+        under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
+        alone = len(self._stream.receivers) == 1
+        try:
+            while not receiver.stop[0] and not (alone and self.series.ended):
+                wait = _WAIT_DECODING_S if under_way else _WAIT_S
+                batch = receiver.receive(free.pop(), channel=channel, wait=wait)
+                under_way.append((batch, self.series.take(batch)))
+                while under_way and (not free or all(step.ready for step in under_way[0][1])):
+                    batch, steps = under_way.popleft()
+                    for step in steps:
+                        step.finish()
+                    free.append(batch)
+        finally:
+            # Memory that a device still reads must not be freed.
+            for _, steps in under_way:
+                for step in steps:
+                    with contextlib.suppress(Exception):
+                        step.finish()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error

@@ -64,11 +64,15 @@ class EngineClient:
         self,
         endpoint: str,
         *,
+        engine: str = "auto",
         curve_keys: Path | None = None,
         process: subprocess.Popen | None = None,
         log_file: Path | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._wanted_engine = engine
+        self.engine = ""  #: what decodes there, "cpu" or "gpu", and on what or why
+        self.engine_detail = ""
         self._process = process
         self._log_file = log_file
         self._context = zmq.Context()
@@ -102,20 +106,20 @@ class EngineClient:
         _open_clients.add(self)
 
     @classmethod
-    def spawn(cls) -> EngineClient:
-        """Start an engine process on this machine and connect to it."""
+    def spawn(cls, engine: str = "auto") -> EngineClient:
+        """Start an engine process on this machine and connect to it; ``engine``: "auto", "cpu" or "gpu"."""
         directory = Path(tempfile.mkdtemp(prefix="live4d-engine-"))
         log_file = directory / "engine.log"
         endpoint = f"ipc://{directory}/engine"
         with open(log_file, "wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "live4d_ophyd.engine", endpoint, "--owned"],
+                [sys.executable, "-m", "live4d_ophyd.engine", endpoint, "--owned", "--engine", engine],
                 stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C here is not for the engine
             )
-        return cls(endpoint, process=process, log_file=log_file)
+        return cls(endpoint, engine=engine, process=process, log_file=log_file)
 
     def _use_curve(self, keys: Path) -> None:
         from zmq.auth import load_certificate
@@ -212,7 +216,7 @@ class EngineClient:
         poller = zmq.Poller()
         for socket in (self._socket, self._monitor, self._woken):
             poller.register(socket, zmq.POLLIN)
-        self._socket.send(wire.encode("hello"))
+        self._socket.send(wire.encode("hello", engine=self._wanted_engine))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
@@ -252,6 +256,7 @@ class EngineClient:
         kind = message["kind"]
         if kind == "ready":
             self.pid = message["pid"]
+            self.engine, self.engine_detail = message["engine"], message.get("detail", "")
             self._ready.set()
         elif kind == "log":
             log.log(message["level"], "engine: %s", message["text"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.server import EngineServer
 
@@ -21,9 +22,16 @@ from live4d_ophyd.engine.server import EngineServer
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with server.key_secret and clients/*.key (zmq.auth certificates): encrypts, and admits only these.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="Where frames are decoded; auto takes a GPU if one works.",
+)
 @click.option("--owned", is_flag=True, hidden=True, help="End when standard input closes.")
 @click.option("--log-level", default="INFO", show_default=True)
-def serve(endpoint: str, curve: Path | None, owned: bool, log_level: str) -> None:
+def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level: str) -> None:
     """Run the engine at ENDPOINT, near the detector, for a session elsewhere.
 
     The session connects with Live4D(..., server="tcp://this-host:31100"). Without --curve nothing is
@@ -31,7 +39,7 @@ def serve(endpoint: str, curve: Path | None, owned: bool, log_level: str) -> Non
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     warm_up()
-    server = EngineServer(endpoint, curve_keys=curve)
+    server = EngineServer(endpoint, engine=engine, curve_keys=curve)
     if owned:
         # Ctrl-C in the session's terminal is for the session.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

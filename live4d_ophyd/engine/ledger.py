@@ -97,6 +97,11 @@ class Ledger:
         return int(self._received.sum())
 
     @property
+    def begun(self) -> bool:
+        """Whether any image came, settled or still being decoded."""
+        return bool(self._claimed.any())
+
+    @property
     def strangers(self) -> int:
         """Images of other series so far."""
         return self._foreign

@@ -1,7 +1,8 @@
 """Series: what the receive threads do with messages, from `start` over images to `end`.
 
-``take`` sorts a batch: images go through decoder and imaging methods and are booked in the ledger, the rare
-other messages are read one by one. Every receive thread calls it with its own batches.
+``take`` sorts a batch: images go to the decoder, the rare other messages are read one by one. It returns what is
+still to be done, in order, when the decoder is: to feed the imaging methods and book the images in the ledger. Every
+receive thread calls it with its own batches.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections import Counter
 
 import numpy as np
 
-from live4d_ophyd.decode import CpuDecoder, FrameFormat, decode_array, describe_status
+from live4d_ophyd.decode import Backend, Decoder, FrameFormat, decode_array
 from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.pending import End, Images, Pending
 from live4d_ophyd.engine.spec import AcquisitionSpec
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
 from live4d_ophyd.stream.arrays import dtype_of_tag
@@ -23,7 +25,6 @@ from live4d_ophyd.stream.batch import (
     COLS,
     IMAGE,
     NO_CHANNEL,
-    RECEIVED_NS,
     ROWS,
     SERIES_ID,
     UNIQUE_ID,
@@ -34,8 +35,6 @@ from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage,
 
 log = logging.getLogger(__name__)
 
-#: frames decoded to pixels at a time, for methods that need them: bounds memory and stays in cache
-FRAMES_AT_ONCE = 64
 #: images that overtook their `start` on another connection are held this long, s
 WAIT_FOR_START_S = 0.5
 #: and up to this many bytes; also the limit of what is kept for the next acquisition
@@ -53,15 +52,22 @@ class Series:
     """The one series an acquisition takes, identified by its `start` message or by what `arm` answered."""
 
     def __init__(
-        self, spec: AcquisitionSpec, ledger: Ledger, finished: set[SeriesKey], left_over: list[FrameBatch]
+        self,
+        spec: AcquisitionSpec,
+        ledger: Ledger,
+        backend: Backend,
+        finished: set[SeriesKey],
+        left_over: list[FrameBatch],
     ) -> None:
         self.spec = spec
         self.ledger = ledger
         self.key: SeriesKey | None = None
         self.start: StartMessage | None = None
-        self.ended = False
+        self.ended = False  #: nothing of it comes any more, and what came is booked
         self.methods: list[Method] | None = None
+        self.engine = ""  #: what decodes the images
         self.reasons: Counter[str] = Counter()
+        self._backend = backend
         self._finished = finished
         self._left_over = left_over
         self._frame: FrameFormat | None = None
@@ -69,6 +75,7 @@ class Series:
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
+        self._end_came = False
         self._of_thread = threading.local()
 
     @property
@@ -79,20 +86,24 @@ class Series:
         """Take this series and no other: the detector was armed for it."""
         self.key = (series_id, 0)
 
-    def take(self, batch: FrameBatch) -> None:
-        """Everything in the batch; runs in the thread that received it."""
+    def take(self, batch: FrameBatch) -> list[Pending]:
+        """Everything in the batch; runs in the thread that received it.
+
+        The batch must stay as it is until all that is returned is finished, in that order.
+        """
+        pending: list[Pending] = []
         if self._held and not self._must_wait_for_start():
             self._take_held()
         begin = 0
         for row in np.flatnonzero(batch.status != IMAGE).tolist():
-            self._take_images(batch, begin, row)
-            self._take_message(batch, row)
+            pending += self._take_images(batch, begin, row)
+            pending += self._take_message(batch, row)
             begin = row + 1
-        self._take_images(batch, begin, batch.count)
+        return pending + self._take_images(batch, begin, batch.count)
 
     # Messages that are no plain image -----------------------------------------------------------
 
-    def _take_message(self, batch: FrameBatch, row: int) -> None:
+    def _take_message(self, batch: FrameBatch, row: int) -> list[Pending]:
         try:
             message = read_message(batch.message(row))
             if isinstance(message, ImageMessage):
@@ -103,39 +114,41 @@ class Series:
                     raise StreamError(f"the image has no channel {self.spec.channel!r}; it has {have}")
                 if batch.status[row] != IMAGE:
                     raise StreamError("column-major and split arrays are not supported in a live stream")
-                self._take_images(batch, row, row + 1)
+                return self._take_images(batch, row, row + 1)
         except StreamError as error:
             self._refuse(str(error))
             self.ledger.unreadable()
-            return
+            return []
         if isinstance(message, StartMessage):
-            self._begin(message, batch, row)
-        elif isinstance(message, EndMessage):
+            return self._begin(message, batch, row)
+        if isinstance(message, EndMessage):
             if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
-                self._end()
-            elif self.ended:
+                self._end_came = True
+                return [End(self._end)]
+            if self._end_came:
                 self._leave(batch, row, row + 1)
-        elif not isinstance(message, ImageMessage):
+        else:
             log.info("left alone a message of type %r", message.type)
+        return []
 
-    def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> None:
+    def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> list[Pending]:
         key = (start.series_id, hash_unique_id(start.series_unique_id))
         with self._lock:
             if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
                 pass  # the series that was armed, now with its unique id
             elif key in self._finished or key == self.key:
-                return
+                return []
             elif self.spec.control is not None:
                 log.warning(
                     "left alone the start of series %d: series %s was armed", start.series_id, self.name
                 )
-                return
-            elif self.key is not None and (self.ended or self.ledger.settled):
-                if not self.ended:
+                return []
+            elif self.key is not None and (self._end_came or self.ledger.begun):
+                if not self._end_came:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
-                self._end()
+                self._end_came = True
                 self._leave(batch, row, row + 1)
-                return
+                return [End(self._end)]
             elif self.key is not None:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
@@ -149,8 +162,10 @@ class Series:
             )  # fmt: skip
         with self.ledger.changed:
             self.ledger.last_activity = time.monotonic()
+        return []
 
     def _end(self) -> None:
+        self._end_came = True
         with self.ledger.changed:
             self.ended = True
             self.ledger.last_activity = time.monotonic()
@@ -171,12 +186,12 @@ class Series:
 
     # Images -------------------------------------------------------------------------------------
 
-    def _take_images(self, batch: FrameBatch, begin: int, end: int) -> None:
+    def _take_images(self, batch: FrameBatch, begin: int, end: int) -> list[Pending]:
         if begin >= end:
-            return
+            return []
         if self._must_wait_for_start():
             self._hold(batch, begin, end)
-            return
+            return []
         rows = np.arange(begin, end)
         index = batch.index[begin:end]
         if self.key is None:
@@ -187,60 +202,18 @@ class Series:
             if self.key[1]:
                 ours &= (unique == self.key[1]) | (unique == 0)
         if not ours.all():
-            if self.ended:
+            if self._end_came:
                 self._leave(batch, begin, end)
             else:
                 self.ledger.foreign(len(rows) - int(ours.sum()))
             rows = rows[ours]
         rows = rows[self.ledger.claim(batch.image_id[rows])]
-        if len(rows):
-            self._image(batch, rows)
-
-    def _image(self, batch: FrameBatch, rows: np.ndarray) -> None:
-        """Decode and accumulate claimed rows, then book them."""
+        if not len(rows):
+            return []
         decoder, methods = self._tools(batch, int(rows[0]))
-        ids = batch.image_id[rows]
-        positions = self.spec.grid.positions(ids)
-        imaged = positions >= 0
-        good = np.ones(len(rows), bool)
-        if imaged.any():
-            statuses = np.zeros(int(imaged.sum()), np.int64)
-            for method in methods:
-                statuses = np.minimum(
-                    statuses, self._feed(method, decoder, batch, rows[imaged], positions[imaged])
-                )
-            good[imaged] = statuses == 0
-            for status in statuses[statuses != 0]:
-                self._refuse(describe_status(int(status)))
-        self.ledger.settle(ids, good, batch.column(RECEIVED_NS)[rows])
+        return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows)]
 
-    def _feed(
-        self, method: Method, decoder: CpuDecoder, batch: FrameBatch, rows: np.ndarray, positions: np.ndarray
-    ) -> np.ndarray:
-        """Give a method what it needs of these rows; returns their decode statuses, (n,) int64."""
-        if method.weights is not None:
-            values, status = decoder.project(batch, method.weights, rows)
-            good = status == 0
-            method.add(positions[good], values[good])
-            return status
-        statuses = []
-        pixels = self._pixels(decoder.format)
-        for first in range(0, len(rows), FRAMES_AT_ONCE):
-            part = slice(first, first + FRAMES_AT_ONCE)
-            values, status = decoder.frames(batch, rows[part], out=pixels)
-            good = status == 0
-            method.add(positions[part][good], values[good])
-            statuses.append(status)
-        return np.concatenate(statuses)
-
-    def _pixels(self, frame: FrameFormat) -> np.ndarray:
-        """This thread's memory for decoded frames: fresh memory would cost more than decoding into it."""
-        pixels = getattr(self._of_thread, "pixels", None)
-        if pixels is None:
-            pixels = self._of_thread.pixels = np.empty((FRAMES_AT_ONCE, *frame.shape), frame.dtype)
-        return pixels
-
-    def _tools(self, batch: FrameBatch, row: int) -> tuple[CpuDecoder, list[Method]]:
+    def _tools(self, batch: FrameBatch, row: int) -> tuple[Decoder, list[Method]]:
         """This thread's decoder and the methods, made when the first image shows the frames' format."""
         with self._lock:
             if self.methods is None:
@@ -248,7 +221,8 @@ class Series:
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
             assert self._frame is not None
-            decoder = self._of_thread.decoder = CpuDecoder(self._frame, nodata=self.spec.nodata)
+            decoder = self._of_thread.decoder = self._backend.decoder(self._frame, nodata=self.spec.nodata)
+            self.engine = decoder.engine
         return decoder, self.methods
 
     def _prepare(self, batch: FrameBatch, row: int) -> tuple[FrameFormat, list[Method]]:
@@ -311,7 +285,7 @@ class Series:
     # Images that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
-        if self.start is not None or self._start_overdue or self.spec.connections == 1:
+        if self.start is not None or self._start_overdue or self.spec.receivers == 1:
             return False
         if self._held:
             waited = time.monotonic() - self._held_since
@@ -329,4 +303,5 @@ class Series:
         with self._lock:
             held, self._held = self._held, []
         for batch in held:
-            self._take_images(batch, 0, batch.count)
+            for pending in self._take_images(batch, 0, batch.count):
+                pending.finish()

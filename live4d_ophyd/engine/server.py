@@ -20,6 +20,7 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, GpuLost, choose_backend
 from live4d_ophyd.engine import wire
 from live4d_ophyd.engine.acquisition import Acquisition, Cancelled, OpenStream
 from live4d_ophyd.engine.spec import AcquisitionSpec
@@ -36,10 +37,22 @@ _ANY_SESSION = b""  # events are [session they are for, message]
 class EngineServer:
     """Serves one session at a time at ``endpoint`` (``ipc://...`` or ``tcp://host:port``).
 
-    Without CURVE keys, bind to loopback only: the protocol itself carries no authentication.
+    ``engine`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
+    refused with the reason. Without CURVE keys, bind to loopback only: the protocol itself carries no
+    authentication.
     """
 
-    def __init__(self, endpoint: str, *, curve_keys: Path | None = None) -> None:
+    def __init__(self, endpoint: str, *, engine: str = "cpu", curve_keys: Path | None = None) -> None:
+        self._backends: dict[str, Backend] = {"cpu": CpuBackend()}
+        self._no_gpu = "this engine was started for the CPU: live4d serve --engine auto"
+        try:
+            chosen = choose_backend(engine)
+            self._backends["auto"] = self._backends[chosen.name] = chosen
+            if chosen.name == "cpu":
+                self._no_gpu = chosen.detail if engine == "auto" else self._no_gpu
+        except EngineUnavailable as error:
+            self._no_gpu = str(error)
+            log.warning("no GPU engine: %s", error)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         wire.prepare(self._socket, endpoint)
@@ -52,7 +65,7 @@ class EngineServer:
         self._events = self._context.socket(zmq.PULL)
         self._events.bind(_EVENTS)
         self._session: bytes | None = None
-        self._worker = _Worker(self._context, b"")
+        self._worker = _Worker(self._context, b"", self._backends["cpu"])
 
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
@@ -118,7 +131,7 @@ class EngineServer:
             message = wire.decode(raw)
             kind = message["kind"]
             if kind == "hello":
-                self._welcome(identity)
+                self._welcome(identity, message.get("engine", "auto"))
             elif identity != self._session:
                 self._refuse(identity, "say hello first: another session may have taken this engine", True)
             elif kind == "acquire":
@@ -135,7 +148,11 @@ class EngineServer:
             log.warning("refused a message: %r", error)
             self._refuse(identity, f"{type(error).__name__}: {error}")
 
-    def _welcome(self, identity: bytes) -> None:
+    def _welcome(self, identity: bytes, engine: str) -> None:
+        backend = self._backends.get(engine)
+        if backend is None:
+            self._refuse(identity, f"engine {engine!r} cannot run here: {self._no_gpu}")
+            return
         if self._session != identity and self._alive():
             self._refuse(
                 identity, "this engine serves another session; end that one, or start a second engine"
@@ -143,9 +160,9 @@ class EngineServer:
             return
         if self._session != identity:
             # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
-            self._worker = _Worker(self._context, identity, self._worker)
+            self._worker = _Worker(self._context, identity, backend, self._worker)
         self._session = identity
-        self._send(wire.encode("ready", pid=os.getpid(), engine="cpu"))
+        self._send(wire.encode("ready", pid=os.getpid(), engine=backend.name, detail=backend.detail))
 
     def _refuse(self, identity: bytes, reason: str, hello_first: bool = False) -> None:
         message = wire.encode("refused", reason=reason, hello_first=hello_first)
@@ -213,8 +230,11 @@ class _Worker:
     ``before`` is the worker of the session before, which is ended first.
     """
 
-    def __init__(self, context: zmq.Context, session: bytes, before: _Worker | None = None) -> None:
+    def __init__(
+        self, context: zmq.Context, session: bytes, backend: Backend, before: _Worker | None = None
+    ) -> None:
         self._context = context
+        self._backend = backend
         self._session = session
         self._before = before
         self._jobs: queue.Queue[tuple[int, AcquisitionSpec] | str | None] = queue.Queue()
@@ -274,7 +294,7 @@ class _Worker:
 
     def _open_stream(self, spec: AcquisitionSpec) -> OpenStream:
         stream = self._stream
-        if stream and (stream.endpoint, len(stream.receivers)) != (spec.endpoint, spec.connections):
+        if stream and (stream.endpoint, stream.connections) != (spec.endpoint, spec.connections):
             self._close_stream()
         if self._stream is None:
             self._stream = OpenStream(spec.endpoint, spec.connections)
@@ -287,7 +307,7 @@ class _Worker:
 
     def _run(self, events: zmq.Socket, generation: int, spec: AcquisitionSpec) -> None:
         try:
-            acquisition = Acquisition(spec, self._open_stream(spec))
+            acquisition = Acquisition(spec, self._open_stream(spec), self._backend)
             with self._lock:
                 if generation <= self._cancelled_up_to:
                     raise Cancelled
@@ -308,6 +328,10 @@ class _Worker:
             self._tell(events, "done", generation=generation)
         except Cancelled:
             self._tell(events, "failed", generation=generation, error="Cancelled", reason="cancelled")
+        except GpuLost as error:
+            log.error("%s", error)
+            self._tell(events, "failed", generation=generation, error="GpuLost", reason=str(error))
+            events.send_multipart([_ANY_SESSION, _END])
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
             reason = str(error) or type(error).__name__

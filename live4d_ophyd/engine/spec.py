@@ -22,12 +22,12 @@ class AcquisitionSpec:
 
     Parameters
     ----------
-    endpoint : stream v2 of the detector, ``tcp://dcu:31001``
+    endpoint : stream v2 of the detector, ``tcp://dcu:31001``; several addresses of it with commas between
     grid : scan geometry
     detectors : virtual detectors, one image each; names differ
     rasters : scans that follow each other in one series
     control : arms and disarms the detector; None listens passively to the next series
-    connections : PULL connections, each with its own receive loop
+    connections : PULL connections to each address, each with its own receive loop
     channel : data channel to use, empty for the first of each image
     nodata : pixels at the dtype's maximum hold no data and count as nothing
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
@@ -69,6 +69,11 @@ class AcquisitionSpec:
         """Images of the whole series."""
         return self.rasters * self.grid.frames
 
+    @property
+    def receivers(self) -> int:
+        """Connections in all."""
+        return self.connections * len(self.endpoint.split(","))
+
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["grid"] = self.grid.to_dict()
@@ -108,7 +113,8 @@ class Raster:
 
     ``images`` is (detectors, rows, cols) float64 counts, NaN where no image was decoded; ``pattern`` the mean
     diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
-    ``rate_hz`` from the first to the last image of the raster, None for fewer than two.
+    ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
+    "cpu" or "gpu".
     """
 
     index: int
@@ -116,6 +122,7 @@ class Raster:
     losses: Losses
     series_id: int
     rate_hz: float | None
+    engine: str
     pattern: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:

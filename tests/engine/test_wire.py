@@ -30,7 +30,7 @@ def test_a_spec_survives_the_wire():
 
 def test_a_raster_survives_the_wire():
     images = np.array([[[1.5, np.nan], [3, 4]]])
-    raster = Raster(2, images, Losses(4, 3, 1, 0), series_id=9, rate_hz=None)
+    raster = Raster(2, images, Losses(4, 3, 1, 0), series_id=9, rate_hz=None, engine="cpu")
     back = Raster.from_dict(wire.decode(wire.encode("raster", raster=raster.to_dict()))["raster"])
     np.testing.assert_array_equal(back.images, images)
     assert (back.index, back.losses, back.rate_hz) == (2, raster.losses, None)

@@ -1,0 +1,90 @@
+"""What of a batch is still to be done when it has been sorted: images under way in the decoder, the end behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from live4d_ophyd.decode import Decoder, Sums, describe_status
+from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.imaging.methods import Method
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.stream.batch import RECEIVED_NS, FrameBatch
+
+
+class Pending(Protocol):
+    """One step; those of a receive thread are finished in order."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `finish` need not wait."""
+
+    def finish(self) -> None: ...
+
+
+class Images:
+    """Claimed images of one batch. Their sums are under way from the start; pixels are decoded when finishing."""
+
+    def __init__(
+        self,
+        grid: ScanGrid,
+        ledger: Ledger,
+        refuse: Callable[[str], None],
+        decoder: Decoder,
+        methods: list[Method],
+        batch: FrameBatch,
+        rows: np.ndarray,
+    ) -> None:
+        self._ledger, self._refuse = ledger, refuse
+        self._decoder, self._methods = decoder, methods
+        self._batch, self._rows = batch, rows
+        positions = grid.positions(batch.image_id[rows])
+        self._imaged = positions >= 0  # the others are flyback and lead-in
+        self._positions = positions[self._imaged]
+        self._sums: list[Sums | None] = [
+            None if method.weights is None else decoder.submit(batch, method.weights, rows[self._imaged])
+            for method in methods
+        ]
+
+    @property
+    def ready(self) -> bool:
+        return all(sums is None or sums.ready for sums in self._sums)
+
+    def finish(self) -> None:
+        """Feed the methods, then book the images."""
+        statuses = np.zeros(len(self._positions), np.int64)
+        for method, sums in zip(self._methods, self._sums):
+            if sums is None:
+                status = self._feed_pixels(method)
+            else:
+                values, status = sums.result()
+                good = status == 0
+                method.add(self._positions[good], values[good])
+            statuses = np.minimum(statuses, status)
+        good = np.ones(len(self._rows), bool)
+        good[self._imaged] = statuses == 0
+        for status in statuses[statuses != 0]:
+            self._refuse(describe_status(int(status)))
+        batch, rows = self._batch, self._rows
+        self._ledger.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows])
+
+    def _feed_pixels(self, method: Method) -> np.ndarray:
+        """Give a method the pixels; returns the frames' statuses, (n,) int64."""
+        rows = self._rows[self._imaged]
+        statuses = np.zeros(len(rows), np.int64)
+        for part, pixels, status in self._decoder.frames_in_parts(self._batch, rows):
+            good = np.flatnonzero(status == 0)
+            method.add(self._positions[part][good], pixels if len(good) == len(status) else pixels[good])
+            statuses[part] = status
+        return statuses
+
+
+class End:
+    """The end of the series, behind the images that came before it."""
+
+    ready = True
+
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self.finish = finish
