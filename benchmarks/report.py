@@ -18,6 +18,9 @@ PACKAGES = (
     "ophyd",
     "databroker",
     "tiled",
+    "torch",
+    "nvidia-libnvcomp-cu13",
+    "cuda-core",
 )
 
 

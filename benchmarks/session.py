@@ -67,21 +67,24 @@ def _spinning_process():
 STATES = {"idle": _idle, "spinning thread": _spinning_thread, "spinning process": _spinning_process}
 
 
-class _Session:
+class Session:
     """RunEngine, figure, preview and catalog, as profile_collection sets them up."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, catalog: bool = True) -> None:
         from bluesky import RunEngine
 
-        from live4d_ophyd import Live4DBestEffortCallback, open_catalog
-        from live4d_ophyd.storage import record
+        from live4d_ophyd import Live4DBestEffortCallback
 
         self.RE = RunEngine({})
         bec = Live4DBestEffortCallback(image_directory=directory)
         bec.disable_table()
         bec.disable_heading()
         self.RE.subscribe(bec)
-        record(self.RE, open_catalog(directory / "catalog", name="live4d-bench", overwrite=True))
+        if catalog:
+            from live4d_ophyd import open_catalog
+            from live4d_ophyd.storage import record
+
+            record(self.RE, open_catalog(directory / "catalog", name="live4d-bench", overwrite=True))
         self.events: list[dict] = []
         self.previews = 0
         self._streams: dict[str, str] = {}
@@ -96,7 +99,9 @@ class _Session:
             else:
                 self.previews += 1
 
-    def count(self, source: Source, key: str, rate: float, scan: tuple[int, int], state: str) -> dict:
+    def count(
+        self, source: Source, key: str, rate: float, scan: tuple[int, int], state: str, engine: str = "cpu"
+    ) -> dict:
         """One `bp.count` on a stream; what arrived, and the share of the cores each process took."""
         from bluesky import plans as bp
 
@@ -104,7 +109,12 @@ class _Session:
 
         size = SIZES[key]
         device = Live4D(
-            source.endpoint, name="live4d", scan=ScanGrid(*scan), detectors=[size.disk], timeout=30.0
+            source.endpoint,
+            name="live4d",
+            scan=ScanGrid(*scan),
+            detectors=[size.disk],
+            timeout=30.0,
+            engine=engine,
         )
         self.RE.preprocessors[:] = [live_preview([device])]
         self.events.clear()
@@ -112,14 +122,14 @@ class _Session:
         count = scan[0] * scan[1]
         with closing(device):
             device.wait_for_connection()
-            engine = device._engine().pid
-            assert engine is not None
-            before = (_cpu_of(engine), time.process_time(), time.perf_counter())
+            pid = device._engine().pid
+            assert pid is not None
+            before = (_cpu_of(pid), time.process_time(), time.perf_counter())
             source.start(count, rate)
             with STATES[state]():
                 self.RE(bp.count([device]))
             took = time.perf_counter() - before[2]
-            engine_cpu = _cpu_of(engine) - before[0]
+            engine_cpu = _cpu_of(pid) - before[0]
             session_cpu = time.process_time() - before[1]
             sender = source.finish()
         (data,) = self.events
@@ -150,7 +160,7 @@ def run(rounds: int = 3) -> dict:
     matplotlib.use("Agg")
     results: dict = {"paced": {}, "flat_out": {}}
     with tempfile.TemporaryDirectory() as directory:
-        session = _Session(Path(directory))
+        session = Session(Path(directory))
         for key, rate, scan in PACED:
             with closing(Source(key)) as source:
                 session.count(source, key, rate, (64, 64), "idle")

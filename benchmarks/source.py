@@ -1,7 +1,8 @@
 """A stream for benchmarks: a process that sends prepared frames as fast as asked, with known sums.
 
-`python -m benchmarks.source SIZE` prints its endpoint, then obeys lines on standard input: ``COUNT RATE`` sends
-one series of COUNT images at RATE Hz (0: flat out) and prints, as JSON, how long it took and how much CPU.
+`python -m benchmarks.source SIZE` prints its endpoint, then obeys lines on standard input: ``COUNT RATE FIRST STEP``
+sends images FIRST, FIRST + STEP, ... of a series of COUNT at RATE Hz (0: flat out) and prints, as JSON, how long it
+took and how much CPU. The sender of image 0 also sends `start`, that of the last image `end`.
 Frames are those of design.md's measurements: about 2e4 electrons in a bright-field disk, six weak disks, a
 faint background; bslz4 in 8192-byte blocks. 512 different ones are repeated.
 """
@@ -67,11 +68,13 @@ class Size:
 
 SIZES = {
     "192": Size("192x192 u32", 192, "uint32", 30),
+    "192u16": Size("192x192 u16", 192, "uint16", 30),
     "96": Size("96x96 u16", 96, "uint16", 15),
+    "96u32": Size("96x96 u32", 96, "uint32", 15),
 }
 
 
-def _messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image message per distinct frame: bytes, offsets, and the place of the image id's four bytes."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import bitshuffle
@@ -107,11 +110,11 @@ def _messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @njit(**NOGIL)
-def _send(functions, socket, data, offsets, places, count, interval_ns, times):
-    """Messages 0 to count, each with its number, when it is due."""
+def _send(functions, socket, data, offsets, places, first, count, step, interval_ns, times):
+    """Messages first, first + step, ... below count, each with its number, when it is due."""
     base = int64(data.ctypes.data)
     started = libzmq.monotonic_ns(functions, times)
-    for n in range(count):
+    for n in range(first, count, step):
         while interval_ns > 0:
             ahead = started + int64(n * interval_ns) - libzmq.monotonic_ns(functions, times)
             if ahead <= 0:
@@ -145,71 +148,82 @@ def _bind(socket: zmq.Socket, endpoint: str) -> None:
 
 def main() -> None:
     size = SIZES[sys.argv[1]]
-    data, offsets, places = _messages(size)
+    data, offsets, places = messages(size)
     context = zmq.Context()
     functions, times = libzmq.addresses(), np.zeros(2, np.int64)
     with context.socket(zmq.PUSH) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
         # Compiled before anything is timed.
-        _send(functions, socket.underlying, data, offsets, places, 0, 0.0, times)
+        _send(functions, socket.underlying, data, offsets, places, 0, 0, 1, 0.0, times)
     print(
         json.dumps({"endpoint": f"tcp://127.0.0.1:{port}", "bytes": float(np.diff(offsets).mean())}),
         flush=True,
     )
     for line in sys.stdin:
-        count, rate = int(line.split()[0]), float(line.split()[1])
+        count, first, step = (int(line.split()[k]) for k in (0, 2, 3))
+        rate = float(line.split()[1])
         head = {"series_id": 1, "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9"}
         # A socket of its own for each series: the last receiver may not be quite gone, and would get its start.
         socket = context.socket(zmq.PUSH)
         socket.sndhwm = 20_000
         _bind(socket, f"tcp://127.0.0.1:{port}")
         start = {"type": "start", **head, "number_of_images": count, "image_size_x": size.side}
-        socket.send(cbor2.dumps({**start, "image_size_y": size.side, "image_dtype": size.dtype}))
+        if first == 0:
+            socket.send(cbor2.dumps({**start, "image_size_y": size.side, "image_dtype": size.dtype}))
         wall, cpu = time.perf_counter(), time.process_time()
         interval = 1e9 / rate if rate else 0.0
-        sent = _send(functions, socket.underlying, data, offsets, places, count, interval, times)
+        sent = _send(functions, socket.underlying, data, offsets, places, first, count, step, interval, times)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        socket.send(cbor2.dumps({"type": "end", **head}))
+        if first == (count - 1) % step:
+            socket.send(cbor2.dumps({"type": "end", **head}))
         socket.close(linger=10_000)
         print(json.dumps({"sent": sent, "seconds": wall, "cpu_seconds": cpu}), flush=True)
 
 
 class Source:
-    """The sender's process, from the other side."""
+    """The senders' processes, from the other side: each has an endpoint of its own and sends every n-th image."""
 
-    def __init__(self, size: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.source", size],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        ready = json.loads(self._read())
-        self.endpoint: str = ready["endpoint"]
-        self.message_bytes: float = ready["bytes"]
+    def __init__(self, size: str, senders: int = 1) -> None:
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.source", size],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
+            for _ in range(senders)
+        ]  # fmt: skip
+        ready = self._read()
+        self.endpoint: str = ",".join(r["endpoint"] for r in ready)
+        self.message_bytes: float = ready[0]["bytes"]
 
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
+    def _read(self) -> list[dict]:
+        return [json.loads(process.stdout.readline()) for process in self._processes if process.stdout]
 
     def start(self, count: int, rate: float = 0.0) -> None:
         """Begin a series; it waits for a client."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count} {rate}\n")
-        self._process.stdin.flush()
+        for first, process in enumerate(self._processes):
+            assert process.stdin is not None
+            process.stdin.write(f"{count} {rate} {first} {len(self._processes)}\n")
+            process.stdin.flush()
 
     def finish(self) -> dict:
-        """Wait for the series' end; seconds and CPU seconds of the sender."""
-        return json.loads(self._read())
+        """Wait for the series' end; seconds of the slowest sender and CPU seconds of all."""
+        reports = self._read()
+        return {
+            "seconds": max(r["seconds"] for r in reports),
+            "cpu_seconds": sum(r["cpu_seconds"] for r in reports),
+        }
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:  # it sends to nobody: the measurement failed
-            self._process.kill()
-            self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:  # it sends to nobody: the measurement failed
+                process.kill()
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""`live4d bench stream`: from sockets to images on the GPU, senders in their own processes on the same machine.
+
+The receiving side is what a session runs: first `Acquisition` alone in a process, then a RunEngine scan with figure
+and live preview and the engine in its own process, without and with a busy Python thread in the session.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.gpu import detectors
+from benchmarks.report import machine
+from benchmarks.source import SIZES, Source
+from live4d_ophyd.decode import Backend, choose_backend
+from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.scan import ScanGrid
+
+#: size, senders (one connection each), virtual detectors, images
+CASES = (
+    ("192", 1, 1, 512 * 1024), ("192", 4, 1, 1024 * 1024), ("192", 4, 4, 1024 * 1024), ("192", 4, 16, 1024 * 1024),
+    ("192u16", 1, 1, 512 * 1024), ("192u16", 4, 1, 1024 * 1024),
+    ("96u32", 1, 1, 1024 * 1024), ("96u32", 4, 1, 4096 * 1024), ("96u32", 4, 16, 4096 * 1024),
+    ("96", 1, 1, 1024 * 1024), ("96", 4, 1, 4096 * 1024),
+)  # fmt: skip
+SESSION = (("192", 4, (1024, 1024)), ("96u32", 4, (2048, 2048)))
+
+_backends: dict[str, Backend] = {}
+
+
+def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tuple[np.ndarray, dict]:
+    """Image of the first detector, rates and latencies; runs in a process of its own."""
+    if engine not in _backends:
+        warm_up()
+        _backends[engine] = choose_backend(engine)
+    spec = AcquisitionSpec(endpoint, ScanGrid(1, count), tuple(detectors(SIZES[key], maps)), timeout=20.0)
+    waits: list[np.ndarray] = []
+    with closing(OpenStream(endpoint)) as stream:
+        acquisition = Acquisition(spec, stream, _backends[engine])
+        settle = acquisition.ledger.settle
+
+        def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray) -> None:
+            settle(ids, good, received_ns)
+            waits.append(time.monotonic_ns() - received_ns)
+
+        acquisition.ledger.settle = note  # type: ignore[method-assign]
+        cpu = time.process_time()
+        (raster,) = acquisition.run()
+        over = time.monotonic()
+        first = float(acquisition.ledger._first[0])
+        cpu = time.process_time() - cpu
+    latency = np.concatenate(waits) / 1e6
+    return raster.images[0, 0], {
+        "khz": count / (over - first) / 1e3,
+        "lost": raster.losses.lost,
+        "bad": raster.losses.bad,
+        "engine": raster.engine,
+        "cores": cpu / (over - first),
+        "latency_ms": {p: float(np.percentile(latency, float(p))) for p in ("50", "99", "99.9")},
+    }
+
+
+def _measure(
+    process: ProcessPoolExecutor, source: Source, key: str, count: int, maps: int, rate: float = 0.0
+) -> dict:
+    source.start(count, rate)
+    image, found = process.submit(_receive, "gpu", source.endpoint, key, count, maps).result()
+    sender = source.finish()
+    wrong = int((image != SIZES[key].image(count)).sum())
+    if wrong:
+        raise RuntimeError(f"{wrong} of {count} sums are wrong: no number is reported")
+    return found | {"sender_cores": sender["cpu_seconds"] / sender["seconds"]}
+
+
+def _sessions(rounds: int) -> dict:
+    """Flat-out streams under a RunEngine, in interleaved rounds; see benchmarks.session."""
+    import matplotlib
+
+    from benchmarks.session import Session
+
+    matplotlib.use("Agg")
+    results = {}
+    with tempfile.TemporaryDirectory() as directory:
+        session = Session(Path(directory), catalog=False)
+        for key, senders, scan in SESSION:
+            with closing(Source(key, senders)) as source:
+                session.count(source, key, 0.0, (64, 64), "idle", engine="gpu")
+                runs: dict[str, list[dict]] = {state: [] for state in ("idle", "spinning thread")}
+                for _ in range(rounds):
+                    for state, of in runs.items():
+                        of.append(session.count(source, key, 0.0, scan, state, engine="gpu"))
+                results[f"{SIZES[key].name}, {senders} connections"] = {
+                    "runs": runs,
+                    "khz": {state: median(r["khz"] for r in of) for state, of in runs.items()},
+                }
+    return results
+
+
+def run(rounds: int = 3) -> dict:
+    results = {}
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        for key, senders, maps, count in CASES:
+            with closing(Source(key, senders)) as source:
+                _measure(process, source, key, 16 * 1024, maps)
+                runs = [_measure(process, source, key, count, maps) for _ in range(rounds)]
+                middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
+                results[f"{SIZES[key].name}, {senders} connections, {maps} detectors"] = middle | {
+                    "khz_range": [min(r["khz"] for r in runs), max(r["khz"] for r in runs)],
+                    "frames": count,
+                }
+        with closing(Source("192")) as source:
+            paced = _measure(process, source, "192", 300_000, 1, 30e3)
+    return {
+        "benchmark": "stream",
+        "command": "live4d bench stream",
+        "rounds": rounds,
+        "machine": machine() | {"engine": choose_backend("gpu").detail},
+        "results": results,
+        "paced 192x192 u32 at 30 kHz": paced,
+        "sessions": _sessions(rounds),
+    }
+
+
+def table(report: dict) -> str:
+    lines = [
+        f"{'end to end over loopback TCP, GPU':45} {'kHz':>7} {'range':>15} {'cores':>6} {'senders':>8} {'p99 ms':>7}"
+    ]
+    for name, r in report["results"].items():
+        low, high = r["khz_range"]
+        lines.append(
+            f"{name:45} {r['khz']:7.1f} {low:7.1f}-{high:<7.1f} {r['cores']:6.1f} {r['sender_cores']:8.1f}"
+            f" {r['latency_ms']['99']:7.1f}"
+        )
+    paced = report["paced 192x192 u32 at 30 kHz"]
+    lines.append(
+        "paced 192x192 u32 at 30 kHz: received to image, ms: "
+        + ", ".join(f"{p} % {ms:.1f}" for p, ms in paced["latency_ms"].items())
+    )
+    for name, r in report["sessions"].items():
+        busy = r["khz"]["spinning thread"] / r["khz"]["idle"]
+        alone = report["results"][f"{name}, 1 detectors"]["khz"]
+        lines.append(
+            f"{'RunEngine, figure, preview: ' + name:45} {r['khz']['idle']:7.1f} ({r['khz']['idle'] / alone:.2f} of the"
+            f" above), with a spinning thread {r['khz']['spinning thread']:.1f} ({busy:.2f} of idle)"
+        )
+    return "\n".join(lines)
