@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from zmq.auth import load_certificate
+from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, GpuLost, choose_backend
@@ -57,6 +59,7 @@ class EngineServer:
         self._socket = self._context.socket(zmq.ROUTER)
         wire.prepare(self._socket, endpoint)
         self._socket.router_mandatory = True
+        self._authenticator: ThreadAuthenticator | None = None
         if curve_keys:
             self._use_curve(curve_keys)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
@@ -69,9 +72,6 @@ class EngineServer:
 
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
-        from zmq.auth import load_certificate
-        from zmq.auth.thread import ThreadAuthenticator
-
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         self._authenticator.configure_curve(domain="*", location=str(keys / "clients"))
@@ -109,6 +109,9 @@ class EngineServer:
             self._socket.disable_monitor()
             for socket in (self._monitor, self._events, self._socket):
                 socket.close()
+            if self._authenticator is not None:
+                self._authenticator.stop()
+            self._context.term()
 
     def end_with_owner(self) -> None:
         """End `run` when standard input closes: the session that spawned this process is gone, however it went."""

@@ -5,8 +5,10 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from late_backend import LateBackend
 from small_dcu import SmallDcu, end, frames, image, series, start
 
+from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec
 from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
 from live4d_ophyd.imaging.detectors import Annulus, Disk
@@ -14,6 +16,12 @@ from live4d_ophyd.scan import ScanGrid
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)
+
+
+@pytest.fixture(params=[CpuBackend, LateBackend], ids=["at-once", "late"], autouse=True)
+def backend(request, monkeypatch):
+    """All of this holds when a batch's sums come while the next ones are received."""
+    monkeypatch.setattr("live4d_ophyd.engine.acquisition.CpuBackend", request.param)
 
 
 @pytest.fixture

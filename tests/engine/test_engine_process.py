@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, frames, series, start
 
+from live4d_ophyd.decode import CpuBackend, GpuLost
 from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, wire
 from live4d_ophyd.engine.client import EngineClient, EngineLost
+from live4d_ophyd.engine.server import EngineServer
 from live4d_ophyd.imaging.detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
@@ -273,3 +275,44 @@ def test_curve_keys_admit_who_has_them(tmp_path, dcu):
             client.wait_ready(10)
         with closing(EngineClient(endpoint, curve_keys=strangers)) as client, pytest.raises(AcquisitionError):
             client.wait_ready(1.5)
+
+
+def test_the_session_knows_what_decodes(engine):
+    assert engine.engine in ("cpu", "gpu")
+    assert engine.engine_detail
+
+
+def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
+    reason = r"engine 'gpu' cannot run here: .*--engine auto"
+    with (
+        served("--engine", "cpu") as (endpoint, _),
+        closing(EngineClient(endpoint, engine="gpu")) as client,
+        pytest.raises(AcquisitionError, match=reason),
+    ):
+        client.wait_ready()
+
+
+class _LosesItsGpu(CpuBackend):
+    def decoder(self, frame, *, nodata):
+        decoder = super().decoder(frame, nodata=nodata)
+
+        def submit(*_):
+            raise GpuLost("the GPU failed: unspecified launch failure")
+
+        decoder.submit = submit
+        return decoder
+
+
+def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.engine.server.choose_backend", lambda _: _LosesItsGpu())
+    server = EngineServer("tcp://127.0.0.1:*")
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    with closing(EngineClient(server.endpoint)) as client:
+        client.wait_ready()
+        events = Events()
+        dcu.send(series(frames(GRID.frames)))
+        client.acquire(1, spec(dcu), events)
+        assert "the GPU failed: unspecified launch failure" in events.last()["reason"]
+        serving.join(5)
+        assert not serving.is_alive()

@@ -1,0 +1,69 @@
+"""Which engine is taken, and why; without a GPU the reason says what to do."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.decode import CpuBackend, EngineUnavailable, FrameFormat, backend, choose_backend
+from live4d_ophyd.decode.errors import GpuMemoryError
+
+
+def torch_of(cuda: str | None, available: bool):
+    torch = types.ModuleType("torch")
+    torch.__version__ = "2.11.0"
+    torch.version = types.SimpleNamespace(cuda=cuda)
+    torch.cuda = types.SimpleNamespace(is_available=lambda: available)
+    return torch
+
+
+def test_the_cpu_is_taken_when_asked_for():
+    chosen = choose_backend("cpu")
+    assert (chosen.name, chosen.in_flight) == ("cpu", 0)
+    decoder = chosen.decoder(FrameFormat(4, 4, np.dtype("<u2")), nodata=True)
+    assert decoder.engine == "cpu"
+
+
+def test_an_unknown_engine_is_refused():
+    with pytest.raises(ValueError, match="engine is 'tpu'; it is one of auto, cpu, gpu"):
+        choose_backend("tpu")
+
+
+@pytest.mark.parametrize(
+    ("torch", "reason"),
+    [
+        (None, r"pip install 'live4d-ophyd\[gpu\]'"),
+        (torch_of(None, False), "built without CUDA"),
+        (torch_of("13.0", False), "sees no NVIDIA GPU"),
+    ],
+)
+def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch, torch, reason):
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    with pytest.raises(EngineUnavailable, match=reason):
+        choose_backend("gpu")
+    chosen = choose_backend("auto")
+    assert chosen.name == "cpu"
+    assert chosen.detail.startswith("no GPU: ")
+
+
+class FullGpu(backend.GpuBackend):
+    """A GPU whose memory is full when the series begins."""
+
+    def __init__(self, fallback):
+        self._fallback = fallback
+        self._gpu = types.SimpleNamespace(GpuDecoder=self._fail)
+        self._nvcomp = self._kernels = None
+
+    @staticmethod
+    def _fail(*_, **__):
+        raise GpuMemoryError("the GPU's memory is full")
+
+
+def test_auto_decodes_a_series_on_the_cpu_when_the_gpu_cannot(caplog):
+    frame = FrameFormat(4, 4, np.dtype("<u2"))
+    decoder = FullGpu(CpuBackend()).decoder(frame, nodata=True)
+    assert decoder.engine == "cpu"
+    assert "the CPU decodes this series: the GPU's memory is full" in caplog.text
+    with pytest.raises(GpuMemoryError):
+        FullGpu(None).decoder(frame, nodata=True)

@@ -1,0 +1,40 @@
+"""A backend that decodes only when its result is taken, as a GPU does at the latest: batches must outlive that."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from live4d_ophyd.decode import CpuDecoder
+from live4d_ophyd.stream.batch import FrameBatch
+
+
+class _LateSums:
+    def __init__(self, decoder: CpuDecoder, *arguments) -> None:
+        self._decoder, self._arguments, self._asked = decoder, arguments, 0
+
+    @property
+    def ready(self) -> bool:
+        self._asked += 1
+        return self._asked > 3
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._decoder.project(*self._arguments)
+
+
+class LateDecoder(CpuDecoder):
+    engine = "late"
+
+    def submit(self, batch, weights, rows=None):
+        return _LateSums(self, batch, weights, rows)
+
+
+class LateBackend:
+    name = "late"
+    detail = "for tests"
+    in_flight = 2
+
+    def allocate(self) -> FrameBatch:
+        return FrameBatch.allocate(6000)  # a few messages
+
+    def decoder(self, frame, *, nodata):
+        return LateDecoder(frame, nodata=nodata)
