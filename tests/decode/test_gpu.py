@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from test_decode_fuzz import mutate
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights, choose_backend
 from live4d_ophyd.decode import framing as f
+from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.stream.batch import (
     ALGORITHM,
     BLOB_LENGTH,
@@ -326,3 +329,47 @@ def test_rows_of_a_received_batch_in_pinned_memory(backend):
     np.testing.assert_array_equal(sums, masked_sums(frames[rows], maps))
     assert batch.index[0, BLOB_OFFSET] == 0
     assert batch.index[0, BLOB_LENGTH] > 0
+
+
+def test_full_memory_is_named_and_passes(backend):
+    import torch
+
+    frames = counts((192, 192), "<u4", 50)
+    batch = batch_of([bslz4(frame) for frame in frames] * 20, (192, 192), "<u4")
+    decoder = gpu(backend, (192, 192), "<u4")
+    weights = Weights(np.ones((1, 192, 192), int))
+    torch.cuda.empty_cache()
+    hoard = []
+    for size in (1 << 30, 16 << 20):
+        while torch.cuda.mem_get_info()[0] > 4 * size:
+            hoard.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+    with pytest.raises(GpuMemoryError, match="engine='cpu'"):
+        decoder.project(batch, weights)
+    hoard.clear()
+    torch.cuda.empty_cache()
+    sums, status = decoder.project(batch, weights)
+    assert not status.any()
+    np.testing.assert_array_equal(sums[:50], masked_sums(frames, weights.maps))
+
+
+LOSE_THE_GPU = """
+import numpy as np
+from live4d_ophyd.decode import FrameFormat, GpuLost, Weights, choose_backend
+from live4d_ophyd.stream.batch import FrameBatch
+backend = choose_backend("gpu")
+decoder = backend.decoder(FrameFormat(8, 8, np.dtype("<u2")), nodata=True)
+decoder._launch("unshuffle", (1, 1), 32, 0, 0, 1, 32, 64, 64, 2)  # reads and writes address 0
+batch = FrameBatch.from_messages([bytes(140)])
+batch.index[0, 2:] = [0, 1, 0, 0, 0, 140, 8, 8, 69, 1, 2, 0]
+batch.buffer[7], batch.buffer[10] = 128, 32
+try:
+    decoder.project(batch, Weights(np.ones((1, 8, 8), int)))
+except GpuLost as error:
+    print("lost:", error)
+"""
+
+
+def test_a_failing_gpu_is_told_from_a_bad_frame(backend):
+    """In a process of its own: nothing works on a GPU in a process where it failed once."""
+    run = subprocess.run([sys.executable, "-c", LOSE_THE_GPU], capture_output=True, text=True, timeout=100)
+    assert run.stdout.startswith("lost: the GPU failed: CUDA error"), run.stdout + run.stderr
