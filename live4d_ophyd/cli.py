@@ -12,6 +12,7 @@ import live4d_ophyd
 # Loaded when used: most commands need no Bluesky, whose import takes seconds.
 _COMMANDS = {
     "demo": "live4d_ophyd.demo:demo",
+    "doctor": "live4d_ophyd.doctor_command:doctor",
     "listen": "live4d_ophyd.listen_command:listen",
     "inspect": "live4d_ophyd.inspect_command:inspect",
     "serve": "live4d_ophyd.engine.commands:serve",
