@@ -42,9 +42,12 @@ def inspect(context: click.Context, files: tuple[Path, ...], as_json: bool) -> N
     line with the reason, and the exit code is then 1.
     """
     failed = False
+    messages = list(_message_files(files))
+    if not messages:
+        raise click.ClickException(f"nothing to inspect: no *.cbor in {', '.join(map(str, files))}")
     if not as_json:
         click.echo(_table_line(_TITLES))
-    for record in map(inspect_file, _message_files(files)):
+    for record in map(inspect_file, messages):
         failed = failed or "error" in record
         if as_json:
             click.echo(json.dumps(_jsonable(record)))

@@ -129,6 +129,7 @@ def listen(
         "frames_received": raster.losses.received,
         "frames_lost": raster.losses.lost,
         "frames_bad": raster.losses.bad,
+        "frames_beyond": raster.losses.beyond,
         "rate_hz": raster.rate_hz,
         "engine": raster.engine,
     }

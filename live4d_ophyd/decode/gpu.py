@@ -333,8 +333,11 @@ class GpuDecoder:
         """Have nvCOMP decode the wanted blocks of good frames."""
         nvcomp, stream, selection = self._nvcomp, self._stream.cuda_stream, plan.selection
         count, blocks, zstd = n * selection.count, layout.blocks, layout.name == "bszstd"
+        columns = self._new(
+            5 * count, torch.int64
+        )  # named: its memory must last until all of this is enqueued
         source, source_bytes, target, target_bytes, actual = (
-            column.data_ptr() for column in self._new(5 * count, torch.int64).view(5, count)
+            column.data_ptr() for column in columns.view(5, count)
         )
         block_status = self._new(count, torch.int32)
         self._launch(

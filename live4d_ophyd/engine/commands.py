@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import click
+import zmq
 
 from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.engine.acquisition import warm_up
@@ -38,8 +39,12 @@ def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level
     authenticated: keep to loopback or a private network.
     """
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to the detector
     warm_up()
-    server = EngineServer(endpoint, engine=engine, curve_keys=curve)
+    try:
+        server = EngineServer(endpoint, engine=engine, curve_keys=curve)
+    except zmq.ZMQError as error:
+        raise click.ClickException(f"cannot serve at {endpoint}: {error}") from error
     if owned:
         # Ctrl-C in the session's terminal is for the session.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -61,7 +61,8 @@ class Live4DBestEffortCallback(BestEffortCallback):
         self._titles: dict[str, str] = {}  # by device, of figures that changed in this run
         self._finished: dict[str, int] = {}  # by device: seq_num of its newest Event that is no preview
         self._drawn_at: dict[str, float] = {}  # by device, time.monotonic()
-        self._run_uid, self._scan_id = "", 0
+        self._run_uid, self._scan_id, self._plan_name = "", 0, ""
+        self._motors: tuple[str, ...] = ()
         self._pictures_of: str | None = None  # uid of the run that picture_paths are of
         self.picture_paths: dict[str, Path] = {}
 
@@ -74,6 +75,9 @@ class Live4DBestEffortCallback(BestEffortCallback):
         super().start(doc)
         self._run_uid = doc["uid"]
         self._scan_id = doc.get("scan_id", 0)
+        self._plan_name = str(doc.get("plan_name", ""))
+        motors = doc.get("motors", ())
+        self._motors = tuple(motors) if isinstance(motors, (list, tuple)) else ()
 
     def clear(self) -> None:
         super().clear()
@@ -112,7 +116,11 @@ class Live4DBestEffortCallback(BestEffortCallback):
             number = (
                 self._finished.get(device, 0) + preview
             )  # a preview belongs to the Event that will follow
-            self._titles[device] = f"scan {self._scan_id}, event {number}"
+            parts = [f"scan {self._scan_id}", self._plan_name, f"event {number}"]
+            if not preview:
+                stream = self._descriptors[doc["descriptor"]]["name"]
+                parts += ["" if stream == "primary" else stream, self._moved(doc)]
+            self._titles[device] = ", ".join(filter(None, parts))
             if time.monotonic() - self._drawn_at.get(device, -math.inf) >= self._period:
                 self._draw(device)
 
@@ -120,6 +128,17 @@ class Live4DBestEffortCallback(BestEffortCallback):
         super().stop(doc)
         for device in self._titles:
             self._draw(device)
+
+    def _moved(self, event: Mapping[str, Any]) -> str:
+        """What the plan moved, and where it was at this Event: ``defocus 14.7 nm``."""
+        descriptor, data = self._descriptors[event["descriptor"]], event["data"]
+        keys, own = descriptor["data_keys"], descriptor["object_keys"]
+        moved = [key for motor in self._motors for key in own.get(motor, ()) if key in data]
+        return ", ".join(
+            f"{key} {data[key]:.6g} {keys[key].get('units') or ''}".rstrip()
+            for key in moved
+            if keys[key]["dtype"] == "number" and "setpoint" not in key
+        )
 
     def _figure(self, device: str, keys: Sequence[str]) -> ImageFigure:
         """The device's figure, opened anew if it is closed or has other panels than this run needs."""

@@ -154,7 +154,7 @@ class _PlanWatcher:
                 done is not None
             ):  # else interrupted: how far the exposure is will be known after the next wait
                 for device, status in exposing:
-                    if (status is None or not status.done) and shown.get(device) != (
+                    if (status is None or not status.done) and shown.get(device, 0.0) != (
                         new := _fraction(device)
                     ):
                         shown[device] = new
@@ -181,7 +181,7 @@ class _PlanWatcher:
 
 
 def _fraction(device: Any) -> Any:
-    """Fraction of the raster seen: as long as it stays, there is nothing new to show and store."""
+    """Fraction of the raster seen: as long as it stays, at first at 0, there is nothing new to show and store."""
     return device.preview.read()[f"{device.name}_live_fraction"]["value"]
 
 

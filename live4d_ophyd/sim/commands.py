@@ -148,7 +148,7 @@ def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
     "--linger", default=30.0, show_default=True, help="Seconds a client has to fetch the rest at the end."
 )
 def replay(files, endpoint, rate, repeat, make_start, linger):
-    """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, sorted.
+    """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, in a detector's order.
 
     Prints one JSON line, {"stream_endpoint": ...}, waits for a client, sends the messages in the order
     given, and ends when they are delivered.

@@ -39,10 +39,10 @@ class Recording:
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> Recording:
-        """Files in the order given; of directories the ``*.cbor`` files, sorted. ValueError when none."""
+        """Files in the order given, a directory's ``*.cbor`` as a detector sends them. ValueError when none."""
         files: list[Path] = []
         for path in map(Path, paths):
-            files += sorted(path.glob("*.cbor")) if path.is_dir() else [path]
+            files += sorted(path.glob("*.cbor"), key=_sending_order) if path.is_dir() else [path]
         if not files:
             raise ValueError("nothing to replay: no *.cbor files in the directories given")
         messages = tuple(file.read_bytes() for file in files)
@@ -128,3 +128,13 @@ def stream_recording(
                     time.sleep(max(0.0, due - time.monotonic()))
                 socket.send(message)
                 due = time.monotonic() if due is None else due
+
+
+def _sending_order(file: Path) -> tuple[int, int, int, str]:
+    """Sort key: by series, and in it `start`, images by number, `end`; what is no message comes last, by name."""
+    try:
+        message = cbor2.loads(file.read_bytes())
+        place = ("start", "image", "end").index(message["type"])
+        return int(message["series_id"]), place, int(message.get("image_id", 0)), file.name
+    except Exception:  # any file may be in a directory, and cbor2 raises what it likes
+        return 1 << 62, 0, 0, file.name

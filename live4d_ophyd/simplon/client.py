@@ -127,7 +127,10 @@ class Simplon:
             ) as http:
                 response = http.request(method, path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SimplonError(f"{method} {self.url}{path}: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise SimplonError(
+                f"{method} {self.url}{path}: {reason}; is the detector (or the simulator) on?"
+            ) from error
         if response.is_error:
             words = response.text.strip()[:300]
             sent = f" with {body!r}" if body else ""

@@ -316,3 +316,11 @@ def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
         assert "the GPU failed: unspecified launch failure" in events.last()["reason"]
         serving.join(5)
         assert not serving.is_alive()
+
+
+def test_an_address_that_is_taken_is_named():
+    with served() as (endpoint, _):
+        command = [sys.executable, "-m", "live4d_ophyd.engine", endpoint]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 1
+    assert f"Error: cannot serve at {endpoint}: Address already in use" in second.stderr

@@ -42,7 +42,7 @@ def test_the_final_image_is_shown_in_scan_units(RE, bec, live4d):
     assert axes.get_xlabel() == "scan_x [nm]"
     assert axes.get_aspect() == 1
     assert axes.get_title() == "live4d_vbf, 100 % seen"
-    assert plt.figure("live4d images").get_suptitle() == "scan 1, event 1"
+    assert plt.figure("live4d images").get_suptitle() == "scan 1, count, event 1"
 
 
 def test_previews_feed_the_same_panel_with_masked_positions(RE, bec, live4d):
@@ -71,9 +71,14 @@ def test_a_preview_is_titled_with_the_event_that_follows(RE, bec, live4d):
 
     RE.subscribe(look, "event")
     RE(bp.count([live4d], num=2))
-    assert titles[0] == ("live", "scan 1, event 1")
-    assert titles[-1] == ("primary", "scan 1, event 2")
-    assert titles[-2] == ("live", "scan 1, event 2")
+    assert titles[0] == ("live", "scan 1, count, event 1")
+    assert titles[-1] == ("primary", "scan 1, count, event 2")
+    assert titles[-2] == ("live", "scan 1, count, event 2")
+
+
+def test_a_title_says_where_the_plan_has_moved(RE, bec, live4d):
+    RE(bp.scan([live4d], motor1, -1, 1, 2))
+    assert plt.figure("live4d images").get_suptitle() == "scan 1, scan, event 2, motor1 1"
 
 
 def test_detectors_of_a_device_stand_side_by_side(RE, bec):
@@ -136,7 +141,7 @@ def test_redraws_are_limited_but_the_last_image_is_always_drawn(RE, live4d, monk
     )
     RE.subscribe(Live4DBestEffortCallback(max_rate=0.001))
     RE(bp.count([live4d], num=4))
-    assert titles == ["scan 1, event 1", "scan 1, event 4"]
+    assert titles == ["scan 1, count, event 1", "scan 1, count, event 4"]
 
 
 def test_without_a_display_a_run_leaves_a_picture(RE, live4d, tmp_path):

@@ -131,3 +131,15 @@ def test_errors_are_told(tmp_path, recorded):
     assert "there is no image among the files" in output(end, "--make-start")
     assert "does not exist" in output("nowhere.cbor")
     assert "cannot stream at tcp://nowhere:x" in output(end, "--endpoint", "tcp://nowhere:x")
+
+
+def test_a_directory_is_sent_as_a_detector_would_send_it(recorded):
+    (recorded / "000003.cbor").rename(recorded / "a-end.cbor")
+    (recorded / "000002.cbor").rename(recorded / "b.cbor")
+    (recorded / "z-start.cbor").write_bytes(
+        start_message(SERIES, Header(10, 14, "uint32", number_of_images=3))
+    )
+    (recorded / "0-broken.cbor").write_bytes(b"no message")
+    recording = Recording.load([recorded])
+    assert recording.types == ("start", "image", "image", "image", "end", "?")
+    assert [read_message(raw).image_id for raw in recording.messages[1:4]] == [0, 1, 2]

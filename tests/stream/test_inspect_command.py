@@ -149,3 +149,9 @@ def test_a_file_that_is_not_there_is_an_error_of_usage(tmp_path):
     code, lines = run(tmp_path / "none.cbor")
     assert code == 2
     assert "does not exist" in lines[-1]
+
+
+def test_a_directory_without_messages_is_an_error(tmp_path):
+    result = CliRunner().invoke(inspect, [str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"no *.cbor in {tmp_path}" in result.output
