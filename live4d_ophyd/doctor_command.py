@@ -39,7 +39,7 @@ from live4d_ophyd.decode import (
     describe_status,
 )
 from live4d_ophyd.decode.errors import GpuError, GpuMemoryError
-from live4d_ophyd.decode.nvcomp import NvcompError
+from live4d_ophyd.decode.nvcomp import NvcompCallError, NvcompError
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.imaging.detectors import Disk, weight_maps
 from live4d_ophyd.sim.compress import compress
@@ -249,7 +249,9 @@ def _without_gpu(error: EngineUnavailable) -> Check:
     text = _one_line(error)
     if isinstance(error, GpuMemoryError):
         return Check("GPU engine", "warn", text, "nvidia-smi shows what else uses it")
-    if isinstance(error, GpuError) and not isinstance(error.__cause__, NvcompError):
+    cause = error.__cause__
+    unfit = isinstance(cause, NvcompError) and not isinstance(cause, NvcompCallError)
+    if isinstance(error, GpuError) and not unfit:
         return Check(
             "GPU engine", "failed", text, "use engine='cpu'; `dmesg | grep NVRM` may say what is wrong"
         )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib
 import logging
+import weakref
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from live4d_ophyd.decode import cpu
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuError
+from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.framing import FrameFormat
 from live4d_ophyd.decode.weights import Weights
 from live4d_ophyd.stream.batch import (
@@ -27,7 +29,6 @@ from live4d_ophyd.stream.batch import (
     ELEM_SIZE,
     LENGTH,
     ROWS,
-    SLACK,
     FrameBatch,
 )
 
@@ -60,6 +61,7 @@ class Decoder(Protocol):
     def frames_in_parts(
         self, batch: FrameBatch, rows: np.ndarray
     ) -> Iterator[tuple[slice, Any, np.ndarray]]: ...
+    def errors(self) -> AbstractContextManager[None]: ...
 
 
 class Backend(Protocol):
@@ -101,6 +103,7 @@ class GpuBackend:
 
     def __init__(self, fallback: Backend | None = None) -> None:
         self._fallback = fallback
+        self._streams: list[Any] = []
         torch = _import("torch")
         if torch.version.cuda is None:
             raise EngineUnavailable(
@@ -123,13 +126,19 @@ class GpuBackend:
     def allocate(self) -> FrameBatch:
         torch = self._torch
         with self._gpu.named_errors():
-            buffer = torch.empty(_GPU_BATCH_BYTES + SLACK, dtype=torch.uint8, pin_memory=True)
+            buffer = torch.empty(_GPU_BATCH_BYTES, dtype=torch.uint8, pin_memory=True)
             index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
         return FrameBatch(buffer.numpy(), index.numpy())
 
     def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
         try:
-            return self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, nodata=nodata)
+            stream = self._streams.pop() if self._streams else None
+            decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, nodata=nodata, stream=stream)
+            # torch keeps freed memory for the stream that used it: a new one for every scan would hoard it.
+            weakref.finalize(decoder, self._streams.append, decoder.stream)
+            return decoder
+        except GpuLost:
+            raise
         except (GpuError, ValueError) as error:
             if self._fallback is None:
                 raise

@@ -8,6 +8,7 @@ Python sees only frames that no kernel here decodes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -270,6 +271,10 @@ class CpuDecoder:
                     pixels[i] = decoded
         pixels[status != OK] = 0
         return pixels, status
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Within it, errors of work on the decoder's pixels have their names; here they have them anyway."""
+        return nullcontext()
 
     def frames_in_parts(
         self, batch: FrameBatch, rows: np.ndarray

@@ -63,6 +63,7 @@ VENDOR_REFUSED = -116
 UNREADABLE = -117
 BAD_ZSTD = -118
 NOT_ON_GPU = -119
+MANY_LAYOUTS = -120
 
 _REASONS = {
     OK: "decoded",
@@ -85,6 +86,7 @@ _REASONS = {
     UNREADABLE: "the message cannot be read again",
     BAD_ZSTD: "a block is no valid Zstandard",
     NOT_ON_GPU: "the algorithm (trpx) has no GPU decoder: use engine='cpu' with dectris-compression",
+    MANY_LAYOUTS: "the frames that came with it are compressed in too many ways for a GPU: use engine='cpu'",
 }  # fmt: skip
 
 

@@ -131,17 +131,22 @@ __device__ i64 walk_zstd(const u8* read, i64 length) {
     u64 content = size_flag == 1 ? 256 : 0;
     for (int k = 0; k < size_bytes; ++k) content += (u64)read[k] << (8 * k);
     read += size_bytes;
+    u64 plain = 0;  // bytes of blocks that say themselves how many they decode to
+    bool compressed = false;
     while (true) {
         if (end - read < 3) return -1;
         u32 header = read[0] | read[1] << 8 | read[2] << 16;
         u32 type = header >> 1 & 3;
         i64 bytes = type == 1 ? 1 : header >> 3;
         read += 3;
-        if (type == 3 || bytes > end - read) return -1;
+        if (type == 3 || header >> 3 > 128 << 10 || bytes > end - read) return -1;
         read += bytes;
+        compressed |= type == 2;
+        plain += type == 2 ? 0 : header >> 3;
         if (header & 1) break;
     }
     read += descriptor & 4;  // a checksum
+    if (plain > content || (!compressed && plain != content)) return -1;
     return read == end && content < 1ull << 31 ? (i64)content : -1;
 }
 

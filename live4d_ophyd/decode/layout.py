@@ -11,6 +11,7 @@ from live4d_ophyd.decode.framing import (
     BAD_BLOCK_SIZE,
     BAD_ELEM_SIZE,
     BLOB_TOO_SHORT,
+    BLOCK_TRUNCATED,
     NOT_ON_GPU,
     OUTSIDE_BUFFER,
     UNKNOWN_ALGORITHM,
@@ -96,7 +97,9 @@ def find_layout(batch: FrameBatch, row: int, total: int) -> Layout | int:
         granule = 8 * elem_size
     if block == 0 or block >= 1 << 31 or block % granule:
         return BAD_BLOCK_SIZE
-    return Layout(algorithm, name, elem_size, total, block, granule)
+    layout = Layout(algorithm, name, elem_size, total, block, granule)
+    # A block has four bytes in front and at least one inside: memory is made for no more of them than can be there.
+    return BLOCK_TRUNCATED if length - 12 < 5 * layout.blocks else layout
 
 
 @dataclass(frozen=True)

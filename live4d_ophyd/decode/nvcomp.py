@@ -21,7 +21,20 @@ _UNSIGNED = {1: 1, 2: 3, 4: 5}
 
 
 class NvcompError(RuntimeError):
-    """nvCOMP is missing, of the wrong version, or refused a call."""
+    """nvCOMP is missing, or of the wrong version."""
+
+
+class NvcompCallError(NvcompError):
+    """nvCOMP refused a call; ``status`` is its nvcompStatus_t."""
+
+    def __init__(self, call: str, status: int) -> None:
+        super().__init__(f"{call} failed with nvcompStatus_t {status}")
+        self.status = status
+
+    @property
+    def cuda_failed(self) -> bool:
+        """nvcompErrorCudaError or nvcompErrorInternal: not the call was wrong, the device is."""
+        return self.status in (1000, 10000)
 
 
 class Lz4Options(ctypes.Structure):
@@ -153,4 +166,4 @@ class Nvcomp:
 
     def _check(self, call: str, status: int) -> None:
         if status != _SUCCESS:
-            raise NvcompError(f"{call} failed with nvcompStatus_t {status}")
+            raise NvcompCallError(call, status)

@@ -204,11 +204,10 @@ class EngineClient:
     def _post(self, message: bytes | None) -> None:
         self._outbox.put(message)
         with contextlib.suppress(zmq.ZMQError):  # the thread is gone, and with it the need to wake it
-            waker = self._context.socket(zmq.PUSH)
-            waker.linger = 0
-            waker.connect(self._wake_name)
-            waker.send(b"", zmq.DONTWAIT)
-            waker.close()
+            with self._context.socket(zmq.PUSH) as waker:
+                waker.linger = 0
+                waker.connect(self._wake_name)
+                waker.send(b"", zmq.DONTWAIT)
 
     # The client's thread ------------------------------------------------------------------------
 
@@ -257,6 +256,12 @@ class EngineClient:
         if kind == "ready":
             self.pid = message["pid"]
             self.engine, self.engine_detail = message["engine"], message.get("detail", "")
+            if self._wanted_engine not in ("auto", self.engine):
+                # An engine older than this session does not know the question.
+                self._refused = (
+                    f"it decodes on the {self.engine or 'cpu'}, asked for was {self._wanted_engine!r}"
+                )
+                return
             self._ready.set()
         elif kind == "log":
             log.log(message["level"], "engine: %s", message["text"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+from array_api_compat import array_namespace, device
 
 from live4d_ophyd.decode import Decoder, Sums, describe_status
 from live4d_ophyd.engine.ledger import Ledger
@@ -74,10 +75,14 @@ class Images:
         """Give a method the pixels; returns the frames' statuses, (n,) int64."""
         rows = self._rows[self._imaged]
         statuses = np.zeros(len(rows), np.int64)
-        for part, pixels, status in self._decoder.frames_in_parts(self._batch, rows):
-            good = np.flatnonzero(status == 0)
-            method.add(self._positions[part][good], pixels if len(good) == len(status) else pixels[good])
-            statuses[part] = status
+        with self._decoder.errors():
+            for part, pixels, status in self._decoder.frames_in_parts(self._batch, rows):
+                good = np.flatnonzero(status == 0)
+                if len(good) < len(status):
+                    xp = array_namespace(pixels)  # torch has no indexing of unsigned integers on a GPU
+                    pixels = xp.take(pixels, xp.asarray(good, device=device(pixels)), axis=0)
+                method.add(self._positions[part][good], pixels)
+                statuses[part] = status
         return statuses
 
 

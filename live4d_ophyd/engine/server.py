@@ -124,10 +124,9 @@ class EngineServer:
 
     def end(self) -> None:
         """End `run`, from any thread."""
-        events = self._context.socket(zmq.PUSH)
-        events.connect(_EVENTS)
-        events.send_multipart([_ANY_SESSION, _END])
-        events.close()
+        with self._context.socket(zmq.PUSH) as events:
+            events.connect(_EVENTS)
+            events.send_multipart([_ANY_SESSION, _END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
         try:
@@ -333,7 +332,8 @@ class _Worker:
             self._tell(events, "failed", generation=generation, error="Cancelled", reason="cancelled")
         except GpuLost as error:
             log.error("%s", error)
-            self._tell(events, "failed", generation=generation, error="GpuLost", reason=str(error))
+            reason = f"{error}. This engine process ends"
+            self._tell(events, "failed", generation=generation, error="GpuLost", reason=reason)
             events.send_multipart([_ANY_SESSION, _END])
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)

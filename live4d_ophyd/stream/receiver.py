@@ -70,9 +70,11 @@ def _receive(
     state[_NEEDED] = 0
     started = monotonic_ns(functions, times)
     now = started
+    # A blocking receive lasts up to _BLOCK_MS, which may be longer than what is asked for.
+    hurried = wait_ns < _BLOCK_MS * 1_000_000
     while count < index.shape[0] and stop[0] == 0:
         if state[_PENDING] == 0:
-            flags = DONTWAIT if count > 0 else 0
+            flags = DONTWAIT if count > 0 or hurried else 0
             if call_int_ptr_ptr_int(functions[MSG_RECV], msg, socket, flags) < 0:
                 error = call_int(functions[ERRNO])
                 if error != EAGAIN and error != EINTR:
@@ -85,6 +87,8 @@ def _receive(
                     call_int_int(functions[USLEEP], _NAP_US)
                 elif now - started >= wait_ns:
                     break
+                elif hurried:
+                    call_int_int(functions[USLEEP], _NAP_US)
                 continue
             state[_PENDING] = 1
         size = call_word_ptr(functions[MSG_SIZE], msg)

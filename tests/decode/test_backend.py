@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import CpuBackend, EngineUnavailable, FrameFormat, backend, choose_backend
-from live4d_ophyd.decode.errors import GpuMemoryError
+from live4d_ophyd.decode.errors import GpuLost, GpuMemoryError
 
 
 def torch_of(cuda: str | None, available: bool):
@@ -47,23 +47,29 @@ def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch, torch, reaso
     assert chosen.detail.startswith("no GPU: ")
 
 
-class FullGpu(backend.GpuBackend):
-    """A GPU whose memory is full when the series begins."""
+class FailingGpu(backend.GpuBackend):
+    """A GPU whose decoders cannot be made."""
 
-    def __init__(self, fallback):
+    def __init__(self, fallback, error=None):
         self._fallback = fallback
+        self._error = error or GpuMemoryError("the GPU's memory is full")
         self._gpu = types.SimpleNamespace(GpuDecoder=self._fail)
         self._nvcomp = self._kernels = None
+        self._streams = []
 
-    @staticmethod
-    def _fail(*_, **__):
-        raise GpuMemoryError("the GPU's memory is full")
+    def _fail(self, *_, **__):
+        raise self._error
 
 
 def test_auto_decodes_a_series_on_the_cpu_when_the_gpu_cannot(caplog):
     frame = FrameFormat(4, 4, np.dtype("<u2"))
-    decoder = FullGpu(CpuBackend()).decoder(frame, nodata=True)
+    decoder = FailingGpu(CpuBackend()).decoder(frame, nodata=True)
     assert decoder.engine == "cpu"
     assert "the CPU decodes this series: the GPU's memory is full" in caplog.text
     with pytest.raises(GpuMemoryError):
-        FullGpu(None).decoder(frame, nodata=True)
+        FailingGpu(None).decoder(frame, nodata=True)
+
+
+def test_a_lost_gpu_is_not_hidden_behind_the_cpu():
+    with pytest.raises(GpuLost):
+        FailingGpu(CpuBackend(), GpuLost("gone")).decoder(FrameFormat(4, 4, np.dtype("<u2")), nodata=True)

@@ -291,6 +291,40 @@ def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([p.cpu().numpy() for _, p, _ in parts]), frames)
 
 
+def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend):
+    from live4d_ophyd.engine.ledger import Ledger
+    from live4d_ophyd.engine.pending import Images
+    from live4d_ophyd.imaging.methods import MeanPattern
+    from live4d_ophyd.scan import ScanGrid
+
+    for dtype in ("<u2", "<u4"):
+        frames = counts((24, 32), dtype, 6)[:-1]
+        blobs = [bslz4(frame) for frame in frames]
+        blobs[3] = blobs[3][:-1]
+        batch = batch_of(blobs, (24, 32), dtype)
+        batch.index[:5, 5] = np.arange(5)
+        grid, decoder = ScanGrid(1, 5), gpu(backend, (24, 32), dtype)
+        method, refused = MeanPattern(decoder.format, grid), []
+        ledger = Ledger(grid, 1)
+        Images(grid, ledger, refused.append, decoder, [method], batch, np.arange(5)).finish()
+        assert len(refused) == 1
+        good = frames[[0, 1, 2, 4]].astype(float)
+        good[good == np.iinfo(dtype).max] = np.nan
+        np.testing.assert_array_equal(method.result(0), np.nanmean(good, axis=0))
+
+
+def test_more_layouts_than_are_kept_are_refused_and_nothing_else(backend):
+    frames = counts((16, 16), "<u2", 12)
+    blobs = [bslz4(frame, 16 * (i + 1)) for i, frame in enumerate(frames)]
+    batch = batch_of(blobs, (16, 16), "<u2")
+    maps = np.ones((1, 16, 16), int)
+    sums, status = gpu(backend, (16, 16), "<u2").project(batch, Weights(maps))
+    good = status == 0
+    assert 8 <= good.sum() < 12
+    assert (status[~good] == f.MANY_LAYOUTS).all()
+    np.testing.assert_array_equal(sums[good], masked_sums(frames, maps)[good])
+
+
 def test_submissions_overlap(backend):
     frames = counts((96, 96), "<u2", 64)
     batches = [batch_of([bslz4(x) for x in frames[i::4]], (96, 96), "<u2") for i in range(4)]

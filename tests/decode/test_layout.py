@@ -96,6 +96,7 @@ def test_layouts_are_read_from_the_data():
         (struct.pack(">QI", 128, 2**31), LZ4, 2, f.BAD_BLOCK_SIZE),
         (struct.pack(">QI", 128, 512), BSLZ4, 3, f.BAD_ELEM_SIZE),
         (struct.pack(">QI", 128, 512), OTHER_ALGORITHM, 2, f.UNREADABLE),
+        (struct.pack(">QI", 128, 1) + bytes(600), LZ4, 2, f.BLOCK_TRUNCATED),
     ],
 )
 def test_what_has_no_layout_has_a_reason(blob, algorithm, elem_size, status):
