@@ -203,11 +203,11 @@ class EngineClient:
 
     def _post(self, message: bytes | None) -> None:
         self._outbox.put(message)
-        with contextlib.suppress(zmq.ZMQError):  # the thread is gone, and with it the need to wake it
-            with self._context.socket(zmq.PUSH) as waker:
-                waker.linger = 0
-                waker.connect(self._wake_name)
-                waker.send(b"", zmq.DONTWAIT)
+        # Suppressed: the thread is gone, and with it the need to wake it.
+        with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as waker:
+            waker.linger = 0
+            waker.connect(self._wake_name)
+            waker.send(b"", zmq.DONTWAIT)
 
     # The client's thread ------------------------------------------------------------------------
 
