@@ -16,14 +16,13 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
 import click
-import httpx
 import numpy as np
 import zmq
 
@@ -373,18 +372,13 @@ def stream(endpoint: str) -> Check:
 def simplon(url: str) -> Check:
     try:
         control = Simplon(url)
-        # trust_env=False as in the client: no proxy of the user's shell stands between.
-        answer = httpx.get(f"{url.rstrip('/')}/detector/api/version", timeout=ANSWER_S, trust_env=False)
-        version = str(answer.raise_for_status().json()["value"])
-        state = replace(control, api=version).get("detector", "status", "state")
-    except (httpx.HTTPError, SimplonError, ValueError, LookupError, TypeError) as error:
+        version, state = control.rest.api, control.get("detector", "status", "state")
+    except (SimplonError, ValueError) as error:
         return Check(
             "SIMPLON", "failed", f"{url}: {_one_line(error)}",
             "is the control unit on and this its address (http://HOST, port 80 unless given)?",
         )  # fmt: skip
     found = f"{url} speaks {version}, the detector's state is {state}"
-    if version != control.api:
-        return Check("SIMPLON", "warn", found, f"pass Simplon({url!r}, api={version!r})")
     if state == "error":
         return Check(
             "SIMPLON", "warn", found, "the detector's web interface says what is wrong; initialize it there"

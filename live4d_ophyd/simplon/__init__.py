@@ -1,5 +1,6 @@
 """The detector control unit's REST interface."""
 
-from live4d_ophyd.simplon.client import Simplon, SimplonError
+from live4d_ophyd.simplon.client import Simplon
+from live4d_ophyd.simplon.rest import Parameter, Rest, SimplonError, UnknownKey
 
-__all__ = ["Simplon", "SimplonError"]
+__all__ = ["Parameter", "Rest", "Simplon", "SimplonError", "UnknownKey"]

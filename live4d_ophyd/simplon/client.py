@@ -1,4 +1,4 @@
-"""Simplon: arm, trigger and disarm a DECTRIS detector over SIMPLON 1.8.
+"""Simplon: arm, trigger and disarm a DECTRIS detector over SIMPLON 1.6 to 1.8.
 
 Only what one raster scan needs; energies, thresholds and modes stay as they were set on the detector. The
 description of a control (``to_dict``) travels to the engine process, which arms and, whatever happens,
@@ -7,18 +7,19 @@ disarms.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx
 
-#: SIMPLON answers at once except for arm and trigger, which last as long as the detector takes.
-REQUEST_TIMEOUT_S = 10.0
+from live4d_ophyd.simplon.rest import REQUEST_TIMEOUT_S, Parameter, Rest, SimplonError, UnknownKey
+
+log = logging.getLogger(__name__)
+
+#: how long arming and disarming may take, s
 ARM_TIMEOUT_S = 120.0
-
-
-class SimplonError(RuntimeError):
-    """The detector control unit did not answer, or refused; names the request and what it said."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Simplon:
     url : address of the detector control unit
     trigger_mode : ``exts`` or ``exte``, the scan generator's pulses start each image; ``ints``, the whole
         raster starts with a software trigger and images follow each other at the frame time
-    api : version in the request paths
+    api : version in the request paths, "" asks the device
     """
 
     url: str
     trigger_mode: str = "exts"
-    api: str = "1.8.0"
+    api: str = ""
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -66,7 +67,7 @@ class Simplon:
             # Left armed by somebody: a session that crashed, or an earlier series that nobody ended.
             self.command("disarm", timeout=ARM_TIMEOUT_S)
         self.put("stream", "mode", "enabled")
-        self.put("stream", "format", "cbor")
+        self._put_if_there("stream", "format", "cbor")
         images, triggers = (frames, 1) if self.software_triggered else (1, frames)
         self.put("detector", "trigger_mode", self.trigger_mode)
         self.put("detector", "nimages", images)
@@ -102,44 +103,25 @@ class Simplon:
         """Images the detector dropped since arm because nobody fetched them."""
         return int(self.get("stream", "status", "dropped"))
 
+    @cached_property
+    def rest(self) -> Rest:
+        """The interface that all of this goes through."""
+        return Rest(self.url, self.api)
+
     def get(self, subsystem: str, kind: str, key: str) -> Any:
         """Value of ``/subsystem/api/.../kind/key``."""
-        answer = self._request("GET", f"/{subsystem}/api/{self.api}/{kind}/{key}")
-        if not isinstance(answer, dict) or "value" not in answer:
-            raise SimplonError(f"GET {key} at {self.url} answered {answer!r}; expected {{'value': ...}}")
-        return answer["value"]
+        return self.rest.read(subsystem, kind, key).value
 
-    def put(self, subsystem: str, key: str, value: Any) -> None:
-        """Set a configuration value."""
-        self._request("PUT", f"/{subsystem}/api/{self.api}/config/{key}", {"value": value})
+    def put(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
+        """Set a configuration value; returns the keys that changed with it."""
+        return self.rest.write(subsystem, key, value)
 
     def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
         """Run a detector command; returns its answer."""
-        return self._request("PUT", f"/detector/api/{self.api}/command/{name}", None, timeout)
+        return self.rest.command(name, timeout)
 
-    def _request(
-        self, method: str, path: str, body: Any = None, timeout: float | None = REQUEST_TIMEOUT_S
-    ) -> Any:
+    def _put_if_there(self, subsystem: str, key: str, value: Any) -> None:
         try:
-            # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
-            with httpx.Client(
-                base_url=self.url, timeout=httpx.Timeout(timeout, connect=5.0), trust_env=False
-            ) as http:
-                response = http.request(method, path, json=body)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise SimplonError(
-                f"{method} {self.url}{path}: {reason}; is the detector (or the simulator) on?"
-            ) from error
-        if response.is_error:
-            words = response.text.strip()[:300]
-            sent = f" with {body!r}" if body else ""
-            raise SimplonError(f"{method} {self.url}{path}{sent}: {response.status_code} {words}")
-        if not response.content:
-            return None
-        try:
-            return response.json()
-        except ValueError as error:
-            raise SimplonError(
-                f"{method} {self.url}{path} answered no JSON: {response.text[:200]!r}"
-            ) from error
+            self.put(subsystem, key, value)
+        except UnknownKey:
+            log.info("%s has no %s/config/%s: left out", self.url, subsystem, key)

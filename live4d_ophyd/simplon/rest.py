@@ -1,0 +1,191 @@
+"""Rest: the detector's REST interface (SIMPLON), typed. It asks the device what it has instead of assuming it.
+
+Any thread; every request is a connection of its own. Repeated are only requests that change nothing when they are
+done twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+#: SIMPLON answers at once except for commands that last as long as the detector takes.
+REQUEST_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+#: pauses before requests that may be repeated are, s
+_PAUSES_S = (0.2, 0.6)
+#: stream v2 came with this version
+OLDEST_API = (1, 6)
+#: commands that do no harm when they are given twice
+_REPEATABLE_COMMANDS = ("disarm", "cancel", "abort")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "float": (float, int),
+    "uint": (int,),
+    "int": (int,),
+    "string": (str,),
+    "bool": (bool,),
+}
+
+
+class SimplonError(RuntimeError):
+    """The detector control unit did not answer, or refused; names the request and what it said."""
+
+
+class UnknownKey(SimplonError):
+    """This detector, or its firmware, does not have the key."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key as the device describes it. Limits and unit are None or "" where it says nothing."""
+
+    key: str  #: ``detector/config/frame_time``
+    value: Any
+    value_type: str = ""
+    unit: str = ""
+    writable: bool = True
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[Any, ...] | None = None
+
+    @classmethod
+    def from_answer(cls, key: str, answer: dict[str, Any]) -> Parameter:
+        allowed = answer.get("allowed_values")
+        return cls(
+            key,
+            answer["value"],
+            value_type=str(answer.get("value_type", "")),
+            unit=str(answer.get("unit", "")),
+            writable="w" in str(answer.get("access_mode", "rw")),
+            minimum=answer.get("min"),
+            maximum=answer.get("max"),
+            allowed=tuple(allowed) if isinstance(allowed, (list, tuple)) and allowed else None,
+        )
+
+    def check(self, value: Any) -> None:
+        """Raise ValueError with key, value and limits unless the device would take ``value``."""
+        if not self.writable:
+            raise ValueError(f"{self.key} cannot be set: the device only reports it")
+        kinds = _TYPES.get(self.value_type)
+        # A bool is an int to Python, never to the detector.
+        if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
+            raise ValueError(f"{self.key} = {value!r}: the device wants a {self.value_type}")
+        unit = f" {self.unit}" if self.unit else ""
+        if self.allowed is not None and value not in self.allowed:
+            raise ValueError(
+                f"{self.key} = {value!r}{unit}: the device allows {', '.join(map(str, self.allowed))}"
+            )
+        low, high = self.minimum, self.maximum
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise ValueError(
+                f"{self.key} = {value!r}{unit}: the device allows {_bound(low)} to {_bound(high)}{unit}"
+            )
+
+
+def _bound(limit: float | None) -> str:
+    return "anything" if limit is None else f"{limit:g}"
+
+
+class Rest:
+    """The interface at ``url``; ``api`` is its version, "" asks for it."""
+
+    def __init__(self, url: str, api: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._asked_api = api
+
+    @cached_property
+    def api(self) -> str:
+        """Version in the request paths, ``1.8.0``. Raises SimplonError for one without stream v2."""
+        if self._asked_api:
+            return self._asked_api
+        answer = self._request("GET", "/detector/api/version", repeatable=True)
+        version = str(answer.get("value", "")) if isinstance(answer, dict) else ""
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if not numbers:
+            raise SimplonError(f"{self.url} answered {answer!r} for its version: is it a SIMPLON interface?")
+        if (int(numbers[1]), int(numbers[2])) < OLDEST_API:
+            raise SimplonError(f"{self.url} speaks SIMPLON {version}; stream v2 needs 1.6 or newer")
+        return version
+
+    def read(self, subsystem: str, kind: str, key: str) -> Parameter:
+        """The key ``/subsystem/api/.../kind/key`` as it is now. Raises UnknownKey, SimplonError."""
+        answer = self._request("GET", self._path(subsystem, kind, key), repeatable=True)
+        if not isinstance(answer, dict) or "value" not in answer:
+            raise SimplonError(f"GET {key} at {self.url} answered {answer!r}; expected {{'value': ...}}")
+        return Parameter.from_answer(f"{subsystem}/{kind}/{key}", answer)
+
+    def write(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
+        """Set a configuration key; returns every key that changed with it, as it is afterwards.
+
+        Raises UnknownKey, SimplonError with the device's words.
+        """
+        path = self._path(subsystem, "config", key)
+        answer = self._request("PUT", path, {"value": value}, repeatable=True)
+        # Firmware that says nothing has changed at least this.
+        changed = answer if isinstance(answer, list) else [key]
+        return {name: self.read(subsystem, "config", str(name)) for name in changed}
+
+    def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
+        """Run a detector command; returns its answer. ``timeout`` None waits as long as it lasts."""
+        path = self._path("detector", "command", name)
+        return self._request("PUT", path, None, timeout, repeatable=name in _REPEATABLE_COMMANDS)
+
+    def _path(self, subsystem: str, kind: str, key: str) -> str:
+        return f"/{subsystem}/api/{self.api}/{kind}/{key}"
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float | None = REQUEST_TIMEOUT_S,
+        *,
+        repeatable: bool,
+    ) -> Any:
+        for pause in (*_PAUSES_S, None) if repeatable else (None,):
+            try:
+                return self._try(method, path, body, timeout)
+            except _Passing as error:
+                if pause is None:
+                    raise SimplonError(str(error)) from error.__cause__
+                log.info("%s; once more in %g s", error, pause)
+                time.sleep(pause)
+        raise AssertionError  # the last round returns or raises
+
+    def _try(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
+        request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
+        try:
+            # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
+            limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
+            with httpx.Client(base_url=self.url, timeout=limits, trust_env=False) as http:
+                response = http.request(method, path, json=body)
+        except httpx.TimeoutException as error:
+            raise _Passing(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
+        words = response.text.strip()[:300]
+        if response.status_code == 404:
+            raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
+        if response.is_server_error:
+            raise _Passing(f"{request}: {response.status_code} {words}")
+        if response.is_error:
+            raise SimplonError(f"{request}: {response.status_code} {words}")
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _Passing(f"{request} answered no JSON: {response.text[:200]!r}") from error
+
+
+class _Passing(SimplonError):
+    """May be over when the request is repeated."""

@@ -1,0 +1,235 @@
+"""The REST client asks the device what it is and has, says what was refused in the device's words, and repeats only
+what is safe to repeat."""
+
+import json
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from live4d_ophyd.simplon import Parameter, Rest, Simplon, SimplonError, UnknownKey
+
+FRAME_TIME = {
+    "value": 1e-3,
+    "value_type": "float",
+    "unit": "s",
+    "min": 1e-6,
+    "max": 10.0,
+    "access_mode": "rw",
+}
+
+
+class FakeDcu:
+    """A server with scripted answers: path -> (status, body) or a list of them, one a request."""
+
+    def __init__(self):
+        self.answers = {"/detector/api/version": (200, {"value": "1.8.0"})}
+        self.requests = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self._answer(None)
+
+            def do_PUT(self):
+                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self._answer(json.loads(raw) if raw else None)
+
+            def _answer(self, body):
+                fake.requests.append((self.command, self.path, body))
+                answer = fake.answers.get(self.path, (404, "no such key"))
+                if isinstance(answer, list):
+                    answer = answer.pop(0) if len(answer) > 1 else answer[0]
+                status, content = answer
+                if callable(content):
+                    content = content()
+                text = content if isinstance(content, str) else json.dumps(content)
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def asked(self, path):
+        return [request for request in self.requests if request[1] == path]
+
+    def close(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def dcu():
+    with closing(FakeDcu()) as fake:
+        yield fake
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.simplon.rest._PAUSES_S", (0.0, 0.0))
+
+
+def test_the_version_is_asked_for_once_and_used(dcu):
+    dcu.answers["/detector/api/version"] = (200, {"value": "1.6.2"})
+    dcu.answers["/detector/api/1.6.2/config/frame_time"] = (200, FRAME_TIME)
+    rest = Rest(dcu.url + "/")
+    assert rest.read("detector", "config", "frame_time").value == 1e-3
+    rest.read("detector", "config", "frame_time")
+    assert rest.api == "1.6.2"
+    assert len(dcu.asked("/detector/api/version")) == 1
+
+
+def test_a_version_that_is_given_is_not_asked_for(dcu):
+    dcu.answers["/detector/api/1.7.0/config/frame_time"] = (200, FRAME_TIME)
+    assert Rest(dcu.url, "1.7.0").read("detector", "config", "frame_time").unit == "s"
+    assert not dcu.asked("/detector/api/version")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({"value": "1.5.0"}, "speaks SIMPLON 1.5.0; stream v2 needs 1.6 or newer"),
+        ({"value": "beta"}, "is it a SIMPLON interface"),
+        ([1], "is it a SIMPLON interface"),
+    ],
+)
+def test_an_interface_that_cannot_be_used_is_named(dcu, answer, message):
+    dcu.answers["/detector/api/version"] = (200, answer)
+    with pytest.raises(SimplonError, match=message):
+        _ = Rest(dcu.url).api
+
+
+def test_a_key_comes_with_type_unit_limits_and_access(dcu):
+    dcu.answers["/detector/api/1.8.0/config/frame_time"] = (200, FRAME_TIME)
+    found = Rest(dcu.url).read("detector", "config", "frame_time")
+    assert found == Parameter("detector/config/frame_time", 1e-3, "float", "s", True, 1e-6, 10.0)
+    dcu.answers["/detector/api/1.8.0/config/roi_mode"] = (
+        200,
+        {
+            "value": "disabled",
+            "value_type": "string",
+            "allowed_values": ["disabled", "4M"],
+            "access_mode": "r",
+        },
+    )
+    found = Rest(dcu.url).read("detector", "config", "roi_mode")
+    assert (found.allowed, found.writable) == (("disabled", "4M"), False)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        (
+            Parameter("d/frame_time", 1.0, "float", "s", True, 1e-6, 10.0),
+            11.0,
+            "frame_time = 11.0 s: .* 1e-06 to 10 s",
+        ),
+        (Parameter("d/frame_time", 1.0, "float", "s", True, 1e-6, 10.0), float("nan"), "frame_time = nan s"),
+        (Parameter("d/frame_time", 1.0, "float", "s", True, None, 10.0), 11.0, "anything to 10 s"),
+        (Parameter("d/nimages", 1, "uint", "", True, 1), 0, "nimages = 0: the device allows 1 to anything"),
+        (Parameter("d/nimages", 1, "uint"), 1.5, "the device wants a uint"),
+        (Parameter("d/nimages", 1, "uint"), True, "the device wants a uint"),
+        (Parameter("d/mask_to_zero", True, "bool"), 1, "the device wants a bool"),
+        (Parameter("d/compression", "bslz4", "string", allowed=("bslz4", "lz4")), "zip", "allows bslz4, lz4"),
+        (Parameter("d/bit_depth_image", 16, "uint", writable=False), 8, "only reports it"),
+    ],
+)
+def test_values_the_device_would_refuse_are_refused_before(parameter, value, message):
+    with pytest.raises(ValueError, match=message):
+        parameter.check(value)
+
+
+def test_values_the_device_takes_pass():
+    Parameter("d/frame_time", 1.0, "float", "s", True, 1e-6, 10.0).check(1)
+    Parameter("d/mask_to_zero", True, "bool").check(False)
+    Parameter("d/future", [1], "list").check([2])
+
+
+def test_what_changed_with_a_value_is_read_again(dcu):
+    base = "/detector/api/1.8.0/config"
+    dcu.answers[f"{base}/pixel_format"] = [
+        (200, ["pixel_format", "bit_depth_image"]),
+        (200, {"value": "uint8"}),
+    ]
+    dcu.answers[f"{base}/bit_depth_image"] = (200, {"value": 8})
+    changed = Rest(dcu.url).write("detector", "pixel_format", "uint8")
+    assert {key: found.value for key, found in changed.items()} == {
+        "pixel_format": "uint8",
+        "bit_depth_image": 8,
+    }
+    assert dcu.asked(f"{base}/pixel_format")[0] == ("PUT", f"{base}/pixel_format", {"value": "uint8"})
+
+
+def test_a_refusal_names_key_value_and_the_devices_words_and_is_not_repeated(dcu):
+    path = "/detector/api/1.8.0/config/frame_time"
+    dcu.answers[path] = (400, "value too small")
+    with pytest.raises(SimplonError, match=r"frame_time with \{'value': 0\}: 400 value too small"):
+        Rest(dcu.url).write("detector", "frame_time", 0)
+    assert len(dcu.asked(path)) == 1
+
+
+def test_a_key_the_device_does_not_have_is_told_apart(dcu):
+    with pytest.raises(UnknownKey, match=r"config/binning_mode: the device does not have it \(no such key\)"):
+        Rest(dcu.url).read("detector", "config", "binning_mode")
+
+
+@pytest.mark.parametrize("trouble", [(500, "busy"), (503, ""), (200, "<html>")])
+def test_what_may_pass_is_tried_again(dcu, trouble):
+    path = "/detector/api/1.8.0/config/frame_time"
+    dcu.answers[path] = [trouble, trouble, (200, FRAME_TIME)]
+    assert Rest(dcu.url).read("detector", "config", "frame_time").value == 1e-3
+    assert len(dcu.asked(path)) == 3
+
+
+def test_what_does_not_pass_is_an_error_with_its_reason(dcu):
+    dcu.answers["/detector/api/1.8.0/config/frame_time"] = (500, "sensor on fire")
+    with pytest.raises(SimplonError, match="500 sensor on fire"):
+        Rest(dcu.url).read("detector", "config", "frame_time")
+
+
+@pytest.mark.parametrize(("command", "times"), [("arm", 1), ("trigger", 1), ("disarm", 3), ("abort", 3)])
+def test_only_harmless_commands_are_repeated(dcu, command, times):
+    path = f"/detector/api/1.8.0/command/{command}"
+    dcu.answers[path] = (500, "busy")
+    with pytest.raises(SimplonError, match="500 busy"):
+        Rest(dcu.url).command(command)
+    assert len(dcu.asked(path)) == times
+
+
+def test_an_answer_that_takes_too_long_is_an_error(dcu):
+    released = threading.Event()
+    dcu.answers["/detector/api/1.8.0/command/arm"] = (200, lambda: str(released.wait(5)).lower())
+    begin = time.monotonic()
+    try:
+        with pytest.raises(SimplonError, match=r"command/arm: no answer within 0\.2 s"):
+            Rest(dcu.url).command("arm", timeout=0.2)
+    finally:
+        released.set()
+    assert time.monotonic() - begin < 3
+
+
+def test_nobody_there_is_said(dcu):
+    with pytest.raises(SimplonError, match=r"is the detector \(or the simulator\) on\?"):
+        _ = Rest("http://127.0.0.1:9").api
+
+
+def test_a_parameter_that_the_firmware_lacks_is_left_out_and_said(dcu, caplog):
+    dcu.answers["/detector/api/version"] = (200, {"value": "1.6.0"})
+    dcu.answers["/detector/api/1.6.0/status/state"] = (200, {"value": "idle"})
+    for key in ("detector/trigger_mode", "detector/nimages", "detector/ntrigger", "stream/mode"):
+        subsystem, name = key.split("/")
+        path = f"/{subsystem}/api/1.6.0/config/{name}"
+        dcu.answers[path] = [(200, [name]), (200, {"value": 0})]
+    with caplog.at_level("INFO"):
+        Simplon(dcu.url).configure(12)
+    assert "has no stream/config/format: left out" in caplog.text
+    assert dcu.asked("/detector/api/1.6.0/config/ntrigger")[0][2] == {"value": 12}
