@@ -129,10 +129,11 @@ def listen(
         "frames_received": raster.losses.received,
         "frames_lost": raster.losses.lost,
         "frames_bad": raster.losses.bad,
-        "frames_beyond": raster.losses.beyond,
         "rate_hz": raster.rate_hz,
         "engine": raster.engine,
     }
+    if raster.losses.beyond:  # more images than the scan has: what was summed may be another scan's half
+        counts["frames_beyond"] = raster.losses.beyond
     if as_json:
         click.echo(json.dumps(counts))
     else:

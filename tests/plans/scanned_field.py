@@ -35,6 +35,8 @@ class FormulaEngine:
     """The part of EngineClient that a device uses."""
 
     alive = True
+    engine = "formula"
+    engine_detail = "for tests"
 
     def __init__(self, defocus: SynAxis) -> None:
         self.defocus = defocus
@@ -86,7 +88,9 @@ class FormulaEngine:
         image = self.counts * (1 + 0.2 * self.contrast / (1 + away**2) * stripes)
         pattern = self._pattern() if spec.pattern else None
         losses = Losses(spec.grid.frames, spec.grid.frames, 0, 0)
-        return Raster(index, np.array([image] * len(spec.detectors)), losses, len(self.asked), 30e3, pattern)
+        return Raster(
+            index, np.array([image] * len(spec.detectors)), losses, len(self.asked), 30e3, "formula", pattern
+        )
 
     def _pattern(self):
         if not self.beam_on_detector:
