@@ -6,6 +6,7 @@ and live preview and the engine in its own process, without and with a busy Pyth
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -112,6 +113,11 @@ def run(rounds: int = 3) -> dict:
                 _measure(process, source, key, 16 * 1024, maps)
                 runs = [_measure(process, source, key, count, maps) for _ in range(rounds)]
                 middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
+                print(
+                    f"{SIZES[key].name}, {senders} connections: {middle['khz']:.0f} kHz",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 results[f"{SIZES[key].name}, {senders} connections, {maps} detectors"] = middle | {
                     "khz_range": [min(r["khz"] for r in runs), max(r["khz"] for r in runs)],
                     "frames": count,
