@@ -102,7 +102,8 @@ class _Part:
         if self.done is not None:
             with named_errors():
                 self.done.synchronize()
-        status = np.asarray(self.status, np.int64)
+        found = self.status if isinstance(self.status, np.ndarray) else self.status.numpy()
+        status = found.astype(np.int64)
         return np.where(status == BAD_LZ4, BAD_ZSTD, status) if self.zstd else status
 
 
