@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from numba.core import config
-
-import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect types into the session")
 pytestmark = pytest.mark.system
@@ -23,17 +19,8 @@ PROMPT = r"In \[\d+\]: "
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """A user with an empty home and no display, but not the first one for whom kernels are compiled."""
-    (tmp_path / "home").mkdir()
-    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
-    return keep | {
-        "HOME": str(tmp_path / "home"),
-        "NUMBA_CACHE_DIR": config.CACHE_DIR,
-        "LIVE4D_CATALOG": str(tmp_path / "catalog"),
-        "LIVE4D_SCAN": "16x16",
-        "TERM": "dumb",
-    }
+def environment(new_user):
+    return new_user | {"TERM": "dumb"}
 
 
 @pytest.fixture

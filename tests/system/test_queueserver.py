@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -12,9 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from numba.core import config
-
-import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
 
 pytest.importorskip("bluesky_queueserver", reason="bluesky-queueserver is not installed")
 pytestmark = pytest.mark.system
@@ -28,17 +24,8 @@ START_TIMEOUT = 90  # s
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """A user with an empty home and no display, but not the first one for whom kernels are compiled."""
-    (tmp_path / "home").mkdir()
-    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
-    return keep | {
-        "HOME": str(tmp_path / "home"),
-        "NUMBA_CACHE_DIR": config.CACHE_DIR,
-        "LIVE4D_CATALOG": str(tmp_path / "catalog"),
-        "LIVE4D_SCAN": "16x16",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
+def environment(new_user):
+    return new_user | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def free_ports(n):

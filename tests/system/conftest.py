@@ -1,0 +1,23 @@
+"""What whole runs of the startup files have in common."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from numba.core import config
+
+import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
+
+
+@pytest.fixture
+def new_user(tmp_path):
+    """Environment of a user with an empty home and no display, but not the first one for whom kernels are compiled."""
+    (tmp_path / "home").mkdir()
+    keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
+    return keep | {
+        "HOME": str(tmp_path / "home"),
+        "NUMBA_CACHE_DIR": config.CACHE_DIR,
+        "LIVE4D_CATALOG": str(tmp_path / "catalog"),
+        "LIVE4D_SCAN": "16x16",
+    }
