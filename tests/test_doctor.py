@@ -13,7 +13,7 @@ import pytest
 import zmq
 from click.testing import CliRunner
 
-from live4d_ophyd import doctor_command
+from live4d_ophyd import decode_rate, doctor_command
 from live4d_ophyd.cli import live4d
 from live4d_ophyd.decode import CpuBackend, EngineUnavailable
 from live4d_ophyd.decode.errors import GpuError, GpuLost, GpuMemoryError
@@ -25,7 +25,7 @@ MACHINE = ["Python", "processor", "libzmq", "socket buffers", "CPU engine", "GPU
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(doctor_command, "RATE_S", 0.05)
+    monkeypatch.setattr(decode_rate, "RATE_S", 0.05)
 
 
 @pytest.fixture
