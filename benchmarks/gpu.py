@@ -18,7 +18,7 @@ from benchmarks.report import machine
 from benchmarks.source import SIZES, Size, messages
 from live4d_ophyd.decode import FrameFormat, Weights, choose_backend
 from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk, weight_maps
-from live4d_ophyd.stream.batch import IMAGE_ID, SLACK, FrameBatch
+from live4d_ophyd.stream.batch import IMAGE_ID, FrameBatch
 from live4d_ophyd.stream.index import index_batch
 
 BATCH = 8192
@@ -64,7 +64,6 @@ def _batch(size: Size) -> FrameBatch:
     data, offsets, _ = messages(size)
     distinct = [data[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
     batch = FrameBatch.from_messages([distinct[n % len(distinct)] for n in range(BATCH)])
-    batch.buffer = np.concatenate([batch.buffer, np.zeros(SLACK, np.uint8)])
     index_batch(batch)
     batch.index[:, IMAGE_ID] = np.arange(BATCH)
     return _pinned(batch)
@@ -221,7 +220,6 @@ def run(rounds: int = 3) -> dict:
         batches = [batch, _pinned(batch), _pinned(batch)]
         frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
         decoders = [backend.decoder(frame, nodata=True) for _ in range(3)]
-        rates: dict[str, float] = {}
         maps = {}
         for name, chosen in {
             "1": detectors(size, 1), "4": detectors(size, 4), "16": detectors(size, 16),

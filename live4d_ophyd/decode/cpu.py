@@ -206,11 +206,7 @@ class CpuDecoder:
         why a frame has no sums (`describe_status`); its sums are then 0. Raises ValueError when the weights
         are for another shape, or integer sums could overflow.
         """
-        if weights.shape != self.format.shape:
-            raise ValueError(
-                f"weights for frames of {weights.shape} px, but the frames have {self.format.shape}"
-            )
-        dtype = weights.sums_dtype(self.format.dtype)
+        dtype = weights.sums_of(self.format)
         rows = rows_to_take(batch, rows)
         status = np.zeros(len(rows), np.int64)
         sums = np.zeros((len(rows), len(weights)), dtype)

@@ -123,7 +123,7 @@ class Submitted:
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums ``(n, maps)`` and statuses ``(n,)``. The batch is free afterwards."""
         decoder, weights = self._decoder, self._weights
-        sums = np.zeros((len(self._rows), len(weights)), weights.sums_dtype(decoder.format.dtype))
+        sums = np.zeros((len(self._rows), len(weights)), weights.sums_of(decoder.format))
         status = np.zeros(len(self._rows), np.int64)
         parts = self._parts
         for _ in range(_LAYOUTS):
@@ -178,7 +178,7 @@ class GpuDecoder:
         self._plans: dict[tuple[Layout, int], _Plan] = {}
         with named_errors():
             self._device = torch.device("cuda", torch.cuda.current_device())
-            self.stream = self._stream = stream or torch.cuda.Stream(self._device)
+            self.stream = stream or torch.cuda.Stream(self._device)
             self._nothing = torch.tensor(list(_NOTHING), dtype=torch.uint8, device=self._device)
             torch.cuda.synchronize(self._device)
 
@@ -193,11 +193,7 @@ class GpuDecoder:
 
         Only batches in pinned memory are copied while other work goes on.
         """
-        if weights.shape != self.format.shape:
-            raise ValueError(
-                f"weights for frames of {weights.shape} px, but the frames have {self.format.shape}"
-            )
-        weights.sums_dtype(self.format.dtype)  # refuses what could overflow
+        weights.sums_of(self.format)  # refuses what does not fit
         return Submitted(self, batch, weights, rows_to_take(batch, rows))
 
     def frames(self, batch: FrameBatch, rows: np.ndarray | None = None) -> tuple[torch.Tensor, np.ndarray]:
@@ -208,7 +204,7 @@ class GpuDecoder:
         """
         rows = rows_to_take(batch, rows)
         status = np.full(len(rows), OTHER_LAYOUT, np.int64)
-        with named_errors(), torch.cuda.stream(self._stream):
+        with named_errors(), torch.cuda.stream(self.stream):
             pixels = torch.zeros((len(rows), self.format.nbytes), dtype=torch.uint8, device=self._device)
             for _ in range(_LAYOUTS):
                 left = np.flatnonzero(status == OTHER_LAYOUT)
@@ -218,7 +214,7 @@ class GpuDecoder:
             bad = np.flatnonzero(status != OK)
             if len(bad):
                 pixels[self._upload(bad)] = 0
-            self._stream.synchronize()
+            self.stream.synchronize()
             kind = getattr(torch, self.format.dtype.name)
             return pixels.view(kind).view(len(rows), *self.format.shape), status
 
@@ -260,7 +256,7 @@ class GpuDecoder:
             at = at[1:]
         if not isinstance(layout, Layout):
             return parts
-        with named_errors(), torch.cuda.stream(self._stream):
+        with named_errors(), torch.cuda.stream(self.stream):
             plan = self._plan(layout, weights)
             # Messages lie in the order of their rows.
             head, tail = batch.index[rows[at].min()], batch.index[rows[at].max()]
@@ -276,8 +272,8 @@ class GpuDecoder:
                 part = at[begin : begin + step]
                 if zstd:
                     # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
-                    found = self._refused(layout, buffer, index, rows[part])
-                    parts.append(_Part(part[found != OK], found[found != OK]))
+                    found = self._find(layout, buffer, index, rows[part])[2].cpu().numpy()
+                    parts.append(_Part(part[found != OK], found[found != OK], zstd=True))
                     part = part[found == OK]
                     if not len(part):
                         continue
@@ -318,7 +314,7 @@ class GpuDecoder:
             sums = self._weigh(plan, decoded, status, n)
         done = torch.cuda.Event(blocking=True)
         part = _Part(at, self._to_host(status), sums, done, layout.name == "bszstd")
-        done.record(self._stream)
+        done.record(self.stream)
         return part
 
     def _find(
@@ -351,13 +347,6 @@ class GpuDecoder:
             )
         return found_at, found_bytes, status
 
-    def _refused(
-        self, layout: Layout, buffer: torch.Tensor, index: torch.Tensor, rows: np.ndarray
-    ) -> np.ndarray:
-        """Statuses of frames before they are decoded; waits for them."""
-        status = self._find(layout, buffer, index, rows)[2].cpu().numpy().astype(np.int64)
-        return np.where(status == BAD_LZ4, BAD_ZSTD, status)
-
     def _decompress(
         self,
         layout: Layout,
@@ -368,11 +357,10 @@ class GpuDecoder:
         status: torch.Tensor,
     ) -> None:
         """Have nvCOMP decode the wanted blocks of good frames."""
-        nvcomp, stream, selection = self._nvcomp, self._stream.cuda_stream, plan.selection
+        nvcomp, stream, selection = self._nvcomp, self.stream.cuda_stream, plan.selection
         count, blocks, zstd = n * selection.count, layout.blocks, layout.name == "bszstd"
-        columns = self._new(
-            5 * count, torch.int64
-        )  # named: its memory must last until all of this is enqueued
+        # Has a name, because its memory must last until all of this is enqueued.
+        columns = self._new(5 * count, torch.int64)
         source, source_bytes, target, target_bytes, actual = (
             column.data_ptr() for column in columns.view(5, count)
         )
@@ -444,7 +432,7 @@ class GpuDecoder:
         flat = weights.maps.reshape(len(weights), -1)
         selection = select_blocks(layout, dtype.itemsize, (flat != 0).any(axis=0))
         # Sums of integers in float64 are as exact while they stay below 2^53, and several times as fast.
-        exact = weights.sums_dtype(dtype) == np.int64 and not weights.fit_float64(dtype)
+        exact = weights.sums_of(self.format) == np.int64 and not weights.fit_float64(dtype)
         kind = np.dtype(np.int64 if exact else np.float64)
         selected = flat[:, selection.pixels]
         which, places = np.nonzero(selected)
@@ -460,7 +448,7 @@ class GpuDecoder:
         return _Plan(weights, selection, self._upload(selection.place), maps)
 
     def _launch(self, name: str, grid: int | tuple[int, int], block: int, *args: int) -> None:
-        self._kernels.launch(name, self._stream, grid, block, *args)
+        self._kernels.launch(name, self.stream, grid, block, *args)
 
     def _new(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(max(1, count), dtype=dtype, device=self._device)[:count]

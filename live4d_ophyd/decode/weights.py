@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from live4d_ophyd.decode.framing import FrameFormat
+
 #: pixels under one entry of the touched-prefix: one 64-byte chunk of a mask
 GRANULE = 512
 
@@ -90,6 +92,12 @@ class Weights:
 
     def __len__(self) -> int:
         return len(self.maps)
+
+    def sums_of(self, frame: FrameFormat) -> np.dtype:
+        """`sums_dtype` of these frames; ValueError also when the weights are for another shape."""
+        if self.shape != frame.shape:
+            raise ValueError(f"weights for frames of {self.shape} px, but the frames have {frame.shape}")
+        return self.sums_dtype(frame.dtype)
 
     def sums_dtype(self, pixel_dtype: np.dtype) -> np.dtype:
         """int64 for integer weights on integer pixels, else float64; ValueError where sums could overflow."""
