@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 #: how often progress goes to the session, with a preview if one is wanted, s
 PROGRESS_PERIOD_S = 0.1
+_POLL_MS = 500
 _EVENTS = "inproc://events"
 _END = b""
 _ANY_SESSION = b""  # events are [session they are for, message]
@@ -89,7 +90,8 @@ class EngineServer:
         logging.getLogger("live4d_ophyd").addHandler(forwarder)
         try:
             while True:
-                ready = dict(poller.poll())
+                # A signal between Python's look for one and the poll would else wait for the next message.
+                ready = dict(poller.poll(_POLL_MS))
                 if self._monitor in ready:
                     recv_monitor_message(self._monitor)
                     self._check_session()
