@@ -48,18 +48,18 @@ def source() -> str:
     return head + resources.files(__package__).joinpath("kernels.cu").read_text()
 
 
-def weigh_name(pixel: str, sums: str) -> str:
-    """The kernel that weighs ``pixel`` to ``sums`` (numpy's names)."""
-    return f"weigh_{pixel}_{sums}"
+def weigh_name(pixel: str, sums: str, result: str) -> str:
+    """The kernel that weighs ``pixel``, sums in ``sums`` and returns ``result`` (numpy's names)."""
+    return f"weigh_{pixel}_{sums}_{result}"
 
 
 def _weigh_kernel(name: str) -> str:
     """Source of the instance of `weigh` that `weigh_name` calls ``name``."""
-    _, pixel, sums = name.split("_")
+    _, pixel, sums, result = name.split("_")
     return f"""
 extern "C" __global__ void {name}(const u8* decoded, i64 stride, i64 n, i64 maps, const i64* starts,
-    const int* places, const {SUMS[sums]}* weights, const int* status, i64 nodata, i64 none, {SUMS[sums]}* sums) {{
-    weigh<{PIXELS[pixel]}, {SUMS[sums]}, {FRAMES_A_BLOCK}>(
+    const int* places, const {SUMS[sums]}* weights, const int* status, i64 nodata, i64 none, {SUMS[result]}* sums) {{
+    weigh<{PIXELS[pixel]}, {SUMS[sums]}, {SUMS[result]}, {FRAMES_A_BLOCK}>(
         decoded, stride, n, maps, starts, places, weights, status, nodata, none, sums);
 }}
 """
@@ -84,7 +84,7 @@ class Kernels:
         self._configs: dict[tuple, LaunchConfig] = {}
         self._streams: dict[int, Stream] = {}
         # Those that streams need; others are compiled when they are.
-        self._load([weigh_name(pixel, "float64") for pixel in ("uint8", "uint16", "uint32")])
+        self._load([weigh_name(pixel, "float64", "int64") for pixel in ("uint8", "uint16", "uint32")])
 
     def _load(self, names: list[str]) -> None:
         with self._lock:

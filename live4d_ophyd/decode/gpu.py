@@ -7,6 +7,7 @@ decode those that a weight map touches, sum, send sums and statuses back. Nothin
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from live4d_ophyd.stream.batch import LENGTH, OFFSET, FrameBatch
 DECODING_BYTES = 512 << 20
 #: frames of a part: the most blocks that a grid has in its second dimension
 _MOST_FRAMES = 65535
+#: of pieces of device memory
+_ALIGNMENT = 256
 #: bytes that a block takes in tables
 _TABLE_BYTES = 60
 #: and what nvCOMP's Zstandard takes besides for one (measured: 31.5 kB)
@@ -80,9 +83,13 @@ class _Maps:
 
     starts: torch.Tensor  #: (maps + 1,) int64
     places: torch.Tensor  #: (weights,) int32: which of the selected pixels
-    weights: torch.Tensor  #: (weights,) float64 or int64, as the sums
+    weights: torch.Tensor  #: (weights,) float64 or int64, what they are summed in
+    result: np.dtype  #: of the sums
     kernel: str
     threads: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
 
 
 @dataclass
@@ -90,20 +97,19 @@ class _Part:
     """One pass through the device: frames of one layout, or one frame that has none."""
 
     at: np.ndarray  #: (n,) which rows of the submission
-    status: torch.Tensor | np.ndarray | int
-    sums: torch.Tensor | None = None  #: (n, maps)
-    done: torch.cuda.Event | None = None
+    status: np.ndarray | int  #: (n,) int32
+    sums: np.ndarray | None = None  #: (n, maps)
+    done: torch.cuda.Event | None = None  #: status and sums are there
     zstd: bool = False
 
     def statuses(self) -> np.ndarray:
         """(n,) int64; waits for the device without the GIL."""
         if isinstance(self.status, int):
-            return np.full(len(self.at), self.status)
+            return np.full(len(self.at), self.status, np.int64)
         if self.done is not None:
             with named_errors():
                 self.done.synchronize()
-        found = self.status if isinstance(self.status, np.ndarray) else self.status.numpy()
-        status = found.astype(np.int64)
+        status = self.status.astype(np.int64)
         return np.where(status == BAD_LZ4, BAD_ZSTD, status) if self.zstd else status
 
 
@@ -122,15 +128,18 @@ class Submitted:
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Sums ``(n, maps)`` and statuses ``(n,)``. The batch is free afterwards."""
-        decoder, weights = self._decoder, self._weights
+        decoder, weights, parts = self._decoder, self._weights, self._parts
+        if len(parts) == 1 and parts[0].sums is not None and len(parts[0].at) == len(self._rows):
+            status = parts[0].statuses()
+            if not (status == OTHER_LAYOUT).any():
+                return parts[0].sums, status
         sums = np.zeros((len(self._rows), len(weights)), weights.sums_of(decoder.format))
         status = np.zeros(len(self._rows), np.int64)
-        parts = self._parts
         for _ in range(_LAYOUTS):
             for part in parts:
                 status[part.at] = part.statuses()
                 if part.sums is not None:
-                    _place(part.sums.numpy(), sums, part.at)
+                    sums[part.at] = part.sums
             others = np.flatnonzero(status == OTHER_LAYOUT)
             if not len(others):
                 return sums, status
@@ -141,12 +150,18 @@ class Submitted:
         return sums, status
 
 
-def _place(found: np.ndarray, target: np.ndarray, at: np.ndarray) -> None:
-    """``target[at] = found``, in a tenth of the time where ``at`` is all of them."""
-    if len(at) == len(target):
-        target[...] = found
-    else:
-        target[at] = found
+def _chosen(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """``rows[at]``, without a copy where ``at`` is all of them."""
+    return rows if len(at) == len(rows) else rows[at]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Device addresses of what `find_blocks` writes: blocks and their bytes (n * blocks), statuses (n)."""
+
+    at: int
+    nbytes: int
+    status: int
 
 
 class GpuDecoder:
@@ -259,7 +274,8 @@ class GpuDecoder:
         with named_errors(), torch.cuda.stream(self.stream):
             plan = self._plan(layout, weights)
             # Messages lie in the order of their rows.
-            head, tail = batch.index[rows[at].min()], batch.index[rows[at].max()]
+            taken = _chosen(rows, at)
+            head, tail = batch.index[taken.min()], batch.index[taken.max()]
             first, last = int(head[OFFSET]), int(tail[OFFSET] + tail[LENGTH])
             buffer = self._new(last, torch.uint8)
             buffer[first:].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
@@ -272,12 +288,12 @@ class GpuDecoder:
                 part = at[begin : begin + step]
                 if zstd:
                     # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
-                    found = self._find(layout, buffer, index, rows[part])[2].cpu().numpy()
-                    parts.append(_Part(part[found != OK], found[found != OK], zstd=True))
-                    part = part[found == OK]
+                    status = self._check(layout, buffer, index, _chosen(rows, part))
+                    parts.append(_Part(part[status != OK], status[status != OK], zstd=True))
+                    part = part[status == OK]
                     if not len(part):
                         continue
-                parts.append(self._pass(layout, plan, buffer, index, rows[part], part, pixels))
+                parts.append(self._pass(layout, plan, buffer, index, _chosen(rows, part), part, pixels))
         return parts
 
     def _pass(
@@ -291,31 +307,53 @@ class GpuDecoder:
         pixels: torch.Tensor | None,
     ) -> _Part:
         n, selection, blocks = len(rows), plan.selection, layout.blocks
-        decoded = self._new(n * selection.stride, torch.uint8)
+        entries, maps = n * selection.count, 0 if plan.maps is None else len(plan.maps)
         # What is un-shuffled here is decoded elsewhere first.
         own_shuffle = layout.shuffled and not layout.nvcomp_unshuffles
-        planes = self._new(n * selection.stride, torch.uint8) if own_shuffle else decoded
-        found_at, found_bytes, status = self._find(layout, buffer, index, rows, planes, selection)
-        found = (found_at.data_ptr(), found_bytes.data_ptr())
+        frames = n * selection.stride
+        memory, (decoded, planes, found_at, found_bytes, columns, block_status, sums, status) = self._carve(
+            frames, frames * own_shuffle, 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
+            8 * n * maps, 4 * n,
+        )  # fmt: skip
+        planes = planes if own_shuffle else decoded
+        found = _Found(found_at, found_bytes, status)
+        self._find(layout, buffer, index, rows, found, decoded, selection)
         if layout.name and selection.count:
-            self._decompress(layout, plan, n, found, planes, status)
+            self._decompress(layout, plan, n, found, planes, columns, block_status)
         if layout.may_be_stored and selection.count:
             self._launch(
                 "copy_stored", n, 256,
-                blocks, layout.block, *found, status.data_ptr(), plan.place.data_ptr(), planes.data_ptr(),
+                blocks, layout.block, found.at, found.nbytes, status, plan.place.data_ptr(), planes,
                 selection.stride,
             )  # fmt: skip
         if own_shuffle:
             self._unshuffle(layout, selection, planes, decoded, n)
-        sums = None
         if pixels is not None:
-            pixels[self._upload(at)] = decoded.view(n, -1)[:, : selection.nbytes]
+            whole = memory[:frames].view(n, -1)
+            pixels[self._upload(at)] = whole[:, : selection.nbytes]
         else:
-            sums = self._weigh(plan, decoded, status, n)
+            self._weigh(plan, decoded, status, n, sums)
+        # Sums and statuses lie one behind the other: one copy.
+        results = self._to_host(memory[sums - memory.data_ptr() :]).numpy()
         done = torch.cuda.Event(blocking=True)
-        part = _Part(at, self._to_host(status), sums, done, layout.name == "bszstd")
         done.record(self.stream)
-        return part
+        gap = status - sums
+        return _Part(
+            at,
+            results[gap : gap + 4 * n].view(np.int32),
+            None if plan.maps is None else results[: 8 * n * maps].view(plan.maps.result).reshape(n, maps),
+            done,
+            layout.name == "bszstd",
+        )
+
+    def _check(
+        self, layout: Layout, buffer: torch.Tensor, index: torch.Tensor, rows: np.ndarray
+    ) -> np.ndarray:
+        """(n,) int32 statuses as far as headers tell them; waits for the device."""
+        n = len(rows)
+        memory, found = self._carve(8 * n * layout.blocks, 8 * n * layout.blocks, 4 * n)
+        self._find(layout, buffer, index, rows, _Found(*found))
+        return memory[found[2] - memory.data_ptr() :][: 4 * n].cpu().numpy().view(np.int32)
 
     def _find(
         self,
@@ -323,55 +361,47 @@ class GpuDecoder:
         buffer: torch.Tensor,
         index: torch.Tensor,
         rows: np.ndarray,
-        target: torch.Tensor | None = None,
+        found: _Found,
+        target: int = 0,
         selection: Selection | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> None:
         """Where each block is, its bytes (negative: stored), and the frames' statuses; raw pixels to ``target``."""
         n, blocks, frame = len(rows), layout.blocks, self.format
-        take = self._upload(rows)
-        found_at, found_bytes = self._new(n * blocks, torch.int64), self._new(n * blocks, torch.int64)
-        status = self._new(n, torch.int32)
         cut = (layout.total, layout.block, layout.granule)
-        found = (found_at.data_ptr(), found_bytes.data_ptr())
+        # Frames that came one behind the other need no list.
+        first = int(rows[0]) if (np.diff(rows) == 1).all() else -1
+        take = None if first >= 0 else self._upload(rows)
         self._launch(
             "find_blocks", -(-n // 64), 64,
-            buffer.data_ptr(), buffer.numel(), index.data_ptr(), take.data_ptr(), n,
+            buffer.data_ptr(), buffer.numel(), index.data_ptr(), 0 if take is None else take.data_ptr(), first, n,
             frame.rows, frame.cols, frame.tag, layout.algorithm, layout.elem_size, *cut, blocks,
-            0 if target is None else target.data_ptr(), selection.stride if selection else 0,
-            selection.leftover_at if selection else -1, *found, status.data_ptr(),
+            target, selection.stride if selection else 0, selection.leftover_at if selection else -1,
+            found.at, found.nbytes, found.status,
         )  # fmt: skip
         if layout.name and blocks:
             zstd = int(layout.name == "bszstd")
             self._launch(
-                "check_blocks", -(-n * blocks // 128), 128, n, blocks, *cut, *found, zstd, status.data_ptr()
-            )
-        return found_at, found_bytes, status
+                "check_blocks", -(-n * blocks // 128), 128,
+                n, blocks, *cut, found.at, found.nbytes, zstd, found.status,
+            )  # fmt: skip
 
     def _decompress(
-        self,
-        layout: Layout,
-        plan: _Plan,
-        n: int,
-        found: tuple[int, int],
-        planes: torch.Tensor,
-        status: torch.Tensor,
+        self, layout: Layout, plan: _Plan, n: int, found: _Found, planes: int, columns: int, block_status: int
     ) -> None:
-        """Have nvCOMP decode the wanted blocks of good frames."""
+        """Have nvCOMP decode the wanted blocks of good frames.
+
+        ``columns`` and ``block_status``: room for 5 * 8 and 4 bytes a block.
+        """
         nvcomp, stream, selection = self._nvcomp, self.stream.cuda_stream, plan.selection
         count, blocks, zstd = n * selection.count, layout.blocks, layout.name == "bszstd"
-        # Has a name, because its memory must last until all of this is enqueued.
-        columns = self._new(5 * count, torch.int64)
-        source, source_bytes, target, target_bytes, actual = (
-            column.data_ptr() for column in columns.view(5, count)
-        )
-        block_status = self._new(count, torch.int32)
+        source, source_bytes, target, target_bytes, actual = (columns + 8 * count * k for k in range(5))
         self._launch(
             "list_blocks", -(-n * blocks // 128), 128,
-            n, blocks, layout.total, layout.block, layout.granule, *found, status.data_ptr(),
-            plan.place.data_ptr(), selection.count, planes.data_ptr(), selection.stride,
+            n, blocks, layout.total, layout.block, layout.granule, found.at, found.nbytes, found.status,
+            plan.place.data_ptr(), selection.count, planes, selection.stride,
             self._nothing.data_ptr(), self._nothing.numel(), source, source_bytes, target, target_bytes,
         )  # fmt: skip
-        table = BlockTable(count, source, source_bytes, target, target_bytes, actual, block_status.data_ptr())
+        table = BlockTable(count, source, source_bytes, target, target_bytes, actual, block_status)
         largest = min(layout.block, layout.total)
         if zstd:
             temp = self._new(nvcomp.zstd_temp_bytes(count, largest), torch.uint8)
@@ -382,38 +412,29 @@ class GpuDecoder:
             nvcomp.lz4_decompress(table, temp.data_ptr(), temp.numel(), stream, unshuffle)
         self._launch(
             "judge", -(-n // 64), 64,
-            n, blocks, selection.count, plan.place.data_ptr(), found[1], target_bytes, actual,
-            block_status.data_ptr(), status.data_ptr(),
+            n, blocks, selection.count, plan.place.data_ptr(), found.nbytes, target_bytes, actual,
+            block_status, found.status,
         )  # fmt: skip
 
-    def _unshuffle(
-        self, layout: Layout, selection: Selection, planes: torch.Tensor, decoded: torch.Tensor, n: int
-    ) -> None:
+    def _unshuffle(self, layout: Layout, selection: Selection, planes: int, decoded: int, n: int) -> None:
         groups = selection.block_bytes // layout.granule
         if groups:
             self._launch(
                 "unshuffle", (-(-groups // 256), n), 256,
-                planes.data_ptr(), decoded.data_ptr(), n, groups, selection.stride, layout.block,
-                layout.elem_size,
+                planes, decoded, n, groups, selection.stride, layout.block, layout.elem_size,
             )  # fmt: skip
-        if selection.leftover_at >= 0:
-            raw = slice(selection.leftover_at, selection.nbytes)
-            decoded.view(n, -1)[:, raw] = planes.view(n, -1)[:, raw]
 
-    def _weigh(self, plan: _Plan, decoded: torch.Tensor, status: torch.Tensor, n: int) -> torch.Tensor:
+    def _weigh(self, plan: _Plan, decoded: int, status: int, n: int, sums: int) -> None:
         maps = plan.maps
         assert maps is not None
-        count = len(maps.starts) - 1
-        sums = self._new(n * count, maps.weights.dtype).view(n, count)
         dtype = self.format.dtype
         none = int(np.iinfo(dtype).max) if dtype.kind in "ui" else 0
         nodata = int(self.nodata) if dtype.kind in "ui" else 2 * int(self.nodata)
         self._launch(
-            maps.kernel, (count, -(-n // FRAMES_A_BLOCK)), maps.threads,
-            decoded.data_ptr(), plan.selection.stride, n, count, maps.starts.data_ptr(),
-            maps.places.data_ptr(), maps.weights.data_ptr(), status.data_ptr(), nodata, none, sums.data_ptr(),
+            maps.kernel, (len(maps), -(-n // FRAMES_A_BLOCK)), maps.threads,
+            decoded, plan.selection.stride, n, len(maps), maps.starts.data_ptr(),
+            maps.places.data_ptr(), maps.weights.data_ptr(), status, nodata, none, sums,
         )  # fmt: skip
-        return self._to_host(sums)
 
     def _plan(self, layout: Layout, weights: Weights | None) -> _Plan:
         key = (layout, id(weights))
@@ -432,7 +453,8 @@ class GpuDecoder:
         flat = weights.maps.reshape(len(weights), -1)
         selection = select_blocks(layout, dtype.itemsize, (flat != 0).any(axis=0))
         # Sums of integers in float64 are as exact while they stay below 2^53, and several times as fast.
-        exact = weights.sums_of(self.format) == np.int64 and not weights.fit_float64(dtype)
+        result = weights.sums_of(self.format)
+        exact = result == np.int64 and not weights.fit_float64(dtype)
         kind = np.dtype(np.int64 if exact else np.float64)
         selected = flat[:, selection.pixels]
         which, places = np.nonzero(selected)
@@ -442,13 +464,21 @@ class GpuDecoder:
             self._upload(starts),
             self._upload(places.astype(np.int32)),
             self._upload(selected[which, places].astype(kind)),
-            weigh_name(dtype.name, kind.name),
+            result,
+            weigh_name(dtype.name, kind.name, result.name),
             threads=32 if longest < 2048 else 128 if longest < 65536 else 1024,
         )
         return _Plan(weights, selection, self._upload(selection.place), maps)
 
     def _launch(self, name: str, grid: int | tuple[int, int], block: int, *args: int) -> None:
         self._kernels.launch(name, self.stream, grid, block, *args)
+
+    def _carve(self, *nbytes: int) -> tuple[torch.Tensor, list[int]]:
+        """Device memory made at once, as each allocation costs what a launch does; addresses of its pieces."""
+        ends = list(itertools.accumulate(-(-n // _ALIGNMENT) * _ALIGNMENT for n in nbytes))
+        memory = self._new(ends[-1], torch.uint8)
+        base = memory.data_ptr()
+        return memory, [base, *(base + end for end in ends[:-1])]
 
     def _new(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(max(1, count), dtype=dtype, device=self._device)[:count]

@@ -23,15 +23,15 @@ __device__ __forceinline__ u64 load_u64_be(const u8* at) {
 #define LAYOUT i64 frame_rows, i64 frame_cols, i64 tag, i64 algorithm, i64 elem_size, i64 total, i64 block, \
                i64 granule, i64 blocks
 
-// One thread a frame: block headers are a chain, each says where the next one is. Writes where each of the frame's
+// One thread a frame, those of `rows`, or of consecutive ones from `first` on: block headers are a chain, each says where the next one is. Writes where each of the frame's
 // `blocks` is, for stored ones with a negative size, and copies the raw pixels behind the last to `leftover_at` of its
 // place (-1: nobody wants them).
-extern "C" __global__ void find_blocks(const u8* buffer, i64 capacity, const i64* index, const i64* rows, i64 n,
-                                       LAYOUT, u8* decoded, i64 stride, i64 leftover_at, const u8** found_at,
+extern "C" __global__ void find_blocks(const u8* buffer, i64 capacity, const i64* index, const i64* rows, i64 first,
+                                       i64 n, LAYOUT, u8* decoded, i64 stride, i64 leftover_at, const u8** found_at,
                                        i64* found_bytes, int* status) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
-    const i64* row = index + rows[i] * COLUMNS;
+    const i64* row = index + (rows ? rows[i] : first + i) * COLUMNS;
     found_at += i * blocks;
     found_bytes += i * blocks;
     i64 offset = row[BLOB_OFFSET], length = row[BLOB_LENGTH];
@@ -243,11 +243,11 @@ extern "C" __global__ void unshuffle(const u8* planes, u8* decoded, i64 n, i64 g
 //
 // Maps are lists of the pixels that have a weight (`starts` (maps + 1,): where each begins): detectors cover little of
 // a frame, or little of what other detectors cover. sums is (n, maps). Integers are exact as long as every partial sum
-// fits SUM: 2^53 for double, 2^63 for i64. `nodata`: 1, pixels of value `none` count as nothing; 2, NaN do.
-template <typename PIXEL, typename SUM, int FRAMES>
+// fits SUM: 2^53 for double, 2^63 for i64; RESULT is what they are returned as. `nodata`: 1, pixels of value `none` count as nothing; 2, NaN do.
+template <typename PIXEL, typename SUM, typename RESULT, int FRAMES>
 __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 maps, const i64* starts,
                                       const int* places, const SUM* weights, const int* status, i64 nodata,
-                                      i64 none, SUM* sums) {
+                                      i64 none, RESULT* sums) {
     __shared__ SUM of_warps[32][FRAMES];
     // Maps of the same frames run together: what one reads is in the cache for the next.
     i64 i = (i64)blockIdx.y * FRAMES, map = blockIdx.x;
@@ -281,6 +281,6 @@ __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 
     if (f < FRAMES && i + f < n) {
         SUM sum = 0;
         for (int warp = 0; warp < blockDim.x / 32; ++warp) sum += of_warps[warp][f];
-        sums[(i + f) * maps + map] = status[i + f] == OK ? sum : (SUM)0;
+        sums[(i + f) * maps + map] = status[i + f] == OK ? (RESULT)sum : (RESULT)0;
     }
 }
