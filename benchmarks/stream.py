@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.gpu import detectors
+from benchmarks.gpu import copy_rate, detectors
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
@@ -33,6 +33,9 @@ CASES = (
     ("96", 1, 1, 1024 * 1024), ("96", 4, 1, 4096 * 1024),
 )  # fmt: skip
 SESSION = (("192", 4, (1024, 1024)), ("96u32", 4, (2048, 2048)))
+
+#: images for the straightforward pipeline, which is slow
+_STRAIGHTFORWARD = 32 * 1024
 
 _backends: dict[str, Backend] = {}
 
@@ -81,6 +84,22 @@ def _measure(
     return found | {"sender_cores": sender["cpu_seconds"] / sender["seconds"]}
 
 
+def _receive_straightforward(endpoint: str, key: str, count: int) -> tuple[np.ndarray, float]:
+    from benchmarks.straightforward import receive
+
+    return receive(endpoint, SIZES[key], count)
+
+
+def _straightforward(process: ProcessPoolExecutor, source: Source, key: str) -> float:
+    """Frames per second of the straightforward pipeline, from the same senders."""
+    source.start(_STRAIGHTFORWARD)
+    sums, seconds = process.submit(_receive_straightforward, source.endpoint, key, _STRAIGHTFORWARD).result()
+    source.finish()
+    if (sums != SIZES[key].image(_STRAIGHTFORWARD)).any():
+        raise RuntimeError("sums of the straightforward pipeline are wrong: no number is reported")
+    return _STRAIGHTFORWARD / seconds
+
+
 def _sessions(rounds: int) -> dict:
     """Flat-out streams under a RunEngine, in interleaved rounds; see benchmarks.session."""
     import matplotlib
@@ -111,7 +130,11 @@ def run(rounds: int = 3) -> dict:
         for key, senders, maps, count in CASES:
             with closing(Source(key, senders)) as source:
                 _measure(process, source, key, 16 * 1024, maps)
-                runs = [_measure(process, source, key, count, maps) for _ in range(rounds)]
+                runs, straightforward = [], []
+                for _ in range(rounds):
+                    runs.append(_measure(process, source, key, count, maps))
+                    straightforward.append(_straightforward(process, source, key))
+                copy = process.submit(copy_rate, SIZES[key]).result()
                 middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
                 print(
                     f"{SIZES[key].name}, {senders} connections: {middle['khz']:.0f} kHz",
@@ -121,6 +144,9 @@ def run(rounds: int = 3) -> dict:
                 results[f"{SIZES[key].name}, {senders} connections, {maps} detectors"] = middle | {
                     "khz_range": [min(r["khz"] for r in runs), max(r["khz"] for r in runs)],
                     "frames": count,
+                    "straightforward_khz": median(straightforward) / 1e3,
+                    "ratio": median(r["khz"] * 1e3 / s for r, s in zip(runs, straightforward)),
+                    "of_copy_limit": middle["khz"] * 1e3 / copy,
                 }
         with closing(Source("192")) as source:
             paced = _measure(process, source, "192", 300_000, 1, 30e3)
@@ -138,12 +164,14 @@ def run(rounds: int = 3) -> dict:
 def table(report: dict) -> str:
     lines = [
         f"{'end to end over loopback TCP, GPU':45} {'kHz':>7} {'range':>15} {'cores':>6} {'senders':>8} {'p99 ms':>7}"
+        f" {'of copy':>8} {'straightforward':>16} {'ratio':>6}"
     ]
     for name, r in report["results"].items():
         low, high = r["khz_range"]
         lines.append(
             f"{name:45} {r['khz']:7.1f} {low:7.1f}-{high:<7.1f} {r['cores']:6.1f} {r['sender_cores']:8.1f}"
-            f" {r['latency_ms']['99']:7.1f}"
+            f" {r['latency_ms']['99']:7.1f} {r['of_copy_limit']:8.3f} {r['straightforward_khz']:12.1f} kHz"
+            f" {r['ratio']:6.1f}"
         )
     paced = report["paced 192x192 u32 at 30 kHz"]
     lines.append(
