@@ -288,6 +288,8 @@ def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]
     for name, check in checks:
         try:
             yield check()
+        except ModuleNotFoundError as error:
+            yield Check(name, "missing", _one_line(error), "pip install live4d-ophyd, with all it needs")
         except Exception as error:
             yield Check(
                 name, "failed", _one_line(error), f"unexpected ({type(error).__name__}): please report it"

@@ -164,6 +164,17 @@ def test_a_check_that_raises_has_failed_and_the_others_go_on(no_catalog, monkeyp
     }
 
 
+def test_a_missing_package_is_missing_and_named(no_catalog, monkeypatch):
+    def needs_more():
+        raise ModuleNotFoundError("No module named 'tiled'")
+
+    monkeypatch.setattr(doctor_command, "libzmq", needs_more)
+    _, checks = run_json("--catalog", no_catalog)
+    assert checks["libzmq"]["status"] == "missing"
+    assert "tiled" in checks["libzmq"]["found"]
+    assert "pip install" in checks["libzmq"]["advice"]
+
+
 class Wrong:
     """A backend whose last frame of a batch is one count off, or refused."""
 

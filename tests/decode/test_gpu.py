@@ -205,14 +205,14 @@ def zstd_raw(data: bytes) -> bytes:
     return bytes.fromhex("28b52ffda0") + size + struct.pack("<I", len(data) << 3 | 1)[:3] + data
 
 
-def bszstd(pixels: np.ndarray, block: int) -> bytes:
+def bszstd(pixels: np.ndarray, block: int, compress=zstd_raw) -> bytes:
     raw = pixels.tobytes()
     out = [struct.pack(">QI", len(raw), block)]
     granule = 8 * pixels.itemsize
     at = 0
     while len(raw) - at >= granule:
         size = min(len(raw) - at, block) // granule * granule
-        data = zstd_raw(shuffle(np.frombuffer(raw[at : at + size], pixels.dtype)))
+        data = compress(shuffle(np.frombuffer(raw[at : at + size], pixels.dtype)))
         out.append(struct.pack(">I", len(data)) + data)
         at += size
     return b"".join(out) + raw[at:]
@@ -229,6 +229,23 @@ def test_bszstd_through_nvcomp(backend):
     np.testing.assert_array_equal(sums[good], masked_sums(frames, maps)[good])
     assert not status[good].any()
     assert status[2] == f.LEFT_OVER
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<u4"])
+def test_bszstd_of_a_compressor(backend, dtype):
+    """Blocks of all kinds: noise, few counts, nothing."""
+    zstandard = pytest.importorskip("zstandard")
+    shape = (192, 192)
+    frames = np.concatenate([counts(shape, dtype, 60), np.zeros((4, *shape), dtype)])
+    frames[::2, 60:] = 0
+    compress = zstandard.ZstdCompressor().compress
+    batch = named("bszstd", [bszstd(frame, 8192, compress) for frame in frames], shape, dtype)
+    maps = np.stack([np.ones(shape, int), disk(shape, 20)])
+    decoder = gpu(backend, shape, dtype)
+    sums, status = decoder.project(batch, Weights(maps))
+    assert not status.any()
+    np.testing.assert_array_equal(sums, masked_sums(frames, maps))
+    np.testing.assert_array_equal(decoder.frames(batch)[0].cpu().numpy(), frames)
 
 
 def test_trpx_is_refused_by_name(backend):
