@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import httpx
@@ -94,6 +94,15 @@ def _bound(limit: float | None) -> str:
     return "anything" if limit is None else f"{limit:g}"
 
 
+@cache
+def _http() -> httpx.Client:
+    """One for the process: making one costs more than ten requests. Connections are not kept: a control unit that was
+    restarted would fail the first request on each.
+    """
+    # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 class Rest:
     """The interface at ``url``; ``api`` is its version, "" asks for it."""
 
@@ -163,10 +172,8 @@ class Rest:
     def _try(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
         request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
         try:
-            # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
             limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
-            with httpx.Client(base_url=self.url, timeout=limits, trust_env=False) as http:
-                response = http.request(method, path, json=body)
+            response = _http().request(method, self.url + path, json=body, timeout=limits)
         except httpx.TimeoutException as error:
             raise _Passing(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
