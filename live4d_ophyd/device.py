@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind
 
 from live4d_ophyd.decode import ENGINES
+from live4d_ophyd.detector import DetectorSettings
 from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster
 from live4d_ophyd.engine.client import EngineClient
 from live4d_ophyd.engine.spec import Progress
@@ -40,6 +41,7 @@ class _Running:
     generation: int
     status: RasterStatus
     flying: bool = False
+    scanning: bool = False  #: the scan generator was started
 
 
 class Live4D(Device):
@@ -52,7 +54,10 @@ class Live4D(Device):
     scan : geometry of the raster the microscope runs
     detectors : virtual detectors (Disk, Annulus); each gives ``<name>_<detector>`` (image), ``..._mean`` and
         ``..._contrast`` (std / mean)
-    control : ``Simplon(url)`` arms, triggers and disarms; None listens to series that something else starts
+    control : ``Simplon(url)`` configures, arms, triggers and disarms; the detector's own settings are then signals of
+        ``detector`` (`DetectorSettings`). None listens to series that something else starts
+    scan_start : starts the scan generator once the detector is armed: a callable, or an ophyd object that is set to 1,
+        or, if it cannot be set, triggered. What it raises fails the trigger
     engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
         the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
@@ -76,6 +81,7 @@ class Live4D(Device):
     frames_received = Cpt(Value, value=0, kind="normal")
     frames_lost = Cpt(Value, value=0, kind="normal")
     frames_bad = Cpt(Value, value=0, kind="normal")
+    frames_dropped = Cpt(Value, value=math.nan, kind="normal")  #: by the detector itself; NaN: not known
     series_id = Cpt(Value, value=0, kind="normal")
     frame_rate = Cpt(Value, value=math.nan, units="Hz", kind="normal")
     pattern = Cpt(Image, dims=("q_y", "q_x"), kind="omitted")
@@ -97,17 +103,28 @@ class Live4D(Device):
     pattern_enabled = Cpt(Value, value=0, kind="config")  #: 1: also read the mean diffraction pattern
     movie_rasters = Cpt(Value, value=10, kind="config")  #: rasters of one flight (kickoff to complete)
 
-    def __new__(cls, *args: Any, detectors: Sequence[Detector] = (), **kwargs: Any) -> Live4D:
+    def __new__(
+        cls, *args: Any, detectors: Sequence[Detector] = (), control: Simplon | None = None, **kwargs: Any
+    ) -> Live4D:
         # Components are class attributes: an instance with its own detectors gets a class with their signals.
-        components = {}
+        components: dict[str, Cpt] = {}
         for detector in detectors:
             components.update(_detector_components(detector))
-        taken = [name for name in components if hasattr(cls, name)]
+        taken = [name for name in components if hasattr(cls, name) or name == "detector"]
         if taken:
             raise ValueError(
                 f"a virtual detector cannot be called {taken[0]!r}: the device has that attribute itself"
             )
+        if control is not None:
+            components["detector"] = Cpt(DetectorSettings, "", control=control, kind="config")
         return super().__new__(type(cls.__name__, (cls,), components))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "detector":
+            raise AttributeError(
+                f"{self.name} has no settings of the detector: pass control=Simplon('http://dcu')"
+            )
+        return super().__getattr__(name)
 
     def __init__(
         self,
@@ -117,6 +134,7 @@ class Live4D(Device):
         scan: ScanGrid,
         detectors: Sequence[Detector],
         control: Simplon | None = None,
+        scan_start: Any = None,
         engine: str = "auto",
         server: str | None = None,
         curve_keys: str | Path | None = None,
@@ -134,6 +152,9 @@ class Live4D(Device):
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
         self.control = control
+        self._scan_start = _starter(scan_start)
+        self._scan_stop: Callable[[], Any] | None = getattr(scan_start, "stop", None)
+        self._run_notes: dict[str, Any] = {}
         self._server = server
         self._curve_keys = Path(curve_keys) if curve_keys else None
         self._fixed: dict[str, Any] = {
@@ -202,23 +223,44 @@ class Live4D(Device):
             grid=self.grid(),
             detectors=self.detectors(),
             rasters=int(rasters),
-            control=self.control,
+            control=self._control(),
             channel=self.channel.get(),
             pattern=bool(self.pattern_enabled.get()),
             frame_time=dwell if dwell > 0 else None,
             timeout=self.timeout.get(),
+            notes=self._run_notes,
             **self._fixed,
         )
+
+    def _control(self) -> Simplon | None:
+        """The control with the trigger mode as the signals have it now."""
+        if self.control is None:
+            return None
+        settings = self.detector
+        return replace(
+            self.control, trigger_mode=settings.trigger_mode.get(), trigger_per=settings.trigger_per.get()
+        )
+
+    def note_run(self, name: str, doc: dict[str, Any]) -> None:
+        """Have the stream's header name the run: ``RE.subscribe(live4d.note_run)``."""
+        if name == "start":
+            self._run_notes = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
+        elif name == "stop":
+            self._run_notes = {}
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
     def wait_for_connection(self, *args: Any, timeout: float = 60.0, **kwargs: Any) -> None:
         """Start or find the engine; returns when it is ready."""
         super().wait_for_connection(*args, timeout=timeout, **kwargs)
+        if self.control is not None:
+            self.detector.look()
         self._engine(timeout)
 
     def stage(self) -> list[Any]:
         self.spec()
+        if self.control is not None:
+            self.detector.look()  # a detector that does not answer is said before the scan
         self._engine()
         return super().stage()
 
@@ -304,6 +346,8 @@ class Live4D(Device):
             return
         if self._client is not None and self._client.alive:
             self._client.cancel(running.generation)
+        if running.scanning and self._scan_stop is not None:
+            self._scan_stop()
         if not running.status.done:
             # Not an exception: RunEngine.resume() would raise it although the raster is taken again.
             running.status.set_finished()
@@ -315,6 +359,13 @@ class Live4D(Device):
             if running is not self._running:
                 return
             kind = event["kind"]
+            if kind == "armed":
+                if self._scan_start is not None:
+                    # In a thread: it may take as long as the scan, and what comes meanwhile must be heard.
+                    threading.Thread(
+                        target=self._start_scan, args=(running,), name="live4d-scan-start", daemon=True
+                    ).start()
+                return
             if kind == "progress":
                 progress = Progress(**event["progress"])
                 if event["images"] is not None:
@@ -337,6 +388,26 @@ class Live4D(Device):
         else:
             running.status.set_exception(AcquisitionError(event.get("reason", "the engine gave no reason")))
 
+    def _start_scan(self, running: _Running) -> None:
+        assert self._scan_start is not None
+        running.scanning = True
+        try:
+            status = self._scan_start()
+            if hasattr(status, "wait"):
+                status.wait()
+        except Exception as error:
+            with self._fence:
+                if running is not self._running:
+                    return
+                self._running = None
+            if self._client is not None:
+                self._client.cancel(running.generation)
+            failure = AcquisitionError(
+                f"scan_start failed ({type(error).__name__}: {error}); the detector was disarmed"
+            )
+            failure.__cause__ = error
+            running.status.set_exception(failure)
+
     def _publish(self, raster: Raster, running: _Running) -> None:
         """Put a raster into the signals, and into the movie's queue if it is part of one."""
         losses = raster.losses
@@ -354,6 +425,7 @@ class Live4D(Device):
         self.frames_received.put(losses.received)
         self.frames_lost.put(losses.lost)
         self.frames_bad.put(losses.bad)
+        self.frames_dropped.put(math.nan if raster.dropped is None else float(raster.dropped))
         self.series_id.put(raster.series_id)
         self.engine.put(raster.engine)
         self.frame_rate.put(math.nan if raster.rate_hz is None else raster.rate_hz)
@@ -412,6 +484,17 @@ class Live4D(Device):
         """Events of the rasters that ended since the last call."""
         while self._movie:
             yield self._movie.popleft()
+
+
+def _starter(scan_start: Any) -> Callable[[], Any] | None:
+    """What starts the scan generator, whatever it was given as."""
+    if scan_start is None or callable(scan_start):
+        return scan_start
+    if hasattr(scan_start, "set"):
+        return lambda: scan_start.set(1)
+    if hasattr(scan_start, "trigger"):
+        return scan_start.trigger
+    raise ValueError(f"scan_start is {scan_start!r}; it must be a callable or an ophyd object")
 
 
 def _parameters(detector: Detector) -> list[Any]:

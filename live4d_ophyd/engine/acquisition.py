@@ -35,6 +35,8 @@ END_GRACE_S = 0.25
 STRAGGLER_S = 0.5
 #: how long a receive thread waits for messages, s: without images under way, and with
 _WAIT_S, _WAIT_DECODING_S = 0.05, 0.002
+#: how long the detector may take to be idle after `end`, s
+IDLE_TIMEOUT_S = 2.0
 #: how long a detector may take to answer on its stream port before it is armed, s
 CONNECT_TIMEOUT_S = 5.0
 
@@ -100,6 +102,8 @@ class Acquisition:
         self._armed = False
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
+        #: called when the detector is armed and listened to (without control: when the stream is listened to)
+        self.on_ready: Callable[[], None] = lambda: None
         #: called a few times a second by the thread that runs `run`
         self.on_progress: Callable[[], None] = lambda: None
 
@@ -139,16 +143,18 @@ class Acquisition:
                 threads.append(threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True))
             for thread in threads:
                 thread.start()
+            self.on_ready()
             for raster in range(self.spec.rasters):
                 self._raster = raster
                 for method in self.series.methods or ():
                     method.release(raster - 1)
                 self._await(raster)
-                yield self._result(raster)
-            over = True
+                over = raster + 1 == self.spec.rasters
+                yield self._result(raster, self._finish_detector() if over else None)
         finally:
             self._stop_listening(threads)
-            self._release_detector(over)
+            if not over:
+                self._abandon_detector()
             if self.series.key is not None:
                 self._stream.finished.add(self.series.key)
             self._report()
@@ -162,7 +168,7 @@ class Acquisition:
                 f"no detector answers at {self.spec.endpoint}: is the control unit on and its stream enabled "
                 "(stream/config/mode)? Nothing was armed"
             )
-        control.configure(self.spec.frames, self.spec.frame_time)
+        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, self.spec.appendix())
         # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
         self._armed = True  # before the answer: a request that timed out may have armed all the same
         self.series.expect(control.arm())
@@ -214,14 +220,15 @@ class Acquisition:
         self._gave_up = self.series.ended = True
         return True
 
-    def _result(self, raster: int) -> Raster:
+    def _result(self, raster: int, dropped: int | None) -> Raster:
         losses, rate = self.ledger.close(raster)
         if not self.ledger.received:
             raise AcquisitionError(self._why_nothing_came())
         assert self.series.key is not None
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
-        return Raster(raster, images, losses, self.series.key[0], rate, self.series.engine, *others)
+        pattern = others[0] if others else None
+        return Raster(raster, images, losses, self.series.key[0], rate, self.series.engine, pattern, dropped)
 
     def _stop_listening(self, threads: list[threading.Thread]) -> None:
         for receiver in self._stream.receivers:
@@ -233,15 +240,34 @@ class Acquisition:
         for receiver in self._stream.receivers:
             receiver.stop[0] = 0
 
-    def _release_detector(self, over: bool) -> None:
+    def _finish_detector(self) -> int | None:
+        """Wait until the detector is idle, disarming it if it does not know that the series is over.
+
+        Returns the images it dropped; None without control, or if it does not say.
+        """
         control = self.spec.control
-        if control is None or not self._armed or (over and self.series.ended and not self._gave_up):
+        if control is None or not self._armed:
+            return None
+        self._armed = False
+        try:
+            if self._gave_up or not self.series.ended or control.wait_idle(IDLE_TIMEOUT_S) != "idle":
+                control.disarm()
+            dropped = control.dropped()
+        except SimplonError as error:
+            log.error("the detector may still be armed: %s", error)
+            return None
+        if dropped:
+            log.warning(
+                "series %s: the detector dropped %d images because they were not fetched in time: a slower scan, a "
+                "faster host or more connections would help", self.series.name, dropped,
+            )  # fmt: skip
+        return dropped
+
+    def _abandon_detector(self) -> None:
+        if self.spec.control is None or not self._armed:
             return
         try:
-            if over:
-                control.disarm()
-            else:
-                control.abort()
+            self.spec.control.abort()
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
 

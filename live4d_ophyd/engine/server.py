@@ -316,6 +316,7 @@ class _Worker:
                 if generation <= self._cancelled_up_to:
                     raise Cancelled
                 self._current = (generation, acquisition)
+            acquisition.on_ready = lambda: self._tell(events, "armed", generation=generation)
             over = threading.Event()
             reporter = threading.Thread(
                 target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ class AcquisitionSpec:
     pattern : also average the diffraction patterns of each raster
     frame_time : dwell time to set on the detector, s; None leaves it
     timeout : longest silence of the stream, s, from the start of listening on
+    notes : what the header of the stream shall say of the scan besides its geometry (plan_name, uid)
     """
 
     endpoint: str
@@ -50,6 +53,7 @@ class AcquisitionSpec:
     pattern: bool = False
     frame_time: float | None = None
     timeout: float = 10.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [d.name for d in self.detectors]
@@ -63,11 +67,32 @@ class AcquisitionSpec:
             )
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout} s; it must be positive")
+        if self.control is not None and self.control.trigger_per == "line" and self.grid.lead_in:
+            raise ValueError(
+                f"trigger_per is 'line', but the scan has {self.grid.lead_in} images before its first line: lead_in "
+                "must be 0"
+            )
 
     @property
     def frames(self) -> int:
         """Images of the whole series."""
         return self.rasters * self.grid.frames
+
+    @property
+    def images_and_triggers(self) -> tuple[int, int]:
+        """Images of each trigger, and triggers, as the control's trigger mode wants them."""
+        assert self.control is not None
+        if self.control.software_triggered:
+            return self.frames, 1
+        if self.control.trigger_per == "line":
+            lines = self.rasters * self.grid.rows
+            return self.frames // lines, lines
+        return 1, self.frames
+
+    def appendix(self) -> str:
+        """JSON that explains a recorded stream: ``{"scan": ..., "rasters": ..., and the notes}``."""
+        text = {"scan": self.grid.to_dict(), "rasters": self.rasters, **self.notes}
+        return json.dumps(text, separators=(",", ":"), default=str)
 
     @property
     def receivers(self) -> int:
@@ -79,6 +104,7 @@ class AcquisitionSpec:
         values["grid"] = self.grid.to_dict()
         values["detectors"] = [detector_to_dict(d) for d in self.detectors]
         values["control"] = self.control.to_dict() if self.control else None
+        values["notes"] = dict(self.notes)
         return values
 
     @classmethod
@@ -114,7 +140,8 @@ class Raster:
     ``images`` is (detectors, rows, cols) float64 counts, NaN where no image was decoded; ``pattern`` the mean
     diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
     ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
-    "cpu" or "gpu".
+    "cpu" or "gpu"; ``dropped`` images of the whole series that the detector dropped because they were not fetched in
+    time, None where it was not asked: without control, and for all rasters of a movie but the last.
     """
 
     index: int
@@ -124,6 +151,7 @@ class Raster:
     rate_hz: float | None
     engine: str
     pattern: np.ndarray | None = None
+    dropped: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "losses": asdict(self.losses)}

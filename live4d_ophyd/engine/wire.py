@@ -2,8 +2,8 @@
 
 Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
 (generation, spec), ``cancel`` (generation), ``preview``, ``release``. From the engine: ``ready``, ``refused`` (reason),
-``released``, ``alive``, ``log`` (level, text), ``progress`` (generation, progress, images), ``raster`` (generation,
-raster), ``done`` (generation), ``failed`` (generation, error, reason).
+``released``, ``alive``, ``log`` (level, text), ``armed`` (generation), ``progress`` (generation, progress, images),
+``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cbor2
 import numpy as np
 import zmq
 
-VERSION = 1
+VERSION = 2
 #: no message between session and engine is larger (a 4096 x 4096 scan with one detector is 134 MB)
 MAX_MESSAGE_BYTES = 1 << 30
 

@@ -1,13 +1,14 @@
-"""Simplon: arm, trigger and disarm a DECTRIS detector over SIMPLON 1.6 to 1.8.
+"""Simplon: configure, arm, trigger and disarm a DECTRIS detector over SIMPLON 1.6 to 1.8.
 
-Only what one raster scan needs; energies, thresholds and modes stay as they were set on the detector. The
-description of a control (``to_dict``) travels to the engine process, which arms and, whatever happens,
-disarms.
+What a raster scan needs is set here: stream, triggers, dwell time. Energies, thresholds and modes stay as they are on
+the detector. The description of a control (``to_dict``) travels to the engine process, which arms and, whatever
+happens, disarms.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,13 @@ log = logging.getLogger(__name__)
 ARM_TIMEOUT_S = 120.0
 
 
+#: how long the detector may take to be idle again after a series, or for what it does by itself, s
+SETTLE_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+TRIGGER_MODES = ("exts", "exte", "ints")
+TRIGGER_PER = ("pixel", "line")
+
+
 @dataclass(frozen=True)
 class Simplon:
     """Control of the detector at ``url`` (``http://dcu``).
@@ -29,13 +37,15 @@ class Simplon:
     Parameters
     ----------
     url : address of the detector control unit
-    trigger_mode : ``exts`` or ``exte``, the scan generator's pulses start each image; ``ints``, the whole
-        raster starts with a software trigger and images follow each other at the frame time
+    trigger_mode : ``exts``, the scan generator's pulses start images; ``exte``, each pulse is an exposure; ``ints``,
+        the whole raster starts with a software trigger and images follow each other at the frame time
+    trigger_per : with ``exts``: ``pixel``, a pulse for each image; ``line``, a pulse for each line of the scan
     api : version in the request paths, "" asks the device
     """
 
     url: str
     trigger_mode: str = "exts"
+    trigger_per: str = "pixel"
     api: str = ""
 
     def __post_init__(self) -> None:
@@ -47,9 +57,13 @@ class Simplon:
             httpx.URL(self.url)
         except httpx.InvalidURL as error:
             raise ValueError(f"Simplon url is {self.url!r}: {error}") from error
-        if self.trigger_mode not in ("exts", "exte", "ints"):
+        for name, allowed in (("trigger_mode", TRIGGER_MODES), ("trigger_per", TRIGGER_PER)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"Simplon {name} is {getattr(self, name)!r}; expected one of {allowed}")
+        if self.trigger_per == "line" and self.trigger_mode != "exts":
             raise ValueError(
-                f"Simplon trigger_mode is {self.trigger_mode!r}; expected 'exts', 'exte' or 'ints'"
+                f"Simplon trigger_per is 'line' with trigger_mode {self.trigger_mode!r}: only 'exts' takes several "
+                "images a pulse"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,23 +73,91 @@ class Simplon:
     def software_triggered(self) -> bool:
         return self.trigger_mode == "ints"
 
-    def configure(self, frames: int, frame_time: float | None = None) -> None:
-        """Prepare a series of ``frames`` images; ``frame_time`` in s, None leaves it as it is."""
-        if self.get("detector", "status", "state") == "na":
-            self.command("initialize", timeout=ARM_TIMEOUT_S)
-        if self.get("detector", "status", "state") != "idle":
-            # Left armed by somebody: a session that crashed, or an earlier series that nobody ended.
-            self.command("disarm", timeout=ARM_TIMEOUT_S)
-        self.put("stream", "mode", "enabled")
-        self._put_if_there("stream", "format", "cbor")
-        images, triggers = (frames, 1) if self.software_triggered else (1, frames)
-        self.put("detector", "trigger_mode", self.trigger_mode)
-        self.put("detector", "nimages", images)
-        self.put("detector", "ntrigger", triggers)
+    def state(self) -> str:
+        """``idle``, ``ready`` (armed), ``acquire``, ``na`` (not initialized), ``error``, or what it does by itself."""
+        return str(self.get("detector", "status", "state"))
+
+    def configure(
+        self, images: int, triggers: int, frame_time: float | None = None, appendix: str = ""
+    ) -> None:
+        """Prepare a series of ``triggers`` triggers of ``images`` images each.
+
+        ``frame_time`` in s, None leaves it; ``appendix`` comes back as ``user_data`` of the stream's start message.
+        """
+        self.make_idle()
+        self._ensure("stream", "mode", "enabled")
+        self._ensure_if_there("stream", "format", "cbor")
+        try:
+            self._ensure_if_there("stream", "header_appendix", appendix)
+        except SimplonError as error:
+            log.warning("the stream's header will not say what is scanned: %s", error)
+        self._ensure_if_there("filewriter", "mode", "disabled")
+        self._ensure("detector", "trigger_mode", self.trigger_mode)
+        self._ensure("detector", "nimages", images)
+        self._ensure("detector", "ntrigger", triggers)
         if frame_time is not None and frame_time > 0:
-            # The readout time is subtracted by the detector: a count time of the whole frame is cut to fit.
-            self.put("detector", "frame_time", frame_time)
-            self.put("detector", "count_time", frame_time)
+            self._set_frame_time(frame_time)
+
+    def _set_frame_time(self, frame_time: float) -> None:
+        """Expose as long as the readout leaves room for."""
+        readout = self._get_if_there("detector", "config", "detector_readout_time") or 0.0
+        self._ensure("detector", "count_time", frame_time - readout)
+        self._ensure("detector", "frame_time", frame_time)
+        real = self.get("detector", "config", "frame_time")
+        if abs(real - frame_time) > 0.01 * frame_time:
+            log.warning("%s: the frame time is %g s, not the %g s asked for", self.url, real, frame_time)
+
+    def make_idle(self) -> None:
+        """Bring the detector to ``idle`` from whatever it was left in, with high voltage where it has that.
+
+        Raises SimplonError with what to do when it does not get there.
+        """
+        state = self.state()
+        if state in ("na", "error"):
+            if state == "error":
+                reasons = self._get_if_there("detector", "status", "error")
+                log.warning(
+                    "%s is in state error (%s): initializing it", self.url, reasons or "no reason given"
+                )
+            self.command("initialize", timeout=ARM_TIMEOUT_S)
+        elif state in ("ready", "acquire"):
+            log.warning(
+                "%s was left in state %s, by a session that ended or another one: disarming", self.url, state
+            )
+            self.disarm()
+            if self.state() in ("ready", "acquire"):
+                self.abort()
+        state = self.wait_idle()
+        if state != "idle":
+            raise SimplonError(
+                f"{self.url} is in state {state} and did not get to idle within {SETTLE_TIMEOUT_S:g} s: see its web "
+                "interface, or restart the control unit"
+            )
+        self._switch_on_high_voltage()
+
+    def wait_idle(self, timeout: float = SETTLE_TIMEOUT_S) -> str:
+        """Wait for ``idle``; returns the state, another one when ``timeout`` (s) was too short."""
+        return self._wait_for("detector", "state", "idle", timeout)
+
+    def _switch_on_high_voltage(self) -> None:
+        voltage = self._get_if_there("detector", "status", "high_voltage/state")
+        if voltage in (None, "READY"):
+            return
+        log.info("%s: high voltage is %s, switching it on", self.url, voltage)
+        if voltage != "RAMPING":
+            self.command("hv_enabled", timeout=ARM_TIMEOUT_S)
+        voltage = self._wait_for("detector", "high_voltage/state", "READY", ARM_TIMEOUT_S)
+        if voltage != "READY":
+            raise SimplonError(
+                f"{self.url}: high voltage is {voltage}, not READY, {ARM_TIMEOUT_S:g} s after it was switched on: are "
+                "temperature and humidity within limits?"
+            )
+
+    def _wait_for(self, subsystem: str, key: str, wanted: str, timeout: float) -> str:
+        deadline = time.monotonic() + timeout
+        while (value := str(self.get(subsystem, "status", key))) != wanted and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return value
 
     def arm(self) -> int:
         """Arm; returns the id of the series that follows."""
@@ -99,9 +181,10 @@ class Simplon:
         """Stop at once; what was not sent is dropped."""
         self.command("abort", timeout=ARM_TIMEOUT_S)
 
-    def dropped(self) -> int:
-        """Images the detector dropped since arm because nobody fetched them."""
-        return int(self.get("stream", "status", "dropped"))
+    def dropped(self) -> int | None:
+        """Images the detector dropped since arm because nobody fetched them; None where it does not count them."""
+        dropped = self._get_if_there("stream", "status", "dropped")
+        return None if dropped is None else int(dropped)
 
     @cached_property
     def rest(self) -> Rest:
@@ -120,8 +203,20 @@ class Simplon:
         """Run a detector command; returns its answer."""
         return self.rest.command(name, timeout)
 
-    def _put_if_there(self, subsystem: str, key: str, value: Any) -> None:
-        try:
+    def _ensure(self, subsystem: str, key: str, value: Any) -> None:
+        """Set a configuration value unless it is there already: reading costs less than setting."""
+        if self.get(subsystem, "config", key) != value:
             self.put(subsystem, key, value)
+
+    def _ensure_if_there(self, subsystem: str, key: str, value: Any) -> None:
+        try:
+            self._ensure(subsystem, key, value)
         except UnknownKey:
             log.info("%s has no %s/config/%s: left out", self.url, subsystem, key)
+
+    def _get_if_there(self, subsystem: str, kind: str, key: str) -> Any:
+        """None where the device, or its firmware, lacks the key."""
+        try:
+            return self.get(subsystem, kind, key)
+        except UnknownKey:
+            return None

@@ -74,3 +74,6 @@ live4d = Live4D(
     labels=["detectors"],
 )
 live4d.wait_for_connection()
+RE.subscribe(live4d.note_run)  # noqa: F821  the stream's header names the run
+if _control:
+    sd.baseline.append(live4d.detector.status)  # noqa: F821

@@ -276,12 +276,20 @@ class FakeControl:
     """A detector that obeys and remembers."""
 
     software_triggered = False
+    trigger_per = "pixel"
 
-    def __init__(self):
+    def __init__(self, dropped=0):
         self.heard = []
+        self._dropped = dropped
 
-    def configure(self, frames, frame_time=None):
-        self.heard.append("configure")
+    def configure(self, images, triggers, frame_time, appendix):
+        self.heard.append(f"configure {images} x {triggers}")
+
+    def wait_idle(self, timeout):
+        return "idle"
+
+    def dropped(self):
+        return self._dropped
 
     def arm(self):
         self.heard.append("arm")

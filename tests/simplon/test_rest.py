@@ -228,8 +228,8 @@ def test_a_parameter_that_the_firmware_lacks_is_left_out_and_said(dcu, caplog):
     for key in ("detector/trigger_mode", "detector/nimages", "detector/ntrigger", "stream/mode"):
         subsystem, name = key.split("/")
         path = f"/{subsystem}/api/1.6.0/config/{name}"
-        dcu.answers[path] = [(200, [name]), (200, {"value": 0})]
+        dcu.answers[path] = [(200, {"value": 0}), (200, [name]), (200, {"value": 0})]
     with caplog.at_level("INFO"):
-        Simplon(dcu.url).configure(12)
+        Simplon(dcu.url).configure(1, 12)
     assert "has no stream/config/format: left out" in caplog.text
-    assert dcu.asked("/detector/api/1.6.0/config/ntrigger")[0][2] == {"value": 12}
+    assert dcu.asked("/detector/api/1.6.0/config/ntrigger")[1][2] == {"value": 12}

@@ -1,0 +1,284 @@
+"""DetectorSettings: the detector's own parameters as ophyd signals, with the units and limits that it gives them.
+
+In: ``set`` of plans. Out: SIMPLON requests. A set value is checked here before anything is sent, and all that the
+detector changes with it is read again. What is read may be a second old, or, while the detector does not answer, older.
+Threads: those of the callers, and one for each ``set`` while it lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ophyd import Component as Cpt
+from ophyd import Device, Kind, Signal
+from ophyd.status import Status
+
+from live4d_ophyd.signals import Value
+from live4d_ophyd.simplon import Parameter, Simplon, SimplonError, UnknownKey
+from live4d_ophyd.simplon.client import TRIGGER_MODES, TRIGGER_PER
+
+log = logging.getLogger(__name__)
+
+#: how long a value counts as known, s
+FRESH_S = 1.0
+_DTYPES = {"float": "number", "uint": "integer", "int": "integer", "bool": "boolean", "string": "string"}
+_NUMPY = {"number": "<f8", "integer": "<i8"}
+
+
+class SimplonSignal(Signal):
+    """One key of the detector.
+
+    ``keys``: where to find it, ``config/frame_time``, the first that the detector has. One that it does not have is
+    left out of readings, and raises UnknownKey when it is used all the same.
+    """
+
+    def __init__(self, *args: Any, keys: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._keys = tuple(keys)
+        self._wanted_kind: Kind = self.kind  # type: ignore[has-type]
+        self._parameter: Parameter | None = None
+        self._asked = -np.inf
+        self._said = False
+
+    @property
+    def _control(self) -> Simplon:
+        assert self.parent is not None, "a SimplonSignal is a component of DetectorSettings"
+        return self.parent.control
+
+    @property
+    def missing(self) -> bool:
+        """Whether the detector was asked and does not have it."""
+        return self._asked > -np.inf and self._parameter is None
+
+    def look(self) -> None:
+        """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
+        if time.monotonic() - self._asked < FRESH_S:
+            return
+        try:
+            for key in self._keys:
+                try:
+                    self.learn(self._control.rest.read("detector", *key.split("/", 1)))
+                    return
+                except UnknownKey:
+                    continue
+        except SimplonError as error:
+            if self._parameter is None:
+                raise
+            # The images of a scan must not be lost because its detector went away.
+            if not self._said:
+                log.warning(
+                    "%s: %s; the last known value, %r, is used", self.name, error, self._parameter.value
+                )
+            self._said = True
+            return
+        self._parameter, self._asked = None, time.monotonic()
+        self.kind = Kind.omitted
+
+    def learn(self, parameter: Parameter) -> None:
+        """Take what the detector says of the key."""
+        self._parameter, self._asked, self._said = parameter, time.monotonic(), False
+        self.kind = self._wanted_kind
+        if parameter.value != self._readback:
+            super().put(parameter.value, force=True)
+
+    def _known(self) -> Parameter:
+        self.look()
+        if self._parameter is None:
+            raise UnknownKey(
+                f"{self.name}: the detector at {self._control.url} has no {' or '.join(self._keys)}"
+            )
+        return self._parameter
+
+    def get(self, **kwargs: Any) -> Any:
+        """The value in the detector. Raises UnknownKey where it has none, SimplonError where it cannot be asked."""
+        return self._known().value
+
+    def check_value(self, value: Any, **kwargs: Any) -> None:
+        """Raise ValueError with the detector's limits unless it would take ``value``."""
+        self._known().check(_plain(value))
+
+    def put(self, value: Any, *, force: bool = False, **kwargs: Any) -> None:
+        """Set it, and read again what changed with it. Raises ValueError, SimplonError with the detector's words."""
+        known, value = self._known(), _plain(value)
+        if not force:
+            known.check(value)
+        subsystem, _, key = known.key.split("/", 2)
+        assert self.parent is not None
+        self.parent.learn(self._control.put(subsystem, key, value))
+
+    def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
+        """As `put`; what is out of limits is refused at once, thresholds may take the detector seconds."""
+        self.check_value(value)
+        status = Status(self, timeout=timeout, settle_time=settle_time or 0)
+
+        def put() -> None:
+            try:
+                self.put(value)
+            except Exception as error:
+                status.set_exception(error)
+            else:
+                status.set_finished()
+
+        threading.Thread(target=put, name=f"{self.name}-set", daemon=True).start()
+        return status
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest value; (0, 0), as ophyd has it, where the detector gives none."""
+        known = self._known()
+        if known.minimum is None and known.maximum is None:
+            return 0.0, 0.0
+        return (
+            -np.inf if known.minimum is None else known.minimum,
+            np.inf if known.maximum is None else known.maximum,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        known = self._known()
+        dtype = _DTYPES.get(known.value_type, "string")
+        entry: dict[str, Any] = {"source": f"{self._control.url}/{known.key}", "dtype": dtype, "shape": []}
+        if dtype in _NUMPY:
+            entry["dtype_numpy"] = _NUMPY[dtype]
+        if known.unit:
+            entry["units"] = known.unit
+        if known.minimum is not None:
+            entry["lower_ctrl_limit"] = known.minimum
+        if known.maximum is not None:
+            entry["upper_ctrl_limit"] = known.maximum
+        if known.allowed:
+            entry["enum_strs"] = [str(value) for value in known.allowed]
+        return {self.name: entry}
+
+
+class Choice(Value):
+    """One of a few words, kept here: it goes to the detector when it is armed."""
+
+    def __init__(self, *args: Any, choices: Sequence[str] = (), **kwargs: Any) -> None:
+        self._choices = tuple(choices)
+        super().__init__(*args, **kwargs)
+
+    def check_value(self, value: Any, **kwargs: Any) -> None:
+        if value not in self._choices:
+            raise ValueError(f"{self.name} = {value!r}: expected one of {', '.join(self._choices)}")
+
+    def set(self, value: Any, **kwargs: Any) -> Any:
+        self.check_value(value)  # here, not in ophyd's thread: the plan gets the error
+        return super().set(value, **kwargs)
+
+    def put(self, value: Any, **kwargs: Any) -> None:
+        self.check_value(value)
+        super().put(value, **kwargs)
+
+
+class _OfDetector(Device):
+    """A device whose components ask the detector before they are read."""
+
+    def __init__(self, *args: Any, control: Simplon | None = None, **kwargs: Any) -> None:
+        self._own_control = control
+        super().__init__(*args, **kwargs)
+
+    @property
+    def control(self) -> Simplon:
+        if self._own_control is not None:
+            return self._own_control
+        assert self.parent is not None
+        return self.parent.control
+
+    def _asking(self) -> Iterator[SimplonSignal]:
+        for name in self.component_names:
+            if isinstance(signal := getattr(self, name), SimplonSignal):
+                yield signal
+
+    def look(self) -> None:
+        """Ask the detector for all values; those it does not have are left out of readings. Raises SimplonError."""
+        before = [signal for signal in self._asking() if signal.missing]
+        for signal in self._asking():
+            signal.look()
+        gone = [signal for signal in self._asking() if signal.missing and signal not in before]
+        if gone:
+            names = ", ".join(signal.attr_name for signal in gone)
+            log.info("%s: the detector at %s has no %s: left out", self.name, self.control.url, names)
+
+    def learn(self, changed: dict[str, Parameter]) -> None:
+        """Take what the detector says of some keys."""
+        by_key = {parameter.key: parameter for parameter in changed.values()}
+        for signal in self._asking():
+            if signal._parameter is not None and signal._parameter.key in by_key:
+                signal.learn(by_key[signal._parameter.key])
+
+    def read(self) -> Any:
+        self.look()
+        return super().read()
+
+    def describe(self) -> Any:
+        self.look()
+        return super().describe()
+
+    def read_configuration(self) -> Any:
+        self.look()
+        return super().read_configuration()
+
+    def describe_configuration(self) -> Any:
+        self.look()
+        return super().describe_configuration()
+
+
+def _setting(key: str) -> Any:
+    return Cpt(SimplonSignal, keys=(f"config/{key}",), kind="config")
+
+
+def _status(*keys: str) -> Any:
+    return Cpt(SimplonSignal, keys=tuple(f"status/{key}" for key in keys), kind="normal")
+
+
+class DetectorStatus(_OfDetector):
+    """How the detector is, for the baseline: ``SupplementalData(baseline=[live4d.detector.status])``."""
+
+    state = _status("state")
+    # Later firmware calls these by their own names, earlier by the sensor's.
+    temperature = _status("temperature", "board_000/th0_temp")
+    humidity = _status("humidity", "board_000/th0_humidity")
+    high_voltage = _status("high_voltage/state")
+
+
+class DetectorSettings(_OfDetector):
+    """What a user sets on the detector, ``bps.mv(live4d.detector.frame_time, 33.3e-6)``, and its ``status``.
+
+    Settings are recorded with every run. ``trigger_mode`` and ``trigger_per`` are those of `Simplon`; numbers of images
+    and triggers follow from the scan.
+    """
+
+    trigger_mode = Cpt(Choice, value=TRIGGER_MODES[0], choices=TRIGGER_MODES, kind="config")
+    trigger_per = Cpt(Choice, value=TRIGGER_PER[0], choices=TRIGGER_PER, kind="config")
+    count_time = _setting("count_time")
+    frame_time = _setting("frame_time")
+    incident_energy = _setting("incident_energy")
+    threshold_1_energy = _setting("threshold/1/energy")
+    threshold_1_mode = _setting("threshold/1/mode")
+    threshold_2_energy = _setting("threshold/2/energy")
+    threshold_2_mode = _setting("threshold/2/mode")
+    threshold_difference_mode = _setting("threshold/difference/mode")
+    binning_mode = _setting("binning_mode")
+    roi_mode = _setting("roi_mode")
+    pixel_format = _setting("pixel_format")
+    compression = _setting("compression")
+    mask_to_zero = _setting("mask_to_zero")
+    pixel_mask_applied = _setting("pixel_mask_applied")
+    flatfield_correction_applied = _setting("flatfield_correction_applied")
+    countrate_correction_applied = _setting("countrate_correction_applied")
+    virtual_pixel_correction_applied = _setting("virtual_pixel_correction_applied")
+    status = Cpt(DetectorStatus, "", kind="omitted")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.trigger_mode.put(self.control.trigger_mode)
+        self.trigger_per.put(self.control.trigger_per)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,257 @@
+"""The detector's settings as ophyd signals, and what the device does with them, against the simulated DCU."""
+
+import json
+from contextlib import closing
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import numpy as np
+import pytest
+from bluesky import RunEngine, SupplementalData
+from bluesky.simulators import check_limits
+from bluesky.utils import FailedStatus
+from ophyd import Signal
+from test_device import Documents
+
+from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.simplon import SimplonError, UnknownKey
+
+ROWS, COLS = 6, 5
+
+
+@pytest.fixture(scope="module")
+def sim():
+    with SimulatorProcess(rows=ROWS, cols=COLS, rate=5e3) as simulator:
+        yield simulator
+
+
+def device(sim, *, grid=None, **options):
+    options = {"control": Simplon(sim.rest_url), "timeout": 20.0} | options
+    grid = grid or ScanGrid(ROWS, COLS, step=0.25, unit="nm")
+    disk = Disk("vbf", center=sim.bf_center, radius=sim.bf_radius)
+    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, detectors=[disk], engine="cpu", **options)
+
+
+@pytest.fixture
+def live4d(sim):
+    with closing(device(sim)) as live4d:
+        yield live4d
+        Simplon(sim.rest_url).make_idle()
+
+
+@pytest.fixture
+def RE():
+    return RunEngine({}, call_returns_result=False)
+
+
+@pytest.fixture
+def control(sim):
+    return Simplon(sim.rest_url)
+
+
+def test_settings_have_the_detectors_units_and_limits(live4d):
+    settings = live4d.detector
+    described = settings.frame_time.describe()["live4d_detector_frame_time"]
+    assert described["units"] == "s"
+    assert described["dtype"] == "number"
+    assert (described["lower_ctrl_limit"], described["upper_ctrl_limit"]) == settings.frame_time.limits
+    assert settings.compression.describe()["live4d_detector_compression"]["enum_strs"] == [
+        "bslz4",
+        "lz4",
+        "none",
+    ]
+    assert settings.mask_to_zero.describe()["live4d_detector_mask_to_zero"]["dtype"] == "boolean"
+
+
+def test_a_plan_sets_them_and_sees_what_changes_with_them(live4d, RE, control):
+    RE(bps.mv(live4d.detector.frame_time, 1e-3, live4d.detector.count_time, 1e-3))
+    assert control.get("detector", "config", "frame_time") == 1e-3
+    # The detector lengthens the frame time with the count time.
+    RE(bps.mv(live4d.detector.count_time, np.float64(2e-3)))
+    assert live4d.detector.frame_time.get() == 2e-3
+
+
+def test_values_out_of_limits_are_refused_before_anything_is_sent(live4d, RE, control):
+    before = control.get("detector", "config", "frame_time")
+    low, high = live4d.detector.frame_time.limits
+    with pytest.raises(
+        ValueError, match=f"frame_time = {2 * high!r} s: the device allows {low:g} to {high:g}"
+    ):
+        RE(bps.mv(live4d.detector.frame_time, 2 * high))
+    with pytest.raises(ValueError, match="allows"):
+        check_limits(bp.list_scan([live4d], live4d.detector.frame_time, [before, -1.0]))
+    with pytest.raises(ValueError, match="the device wants a bool"):
+        live4d.detector.mask_to_zero.put(1)
+    with pytest.raises(ValueError, match="cannot be set"):
+        live4d.detector.status.state.put("idle")
+    assert control.get("detector", "config", "frame_time") == before
+
+
+def test_a_set_that_the_detector_refuses_fails_with_its_words(live4d, RE, monkeypatch):
+    monkeypatch.setattr(type(live4d.detector.frame_time), "check_value", lambda self, value, **_: None)
+    monkeypatch.setattr("live4d_ophyd.simplon.rest.Parameter.check", lambda self, value: None)
+    with pytest.raises(FailedStatus) as caught:
+        RE(bps.mv(live4d.detector.frame_time, 1e9))
+    assert "allowed from" in str(caught.value.__cause__)
+
+
+def test_settings_are_recorded_and_status_is_in_the_baseline(live4d, RE):
+    seen = Documents()
+    RE.subscribe(seen)
+    RE.preprocessors.append(SupplementalData(baseline=[live4d.detector.status]))
+    RE(bps.mv(live4d.detector.frame_time, 4e-4, live4d.detector.count_time, 4e-4))
+    RE(bp.count([live4d]))
+    (primary,) = [d for d in seen.of("descriptor") if d["name"] == "primary"]
+    recorded = primary["configuration"]["live4d"]
+    assert recorded["data"]["live4d_detector_frame_time"] == 4e-4
+    assert recorded["data_keys"]["live4d_detector_frame_time"]["units"] == "s"
+    assert recorded["data"]["live4d_detector_trigger_mode"] == "exts"
+    before, after = seen.events("baseline")
+    assert before["data"]["live4d_detector_status_state"] == "idle"
+    assert after["data"]["live4d_detector_status_state"] == "idle"
+    (event,) = seen.events()
+    assert event["data"]["live4d_frames_dropped"] == 0
+    assert np.isfinite(event["data"]["live4d_vbf"]).all()
+
+
+def test_what_the_firmware_lacks_is_left_out_and_said(live4d, caplog):
+    with caplog.at_level("INFO"):
+        live4d.detector.look()
+    signal = live4d.detector.binning_mode
+    signal._keys = ("config/no_such_key",)
+    signal._asked = -np.inf
+    with caplog.at_level("INFO"):
+        assert "live4d_detector_binning_mode" not in live4d.read_configuration()
+    assert "has no binning_mode" in caplog.text
+    with pytest.raises(UnknownKey, match="no_such_key"):
+        signal.put("2x2")
+
+
+@pytest.mark.parametrize(
+    ("mode", "per", "images", "triggers"),
+    [("exts", "pixel", 1, 30), ("exte", "pixel", 1, 30), ("exts", "line", 5, 6), ("ints", "pixel", 30, 1)],
+)
+def test_trigger_counts_follow_the_grid(live4d, RE, control, mode, per, images, triggers):
+    seen = Documents()
+    RE.subscribe(seen)
+
+    def plan():
+        yield from bps.mv(live4d.detector.trigger_mode, mode, live4d.detector.trigger_per, per)
+        yield from bp.count([live4d])
+
+    RE(plan())
+    assert control.get("detector", "config", "trigger_mode") == mode
+    assert control.get("detector", "config", "nimages") == images
+    assert control.get("detector", "config", "ntrigger") == triggers
+    (event,) = seen.events()
+    assert event["data"]["live4d_frames_received"] == ROWS * COLS
+
+
+def test_triggers_that_cannot_be_are_refused_before_the_scan(sim, RE):
+    with closing(device(sim)) as live4d:
+        with pytest.raises(ValueError, match="expected one of exts, exte, ints"):
+            RE(bps.mv(live4d.detector.trigger_mode, "external"))
+        live4d.detector.trigger_per.put("line")
+        live4d.detector.trigger_mode.put("exte")
+        with pytest.raises(ValueError, match="only 'exts' takes several"):
+            RE(bp.count([live4d]))
+    with pytest.raises(ValueError, match="lead_in"):
+        device(sim, grid=ScanGrid(6, 5, lead_in=2), control=Simplon(sim.rest_url, trigger_per="line"))
+
+
+def test_the_header_says_what_is_scanned_and_by_which_run(live4d, RE, control):
+    RE.subscribe(live4d.note_run)
+    (uid,) = RE(bp.count([live4d]))
+    header = json.loads(control.get("stream", "config", "header_appendix"))
+    assert ScanGrid.from_dict(header["scan"]) == live4d.grid()
+    assert (header["rasters"], header["plan_name"], header["uid"]) == (1, "count", uid)
+
+
+def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):
+    RE(bps.mv(live4d.dwell_time, 3e-4))
+    RE(bp.count([live4d]))
+    assert control.get("detector", "config", "frame_time") == pytest.approx(3e-4)
+
+
+# The scan generator --------------------------------------------------------------------------------
+
+
+def test_the_scan_starts_when_the_detector_is_armed(sim, RE, control):
+    states = []
+    with closing(device(sim, scan_start=lambda: states.append(control.state()))) as live4d:
+        RE(bp.count([live4d], num=2))
+    assert len(states) == 2
+    assert set(states) <= {"ready", "acquire"}
+
+
+def test_a_signal_starts_the_scan(sim, RE):
+    start = Signal(name="start", value=0)
+    with closing(device(sim, scan_start=start)) as live4d:
+        RE(bp.count([live4d]))
+    assert start.get() == 1
+
+
+def test_a_scan_that_does_not_start_fails_the_trigger_and_leaves_the_detector_idle(sim, RE, control):
+    def broken():
+        raise OSError("the scan generator is off")
+
+    with closing(device(sim, scan_start=broken)) as live4d:
+        with pytest.raises(FailedStatus) as caught:
+            RE(bp.count([live4d]))
+        assert "scan_start failed (OSError: the scan generator is off)" in str(caught.value.__cause__)
+        assert control.wait_idle(10) == "idle"
+
+
+def test_what_cannot_start_a_scan_is_refused(sim):
+    with pytest.raises(ValueError, match="scan_start is 3"):
+        device(sim, scan_start=3)
+
+
+# How the detector is found --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["ready", "acquire"])
+def test_a_detector_left_armed_or_acquiring_is_brought_to_idle(sim, RE, live4d, control, state, caplog):
+    control.put("detector", "trigger_mode", "ints" if state == "ready" else "exts")
+    control.put("detector", "nimages", 1_000_000)
+    control.put("detector", "ntrigger", 1)
+    control.arm()
+    if state == "acquire":
+        with closing(device(sim, control=None)) as other:
+            other.wait_for_connection()
+            other.trigger()
+            control._wait_for("detector", "state", "acquire", 20)
+    seen = Documents()
+    RE.subscribe(seen)
+    with caplog.at_level("WARNING"):
+        RE(bp.count([live4d]))
+    (event,) = seen.events()
+    assert event["data"]["live4d_frames_received"] == ROWS * COLS
+    assert f"left in state {state}" in caplog.text
+
+
+def test_a_detector_that_does_not_answer_is_said_when_it_is_staged(sim, RE):
+    live4d = device(sim, control=Simplon("http://127.0.0.1:9"))
+    with closing(live4d), pytest.raises(SimplonError, match=r"127.0.0.1:9.*is the detector"):
+        RE(bp.count([live4d]))
+
+
+def test_a_detector_that_goes_away_costs_no_images(live4d, caplog):
+    settings = live4d.detector
+    settings.look()
+    settings._own_control = Simplon("http://127.0.0.1:9")
+    for signal in settings._asking():
+        signal._asked = 0.0
+    settings.compression.look()
+    assert "last known value, 'bslz4', is used" in caplog.text
+
+
+def test_without_control_there_are_no_settings(sim):
+    with (
+        closing(device(sim, control=None)) as live4d,
+        pytest.raises(AttributeError, match="pass control=Simplon"),
+    ):
+        _ = live4d.detector
+    with pytest.raises(ValueError, match="cannot be called 'detector'"):
+        Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), detectors=[Disk("detector", radius=1)])
