@@ -201,5 +201,7 @@ def _table(record: Record) -> Iterator[str]:
         )
     if not record["channels"]:
         yield _table_line(first)
+    if record["type"] == "start" and record["user_data"]:
+        yield f"  says of itself: {record['user_data']}"
     for note in record.get("notes", ()):
         yield f"  note: {note}"

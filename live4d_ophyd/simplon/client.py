@@ -25,7 +25,7 @@ ARM_TIMEOUT_S = 120.0
 
 #: how long the detector may take to be idle again after a series, or for what it does by itself, s
 SETTLE_TIMEOUT_S = 30.0
-_POLL_S = 0.05
+_SHORTEST_POLL_S, _LONGEST_POLL_S = 0.005, 0.2
 TRIGGER_MODES = ("exts", "exte", "ints")
 TRIGGER_PER = ("pixel", "line")
 
@@ -154,9 +154,10 @@ class Simplon:
             )
 
     def _wait_for(self, subsystem: str, key: str, wanted: str, timeout: float) -> str:
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, _SHORTEST_POLL_S
         while (value := str(self.get(subsystem, "status", key))) != wanted and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL_S)
         return value
 
     def arm(self) -> int:

@@ -145,6 +145,14 @@ def test_user_data_of_any_kind_is_valid_json(tmp_path):
     assert record["user_data"]["(1, 2)"] == "nan"
 
 
+def test_what_a_stream_says_of_itself_is_shown(tmp_path):
+    (tmp_path / "start.cbor").write_bytes(
+        cbor2.dumps({"type": "start", "series_id": 1, "user_data": '{"scan":1}'})
+    )
+    _, lines = run(tmp_path)
+    assert '  says of itself: {"scan":1}' in lines
+
+
 def test_a_file_that_is_not_there_is_an_error_of_usage(tmp_path):
     code, lines = run(tmp_path / "none.cbor")
     assert code == 2
