@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: how long a value counts as known, s
 FRESH_S = 1.0
+#: and how long when the detector did not answer: asking may take it many seconds
+SILENT_S = 30.0
 _DTYPES = {"float": "number", "uint": "integer", "int": "integer", "bool": "boolean", "string": "string"}
 _NUMPY = {"number": "<f8", "integer": "<i8"}
 
@@ -40,10 +42,9 @@ class SimplonSignal(Signal):
     def __init__(self, *args: Any, keys: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._keys = tuple(keys)
-        self._wanted_kind: Kind = self.kind  # type: ignore[has-type]
+        self._kind_if_there: Kind | None = None  #: while it is left out
         self._parameter: Parameter | None = None
-        self._asked = -np.inf
-        self._said = False
+        self._ask_at = -np.inf
 
     @property
     def _control(self) -> Simplon:
@@ -51,13 +52,18 @@ class SimplonSignal(Signal):
         return self.parent.control
 
     @property
+    def asked(self) -> bool:
+        """Whether the detector has answered once."""
+        return self._ask_at > -np.inf
+
+    @property
     def missing(self) -> bool:
         """Whether the detector was asked and does not have it."""
-        return self._asked > -np.inf and self._parameter is None
+        return self._kind_if_there is not None
 
     def look(self) -> None:
         """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
-        if time.monotonic() - self._asked < FRESH_S:
+        if time.monotonic() < self._ask_at:
             return
         try:
             for key in self._keys:
@@ -67,24 +73,28 @@ class SimplonSignal(Signal):
                 except UnknownKey:
                     continue
         except SimplonError as error:
-            if self._parameter is None:
+            if not self.asked:
                 raise
             # The images of a scan must not be lost because its detector went away.
-            if not self._said:
-                log.warning(
-                    "%s: %s; the last known value, %r, is used", self.name, error, self._parameter.value
-                )
-            self._said = True
+            self.parent.silent(error)
             return
-        self._parameter, self._asked = None, time.monotonic()
-        self.kind = Kind.omitted
+        self._parameter, self._ask_at = None, time.monotonic() + FRESH_S
+        if self._kind_if_there is None:
+            self._kind_if_there = self.kind  # type: ignore[has-type]
+            self.kind = Kind.omitted
 
     def learn(self, parameter: Parameter) -> None:
         """Take what the detector says of the key."""
-        self._parameter, self._asked, self._said = parameter, time.monotonic(), False
-        self.kind = self._wanted_kind
+        self._parameter = parameter
+        self.keep(FRESH_S)
+        if self._kind_if_there is not None:
+            self.kind, self._kind_if_there = self._kind_if_there, None
         if parameter.value != self._readback:
             super().put(parameter.value, force=True)
+
+    def keep(self, seconds: float) -> None:
+        """Use the value that is known for so long."""
+        self._ask_at = time.monotonic() + seconds
 
     def _known(self) -> Parameter:
         self.look()
@@ -210,6 +220,13 @@ class _OfDetector(Device):
         for signal in self._asking():
             if signal._parameter is not None and signal._parameter.key in by_key:
                 signal.learn(by_key[signal._parameter.key])
+
+    def silent(self, error: SimplonError) -> None:
+        """The detector did not answer: say so, and use what is known of it for a while."""
+        log.warning("%s: %s; its last known settings are used", self.name, error)
+        for signal in self._asking():
+            if signal.asked:
+                signal.keep(SILENT_S)
 
     def read(self) -> Any:
         self.look()

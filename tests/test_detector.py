@@ -120,12 +120,15 @@ def test_what_the_firmware_lacks_is_left_out_and_said(live4d, caplog):
         live4d.detector.look()
     signal = live4d.detector.binning_mode
     signal._keys = ("config/no_such_key",)
-    signal._asked = -np.inf
+    signal.keep(0)
     with caplog.at_level("INFO"):
         assert "live4d_detector_binning_mode" not in live4d.read_configuration()
     assert "has no binning_mode" in caplog.text
     with pytest.raises(UnknownKey, match="no_such_key"):
         signal.put("2x2")
+    signal._keys = ("config/roi_mode",)
+    signal.keep(0)
+    assert live4d.read_configuration()["live4d_detector_binning_mode"]["value"] == "disabled"
 
 
 @pytest.mark.parametrize(
@@ -242,9 +245,9 @@ def test_a_detector_that_goes_away_costs_no_images(live4d, caplog):
     settings.look()
     settings._own_control = Simplon("http://127.0.0.1:9")
     for signal in settings._asking():
-        signal._asked = 0.0
-    settings.compression.look()
-    assert "last known value, 'bslz4', is used" in caplog.text
+        signal.keep(0)
+    assert settings.read_configuration()["live4d_detector_compression"]["value"] == "bslz4"
+    assert caplog.text.count("its last known settings are used") == 1
 
 
 def test_without_control_there_are_no_settings(sim):
