@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -89,7 +90,16 @@ def _text(error: Exception) -> str:
 )
 @click.option("--buffer", "buffered", type=click.IntRange(1), help=_BUFFER_HELP)
 @click.option("--block", is_flag=True, help="Wait for a slow client instead of dropping images.")
-@click.option("--uninitialized", is_flag=True, help="Start in state na, as after switching on.")
+@click.option(
+    "--uninitialized", is_flag=True, help="Start in state na, without high voltage, as after switching on."
+)
+@click.option("--api", default="1.8.0", show_default=True, help="SIMPLON version: 1.6.0, 1.7.0 or 1.8.0.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="KEY",
+    help="A config or status key that this firmware lacks; repeatable.",
+)
 @click.option("--drop", default="", help=f"Images never sent: {_PICK}.")
 @click.option("--late", default="", help=f"Images sent late: {_PICK}.")
 @click.option("--late-by", default=8, show_default=True, help="How many images late.")
@@ -99,8 +109,19 @@ def _text(error: Exception) -> str:
 @click.option(
     "--foreign", default="", help=f"Images with a stray one of another series before them: {_PICK}."
 )
+@click.option("--wrong-shape", default="", help=f"Images of another shape than announced: {_PICK}.")
+@click.option("--wrong-dtype", default="", help=f"Images of another dtype than announced: {_PICK}.")
+@click.option("--stall-at", default=-1, help="Image before which the stream stands still for a while.")
+@click.option("--stall-s", default=1.0, show_default=True, help="How long, s.")
+@click.option(
+    "--after-abort", default=0, help="Images of an aborted series that are sent after abort was answered."
+)
 @click.option("--no-start", is_flag=True, help="Leave out start messages.")
 @click.option("--no-end", is_flag=True, help="Leave out end messages.")
+@click.option("--fail-series", is_flag=True, help="Let the first series break off with state error.")
+@click.option("--rest-latency", default=0.0, help="Every SIMPLON answer is so late, s.")
+@click.option("--rest-errors", default=0, help="So many SIMPLON requests are answered with status 500.")
+@click.option("--rest-garbage", default=0, help="So many SIMPLON requests are answered with HTML.")
 @click.option("--exit-on-eof", is_flag=True, help="End when stdin is closed (for parent processes).")
 @click.option("-v", "--verbose", is_flag=True, help="Log every series to stderr.")
 def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
@@ -114,7 +135,7 @@ def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
     from live4d_ophyd.sim.server import build_dcu, serve
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    names = ("drop", "late", "late_by", "duplicate", "corrupt", "truncate", "foreign", "no_start", "no_end")
+    names = {field.name for field in fields(Faults)} & (options.keys() - {"seed"})
     try:
         faults = Faults.parse(**{name: options.pop(name) for name in names})
         dcu = build_dcu(endpoint=f"tcp://{host}:{stream_port}", faults=faults, **options)

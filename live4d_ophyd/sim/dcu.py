@@ -9,43 +9,26 @@ thread.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any
 
 from live4d_ophyd.sim import settings
-from live4d_ophyd.sim.encode import Header, ImageTemplate, Series, end_message, start_message
+from live4d_ophyd.sim.armed import ArmedSeries
+from live4d_ophyd.sim.encode import Series
 from live4d_ophyd.sim.faults import Faults
-from live4d_ophyd.sim.frames import FrameSource, Readout, Stopped
+from live4d_ophyd.sim.frames import FrameSource
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan
 
 log = logging.getLogger(__name__)
 
-#: how long an `end` waits for a client that does not fetch, s; the second after disarm and cancel
-END_TIMEOUT, STOPPED_END_TIMEOUT = 10.0, 0.5
+#: from hv_enabled to the sensor's high voltage, s
+RAMP_TIME = 0.2
 
 
 class CommandError(ValueError):
     """The command does not fit the state; the text says what to do."""
-
-
-@dataclass
-class _Armed:
-    """One series and how its thread is told what to do."""
-
-    series: Series
-    config: dict[str, Any]
-    stream: dict[str, Any]
-    channels: tuple[str, ...]
-    thread: threading.Thread | None = None
-    #: software triggers asked for and done
-    asked: int = 0
-    done: int = 0
-    finish: bool = False
-    abort: bool = False
-    finished: threading.Event = field(default_factory=threading.Event)
 
 
 class Dcu:
@@ -62,20 +45,55 @@ class Dcu:
         faults: Faults,
         dtype: str = "uint16",
         initialized: bool = True,
+        api: str = settings.API_VERSIONS[-1],
     ) -> None:
+        """``initialized`` False: as after switching on."""
         self.sender, self.source = sender, source
         self.detector = detector
-        self.microscope, self.scan, self.faults = microscope, scan, faults
-        self.config = settings.detector_settings(detector, microscope, dtype)
+        self.microscope, self.scan = microscope, scan
+        self.api = api
+        #: keys that this firmware does not have (see status.py)
+        self.without: frozenset[str] = frozenset()
+        self.config = settings.detector_settings(detector, microscope, dtype, api)
         self.stream_config = settings.stream_settings()
         self.filewriter_config = settings.filewriter_settings()
         self.error = ""
+        self._faults = faults
+        # when the high voltage is there, time.monotonic()
+        self._voltage_at = -math.inf if initialized else math.inf
         self._state = "idle" if initialized else "na"
         self._changed = threading.Condition()
-        self._armed: _Armed | None = None
+        self._armed: ArmedSeries | None = None
         self._previous: Series | None = None
         self._sequence = 0
         self._dropped = 0
+        # fault after_abort: messages of the aborted series that are still to come
+        self._buffered: tuple[bytes, ...] = ()
+
+    @property
+    def binning(self) -> int:
+        """Edge of the square of sensor pixels that is one pixel of the images."""
+        return settings.BINNING[self.config["binning_mode"]]
+
+    # faults
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong, and how much of it is left."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        with self._changed:
+            self._faults = faults
+
+    def use_up(self, fault: str) -> bool:
+        """Whether a fault that is counted, or happens once, is to happen now; then there is one less."""
+        with self._changed:
+            if not getattr(self._faults, fault):
+                return False
+            self._faults = self._faults.without_one(fault)
+            return True
 
     # status
 
@@ -83,6 +101,13 @@ class Dcu:
     def state(self) -> str:
         """na, idle, ready, acquire or error"""
         return self._state
+
+    @property
+    def high_voltage(self) -> str:
+        """OFF, RAMPING or READY"""
+        if self._voltage_at == math.inf:
+            return "OFF"
+        return "RAMPING" if time.monotonic() < self._voltage_at else "READY"
 
     @property
     def dropped(self) -> int:
@@ -97,19 +122,31 @@ class Dcu:
         self.error = ""
         self._set_state("idle")
 
+    def hv_enabled(self) -> None:
+        """Switch the high voltage on: READY after RAMP_TIME."""
+        if self.high_voltage == "OFF":
+            self._voltage_at = time.monotonic() + RAMP_TIME
+
     def arm(self) -> int:
         """Start a series; returns its id. The start message goes out as soon as a client is connected."""
         with self._changed:
             if self._state != "idle":
                 advice = "initialize first" if self._state in ("na", "error") else "disarm or abort first"
                 raise CommandError(f"cannot arm: the detector's state is {self._state}, {advice}")
+            if (voltage := self.high_voltage) != "READY":
+                advice = (
+                    "wait until it is READY" if voltage == "RAMPING" else "give the command hv_enabled first"
+                )
+                raise CommandError(f"cannot arm: the high voltage is {voltage}, {advice}")
+            self.empty_buffers()
             self._sequence += 1
             self._dropped = 0
-            armed = _Armed(
+            armed = ArmedSeries(
                 Series(self._sequence),
                 self.config.values(),
                 self.stream_config.values(),
                 settings.channels(self.config),
+                fails=self.use_up("fail_series"),
             )
             name = f"dcu-series-{self._sequence}"
             armed.thread = threading.Thread(target=self._run, args=(armed,), name=name, daemon=True)
@@ -145,10 +182,21 @@ class Dcu:
         """Drop everything; no `end` is sent. Returns the sequence id."""
         return self._end_series(abort=True)
 
+    def empty_buffers(self) -> None:
+        """Send what fault after_abort kept of an aborted series: to be called when `abort` has been answered."""
+        with self._changed:
+            messages, self._buffered = self._buffered, ()
+            for message in messages:
+                if not self.sender.send(message, lambda: True):
+                    log.warning("nobody fetches what was left of an aborted series")
+                    break
+
     def close(self) -> None:
         """Abort, and close the stream."""
         self._end_series(abort=True)
-        self.sender.close()
+        with self._changed:
+            self._buffered = ()
+            self.sender.close()
 
     def _end_series(self, *, abort: bool) -> int:
         with self._changed:
@@ -169,7 +217,7 @@ class Dcu:
             self._state = state
             self._changed.notify_all()
 
-    def _run(self, armed: _Armed) -> None:
+    def _run(self, armed: ArmedSeries) -> None:
         error = ""
         try:
             self._take_series(armed)
@@ -183,112 +231,44 @@ class Dcu:
             armed.finished.set()
             self._changed.notify_all()
 
-    def _take_series(self, armed: _Armed) -> None:
-        config, streaming = armed.config, armed.stream["mode"] == "enabled"
-        if streaming and not self.faults.no_start:
-            detail = armed.stream["header_detail"]
-            start = start_message(armed.series, self._header(armed), detail)
-            if not self.sender.send(start, lambda: armed.finish):
+    def _take_series(self, armed: ArmedSeries) -> None:
+        if armed.streaming and not self.faults.no_start:
+            dead = self.source.dead_mask(self.detector, armed.readout.binning)
+            if not armed.send_start(self.sender, dead):
                 return
+        config = armed.config
         images, triggers = config["nimages"], config["ntrigger"]
         if config["trigger_mode"] != "ints":
             # The microscope scans on without a pause and triggers every image, line or raster by itself.
             images, triggers = images * triggers, 1
-            if streaming:
+            if armed.streaming:
                 self.sender.wait_for_peer(lambda: armed.finish)
         for number in range(triggers):
             if not self._wait_for_trigger(armed, config["trigger_mode"] == "ints"):
                 break
             self._set_state("acquire")
-            self._take_images(armed, number * images, images, streaming)
+            self._take_images(armed, number * images, images // 2 if armed.fails else images)
+            if armed.fails and not armed.finish:
+                raise RuntimeError("a readout board does not answer (fault fail_series)")
             with self._changed:
                 armed.done += 1
                 self._state = "ready"
                 self._changed.notify_all()
-        if streaming and not armed.abort and not self.faults.no_end:
-            self._send_end(armed)
+        if armed.streaming and not armed.abort and not self.faults.no_end:
+            armed.send_end(self.sender)
 
-    def _wait_for_trigger(self, armed: _Armed, software: bool) -> bool:
+    def _wait_for_trigger(self, armed: ArmedSeries, software: bool) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: armed.finish or not software or armed.asked > armed.done)
             return not armed.finish
 
-    def _take_images(self, armed: _Armed, first: int, count: int, streaming: bool) -> None:
-        config, stream = armed.config, armed.stream
-        readout = Readout(
-            dtype=config["pixel_format"],
-            channels=armed.channels,
-            compression=config["compression"],
-            mask_to_zero=config["mask_to_zero"],
-            count_time=config["count_time"],
-        )
-        number = armed.series.series_id
-        try:
-            payloads = self.source.payloads(
-                self.microscope, self.scan, self.detector, readout, number, lambda: armed.finish
-            )
-        except Stopped:
-            return
-        times = config["frame_time"], config["count_time"], stream["image_appendix"] or None
-        if not streaming:
+    def _take_images(self, armed: ArmedSeries, first: int, count: int) -> None:
+        if not armed.streaming:
             with self._changed:
-                self._changed.wait_for(lambda: armed.finish, count * config["frame_time"])
+                self._changed.wait_for(lambda: armed.finish, count * armed.config["frame_time"])
             return
+        beam = self.microscope, self.scan, self.detector
         stray = self._previous or Series(max(armed.series.series_id - 1, 0))
-        sent = self.sender.send_images(
-            ImageTemplate(armed.series, *times),
-            payloads,
-            self.faults.schedules(first, count),
-            1 / config["frame_time"],
-            foreign=ImageTemplate(stray, *times),
-            seed=self.faults.seed,
-        )
-        self._dropped += sent.dropped
-        log.info(
-            "series %d: %d messages in %.3f s, %d dropped",
-            number,
-            sent.messages,
-            sent.elapsed_s,
-            sent.dropped,
-        )
-
-    def _send_end(self, armed: _Armed) -> None:
-        began = time.monotonic()
-
-        def stopped() -> bool:
-            patience = STOPPED_END_TIMEOUT if armed.finish else END_TIMEOUT
-            return armed.abort or time.monotonic() - began > patience
-
-        if not self.sender.send(end_message(armed.series), stopped):
-            log.warning("series %d: nobody fetched its end message", armed.series.series_id)
-
-    def _header(self, armed: _Armed) -> Header:
-        config = armed.config
-        thresholds = {"threshold_1": "threshold/1/energy", "threshold_2": "threshold/2/energy"}
-        return Header(
-            rows=self.detector.rows,
-            cols=self.detector.cols,
-            dtype=config["pixel_format"],
-            channels=armed.channels,
-            number_of_images=config["nimages"] * config["ntrigger"],
-            count_time=config["count_time"],
-            frame_time=config["frame_time"],
-            beam_center=(config["beam_center_x"], config["beam_center_y"]),
-            incident_energy=config["incident_energy"],
-            incident_wavelength=replace(self.microscope, energy_eV=config["incident_energy"]).wavelength_nm
-            * 10,
-            description=config["description"],
-            serial_number=config["detector_number"],
-            pixel_size=config["x_pixel_size"],
-            sensor_material=config["sensor_material"],
-            sensor_thickness=config["sensor_thickness"],
-            saturation_value=config["saturation_value"],
-            threshold_energy=tuple((name, config[key]) for name, key in thresholds.items()),
-            countrate_correction_enabled=config["countrate_correction_applied"],
-            flatfield_enabled=config["flatfield_correction_applied"],
-            pixel_mask_enabled=config["pixel_mask_applied"],
-            virtual_pixel_interpolation_enabled=config["virtual_pixel_correction_applied"],
-            user_data=armed.stream["header_appendix"] or None,
-            # bit 1 of SIMPLON's mask: dead
-            pixel_mask=self.source.dead_mask(self.detector) * 2,
-        )
+        left = armed.send_images(self.sender, self.source, beam, first, count, self.faults, stray)
+        self._dropped += left.dropped
+        self._buffered = left.messages

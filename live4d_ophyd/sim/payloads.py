@@ -39,6 +39,16 @@ class Payloads:
     def __len__(self) -> int:
         return len(self.address)
 
+    def __add__(self, other: Payloads) -> Payloads:
+        """The frames of both, in the same memory as before."""
+        return Payloads(
+            np.concatenate([self.address, other.address]),
+            np.concatenate([self.length, other.length]),
+            np.concatenate([self.blob_offset, other.blob_offset]),
+            np.concatenate([self.blob_length, other.blob_length]),
+            self._memory + other._memory,
+        )
+
     def payload(self, number: int) -> bytes:
         """One ``data`` map, copied."""
         memory, offset = self._find(number)

@@ -13,17 +13,25 @@ import sys
 import tempfile
 from typing import Any
 
+import httpx
+
 #: s, generous: the first start on a machine compiles
 START_TIMEOUT = 120.0
 
 
 def command_line(**options: Any) -> list[str]:
-    """``rate=1e3, frozen_noise=True, shape=(96, 96)`` as arguments of ``live4d sim``; no None, no False."""
+    """``rate=1e3, frozen_noise=True, shape=(96, 96)`` as arguments of ``live4d sim``; no None, no False.
+
+    ``without=["mask_to_zero", "humidity"]``: the option is repeated.
+    """
     arguments = []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if value is True:
             arguments.append(flag)
+        elif name == "without":
+            for key in value:
+                arguments += [flag, key]
         elif value is not None and value is not False:
             if isinstance(value, (tuple, list)):
                 value = ("," if name == "bf_center" else "x").join(map(str, value))
@@ -88,6 +96,15 @@ class SimulatorProcess:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    def set_faults(self, **faults: Any) -> None:
+        """What goes wrong from now on, by the names of :class:`~.faults.Faults`; nothing else does.
+
+        ``set_faults(drop="every:100", rest_errors=2)``; ``set_faults()``: nothing. Raises ValueError.
+        """
+        answer = httpx.put(f"{self.rest_url}/faults", json=faults, trust_env=False)
+        if answer.is_error:
+            raise ValueError(answer.text)
 
     def errors(self) -> str:
         """What the child has written to stderr so far."""

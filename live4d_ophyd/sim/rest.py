@@ -1,16 +1,7 @@
-"""The REST interface of the simulated DCU (SIMPLON 1.8.0) and of the microscope in front of it.
+"""The REST interface of the simulated DCU (SIMPLON) and of the microscope in front of it.
 
-In: HTTP requests. Out: calls to a :class:`~.dcu.Dcu`. Requests that wait (commands) run on Starlette's
-worker threads.
-
-=================================================
-==================================================================
-``/detector/api/1.8.0/config|status|command/...``  as on a real DCU; likewise ``/stream/...``,
-``/filewriter/...`` ``/microscope/NAME``                               defocus, astigmatism, stage_x,
-stage_y [nm], beam_current [pA], ... ``/microscope/scan``                               raster: rows, cols,
-step_nm ``/microscope/truth``                              what a perfect measurement would find ``/faults``
-see :class:`~.faults.Faults` =================================================
-==================================================================
+In: HTTP requests. Out: calls to a :class:`~.dcu.Dcu`. Requests that wait (commands) run on Starlette's worker
+threads. What the paths are stands beside the routes in :func:`create_app`.
 """
 
 from __future__ import annotations
@@ -21,18 +12,21 @@ import math
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from live4d_ophyd.sim.dcu import CommandError, Dcu
 from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.frames import binned_position
+from live4d_ophyd.sim.rest_faults import SIMPLON_MODULES, RestFaults
 from live4d_ophyd.sim.settings import Parameter, Settings
 from live4d_ophyd.sim.specimen import Scan, truth
-
-API_VERSION = "1.8.0"
+from live4d_ophyd.sim.status import statuses
 
 #: name in the REST interface -> field of Microscope, unit, lowest and highest value
 MICROSCOPE = {
@@ -51,18 +45,22 @@ MAX_POSITIONS = 1 << 20
 def create_app(dcu: Dcu) -> Starlette:
     """The ASGI application for one DCU."""
     rest = _Rest(dcu)
-    modules = "detector|stream|filewriter"
-    version = f"/{{module}}/api/{API_VERSION}"
+    version = f"/{{module}}/api/{dcu.api}"
     routes = [
+        # as on a real DCU; the module is detector, stream or filewriter
         Route("/{module}/api/version", rest.version),
         Route(f"{version}/config", rest.config_keys),
         Route(f"{version}/config/{{name:path}}", rest.config, methods=["GET", "PUT"]),
         Route(f"{version}/status/{{name:path}}", rest.status),
         Route(f"{version}/command/{{name}}", rest.command, methods=["PUT"]),
         Route("/microscope", rest.microscope_all),
+        # the raster: rows, cols, step_nm
         Route("/microscope/scan", rest.scan, methods=["GET", "PUT"]),
+        # what a perfect measurement would find
         Route("/microscope/truth", rest.truth),
+        # a name of MICROSCOPE
         Route("/microscope/{name}", rest.microscope, methods=["GET", "PUT"]),
+        # fields of Faults: a PUT sets all, those it does not name to their defaults; a GET says what is left
         Route("/faults", rest.faults, methods=["GET", "PUT"]),
     ]
 
@@ -70,13 +68,18 @@ def create_app(dcu: Dcu) -> Starlette:
         detail = error.detail if isinstance(error, HTTPException) else str(error)
         if detail == "Not Found":
             path = request.url.path
-            detail = f"no such path: {path} ({modules} speak API {API_VERSION}; also /microscope, /faults)"
+            modules = "|".join(SIMPLON_MODULES)
+            detail = f"no such path: {path} ({modules} speak API {dcu.api}; also /microscope, /faults)"
         return PlainTextResponse(detail, getattr(error, "status_code", 500))
 
     def refused(request: Request, error: Exception) -> Response:
         return PlainTextResponse(str(error), 400)
 
-    return Starlette(routes=routes, exception_handlers={HTTPException: other_path, ValueError: refused})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(RestFaults, dcu=dcu)],
+        exception_handlers={HTTPException: other_path, ValueError: refused},
+    )
 
 
 class _Rest:
@@ -93,7 +96,7 @@ class _Rest:
 
     async def version(self, request: Request) -> Response:
         self._settings(request)
-        return JSONResponse({"value": API_VERSION, "value_type": "string"})
+        return JSONResponse({"value": self.dcu.api, "value_type": "string"})
 
     async def config_keys(self, request: Request) -> Response:
         return JSONResponse(self._settings(request).keys())
@@ -108,21 +111,8 @@ class _Rest:
 
     async def status(self, request: Request) -> Response:
         self._settings(request)
-        module = request.path_params["module"]
-        statuses = {
-            "detector": {
-                "state": Parameter(self.dcu.state, writable=False),
-                "error": Parameter([self.dcu.error] if self.dcu.error else [], "list", writable=False),
-                "high_voltage/state": Parameter("READY", writable=False),
-            },
-            "stream": {
-                "state": Parameter("acquire" if self.dcu.state == "acquire" else "ready", writable=False),
-                "error": Parameter([], "list", writable=False),
-                "dropped": Parameter(self.dcu.dropped, "uint", writable=False),
-            },
-            "filewriter": {"state": Parameter("disabled", writable=False)},
-        }
-        return JSONResponse(_found(statuses[module], request.path_params["name"], "status").as_json())
+        keys = statuses(self.dcu)[request.path_params["module"]]
+        return JSONResponse(_found(keys, request.path_params["name"], "status").as_json())
 
     async def command(self, request: Request) -> Response:
         module = request.path_params["module"]
@@ -134,13 +124,16 @@ class _Rest:
             "disarm": dcu.disarm,
             "cancel": dcu.cancel,
             "abort": dcu.abort,
-            "hv_enabled": lambda: None,
+            "hv_enabled": dcu.hv_enabled,
         }
         known = (
             commands if module == "detector" else {"initialize": lambda: None} if module == "stream" else {}
         )
         sequence = await run_in_threadpool(_found(known, request.path_params["name"], "command"))
-        return JSONResponse({"sequence id": sequence}) if sequence is not None else Response()
+        answered = BackgroundTask(dcu.empty_buffers)
+        if sequence is None:
+            return Response(background=answered)
+        return JSONResponse({"sequence id": sequence}, background=answered)
 
     async def microscope_all(self, request: Request) -> Response:
         return JSONResponse({name: self._microscope_value(name) for name in MICROSCOPE})
@@ -167,8 +160,12 @@ class _Rest:
 
     async def truth(self, request: Request) -> Response:
         dcu = self.dcu
-        dead = dcu.source.dead_mask(dcu.detector).nonzero()
+        binning = dcu.binning
+        dead = dcu.source.dead_mask(dcu.detector, binning).nonzero()
         answer = dataclasses.asdict(truth(dcu.microscope, dcu.detector))
+        answer["bf_center"] = [binned_position(position, binning) for position in answer["bf_center"]]
+        answer["bf_radius"] /= binning
+        answer["mrad_per_px"] *= binning
         electrons = dcu.microscope.electrons(dcu.config["count_time"])
         return JSONResponse(
             answer
@@ -218,4 +215,4 @@ async def _value(request: Request) -> Any:
     return content["value"]
 
 
-__all__ = ["API_VERSION", "MICROSCOPE", "CommandError", "checked_scan", "create_app"]
+__all__ = ["MICROSCOPE", "CommandError", "checked_scan", "create_app"]

@@ -8,6 +8,7 @@ dcu.py); it holds no GIL while it sends. :meth:`StreamSender.stop` may be called
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import zmq
 from numba import int64, njit
 
 from live4d_ophyd.sim.encode import ImageTemplate
-from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, Schedule
+from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, WRONG_DTYPE, WRONG_SHAPE, Schedule
 from live4d_ophyd.sim.payloads import Payloads, store_cbor_head
 from live4d_ophyd.stream import libzmq
 from live4d_ophyd.stream.memory import (
@@ -36,9 +37,8 @@ BUFFERED_MESSAGES = 20_000
 #: `control` words: set to stop; results
 STOP, SENT, DROPPED, ERROR = range(4)
 
-# Sleeps while the next message is not due. Longest: how fast a stop is noticed. Shortest: below it, waking
-# up (here,
-# in libzmq's thread and at the client) would cost more than sending.
+# Sleeps while the next message is not due. Longest: how fast a stop is noticed. Shortest: below it, waking up
+# (here, in libzmq's thread and at the client) would cost more than sending.
 _LONGEST_SLEEP_US, _SHORTEST_SLEEP_US = 20_000, 250
 _RETRY_US = 100
 _POLL_MS = 20
@@ -81,6 +81,7 @@ def send_images(
     foreign_parts,
     foreign_ends,
     image_ids,
+    frames,
     flags,
     slots,
     payloads,
@@ -95,11 +96,10 @@ def send_images(
 ):
     """Send the scheduled messages, each when it is due after ``started`` (ns); results go to ``control``.
 
-    ``payloads`` is ``(4, n) int64``: address, length, blob offset and length; image id i takes frame i % n.
+    ``payloads`` is ``(4, n) int64``: address, length, blob offset and length; message k takes frame ``frames[k]``.
     Whenever the next message is not due the thread sleeps a little longer than needed; those that have
     become due meanwhile follow at once, so that the mean rate is kept without a core spinning.
     """
-    frames = payloads.shape[1]
     now = libzmq.monotonic_ns(functions, timespec)
     for k in range(len(image_ids)):
         due = started + int64(slots[k] * interval_ns)
@@ -109,7 +109,7 @@ def send_images(
             now = libzmq.monotonic_ns(functions, timespec)
         if control[STOP]:
             return
-        frame = image_ids[k] % frames
+        frame = frames[k]
         length = payloads[1, frame]
         start_time = int64(image_ids[k] * frame_ticks + 0.5)
         head, head_ends = (foreign_parts, foreign_ends) if flags[k] & FOREIGN else (parts, ends)
@@ -156,6 +156,8 @@ class Sent:
     dropped: int
     elapsed_s: float
     stopped: bool
+    #: id of the image whose turn it was when it was stopped; None: all were sent
+    next_image: int | None = None
 
 
 def bound_address(socket: zmq.Socket) -> str:
@@ -191,14 +193,17 @@ class StreamSender:
         self._functions = libzmq.addresses()
         self._timespec = np.zeros(2, np.int64)
         self._control = np.zeros(4, np.int64)
+        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """Let :meth:`send_images` return at once, now and later, until :meth:`resume`."""
         self._control[STOP] = 1
+        self._stopped.set()
 
     def resume(self) -> None:
         """Before a new series."""
         self._control[STOP] = 0
+        self._stopped.clear()
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -230,19 +235,35 @@ class StreamSender:
         rate: float,
         *,
         foreign: ImageTemplate | None = None,
+        misfits: Payloads | None = None,
         seed: int = 0,
     ) -> Sent:
-        """Send the schedules at ``rate`` images a second (0: as fast as they go). Raises zmq.ZMQError."""
-        if len(payloads) == 0:
+        """Send the schedules at ``rate`` images a second (0: as fast as they go). Raises zmq.ZMQError.
+
+        ``foreign`` is the series of stray images; ``misfits`` are two frames, of wrong shape and of wrong dtype.
+        """
+        positions = len(payloads)
+        if positions == 0:
             raise ValueError("no frames to send: the raster has no positions")
+        if misfits is not None:
+            payloads = payloads + misfits
         parts, ends = _packed(template)
         foreign_parts, foreign_ends = _packed(foreign or template)
         table = np.stack([payloads.address, payloads.length, payloads.blob_offset, payloads.blob_length])
         message = np.empty(max(len(parts), len(foreign_parts)) + 27 + int(payloads.length.max()), np.uint8)
         control = self._control
+        next_image = None
         started = time.monotonic_ns()
         try:
             for schedule in schedules:
+                frames = _frames(schedule, positions)
+                if frames.max(initial=0) >= len(payloads):
+                    raise ValueError(
+                        "images of wrong shape or dtype are scheduled: their frames, misfits, are missing"
+                    )
+                if schedule.pause_s:
+                    self._stopped.wait(schedule.pause_s)
+                before = sum(self.progress)
                 send_images(
                     int(self._socket.underlying),
                     self._functions,
@@ -252,6 +273,7 @@ class StreamSender:
                     int(foreign_parts.ctypes.data),
                     foreign_ends,
                     schedule.image_id,
+                    frames,
                     schedule.flags,
                     schedule.slot,
                     table,
@@ -266,10 +288,12 @@ class StreamSender:
                 )
                 if control[ERROR]:
                     raise zmq.ZMQError(int(control[ERROR]))
-                if control[STOP]:
+                left = schedule.image_id[sum(self.progress) - before :]
+                if len(left):
+                    next_image = int(left[0])
                     break
             elapsed = (time.monotonic_ns() - started) * 1e-9
-            return Sent(*self.progress, elapsed, bool(control[STOP]))
+            return Sent(*self.progress, elapsed, bool(control[STOP]), next_image)
         finally:
             control[SENT] = control[DROPPED] = control[ERROR] = 0
 
@@ -283,3 +307,11 @@ def _packed(template: ImageTemplate) -> tuple[np.ndarray, np.ndarray]:
     """The constant parts as one array, and where each ends."""
     data = np.frombuffer(b"".join(template.parts), np.uint8)
     return data, np.cumsum([len(part) for part in template.parts])
+
+
+def _frames(schedule: Schedule, positions: int) -> np.ndarray:
+    """``(n,) int64`` frame of each message: the raster's, over and over, and after them the misfits."""
+    frames = schedule.image_id % positions
+    frames[schedule.flags & WRONG_DTYPE != 0] = positions + 1
+    frames[schedule.flags & WRONG_SHAPE != 0] = positions
+    return frames

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +24,9 @@ from live4d_ophyd.sim.frames import FrameSource
 from live4d_ophyd.sim.payloads import PayloadEncoder
 from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
-from live4d_ophyd.sim.settings import Parameter
+from live4d_ophyd.sim.settings import API_VERSIONS, Parameter
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
+from live4d_ophyd.sim.status import leave_out
 
 NO_FAULTS, SPECIMEN = Faults(), Specimen()
 
@@ -51,16 +53,21 @@ def build_dcu(
     buffered: int | None = None,
     block: bool = False,
     uninitialized: bool = False,
+    api: str = API_VERSIONS[-1],
+    without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
     specimen: Specimen = SPECIMEN,
 ) -> Dcu:
     """A DCU that streams at ``endpoint``.
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
-    images wait for a slow client (None: what fits in BUFFER_BYTES).
+    images wait for a slow client (None: what fits in BUFFER_BYTES); ``without`` are config and status keys that the
+    firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
     """
+    if api not in API_VERSIONS:
+        raise ValueError(f"api is {api!r}; expected one of {', '.join(API_VERSIONS)}")
     microscope = Microscope()
     for name, value in (("defocus", defocus), ("beam_current", beam_current)):
         attribute, unit, low, high = MICROSCOPE[name]
@@ -82,10 +89,16 @@ def build_dcu(
         faults=faults,
         dtype=dtype,
         initialized=not uninitialized,
+        api=api,
     )
-    dcu.config.put("frame_time", 1 / rate)
-    dcu.config.put("count_time", 1 / rate)
-    dcu.config.put("nimages", raster.frames)
+    try:
+        leave_out(dcu, without)
+        dcu.config.put("frame_time", 1 / rate)
+        dcu.config.put("count_time", 1 / rate)
+        dcu.config.put("nimages", raster.frames)
+    except ValueError:
+        dcu.close()
+        raise
     return dcu
 
 

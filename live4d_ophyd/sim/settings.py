@@ -1,17 +1,25 @@
-"""The SIMPLON parameters of the simulated DCU: names, limits, and what changes with what.
+"""The SIMPLON parameters of the simulated DCU: names, limits, what changes with what, what `start` says of them.
 
-In: values as the REST interface gets them. Out: the names of what changed. No thread of its own; the DCU
-locks.
+In: values as the REST interface gets them. Out: the names of what changed; a :class:`~.encode.Header`. No thread
+of its own; the DCU locks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from live4d_ophyd.sim.encode import HEADER_DETAILS
+import numpy as np
+
+from live4d_ophyd.sim.encode import HEADER_DETAILS, Header
+from live4d_ophyd.sim.frames import binned_position
 from live4d_ophyd.sim.specimen import Detector, Microscope
+
+API_VERSIONS = ("1.6.0", "1.7.0", "1.8.0")
+
+#: value of ``binning_mode`` -> edge of the square that is one pixel
+BINNING = {"off": 1, "2x2": 2}
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
@@ -70,29 +78,35 @@ class Settings:
         """``follow[name]`` adapts other parameters after ``name`` was set."""
         self._parameters = parameters
         self._follow = follow or {}
+        self._hidden: frozenset[str] = frozenset()
+
+    def hide(self, names: Iterable[str]) -> None:
+        """As firmware without these: they keep their values, but are not there for anybody who asks."""
+        self._hidden |= frozenset(names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parameters
+        return name in self._parameters and name not in self._hidden
 
     def __getitem__(self, name: str) -> Any:
         return self._parameters[name].value
 
     def keys(self) -> list[str]:
-        return sorted(self._parameters)
+        return sorted(self._parameters.keys() - self._hidden)
 
     def parameter(self, name: str) -> Parameter:
         return self._parameters[name]
 
     def values(self) -> dict[str, Any]:
-        """All values by name, a copy."""
+        """All values by name, hidden ones too, a copy."""
         return {name: parameter.value for name, parameter in self._parameters.items()}
 
     def put(self, name: str, value: Any) -> list[str]:
         """Set a value; the names of all parameters that changed, ``name`` always first. Raises ValueError."""
         before = self.values()
         self._parameters[name].value = self._parameters[name].checked(name, value)
-        self._follow.get(name, lambda settings: None)(self)
-        changed = [key for key, old in before.items() if key != name and self[key] != old]
+        if self[name] != before[name] and name in self._follow:
+            self._follow[name](self)
+        changed = [key for key, old in before.items() if key in self and key != name and self[key] != old]
         return [name, *changed]
 
 
@@ -112,8 +126,19 @@ def _bit_depth_follows(settings: Settings) -> None:
     settings.parameter("saturation_value").value = 2**bits - 2
 
 
-def detector_settings(detector: Detector, microscope: Microscope, dtype: str = "uint16") -> Settings:
-    """``/detector/api/1.8.0/config``"""
+def _binning_follows(settings: Settings) -> None:
+    # Called when it changed, and there are two modes.
+    edge = 2.0 if settings["binning_mode"] == "2x2" else 0.5
+    for axis in "xy":
+        center, size = settings.parameter(f"beam_center_{axis}"), settings.parameter(f"{axis}_pixel_size")
+        center.value = binned_position(center.value, edge)
+        size.value *= edge
+
+
+def detector_settings(
+    detector: Detector, microscope: Microscope, dtype: str = "uint16", api: str = API_VERSIONS[-1]
+) -> Settings:
+    """``/detector/api/.../config``; lengths in px are those of the images, binned or not."""
     on_off = ("enabled", "disabled")
     row, col = detector.bf_center
 
@@ -135,6 +160,7 @@ def detector_settings(detector: Detector, microscope: Microscope, dtype: str = "
     parameters = {
         "beam_center_x": Parameter(col, "float", "px"),
         "beam_center_y": Parameter(row, "float", "px"),
+        "binning_mode": Parameter("off", allowed=tuple(BINNING)),
         "bit_depth_image": fixed(16, "uint"),
         "compression": Parameter("bslz4", allowed=("bslz4", "lz4", "none")),
         "count_time": seconds(1 / 30e3),
@@ -154,7 +180,7 @@ def detector_settings(detector: Detector, microscope: Microscope, dtype: str = "
         "saturation_value": fixed(65534, "uint"),
         "sensor_material": fixed("Si"),
         "sensor_thickness": fixed(450e-6, "float", "m"),
-        "software_version": fixed("1.8.0"),
+        "software_version": fixed(api),
         "threshold/1/energy": energy(microscope.energy_eV / 2),
         "threshold/1/mode": Parameter("enabled", allowed=("enabled",)),
         "threshold/2/energy": energy(microscope.energy_eV * 0.8),
@@ -168,17 +194,19 @@ def detector_settings(detector: Detector, microscope: Microscope, dtype: str = "
         "y_pixels_in_detector": fixed(detector.rows, "uint"),
     }
     follow = {
+        "binning_mode": _binning_follows,
         "count_time": _frame_time_follows,
         "frame_time": _count_time_follows,
         "pixel_format": _bit_depth_follows,
     }
     settings = Settings(parameters, follow)
     settings.put("pixel_format", dtype)
+    _bit_depth_follows(settings)
     return settings
 
 
 def stream_settings() -> Settings:
-    """``/stream/api/1.8.0/config``"""
+    """``/stream/api/.../config``"""
     return Settings(
         {
             "mode": Parameter("enabled", allowed=("enabled", "disabled")),
@@ -191,7 +219,7 @@ def stream_settings() -> Settings:
 
 
 def filewriter_settings() -> Settings:
-    """``/filewriter/api/1.8.0/config``: there is no file writer, it can only be off."""
+    """``/filewriter/api/.../config``: there is no file writer, it can only be off."""
     return Settings({"mode": Parameter("disabled", allowed=("disabled",))})
 
 
@@ -199,3 +227,36 @@ def channels(detector: Settings) -> tuple[str, ...]:
     """Channels that image messages hold with these settings."""
     optional = {"threshold_2": "threshold/2/mode", "difference": "threshold/difference/mode"}
     return ("threshold_1", *(name for name, key in optional.items() if detector[key] == "enabled"))
+
+
+def header(
+    config: Mapping[str, Any], stream: Mapping[str, Any], names: tuple[str, ...], pixel_mask: np.ndarray
+) -> Header:
+    """What `start` says of a series with these values, for ``names`` of channels; the mask has SIMPLON's bits."""
+    thresholds = {"threshold_1": "threshold/1/energy", "threshold_2": "threshold/2/energy"}
+    rows, cols = pixel_mask.shape
+    return Header(
+        rows=rows,
+        cols=cols,
+        dtype=config["pixel_format"],
+        channels=names,
+        number_of_images=config["nimages"] * config["ntrigger"],
+        count_time=config["count_time"],
+        frame_time=config["frame_time"],
+        beam_center=(config["beam_center_x"], config["beam_center_y"]),
+        incident_energy=config["incident_energy"],
+        incident_wavelength=replace(Microscope(), energy_eV=config["incident_energy"]).wavelength_nm * 10,
+        description=config["description"],
+        serial_number=config["detector_number"],
+        pixel_size=config["x_pixel_size"],
+        sensor_material=config["sensor_material"],
+        sensor_thickness=config["sensor_thickness"],
+        saturation_value=config["saturation_value"],
+        threshold_energy=tuple((name, config[key]) for name, key in thresholds.items()),
+        countrate_correction_enabled=config["countrate_correction_applied"],
+        flatfield_enabled=config["flatfield_correction_applied"],
+        pixel_mask_enabled=config["pixel_mask_applied"],
+        virtual_pixel_interpolation_enabled=config["virtual_pixel_correction_applied"],
+        user_data=stream["header_appendix"] or None,
+        pixel_mask=pixel_mask,
+    )

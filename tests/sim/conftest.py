@@ -26,8 +26,8 @@ def make_client():
     """Clients of DCUs and processes."""
     made = []
 
-    def make(endpoint, rest_url=None):
-        made.append(Client(endpoint, rest_url))
+    def make(*arguments, **options):
+        made.append(Client(*arguments, **options))
         return made[-1]
 
     yield make

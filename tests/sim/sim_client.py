@@ -1,6 +1,7 @@
 """What a client of the simulated detector does, for its tests: fetch a series, decode it, ask over REST."""
 
 import contextlib
+import time
 from dataclasses import dataclass, field
 
 import httpx
@@ -15,8 +16,6 @@ from live4d_ophyd.stream.messages import (
     StreamError,
     read_message,
 )
-
-API = "api/1.8.0"
 
 
 @dataclass
@@ -41,7 +40,8 @@ class Received:
 class Client:
     """A PULL socket and the REST interface of one simulated DCU."""
 
-    def __init__(self, endpoint, rest_url=None):
+    def __init__(self, endpoint, rest_url=None, api="1.8.0"):
+        self.api = f"api/{api}"
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.PULL)
         self.socket.rcvhwm = 100_000
@@ -80,16 +80,29 @@ class Client:
         return received
 
     def get(self, key, module="detector", kind="config"):
-        return self.http.get(f"/{module}/{API}/{kind}/{key}").raise_for_status().json()["value"]
+        return self.http.get(f"/{module}/{self.api}/{kind}/{key}").raise_for_status().json()["value"]
 
     def put(self, key, value, module="detector"):
-        return self.http.put(f"/{module}/{API}/config/{key}", json={"value": value})
+        return self.http.put(f"/{module}/{self.api}/config/{key}", json={"value": value})
 
     def command(self, name):
-        return self.http.put(f"/detector/{API}/command/{name}")
+        return self.http.put(f"/detector/{self.api}/command/{name}")
 
 
 def disk(shape, center, radius):
     """Pixels of a disk, bool."""
     row, col = np.indices(shape)
     return np.hypot(row - center[0], col - center[1]) <= radius
+
+
+def wait_for(condition, timeout=20.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.002)
+
+
+def configure(dcu, **values):
+    """Settings of a DCU in this process, ``__`` for ``/``."""
+    for name, value in values.items():
+        dcu.config.put(name.replace("__", "/"), value)

@@ -6,23 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from sim_client import disk
+from sim_client import configure, disk, wait_for
 
 from live4d_ophyd.sim.dcu import CommandError
 from live4d_ophyd.sim.faults import Faults
 from live4d_ophyd.sim.specimen import truth
-
-
-def wait_for(condition, timeout=20.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
-
-
-def configure(dcu, **values):
-    for name, value in values.items():
-        dcu.config.put(name.replace("__", "/"), value)
 
 
 def test_external_triggers_give_one_raster(make_dcu, make_client):
@@ -255,6 +243,12 @@ def test_commands_that_do_not_fit_the_state(make_dcu):
     with pytest.raises(CommandError, match="state is na, initialize first"):
         dcu.arm()
     dcu.initialize()
+    with pytest.raises(CommandError, match="high voltage is OFF, give the command hv_enabled first"):
+        dcu.arm()
+    dcu.hv_enabled()
+    with pytest.raises(CommandError, match="high voltage is RAMPING, wait until it is READY"):
+        dcu.arm()
+    wait_for(lambda: dcu.high_voltage == "READY")
     with pytest.raises(CommandError, match="state is idle, arm first"):
         dcu.trigger()
     dcu.arm()

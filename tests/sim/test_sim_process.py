@@ -117,6 +117,17 @@ def test_options_become_arguments():
     ]
 
 
+def test_keys_to_leave_out_are_one_argument_each():
+    assert command_line(without=["humidity", "mask_to_zero"], api="1.6.0") == [
+        "--without",
+        "humidity",
+        "--without",
+        "mask_to_zero",
+        "--api",
+        "1.6.0",
+    ]
+
+
 def test_process_ends_with_its_context():
     with SimulatorProcess(rows=2, cols=2) as process:
         assert process.running
@@ -177,3 +188,12 @@ def test_interrupt_ends_the_command():
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "")
     assert "Traceback" not in err
+
+
+def test_faults_are_set_from_outside_the_process(simulator, client):
+    simulator.set_faults(drop="3,5", rest_errors=1)
+    assert client.http.get("/faults").json()["rest_errors"] == 1
+    simulator.set_faults()
+    assert client.http.get("/faults").json()["drop"] == ""
+    with pytest.raises(ValueError, match="fault drop: 'some' picks no images"):
+        simulator.set_faults(drop="some")

@@ -10,6 +10,7 @@ from sim_client import Received
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim.encode import ImageTemplate, Series, end_message
 from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.frames import Readout, misfits
 from live4d_ophyd.sim.payloads import PayloadEncoder
 from live4d_ophyd.sim.sender import Sent, StreamSender
 
@@ -28,7 +29,9 @@ def sender():
 def send(sender, count, rate=0.0, faults=Faults(), first=0) -> Sent:  # noqa: B008
     payloads = PayloadEncoder((24, 24), "uint16").encode([FRAMES])
     template, stray = ImageTemplate(SERIES, 1e-5, 1e-5), ImageTemplate(STRAY, 1e-5, 1e-5)
-    return sender.send_images(template, payloads, faults.schedules(first, count), rate, foreign=stray)
+    odd = misfits((24, 24), Readout())
+    schedules = faults.schedules(first, count)
+    return sender.send_images(template, payloads, schedules, rate, foreign=stray, misfits=odd)
 
 
 def exchange(sender, client, count, **how) -> Received:
@@ -68,6 +71,69 @@ def test_faults_on_the_wire(sender, make_client):
     [damaged] = [image for image in received.images if image.image_id == 6]
     with pytest.raises(ValueError, match=r"block|truncated|size"):
         decode_array(damaged.channels["threshold_1"])
+
+
+def test_images_that_do_not_fit_are_whole_messages(sender, make_client):
+    faults = Faults.parse(wrong_shape="3,15", wrong_dtype="4,15", duplicate="4")
+    received = exchange(sender, make_client(sender.endpoint), 20, faults=faults)
+    assert received.ids == [0, 1, 2, 3, 4, *range(4, 20)]
+    assert received.bad == []
+    frames = received.frames()
+    for image_id, shape, dtype in (
+        (3, (12, 24), "uint16"),
+        (4, (24, 24), "uint32"),
+        (15, (12, 24), "uint16"),
+    ):
+        odd = frames.pop(image_id)
+        assert (odd.shape, odd.dtype) == (shape, np.dtype(dtype))
+        assert (odd == 1).all()
+    for image_id, frame in frames.items():
+        assert np.array_equal(frame, FRAMES[image_id % 10, 0])
+
+
+def test_images_that_do_not_fit_must_be_given(sender):
+    payloads = PayloadEncoder((24, 24), "uint16").encode([FRAMES])
+    schedules = Faults.parse(wrong_shape="2").schedules(0, 4)
+    with pytest.raises(ValueError, match="misfits, are missing"):
+        sender.send_images(ImageTemplate(SERIES, 1, 1), payloads, schedules, 0)
+
+
+def test_a_stall_delays_what_follows_and_then_the_schedule_is_kept(sender, make_client):
+    client = make_client(sender.endpoint)
+    assert sender.wait_for_peer()
+    arrivals = []
+    faults = Faults(stall_at=10, stall_s=1.0)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(send(sender, 200, rate=100.0, faults=faults)))
+    began = time.monotonic()
+    thread.start()
+    for _ in range(200):
+        client.message()
+        arrivals.append(time.monotonic() - began)
+    thread.join()
+    assert results[0].messages == 200
+    pauses = np.diff(arrivals)
+    assert pauses.argmax() == 9
+    assert arrivals[10] > 1.0
+    # The exposures went on: 90 images were due when the stall was over, they came without their 0.9 s.
+    assert arrivals[99] - arrivals[10] < 0.8
+    assert results[0].elapsed_s > 1.98
+
+
+def test_stop_ends_a_stall_at_once(sender, make_client):
+    make_client(sender.endpoint)
+    assert sender.wait_for_peer()
+    results = []
+    faults = Faults(stall_at=5, stall_s=1000.0)
+    thread = threading.Thread(target=lambda: results.append(send(sender, 10, faults=faults, first=2)))
+    thread.start()
+    while sender.progress[0] < 3:
+        assert thread.is_alive()
+        time.sleep(0.001)
+    sender.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert (results[0].messages, results[0].stopped, results[0].next_image) == (3, True, 5)
 
 
 def test_damage_is_the_same_every_time(sender, make_client):
@@ -124,8 +190,10 @@ def test_stop_ends_a_running_series(sender, make_client):
     thread.join(5)
     assert results[0].stopped
     assert results[0].messages < 10**5
+    assert results[0].next_image == results[0].messages
     sender.resume()
-    assert send(sender, 10).messages == 10
+    again = send(sender, 10)
+    assert (again.messages, again.next_image) == (10, None)
 
 
 def test_waiting_for_a_client_can_be_given_up(sender):

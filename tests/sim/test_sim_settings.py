@@ -24,6 +24,25 @@ def test_pixel_format_sets_bit_depth_and_saturation(config):
     assert (config["bit_depth_image"], config["saturation_value"]) == (32, 2**32 - 2)
 
 
+def test_lengths_in_pixels_follow_the_binning(config):
+    before = config.values()
+    changed = ["binning_mode", "beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size"]
+    assert config.put("binning_mode", "2x2") == changed
+    assert config.put("binning_mode", "2x2") == ["binning_mode"]
+    assert config["beam_center_y"] == (before["beam_center_y"] - 0.5) / 2
+    assert config["x_pixel_size"] == 2 * before["x_pixel_size"]
+    assert config.put("binning_mode", "off") == changed
+    assert config.values() == before
+
+
+def test_hidden_keys_are_there_for_nobody(config):
+    config.hide(["count_time"])
+    assert "count_time" not in config
+    assert "count_time" not in config.keys()  # noqa: SIM118
+    assert config.put("frame_time", 1e-6) == ["frame_time"]
+    assert config["count_time"] == 1e-6
+
+
 def test_channels_follow_the_thresholds(config):
     assert channels(config) == ("threshold_1",)
     config.put("threshold/difference/mode", "enabled")
