@@ -1,6 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. Each makes the environment it needs.
 PYTHON ?= python3
 VENV   ?= .venv
+TICKIT := .venv-tickit
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -22,13 +23,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[vendor]' || echo 'dectris-compression did not build (C++20 compiler needed): its tests will be skipped'
 	@touch $@
 
+# A detector that somebody else simulates. It needs an older cbor2 than we do, so an environment of its own.
+$(TICKIT)/.installed:
+	$(PYTHON) -m venv $(TICKIT)
+	$(TICKIT)/bin/python -m pip install --quiet --disable-pip-version-check 'tickit-devices>=0.4.1,<0.5' 'cbor2<6' \
+		&& touch $@ || echo 'tickit-devices did not install: its tests will be skipped'
+
 demo: $(VENV)/.installed          ## one simulated scan through everything: image, catalog, uid
 	$(BIN)/live4d demo --out out/demo
 
 session: $(VENV)/.installed       ## the IPython session: RE, live4d, plans, db
 	$(BIN)/ipython --profile-dir=profile_collection
 
-test: $(VENV)/.installed-dev      ## all tests
+test: $(VENV)/.installed-dev $(TICKIT)/.installed    ## all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.installed-dev     ## style, types, import direction
@@ -41,4 +48,4 @@ bench: $(VENV)/.installed-dev     ## the CPU numbers of the README
 	$(BIN)/live4d bench cpu
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(TICKIT) out build dist

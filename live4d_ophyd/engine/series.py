@@ -218,6 +218,8 @@ class Series:
         with self._lock:
             if self.methods is None:
                 self._frame, self.methods = self._prepare(batch, row)
+                # For millions of pixels that takes seconds, which are not the stream's silence.
+                self.ledger.last_activity = time.monotonic()
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
             assert self._frame is not None

@@ -101,7 +101,8 @@ class Simplon:
     def _set_frame_time(self, frame_time: float) -> None:
         """Expose as long as the readout leaves room for."""
         readout = self._get_if_there("detector", "config", "detector_readout_time") or 0.0
-        self._ensure("detector", "count_time", frame_time - readout)
+        # A frame shorter than the readout is the detector's to refuse, in its words.
+        self._ensure("detector", "count_time", frame_time - readout if readout < frame_time else frame_time)
         self._ensure("detector", "frame_time", frame_time)
         real = self.get("detector", "config", "frame_time")
         if abs(real - frame_time) > 0.01 * frame_time:

@@ -26,6 +26,10 @@ _PAUSES_S = (0.2, 0.6)
 OLDEST_API = (1, 6)
 #: commands that do no harm when they are given twice
 _REPEATABLE_COMMANDS = ("disarm", "cancel", "abort")
+#: keys that hold a value a pixel: megabytes
+_IMAGES = ("flatfield", "pixel_mask")
+#: versions to try where none is told
+_VERSIONS = ("1.8.0", "1.7.0", "1.6.0")
 _TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "uint": (int,),
@@ -115,7 +119,10 @@ class Rest:
         """Version in the request paths, ``1.8.0``. Raises SimplonError for one without stream v2."""
         if self._asked_api:
             return self._asked_api
-        answer = self._request("GET", "/detector/api/version", repeatable=True)
+        try:
+            answer = self._request("GET", "/detector/api/version", repeatable=True)
+        except UnknownKey:
+            return self._version_that_answers()
         version = str(answer.get("value", "")) if isinstance(answer, dict) else ""
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if not numbers:
@@ -123,6 +130,18 @@ class Rest:
         if (int(numbers[1]), int(numbers[2])) < OLDEST_API:
             raise SimplonError(f"{self.url} speaks SIMPLON {version}; stream v2 needs 1.6 or newer")
         return version
+
+    def _version_that_answers(self) -> str:
+        for version in _VERSIONS:
+            try:
+                self._request("GET", f"/detector/api/{version}/status/state", repeatable=True)
+            except UnknownKey:
+                continue
+            log.info("%s does not tell its version, but speaks %s", self.url, version)
+            return version
+        raise SimplonError(
+            f"{self.url} answers, but speaks no SIMPLON of {', '.join(_VERSIONS)}: is it the control unit's address?"
+        )
 
     def read(self, subsystem: str, kind: str, key: str) -> Parameter:
         """The key ``/subsystem/api/.../kind/key`` as it is now. Raises UnknownKey, SimplonError."""
@@ -132,7 +151,7 @@ class Rest:
         return Parameter.from_answer(f"{subsystem}/{kind}/{key}", answer)
 
     def write(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
-        """Set a configuration key; returns every key that changed with it, as it is afterwards.
+        """Set a configuration key; returns what changed with it, as it is afterwards, as far as that can be read.
 
         Raises UnknownKey, SimplonError with the device's words.
         """
@@ -140,7 +159,16 @@ class Rest:
         answer = self._request("PUT", path, {"value": value}, repeatable=True)
         # Firmware that says nothing has changed at least this.
         changed = answer if isinstance(answer, list) else [key]
-        return {name: self.read(subsystem, "config", str(name)) for name in changed}
+        found = {}
+        for name in map(str, changed):
+            if name.endswith(_IMAGES):
+                continue
+            try:
+                found[name] = self.read(subsystem, "config", name)
+            except UnknownKey as error:
+                # Devices also name keys that they do not have (difference_mode); the value was set all the same.
+                log.info("%s", error)
+        return found
 
     def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
         """Run a detector command; returns its answer. ``timeout`` None waits as long as it lasts."""

@@ -233,3 +233,27 @@ def test_a_parameter_that_the_firmware_lacks_is_left_out_and_said(dcu, caplog):
         Simplon(dcu.url).configure(1, 12)
     assert "has no stream/config/format: left out" in caplog.text
     assert dcu.asked("/detector/api/1.6.0/config/ntrigger")[1][2] == {"value": 12}
+
+
+def test_a_version_that_the_device_does_not_tell_is_found(dcu):
+    dcu.answers["/detector/api/version"] = (404, "not found")
+    dcu.answers["/detector/api/1.7.0/status/state"] = (200, {"value": "idle"})
+    assert Rest(dcu.url).api == "1.7.0"
+
+
+def test_another_web_server_is_no_detector(dcu):
+    dcu.answers["/detector/api/version"] = (404, "not found")
+    with pytest.raises(SimplonError, match=r"speaks no SIMPLON of 1.8.0, 1.7.0, 1.6.0"):
+        _ = Rest(dcu.url).api
+
+
+def test_a_value_that_was_set_is_set_whatever_else_is_said_to_have_changed(dcu):
+    path = "/detector/api/1.8.0/config/"
+    changed = ["incident_energy", "difference_mode", "threshold/1/flatfield", "threshold/1/energy"]
+    dcu.answers[path + "incident_energy"] = [(200, changed), (200, {"value": 13000.0})]
+    dcu.answers[path + "threshold/1/energy"] = (200, {"value": 6500.0})
+    found = Rest(dcu.url, "1.8.0").write("detector", "incident_energy", 13000.0)
+    assert {name: parameter.value for name, parameter in found.items()} == {
+        "incident_energy": 13000.0, "threshold/1/energy": 6500.0,
+    }  # fmt: skip
+    assert not dcu.asked(path + "threshold/1/flatfield")
