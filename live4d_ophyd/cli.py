@@ -15,6 +15,7 @@ _COMMANDS = {
     "doctor": "live4d_ophyd.doctor_command:doctor",
     "listen": "live4d_ophyd.listen_command:listen",
     "inspect": "live4d_ophyd.inspect_command:inspect",
+    "restore": "live4d_ophyd.restore_command:restore",
     "serve": "live4d_ophyd.engine.commands:serve",
     "sim": "live4d_ophyd.sim.commands:sim",
     "replay": "live4d_ophyd.sim.commands:replay",

@@ -1,16 +1,27 @@
 """Runs into the databroker catalog and back: ``open_catalog``, ``record``, ``describe_run``."""
 
-from live4d_ophyd.storage.backup import restore_backup
-from live4d_ophyd.storage.catalog import ProfileConflict, catalog_directory, open_catalog
+from live4d_ophyd.storage.catalog import (
+    ProfileConflict,
+    backup_directory,
+    catalog_directory,
+    existing_catalog,
+    open_catalog,
+)
 from live4d_ophyd.storage.describe import describe_run
+from live4d_ophyd.storage.restore import Backup, BackupInUse, read_backup, restore_backup
 from live4d_ophyd.storage.writer import CatalogWriter, record
 
 __all__ = [
+    "Backup",
+    "BackupInUse",
     "CatalogWriter",
     "ProfileConflict",
+    "backup_directory",
     "catalog_directory",
     "describe_run",
+    "existing_catalog",
     "open_catalog",
+    "read_backup",
     "record",
     "restore_backup",
 ]

@@ -2,17 +2,18 @@
 
 ``BackedUp`` stands between the RunEngine and the catalog's writer, in the RunEngine's thread: it appends
 each document to a JSON Lines file and removes the file at the run's end. A file that stays is a run which
-the catalog does not have completely; ``restore_backup`` writes it again. JSON knows no NaN: it is stored as
-null and read back as NaN. The documents are not kept in memory, however long the run.
+the catalog does not have completely; restore.py writes it again. The documents are not kept in memory, however
+long the run.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,69 +23,117 @@ logger = logging.getLogger(__name__)
 
 
 class BackedUp:
-    """Passes one run's documents to ``writer``; from its first failure on, to the file alone.
+    """Passes one run's documents to a file and to ``writer``, as long as one of the two takes them.
 
-    A writer that failed once gets nothing more: a run with a hole must not look complete. The file is locked
-    while the run goes on.
+    Whichever fails gets nothing more: a run with a hole must not look complete. A file that failed is removed
+    once the catalog holds more than it: it must never be restored over that. If both fail, the call raises
+    and the plan ends. The file is locked while the run goes on.
     """
 
     def __init__(self, writer: Callable[[str, dict], Any], path: Path) -> None:
         self._writer: Callable[[str, dict], Any] | None = writer
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = path.open("ab", buffering=0)
-        fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file: FileIO | None = None
+        self._left = False  # a file that failed and still lies there
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab", buffering=0)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                raise
+            self._file = file
+        except OSError as error:
+            self._report_file(error)
 
     def __call__(self, name: str, doc: dict) -> None:
-        self._lines.write(safe_json_dump({"name": name, "doc": doc}) + b"\n")
-        if self._writer is not None:
-            try:
-                self._writer(name, doc)
-            except Exception as error:
-                self._writer = None
-                logger.error(
-                    "The catalog could not be written (%s: %s). The plan goes on; this run's documents are "
-                    "in %s: live4d_ophyd.storage.restore_backup(db, path) brings them into the catalog",
-                    type(error).__name__,
-                    error,
-                    self._path,
-                )
-                logger.debug(
-                    "The writer's error", exc_info=True
-                )  # hundreds of lines of in-process web server
-        if name == "stop":
-            if self._writer is not None:
-                self._path.unlink()
-            self._lines.close()
+        kept = self._keep(name, doc)
+        stored = self._store(name, doc)
+        if kept and not stored:
+            kept = self._reach_disk()
+        if not (kept or stored):
+            raise RuntimeError(
+                f"neither the catalog nor the backup {self._path} takes this run's documents: the plan ends with this "
+                f"{name} document unsaved (both reasons were logged). What came before it is in the "
+                f"{'backup' if self._left else 'catalog'}. Make room, then `live4d restore`"
+            )
+        if self._left and stored:
+            self._remove()
+        if name == "stop" and self._file is not None:
+            if stored:
+                self._remove()
+            self._close()
 
-
-def restore_backup(db: Any, path: str | os.PathLike) -> str:
-    """Write a backed up run into the catalog, in place of what it has of it; returns the run's uid.
-
-    A run without a stop document (its session died) stays without. The file is removed. An incomplete last
-    line, as a dying process leaves it, is dropped.
-
-    Raises
-    ------
-    ValueError
-        The run is still being written, or the file does not begin with a start document.
-    """
-    from live4d_ophyd.storage.writer import CatalogWriter
-
-    path = Path(path)
-    with path.open("rb") as lines:
+    def _keep(self, name: str, doc: dict) -> bool:
+        """Whether the document is in the file."""
+        if self._file is None:
+            return False
+        end = self._file.tell()
         try:
-            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{path}: this run is still being written; wait for its end") from None
-        entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
-    if not entries or entries[0]["name"] != "start":
-        raise ValueError(f"{path} is no backup of a run: its first line is not a start document")
-    uid = entries[0]["doc"]["uid"]
-    if uid in db:
-        db.delete_contents(uid, recursive=True, external_only=False)
-    writer = CatalogWriter(db)
-    for entry in entries:
-        writer(entry["name"], entry["doc"])
-    path.unlink()
-    return uid
+            rest = memoryview(safe_json_dump({"name": name, "doc": doc}) + b"\n")
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
+        except Exception as error:  # also of a document that is no JSON
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), end)
+            self._file_failed(error)
+        return self._file is not None
+
+    def _store(self, name: str, doc: dict) -> bool:
+        """Whether the document is in the catalog."""
+        if self._writer is None:
+            return False
+        try:
+            self._writer(name, doc)
+        except Exception as error:
+            self._writer = None
+            logger.error(
+                "The catalog could not be written (%s).%s", _reason(error),
+                f" The plan goes on; this run's documents are in {self._path}: `live4d restore` brings them into the "
+                "catalog" if self._file is not None else "",
+            )  # fmt: skip
+            logger.debug("The writer's error", exc_info=True)  # hundreds of lines of in-process web server
+        return self._writer is not None
+
+    def _reach_disk(self) -> bool:
+        """Whether the file, now the only copy, is on the disk and not on its way there."""
+        assert self._file is not None
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file_failed(error)
+        return self._file is not None
+
+    def _file_failed(self, error: Exception) -> None:
+        self._left = True
+        self._close()
+        self._report_file(error)
+
+    def _report_file(self, error: Exception) -> None:
+        logger.error(
+            "The backup %s could not be written (%s).%s", self._path, _reason(error),
+            " The plan goes on without it while the catalog takes this run: make room" if self._writer else "",
+        )  # fmt: skip
+
+    def _remove(self) -> None:
+        self._left = False
+        try:
+            self._path.unlink()
+            with suppress(OSError):
+                self._path.parent.rmdir()  # unless it holds others: a demo leaves nothing behind
+        except OSError as error:
+            logger.error(
+                "%s could not be removed (%s); the catalog has its run, remove it by hand",
+                self._path, _reason(error),
+            )  # fmt: skip
+
+    def _close(self) -> None:
+        assert self._file is not None
+        with suppress(OSError):  # of a network's file, where fsync has said the same before
+            self._file.close()
+        self._file = None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())  # an HTTP client's may be of several lines

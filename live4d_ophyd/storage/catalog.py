@@ -1,6 +1,6 @@
 """The embedded databroker catalog: a directory, opened by a Tiled profile, without any server.
 
-``open_catalog`` makes the directory (SQLite tables, Zarr images, backups) and writes the profile which lets
+``open_catalog`` makes the directory (SQLite tables, Zarr images) and writes the profile which lets
 ``from databroker import catalog; catalog["live4d"]`` open it in every later process of this user. SQLite
 and not DuckDB, because other processes read while a run is written. Call it from the session's main thread;
 the client it returns is not thread-safe.
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -59,11 +60,72 @@ def open_catalog(
 
     directory = choose_directory(path, name)
     write_profile(name, directory, overwrite)
-    for folder in (directory, directory / "images", directory / "backup"):
-        folder.mkdir(parents=True, exist_ok=True)
+    (directory / "images").mkdir(parents=True, exist_ok=True)
     load_profiles.cache_clear()  # Tiled reads the files once a process; ours may be newer
     with _quiet_server():
         return from_profile(name)
+
+
+def existing_catalog(which: str | None = None) -> Any:
+    """The client of a catalog that is there already; nothing is made.
+
+    Parameters
+    ----------
+    which
+        Name of a Tiled profile, directory of a catalog, or URL of a Tiled server. Default: what a session
+        opens, by ``$LIVE4D_CATALOG``, else ``$LIVE4D_PROFILE``, else the profile ``live4d``.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    from tiled.client import from_context, from_profile, from_uri
+    from tiled.client.context import Context
+    from tiled.profiles import load_profiles
+
+    which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
+    if which.startswith(("http://", "https://")):
+        return from_uri(which)
+    load_profiles.cache_clear()
+    profiles = {name: _directory_of(content) for name, (_, content) in load_profiles().items()}
+    directory = profiles.get(which, Path(which).expanduser().resolve())
+    if directory is not None and not (directory / "catalog.db").exists():
+        # A disk that is not mounted would get an empty one.
+        raise ValueError(
+            f"no catalog {which!r}: {directory / 'catalog.db'} does not exist, and no Tiled profile of that name "
+            f"opens another. There are {', '.join(map(repr, profiles)) or 'no profiles'}"
+        )
+    with _quiet_server():
+        if which in profiles:
+            return from_profile(which)
+        for name, other in profiles.items():
+            if other == directory:  # its profile may have its backups elsewhere
+                return from_profile(name)
+        from tiled.server.app import build_app_from_config
+
+        assert directory is not None  # no profile of a server either
+        return from_context(Context.from_app(build_app_from_config(_profile_content(directory)["direct"])))
+
+
+def backup_directory(db: Any) -> Path | None:
+    """Where the documents of runs lie which the catalog does not have completely.
+
+    That is what the catalog's metadata say (``open_catalog`` has put it there), for a Tiled server that says
+    nothing a directory of this user's. None for a catalog of somebody else's making without a server.
+    """
+    if directory := db.metadata.get("backup_directory"):
+        return Path(directory)
+    if hasattr(db.context.http_client, "app"):
+        return None
+    url = urlsplit(db.uri)
+    return _backups(Path(url.netloc + url.path))
+
+
+def _backups(catalog: Path) -> Path:
+    # Not beside the catalog: what fills its disk must not take the backup along.
+    state_home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state_home) / "live4d-ophyd" / "backup" / str(catalog).lstrip("/")
 
 
 def catalog_directory(name: str = PROFILE) -> Path | None:
@@ -100,8 +162,8 @@ def _profile_content(directory: Path) -> dict:
                             f"sqlite:///{directory / 'tables.db'}",
                         ],
                         "init_if_not_exists": True,
-                        # Any client of the catalog finds its backups: db.metadata["backup_directory"].
-                        "metadata": {"backup_directory": str(directory / "backup")},
+                        # Any client of the catalog finds its backups there.
+                        "metadata": {"backup_directory": str(_backups(directory))},
                         # db[-1], db[scan_id] and db["uid8"] come with this spec.
                         "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                     },

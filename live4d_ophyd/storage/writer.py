@@ -17,6 +17,8 @@ from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
 from event_model import RunRouter
 
 from live4d_ophyd.storage.backup import BackedUp
+from live4d_ophyd.storage.catalog import backup_directory
+from live4d_ophyd.storage.restore import read_start
 
 
 class CatalogWriter(TiledWriter):
@@ -32,8 +34,8 @@ class CatalogWriter(TiledWriter):
     backup_directory
         Each run's documents go to ``DIRECTORY/UID.jsonl``, too, and the file is removed when the run is
         complete in the catalog. What lies there belongs to runs that are not: the session died, or the
-        catalog could not be written (disk full), in which case the plan goes on. See
-        ``live4d_ophyd.storage.restore_backup``.
+        catalog could not be written (disk full), in which case the plan goes on. `live4d restore` brings
+        it into the catalog.
     skip_streams
         Names of streams that are not stored, e.g. ``["live4d_live"]`` for runs of many hours.
     """
@@ -45,19 +47,13 @@ class CatalogWriter(TiledWriter):
         backup_directory: str | os.PathLike | None = None,
         skip_streams: Collection[str] = (),
     ) -> None:
-        # Arrays of 16 elements and fewer would go to table columns, which `read([key])` silently leaves out.
-        super().__init__(client, batch_size=1, max_array_size=0)
+        super().__init__(client)
         self._run_router = RunRouter([self._callbacks_of_run])
         self._backups = None if backup_directory is None else Path(backup_directory)
         self._skip_streams = frozenset(skip_streams)
 
     def _callbacks_of_run(self, name: str, start: dict) -> tuple[list[Callable], list]:
-        # TiledWriter's factory names its run writer; this one differs in that and in the backup.
-        normalizer = RunNormalizer(patches=self.patches, spec_to_mimetype=self.spec_to_mimetype)
-        normalizer.subscribe(
-            _NamedDimsRunWriter(self.client, batch_size=1, max_array_size=self._max_array_size)
-        )
-        callback: Callable[[str, dict], Any] = normalizer
+        callback = run_writer(self.client)
         if self._backups is not None:
             callback = BackedUp(callback, self._backups / f"{start['uid']}.jsonl")
         if self._skip_streams:
@@ -65,18 +61,39 @@ class CatalogWriter(TiledWriter):
         return [callback], []
 
 
+def run_writer(client: Any) -> Callable[[str, dict], Any]:
+    """What writes one run's documents, its start document first, into the catalog; of ``CatalogWriter``."""
+    # What TiledWriter's own factory makes, with another run writer.
+    normalizer = RunNormalizer()
+    # Arrays of 16 elements and fewer would go to table columns, which `read([key])` silently leaves out.
+    normalizer.subscribe(_NamedDimsRunWriter(client.include_data_sources(), batch_size=1, max_array_size=0))
+    return normalizer
+
+
 def record(RE: Any, db: Any, *, skip_streams: Collection[str] = ()) -> int:
     """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
 
-    ``db`` is a client of ``open_catalog`` or of ``databroker.catalog[...]``; its backup directory is used.
-    Scan ids go on from the newest run in the catalog, unless the RunEngine's metadata hold one already, so
-    that ``db[scan_id]`` is unique over sessions. ``skip_streams`` as in ``CatalogWriter``.
+    ``db`` is a client of ``open_catalog``, of ``databroker.catalog[...]`` or of a Tiled server;
+    ``backup_directory(db)`` is used. Scan ids go on from the newest run in the catalog or its backups, unless
+    the RunEngine's metadata hold one already, so that ``db[scan_id]`` is unique over sessions. ``skip_streams``
+    as in ``CatalogWriter``.
     """
-    if "scan_id" not in RE.md:
-        with suppress(IndexError):  # an empty catalog; len(db) would not do, Tiled caches it
-            RE.md["scan_id"] = db[-1].metadata["start"].get("scan_id", 0)
-    backup_directory = db.metadata.get("backup_directory")
-    return RE.subscribe(CatalogWriter(db, backup_directory=backup_directory, skip_streams=skip_streams))
+    backups = backup_directory(db)
+    if "scan_id" not in RE.md and (newest := _newest_run(db, backups)):
+        RE.md["scan_id"] = newest.get("scan_id", 0)
+    return RE.subscribe(CatalogWriter(db, backup_directory=backups, skip_streams=skip_streams))
+
+
+def _newest_run(db: Any, backups: Path | None) -> Mapping[str, Any] | None:
+    """The start document of the run that began last. It need not be ``db[-1]``: runs are restored later."""
+    starts = []
+    with suppress(IndexError):  # an empty catalog; len(db) would not do, Tiled caches it
+        # Tiled compares the text of numbers: good for times of one length, not for scan ids.
+        starts.append(db.sort(("start.time", -1)).values().first().metadata["start"])
+    for path in backups.glob("*.jsonl") if backups else ():
+        with suppress(ValueError, OSError):  # `live4d restore` says what is wrong with it
+            starts.append(read_start(path))
+    return max(starts, key=lambda start: start["time"], default=None)
 
 
 def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 ``write`` makes runs and prints their uids as JSON; ``read`` opens the catalog by its profile and saves what
 it finds to ``DIRECTORY/read.npz`` and ``read.json``; ``hang`` prints a line after three Events and waits to
-be killed.
+be killed. Of any catalog, also a server's: ``take CATALOG`` takes a run of five Events, waits after the second
+for a line on its standard input, and prints how it ended; ``look CATALOG UID...`` prints what the catalog has of runs.
 """
 
 import json
@@ -45,7 +46,7 @@ def write(directory):
     from bluesky.utils import RunEngineInterrupted
     from ophyd.sim import motor
 
-    from live4d_ophyd.storage import describe_run, open_catalog
+    from live4d_ophyd.storage import backup_directory, describe_run, open_catalog
 
     db = open_catalog(directory / "catalog")
     square, oblong = devices()
@@ -67,7 +68,7 @@ def write(directory):
         RE(bp.count([square], num=2), sample="paused")
     except RunEngineInterrupted:
         (uids["paused"],) = RE.resume()
-    left = [path.name for path in (directory / "catalog" / "backup").iterdir()]
+    left = [path.name for path in backup_directory(db).glob("*")]
     print(json.dumps({"uids": uids, "backups": left}))
 
 
@@ -130,5 +131,75 @@ def hang(directory):
     RE(bp.count([square], num=5), sample="killed")
 
 
+def numbered_image(number):
+    """Another one at each Event; every second one has a hole, the first among them."""
+    image = square_image() + number
+    if number % 2:
+        image[3, 5] = 0.1
+    return image
+
+
+def catalog_at(where):
+    from live4d_ophyd.storage import existing_catalog, open_catalog
+
+    return existing_catalog(where) if where.startswith("http") else open_catalog(where)
+
+
+def take(where):
+    from bluesky import RunEngine
+    from bluesky import plans as bp
+
+    from live4d_ophyd.storage import record
+
+    device, _ = devices()
+    RE = RunEngine({})
+    record(RE, catalog_at(where))
+    events, documents = [], {}
+
+    def next_image(name, doc):
+        documents[name] = doc
+        if name == "event":
+            events.append(doc)
+            device.complete = [numbered_image(len(events))]
+            if len(events) == 2:
+                print(json.dumps(documents["start"]["uid"]), flush=True)
+                sys.stdin.readline()
+
+    device.complete = [numbered_image(0)]
+    RE.subscribe(next_image)
+    error = None
+    try:
+        RE(bp.count([device], num=5))
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    print(json.dumps({"error": error, "scan_id": documents["start"]["scan_id"], "events": len(events)}))
+
+
+def look(where, *uids):
+    from live4d_ophyd.storage import existing_catalog
+
+    db = existing_catalog(where)
+    found = []
+    for uid in uids:
+        data = db[uid].primary.read()
+        images = data["live4d_vbf"]
+        stop = db[uid].metadata.get("stop")
+        found.append(
+            {
+                "as taken": [
+                    bool(np.array_equal(image, numbered_image(number), equal_nan=True))
+                    for number, image in enumerate(images.to_numpy())
+                ],
+                "finite means": np.isfinite(data["live4d_vbf_mean"].to_numpy()).tolist(),
+                "dims": images.dims,
+                "exit_status": stop and stop["exit_status"],
+            }
+        )
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    {"write": write, "read": read, "hang": hang}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1] in ("take", "look"):
+        {"take": take, "look": look}[sys.argv[1]](*sys.argv[2:])
+    else:
+        {"write": write, "read": read, "hang": hang}[sys.argv[1]](Path(sys.argv[2]))

@@ -119,7 +119,8 @@ def test_a_killed_session_leaves_its_finished_events(written, found, home):
     assert uid not in written["uids"].values()
     assert facts[uid]["stop"] is None
     np.testing.assert_array_equal(arrays[f"{uid}|primary|live4d_vbf"], [square_image()] * 3)
-    assert [path.name for path in (home[0] / "catalog" / "backup").iterdir()] == [f"{uid}.jsonl"]
+    backups = (home[0] / "state" / "live4d-ophyd" / "backup").rglob("*.jsonl")
+    assert [path.name for path in backups] == [f"{uid}.jsonl"]
 
 
 def test_complete_runs_leave_no_backup(written):

@@ -25,7 +25,7 @@ def home(tmp_path, monkeypatch):
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "LIVE4D_CATALOG"):
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

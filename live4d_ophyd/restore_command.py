@@ -1,0 +1,99 @@
+"""`live4d restore`: runs that the catalog does not have completely, from their backups. One thread."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from live4d_ophyd.storage import Backup
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--catalog",
+    metavar="NAME|DIRECTORY|URL",
+    help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
+)
+@click.option("--list", "only_list", is_flag=True, help="Only say what there is.")
+@click.pass_context
+def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None, only_list: bool) -> None:
+    """Bring runs into the catalog that it does not have completely, from their backups.
+
+    Such a run was cut short (the session died), or the catalog failed meanwhile (disk full, Tiled server gone).
+    Without FILES: all in the catalog's backup directory. What the catalog has of a run is replaced. A run
+    that is being written is left alone. The exit code is 1 if a run could not be restored: its file stays.
+    """
+    # Not at the top: every `live4d --help` would pay for the import of Tiled.
+    from live4d_ophyd.storage import BackupInUse, backup_directory, existing_catalog, read_backup
+
+    try:
+        db = existing_catalog(catalog)
+    except Exception as error:  # Tiled, its server and SQLite raise much
+        raise click.ClickException(f"the catalog cannot be opened: {_one_line(error)}") from error
+    failed = False
+    with closing(db.context):
+        directory = backup_directory(db)
+        backups = []
+        for path in files or _backups_in(directory):
+            try:
+                backups.append(read_backup(path))
+            except (ValueError, OSError) as error:
+                failed |= _complain(error)
+        for backup in sorted(backups, key=lambda backup: backup.start["time"]):
+            click.echo(_describe(backup))
+            if backup.in_use or only_list:
+                continue
+            try:
+                _restore(db, backup)
+            except BackupInUse as error:
+                click.echo(f"  left alone: {_one_line(error)}")
+            except Exception as error:
+                failed |= _complain(error, "  not restored, its file stays: ")
+            else:
+                click.echo("  restored")
+        if not backups and not failed:
+            click.echo(f"nothing to restore in {directory or 'this catalog: it has no backup directory'}")
+    context.exit(int(failed))
+
+
+def _backups_in(directory: Path | None) -> list[Path]:
+    if directory is None:
+        return []
+    # An empty file is a run's that begins right now.
+    return [path for path in directory.glob("*.jsonl") if path.stat().st_size]
+
+
+def _restore(db: Any, backup: Backup) -> None:
+    from live4d_ophyd.storage import restore_backup
+
+    with tqdm(total=backup.events, unit="Events", delay=1, leave=False, disable=None) as bar:
+        restore_backup(db, backup.path, progress=lambda events: bar.update(events - bar.n))
+
+
+def _describe(backup: Backup) -> str:
+    state = "complete" if backup.complete else "torn"
+    if backup.in_use:
+        state = "being written or restored, left alone"
+    if backup.damaged:
+        state += f", {backup.damaged} documents cannot be read"
+    start = backup.start
+    return (
+        f"{start['uid']}  {datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}  "
+        f"{start.get('plan_name', '?')}  {backup.events} Events  {state}"
+    )
+
+
+def _complain(error: Exception, prefix: str = "") -> bool:
+    click.echo(prefix + _one_line(error), err=True)
+    return True
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,174 @@
+"""Backed up runs into the catalog: what a backup file holds, and ``restore_backup``.
+
+In: the JSON Lines that backup.py leaves. JSON knows neither NaN nor infinity: both were stored as null and are
+read as NaN. Out: the run's nodes in the catalog, as if nothing had happened. One document is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+logger = logging.getLogger(__name__)
+
+
+class BackupInUse(ValueError):
+    """The run of a backup is still being written, or restored."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What a backup file holds."""
+
+    path: Path
+    start: Mapping[str, Any]  #: the run's start document
+    events: int  #: over all streams
+    complete: bool  #: its stop document is there
+    damaged: int  #: lines that cannot be read, or not without such a line; an incomplete last one is none
+    in_use: bool  #: its run is being written, or restored
+
+
+def read_backup(path: str | os.PathLike) -> Backup:
+    """What the file ``path`` holds; raises ``ValueError`` if it does not begin with a start document."""
+    path = Path(path)
+    with path.open("r+b") as lines:
+        start = _start_document(path, lines)
+        in_use = not _lock(lines)
+        lines.seek(0)
+        events, complete, damaged = 0, False, 0
+        for document in _documents(lines):
+            if document is None:
+                damaged += 1
+                continue
+            name, doc = document
+            events += _event_count(name, doc)
+            complete |= name == "stop"
+    return Backup(path, start, events, complete, damaged, in_use)
+
+
+def read_start(path: str | os.PathLike) -> dict[str, Any]:
+    """The start document of the run in the file ``path``; raises ``ValueError`` as ``read_backup`` does."""
+    path = Path(path)
+    with path.open("rb") as lines:
+        return _start_document(path, lines)
+
+
+def restore_backup(
+    db: Any, path: str | os.PathLike, *, progress: Callable[[int], object] = lambda events: None
+) -> str:
+    """Write a backed up run into the catalog, in place of what it has of it; returns the run's uid.
+
+    A run without a stop document (its session died) stays without. An incomplete last line, as a dying process
+    leaves it, is dropped. Lines that cannot be read are left out and said. The file is removed at the end (one
+    with such lines is renamed to ``*.damaged``); whatever goes wrong before leaves it, and restoring it again
+    begins anew. The restored run is the catalog's last one, ``db[-1]``.
+
+    Parameters
+    ----------
+    progress
+        Called after each document with the number of Events in the catalog so far.
+
+    Raises
+    ------
+    BackupInUse
+        The run is still being written, or restored elsewhere. A ``ValueError``.
+    ValueError
+        The file does not begin with a start document, or has less of the run than the catalog.
+    """
+    from live4d_ophyd.storage.writer import run_writer  # which reads backups, too
+
+    path = Path(path)
+    with path.open("r+b") as lines:
+        uid = _start_document(path, lines)["uid"]
+        if not _lock(lines):
+            raise BackupInUse(f"{path}: this run is still being written or restored; wait for its end")
+        if os.fstat(lines.fileno()).st_nlink == 0:
+            raise BackupInUse(f"{path}: this run has come into the catalog in the meantime")
+        if uid in db:
+            if "stop" in db[uid].metadata and not _has_stop(lines):
+                raise ValueError(
+                    f"{path} ends before its run does, and the catalog has that completely: remove the file"
+                )
+            db.delete_contents(uid, recursive=True, external_only=False)
+        lines.seek(0)
+        write = run_writer(db)
+        events = damaged = 0
+        for document in _documents(lines):
+            if document is None:
+                damaged += 1
+                continue
+            write(*document)
+            events += _event_count(*document)
+            progress(events)
+        if damaged:
+            kept = path.rename(path.with_suffix(".damaged"))
+            logger.warning(
+                "%s: %d documents cannot be read, the catalog's run lacks them; the file is kept as %s",
+                path, damaged, kept.name,
+            )  # fmt: skip
+        else:
+            path.unlink()
+    return uid
+
+
+def _lock(lines: BinaryIO) -> bool:
+    """Lock the file until it is closed; False if someone else has."""
+    try:
+        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start_document(path: Path, lines: BinaryIO) -> dict[str, Any]:
+    # Before any lock: an empty file may be one that BackedUp has just made and is about to lock.
+    first = next(_documents(lines), None)
+    if first is None or first[0] != "start" or "uid" not in first[1]:
+        raise ValueError(f"{path} is no backup of a run: its first line is not a start document")
+    return first[1]
+
+
+def _has_stop(lines: BinaryIO) -> bool:
+    lines.seek(0)
+    return any(document is not None and document[0] == "stop" for document in _documents(lines))
+
+
+def _documents(lines: BinaryIO) -> Iterator[tuple[str, dict] | None]:
+    """Name and content of each document; None for one that cannot be read or whose descriptor could not."""
+    numbers: dict[str, set[str]] = {}
+    for line in lines:
+        if not line.endswith(b"\n"):
+            return
+        try:
+            entry = json.loads(line)
+            name, doc = entry["name"], entry["doc"]
+            if name == "descriptor":
+                keys = doc["data_keys"].items()
+                numbers[doc["uid"]] = {key for key, value in keys if value["dtype"] in ("number", "integer")}
+            elif "descriptor" in doc:
+                _nan_for_null(name, doc, numbers[doc["descriptor"]])
+        except (ValueError, KeyError, TypeError):
+            yield None
+        else:
+            yield name, doc
+
+
+def _nan_for_null(name: str, doc: dict, numbers: Collection[str]) -> None:
+    # Within arrays NumPy does it. A number's null would make its table column one of text.
+    data = doc.get("data", {})
+    for key in data.keys() & numbers:
+        if name == "event_page":
+            data[key] = [math.nan if value is None else value for value in data[key]]
+        elif data[key] is None:
+            data[key] = math.nan
+
+
+def _event_count(name: str, doc: Mapping[str, Any]) -> int:
+    return len(doc["seq_num"]) if name == "event_page" else int(name == "event")
