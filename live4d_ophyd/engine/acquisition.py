@@ -63,15 +63,26 @@ class OpenStream:
         self.endpoint = endpoint
         self.connections = connections
         self.receivers: list[Receiver] = []
+        #: whether the last series fell silent: the detector may be gone without a word
+        self.doubtful = False
+        self.finished: set[SeriesKey] = set()
+        self.left_over: list[FrameBatch] = []
+        self._connect()
+
+    def _connect(self) -> None:
         try:
-            for address in endpoint.split(","):
-                for _ in range(connections):
+            for address in self.endpoint.split(","):
+                for _ in range(self.connections):
                     self.receivers.append(Receiver(address.strip()))
         except BaseException:
             self.close()
             raise
-        self.finished: set[SeriesKey] = set()
-        self.left_over: list[FrameBatch] = []
+
+    def reconnect(self) -> None:
+        """New connections, for those that a detector left half open when its power failed."""
+        self.close()
+        self._connect()
+        self.doubtful = False
 
     def connected(self, wait: float = 0.0) -> bool:
         deadline = time.monotonic() + wait
@@ -80,6 +91,7 @@ class OpenStream:
     def close(self) -> None:
         for receiver in self.receivers:
             receiver.close()
+        self.receivers.clear()
 
 
 class Acquisition:
@@ -162,7 +174,9 @@ class Acquisition:
     def _arm(self) -> None:
         control = self.spec.control
         if control is None:
-            return
+            return  # a series may have begun: connections stay as they are
+        if self._stream.doubtful:
+            self._stream.reconnect()
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
             raise AcquisitionError(
                 f"no detector answers at {self.spec.endpoint}: is the control unit on and its stream enabled "
@@ -211,6 +225,7 @@ class Acquisition:
             return True
         if silent < self.spec.timeout:
             return False
+        self._stream.doubtful = True
         if not ledger.received:
             raise AcquisitionError(self._why_nothing_came())
         log.warning(
@@ -250,7 +265,8 @@ class Acquisition:
             return None
         self._armed = False
         try:
-            if self._gave_up or not self.series.ended or control.wait_idle(IDLE_TIMEOUT_S) != "idle":
+            # Asked first: disarming may take minutes, but not from a control unit that does not answer.
+            if control.wait_idle(0.0 if self._gave_up else IDLE_TIMEOUT_S) != "idle":
                 control.disarm()
             dropped = control.dropped()
         except SimplonError as error:

@@ -203,7 +203,8 @@ class Rest:
             limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
             response = _http().request(method, self.url + path, json=body, timeout=limits)
         except httpx.TimeoutException as error:
-            raise _Passing(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
+            # Not repeated: who is silent for so long is so again, and a scan waits.
+            raise SimplonError(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error

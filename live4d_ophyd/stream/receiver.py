@@ -145,6 +145,13 @@ class Receiver:
         self._socket.maxmsgsize = MAX_MESSAGE_BYTES
         self._socket.rcvtimeo = _BLOCK_MS
         self._socket.linger = 0
+        # A detector whose power fails says nothing: without this the connection would stay half open for ever, s.
+        self._socket.tcp_keepalive = 1
+        self._socket.tcp_keepalive_idle, self._socket.tcp_keepalive_intvl, self._socket.tcp_keepalive_cnt = (
+            10,
+            5,
+            3,
+        )
         self._socket.reconnect_ivl = 50
         self._socket.reconnect_ivl_max = 1000
         self._monitor = self._socket.get_monitor_socket(

@@ -286,7 +286,8 @@ class FakeControl:
         self.heard.append(f"configure {images} x {triggers}")
 
     def wait_idle(self, timeout):
-        return "idle"
+        # It is idle by itself after `end`, and waits for pulses where the series fell silent.
+        return "idle" if timeout else "acquire"
 
     def dropped(self):
         return self._dropped
