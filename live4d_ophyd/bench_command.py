@@ -10,12 +10,19 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream"]))
+@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "soak"]))
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="How long soak may last; the report says how far it got.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON report here.")
-def bench(name: str, rounds: int, out: Path | None) -> None:
+def bench(name: str, rounds: int, minutes: float, out: Path | None) -> None:
     """Measure and compare.
 
     cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool.
@@ -23,6 +30,7 @@ def bench(name: str, rounds: int, out: Path | None) -> None:
     stream: from sockets to images on the GPU, alone and under a RunEngine.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
+    soak: 1,000 triggers in a row, then 10 million frames; memory, threads, sockets and file handles of both processes.
     """
     try:
         benchmark = import_module(f"benchmarks.{name}")
@@ -32,7 +40,7 @@ def bench(name: str, rounds: int, out: Path | None) -> None:
         raise click.ClickException(
             "benchmarks come with the source: run this from an editable install of a checkout"
         ) from error
-    report = benchmark.run(rounds)
+    report = benchmark.run(minutes if name == "soak" else rounds)
     click.echo(benchmark.table(report))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

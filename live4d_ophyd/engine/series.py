@@ -201,6 +201,11 @@ class Series:
             ours = index[:, SERIES_ID] == self.key[0]
             if self.key[1]:
                 ours &= (unique == self.key[1]) | (unique == 0)
+            else:
+                # Armed, and its start not here yet: a detector that was restarted counts its series from 1 again.
+                for number, earlier in self._finished:
+                    if earlier and number == self.key[0]:
+                        ours &= unique != earlier
         if not ours.all():
             if self._end_came:
                 self._leave(batch, begin, end)

@@ -34,7 +34,7 @@ def _detector_side(control):
 
 _rows, _cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
 _dcu, _stream = os.environ.get("LIVE4D_DCU"), os.environ.get("LIVE4D_STREAM")
-_simulator = None
+simulator = None
 if _dcu or _stream:
     _control = Simplon(_dcu) if _dcu else None
     _endpoint = _stream or f"tcp://{urlsplit(_dcu).hostname}:31001"
@@ -44,14 +44,14 @@ else:
     from live4d_ophyd.sim import SimMicroscope, SimulatorProcess
 
     # As found after a specimen exchange: a little out of focus, the disk a little off the middle.
-    _simulator = SimulatorProcess(rows=_rows, cols=_cols, defocus=60.0)
-    atexit.register(_simulator.close)
-    _control = Simplon(_simulator.rest_url)
-    _endpoint = _simulator.stream_endpoint
-    _grid = ScanGrid(_rows, _cols, step=_simulator.step_nm, unit="nm")
+    simulator = SimulatorProcess(rows=_rows, cols=_cols, defocus=60.0)
+    atexit.register(simulator.close)
+    _control = Simplon(simulator.rest_url)
+    _endpoint = simulator.stream_endpoint
+    _grid = ScanGrid(_rows, _cols, step=simulator.step_nm, unit="nm")
     _timeout = 60.0  # it computes its frames before it sends them
 
-    microscope = SimMicroscope(_simulator.rest_url, name="microscope", labels=["motors"])
+    microscope = SimMicroscope(simulator.rest_url, name="microscope", labels=["motors"])
     defocus = microscope.defocus
     astigmatism = microscope.astigmatism
     stage_x = microscope.stage_x

@@ -9,7 +9,7 @@ if _shell is not None:
     print(
         f"""
 live4d: {live4d.grid().rows} x {live4d.grid().cols} positions from {
-            "a simulated detector and microscope" if _simulator else live4d.endpoint.get()
+            "a simulated detector and microscope" if simulator else live4d.endpoint.get()
         }
 runs   {catalog_directory(_profile)}
 images {"in windows" if _windows else _pictures}

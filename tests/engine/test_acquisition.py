@@ -321,6 +321,21 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
     assert control.heard[-1] == last
 
 
+def test_frames_of_an_earlier_series_of_the_same_number_are_left_alone(dcu, pixels):
+    """A restarted detector counts its series from 1 again, and frames of the old one may still be under way."""
+    control = FakeControl()
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        assert stream.connected(2)
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+        old = series(pixels[::-1], unique_id="01OLDSERIESOLDSERIESOLDSER")
+        dcu.send(old)
+        list(Acquisition(spec, stream).run())
+        dcu.send([*old[1:5], *series(pixels)])
+        (raster,) = Acquisition(spec, stream).run()
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert raster.losses.foreign == 4
+
+
 def test_rates_of_a_movie_are_those_of_its_rasters(dcu):
     pixels = frames(3 * GRID.frames)
     dcu.send(series(pixels))
