@@ -6,6 +6,7 @@ done twice.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 #: SIMPLON answers at once except for commands that last as long as the detector takes.
 REQUEST_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
+#: no answer that is asked for here is longer; those that hold a value a pixel are not asked for
+MAX_ANSWER_BYTES = 1 << 20
 #: pauses before requests that may be repeated are, s
 _PAUSES_S = (0.2, 0.6)
 #: stream v2 came with this version
@@ -201,26 +204,31 @@ class Rest:
         request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
         try:
             limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
-            response = _http().request(method, self.url + path, json=body, timeout=limits)
+            with _http().stream(method, self.url + path, json=body, timeout=limits) as response:
+                content = bytearray()
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise SimplonError(f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
         except httpx.TimeoutException as error:
             # Not repeated: who is silent for so long is so again, and a scan waits.
             raise SimplonError(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
-        words = response.text.strip()[:300]
+        words = content[:300].decode(errors="replace").strip()
         if response.status_code == 404:
             raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
         if response.is_server_error:
             raise _Passing(f"{request}: {response.status_code} {words}")
         if response.is_error:
             raise SimplonError(f"{request}: {response.status_code} {words}")
-        if not response.content:
+        if not content:
             return None
         try:
-            return response.json()
+            return json.loads(content)
         except ValueError as error:
-            raise _Passing(f"{request} answered no JSON: {response.text[:200]!r}") from error
+            raise _Passing(f"{request} answered no JSON: {words[:200]!r}") from error
 
 
 class _Passing(SimplonError):

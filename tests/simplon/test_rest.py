@@ -257,3 +257,9 @@ def test_a_value_that_was_set_is_set_whatever_else_is_said_to_have_changed(dcu):
         "incident_energy": 13000.0, "threshold/1/energy": 6500.0,
     }  # fmt: skip
     assert not dcu.asked(path + "threshold/1/flatfield")
+
+
+def test_an_answer_without_end_is_cut_off(dcu):
+    dcu.answers["/detector/api/1.8.0/config/x"] = (200, {"value": "x" * (1 << 20)})
+    with pytest.raises(SimplonError, match="longer than 1 MiB"):
+        Rest(dcu.url, "1.8.0").read("detector", "config", "x")
