@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 TICKIT := .venv-tickit
+# Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -36,7 +38,7 @@ session: $(VENV)/.installed       ## the IPython session: RE, live4d, plans, db
 	$(BIN)/ipython --profile-dir=profile_collection
 
 test: $(VENV)/.installed-dev $(TICKIT)/.installed    ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/.installed-dev     ## style, types, import direction
 	$(BIN)/ruff check .

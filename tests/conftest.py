@@ -8,3 +8,8 @@ from live4d_ophyd.engine.acquisition import warm_up
 @pytest.fixture(scope="session", autouse=True)
 def compiled_kernels():
     warm_up()
+
+
+def pytest_collection_modifyitems(items):
+    """Whole runs first: they take longest, and the workers of `pytest -n` should end together."""
+    items.sort(key=lambda item: "/system/" not in str(item.path))

@@ -102,7 +102,7 @@ class SimulatorProcess:
 
         ``set_faults(drop="every:100", rest_errors=2)``; ``set_faults()``: nothing. Raises ValueError.
         """
-        answer = httpx.put(f"{self.rest_url}/faults", json=faults, trust_env=False)
+        answer = httpx.put(f"{self.rest_url}/faults", json=faults, timeout=60.0, trust_env=False)
         if answer.is_error:
             raise ValueError(answer.text)
 

@@ -29,10 +29,13 @@ class Events:
 
     def __init__(self):
         self.all = []
+        self.armed = threading.Event()
         self.over = threading.Event()
 
     def __call__(self, event):
         self.all.append(event)
+        if event["kind"] == "armed":
+            self.armed.set()
         if event["kind"] in ("done", "failed", "lost"):
             self.over.set()
 
@@ -139,8 +142,9 @@ def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
     engine.acquire(1, spec(dcu), cancelled)
     engine.cancel(1)
     before = len(cancelled.all)
-    dcu.send(series(pixels))
     engine.acquire(2, spec(dcu), events)
+    assert events.armed.wait(10)  # before, the first one may still be listening
+    dcu.send(series(pixels))
     assert events.last()["kind"] == "done"
     assert len(cancelled.all) == before
 

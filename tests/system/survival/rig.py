@@ -91,7 +91,7 @@ class Rig:
 
     def fault(self, **faults: Any) -> None:
         """From now on these faults, and no others."""
-        self._http.put("/faults", json=faults).raise_for_status()
+        self.simulator.set_faults(**faults)
 
     def beam_current(self, picoamperes: float) -> None:
         """Of the microscope: frames that are taken with another one have other sums."""

@@ -123,24 +123,17 @@ def test_rest_answers_500_a_few_times_the_scan_works(rig, truth):
     taken.check(truth)
 
 
-def test_rest_answers_500_for_good_the_trigger_names_request_and_answer(rig, truth):
-    rig.fault(rest_errors=1000)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("rest_errors", ": 500 "), ("rest_garbage", "answered no JSON")],
+    ids=["500", "garbage"],
+)
+def test_rest_answers_500_for_good_or_garbage_the_trigger_names_request_and_answer(rig, truth, fault, words):
+    rig.fault(**{fault: 1000})
     with pytest.raises(FailedStatus):
         rig.count()
     assert f"GET {rig.simulator.rest_url}/detector/api/" in rig.reason
-    assert ": 500 " in rig.reason
-    rig.fault()
-    (clean,) = rig.count()
-    clean.check(truth)
-    assert clean.received == GRID.frames
-
-
-def test_rest_answers_garbage_the_trigger_names_request_and_answer(rig, truth):
-    rig.fault(rest_garbage=1000)
-    with pytest.raises(FailedStatus):
-        rig.count()
-    assert f"GET {rig.simulator.rest_url}/detector/api/" in rig.reason
-    assert "answered no JSON" in rig.reason
+    assert words in rig.reason
     rig.fault()
     (clean,) = rig.count()
     clean.check(truth)
