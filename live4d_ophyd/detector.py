@@ -63,7 +63,7 @@ class SimplonSignal(Signal):
 
     def look(self) -> None:
         """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
-        if time.monotonic() < self._ask_at:
+        if not self.stale:
             return
         try:
             for key in self._keys:
@@ -92,9 +92,19 @@ class SimplonSignal(Signal):
         if parameter.value != self._readback:
             super().put(parameter.value, force=True)
 
+    @property
+    def stale(self) -> bool:
+        """Whether the detector is asked when the value is wanted next."""
+        return time.monotonic() >= self._ask_at
+
     def keep(self, seconds: float) -> None:
-        """Use the value that is known for so long."""
-        self._ask_at = time.monotonic() + seconds
+        """Use the value that is known for so long, or longer if that was said before."""
+        self._ask_at = max(self._ask_at, time.monotonic() + seconds)
+
+    def forget(self) -> None:
+        """Ask again when the value is wanted next."""
+        if self.asked:
+            self._ask_at = time.monotonic()
 
     def _known(self) -> Parameter:
         self.look()
@@ -207,12 +217,20 @@ class _OfDetector(Device):
     def look(self) -> None:
         """Ask the detector for all values; those it does not have are left out of readings. Raises SimplonError."""
         before = [signal for signal in self._asking() if signal.missing]
-        for signal in self._asking():
+        stale = [signal for signal in self._asking() if signal.stale]
+        for signal in stale:
             signal.look()
+        for signal in stale:
+            signal.keep(FRESH_S)  # of a slow detector, the first answers are old when the last ones come
         gone = [signal for signal in self._asking() if signal.missing and signal not in before]
         if gone:
             names = ", ".join(signal.attr_name for signal in gone)
             log.info("%s: the detector at %s has no %s: left out", self.name, self.control.url, names)
+
+    def forget(self) -> None:
+        """Ask the detector for everything when it is wanted next."""
+        for signal in self._asking():
+            signal.forget()
 
     def learn(self, changed: dict[str, Parameter]) -> None:
         """Take what the detector says of some keys."""

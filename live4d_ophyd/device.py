@@ -1,7 +1,8 @@
 """Live4D: a DECTRIS stream as a Bluesky detector. One Event is one raster scan, one image per virtual detector.
 
 The device is thin: it turns its signals into an AcquisitionSpec, hands that to the engine process and puts what
-comes back into its signals. Threads: the RunEngine's calls the methods; the engine client's delivers events.
+comes back into its signals. Threads: the RunEngine's calls the methods; the engine client's delivers events; and
+``live4d-scan-stop`` and ``live4d-disarm`` where something failed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,14 @@ from live4d_ophyd.engine.client import EngineClient
 from live4d_ophyd.engine.spec import Progress
 from live4d_ophyd.imaging.detectors import Detector
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.scan_start import ScanStarter
 from live4d_ophyd.signals import Image, LivePreview, RasterStatus, Value, Vector
 from live4d_ophyd.simplon import Simplon, SimplonError
 
 log = logging.getLogger(__name__)
+
+#: how long a trigger waits until the detector of a lost engine is disarmed, s
+DISARM_S = 30.0
 
 
 @dataclass
@@ -41,7 +46,6 @@ class _Running:
     generation: int
     status: RasterStatus
     flying: bool = False
-    scanning: bool = False  #: the scan generator was started
 
 
 class Live4D(Device):
@@ -56,8 +60,10 @@ class Live4D(Device):
         ``..._contrast`` (std / mean)
     control : ``Simplon(url)`` configures, arms, triggers and disarms; the detector's own settings are then signals of
         ``detector`` (`DetectorSettings`). None listens to series that something else starts
-    scan_start : starts the scan generator once the detector is armed: a callable, or an ophyd object that is set to 1,
-        or, if it cannot be set, triggered. What it raises fails the trigger
+    scan_start : starts the scan generator once the detector is armed, once for each trigger or movie: a callable, or an
+        ophyd object that is set to 1, or, if it cannot be set, triggered. What it raises fails the trigger. Its own
+        ``stop()``, if it has one, is called when nothing is to come of the scan. Not with ``trigger_mode="ints"``,
+        where the detector starts by itself
     engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
         the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
@@ -152,8 +158,8 @@ class Live4D(Device):
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
         self.control = control
-        self._scan_start = _starter(scan_start)
-        self._scan_stop: Callable[[], Any] | None = getattr(scan_start, "stop", None)
+        self._scan = None if scan_start is None else ScanStarter(scan_start)
+        self._disarming: threading.Thread | None = None
         self._run_notes: dict[str, Any] = {}
         self._server = server
         self._curve_keys = Path(curve_keys) if curve_keys else None
@@ -217,13 +223,18 @@ class Live4D(Device):
 
     def spec(self, rasters: int = 1) -> AcquisitionSpec:
         """What the engine is asked for at the next trigger. Raises ValueError naming what cannot be."""
-        dwell = self.dwell_time.get()
+        dwell, control = self.dwell_time.get(), self._control()
+        if self._scan is not None and control is not None and control.software_triggered:
+            raise ValueError(
+                f"{self.name} has scan_start, but with trigger_mode 'ints' the detector would start before the scan: "
+                "use 'exts' or 'exte'"
+            )
         return AcquisitionSpec(
             endpoint=self.endpoint.get(),
             grid=self.grid(),
             detectors=self.detectors(),
             rasters=int(rasters),
-            control=self._control(),
+            control=control,
             channel=self.channel.get(),
             pattern=bool(self.pattern_enabled.get()),
             frame_time=dwell if dwell > 0 else None,
@@ -245,7 +256,7 @@ class Live4D(Device):
         """Have the stream's header name the run: ``RE.subscribe(live4d.note_run)``."""
         if name == "start":
             self._run_notes = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
-        elif name == "stop":
+        elif name == "stop" and doc["run_start"] == self._run_notes.get("uid"):
             self._run_notes = {}
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
@@ -324,6 +335,10 @@ class Live4D(Device):
     def _start(self, spec: AcquisitionSpec, *, flying: bool) -> RasterStatus:
         client = self._engine()
         self._cancel()
+        if self._disarming is not None:
+            # It must not stop the series that is armed now.
+            self._disarming.join(DISARM_S)
+            self._disarming = None
         self.preview.clear()
         status = RasterStatus(self)
         with self._fence:
@@ -346,11 +361,11 @@ class Live4D(Device):
             return
         if self._client is not None and self._client.alive:
             self._client.cancel(running.generation)
-        if running.scanning and self._scan_stop is not None:
-            self._scan_stop()
         if not running.status.done:
             # Not an exception: RunEngine.resume() would raise it although the raster is taken again.
             running.status.set_finished()
+        if self._scan is not None:
+            self._scan.stop()
 
     # What the engine says; runs in the engine client's thread -----------------------------------
 
@@ -360,11 +375,10 @@ class Live4D(Device):
                 return
             kind = event["kind"]
             if kind == "armed":
-                if self._scan_start is not None:
-                    # In a thread: it may take as long as the scan, and what comes meanwhile must be heard.
-                    threading.Thread(
-                        target=self._start_scan, args=(running,), name="live4d-scan-start", daemon=True
-                    ).start()
+                if self.control is not None:
+                    self.detector.forget()  # arming has set the frame time
+                if self._scan is not None:
+                    self._scan.start(lambda error: self._scan_failed(running, error))
                 return
             if kind == "progress":
                 progress = Progress(**event["progress"])
@@ -376,37 +390,39 @@ class Live4D(Device):
                 try:
                     self._publish(Raster.from_dict(event["raster"]), running)
                 except Exception as error:
-                    self._running = None
-                    running.status.set_exception(error)
+                    self._fail(running, error)
+                return
+            if kind != "done":
+                self._fail(running, self._why(event))
                 return
             self._running = None
-        if kind == "done":
-            running.status.set_finished()
-        elif kind == "lost":
-            self._disarm_for_lost_engine()
-            running.status.set_exception(event["error"])
-        else:
-            running.status.set_exception(AcquisitionError(event.get("reason", "the engine gave no reason")))
+        running.status.set_finished()
 
-    def _start_scan(self, running: _Running) -> None:
-        assert self._scan_start is not None
-        running.scanning = True
-        try:
-            status = self._scan_start()
-            if hasattr(status, "wait"):
-                status.wait()
-        except Exception as error:
-            with self._fence:
-                if running is not self._running:
-                    return
-                self._running = None
-            if self._client is not None:
-                self._client.cancel(running.generation)
-            failure = AcquisitionError(
-                f"scan_start failed ({type(error).__name__}: {error}); the detector was disarmed"
-            )
-            failure.__cause__ = error
-            running.status.set_exception(failure)
+    def _why(self, event: dict[str, Any]) -> Exception:
+        if event["kind"] == "lost":
+            self._disarm_for_lost_engine()
+            return event["error"]
+        return AcquisitionError(event.get("reason", "the engine gave no reason"))
+
+    def _fail(self, running: _Running, error: Exception) -> None:
+        """End what runs, here, in the engine and at the scan generator."""
+        with self._fence:
+            if running is not self._running:
+                return
+            self._running = None
+        if self._client is not None and self._client.alive:
+            self._client.cancel(running.generation)
+        if self._scan is not None:
+            # In a thread: what the engine says must be heard meanwhile.
+            threading.Thread(target=self._scan.stop, name="live4d-scan-stop", daemon=True).start()
+        running.status.set_exception(error)
+
+    def _scan_failed(self, running: _Running, error: Exception) -> None:
+        failure = AcquisitionError(
+            f"scan_start failed ({type(error).__name__}: {error}); the detector was disarmed"
+        )
+        failure.__cause__ = error
+        self._fail(running, failure)
 
     def _publish(self, raster: Raster, running: _Running) -> None:
         """Put a raster into the signals, and into the movie's queue if it is part of one."""
@@ -456,7 +472,8 @@ class Live4D(Device):
             except SimplonError as error:
                 log.error("the detector may still be armed: %s", error)
 
-        threading.Thread(target=disarm, name="live4d-disarm", daemon=True).start()
+        self._disarming = threading.Thread(target=disarm, name="live4d-disarm", daemon=True)
+        self._disarming.start()
 
     # Flying: a movie of rasters back to back, one Event each ------------------------------------
 
@@ -484,17 +501,6 @@ class Live4D(Device):
         """Events of the rasters that ended since the last call."""
         while self._movie:
             yield self._movie.popleft()
-
-
-def _starter(scan_start: Any) -> Callable[[], Any] | None:
-    """What starts the scan generator, whatever it was given as."""
-    if scan_start is None or callable(scan_start):
-        return scan_start
-    if hasattr(scan_start, "set"):
-        return lambda: scan_start.set(1)
-    if hasattr(scan_start, "trigger"):
-        return scan_start.trigger
-    raise ValueError(f"scan_start is {scan_start!r}; it must be a callable or an ophyd object")
 
 
 def _parameters(detector: Detector) -> list[Any]:

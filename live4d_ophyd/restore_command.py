@@ -44,6 +44,8 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
         for path in files or _backups_in(directory):
             try:
                 backups.append(read_backup(path))
+            except FileNotFoundError:
+                continue  # its run has ended well meanwhile
             except (ValueError, OSError) as error:
                 failed |= _complain(error)
         for backup in sorted(backups, key=lambda backup: backup.start["time"]):
@@ -66,8 +68,14 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
 def _backups_in(directory: Path | None) -> list[Path]:
     if directory is None:
         return []
-    # An empty file is a run's that begins right now.
-    return [path for path in directory.glob("*.jsonl") if path.stat().st_size]
+    return [path for path in directory.glob("*.jsonl") if _has_content(path)]
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False  # its run has ended well meanwhile
 
 
 def _restore(db: Any, backup: Backup) -> None:

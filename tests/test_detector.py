@@ -1,6 +1,8 @@
 """The detector's settings as ophyd signals, and what the device does with them, against the simulated DCU."""
 
 import json
+import threading
+import time
 from contextlib import closing
 
 import bluesky.plan_stubs as bps
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 from bluesky import RunEngine, SupplementalData
 from bluesky.simulators import check_limits
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 from ophyd import Signal
 from test_device import Documents
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd.scan_start import ScanStarter
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.simplon import SimplonError, UnknownKey
 
@@ -120,14 +123,14 @@ def test_what_the_firmware_lacks_is_left_out_and_said(live4d, caplog):
         live4d.detector.look()
     signal = live4d.detector.binning_mode
     signal._keys = ("config/no_such_key",)
-    signal.keep(0)
+    signal.forget()
     with caplog.at_level("INFO"):
         assert "live4d_detector_binning_mode" not in live4d.read_configuration()
     assert "has no binning_mode" in caplog.text
     with pytest.raises(UnknownKey, match="no_such_key"):
         signal.put("2x2")
     signal._keys = ("config/roi_mode",)
-    signal.keep(0)
+    signal.forget()
     assert live4d.read_configuration()["live4d_detector_binning_mode"]["value"] == "disabled"
 
 
@@ -172,8 +175,14 @@ def test_the_header_says_what_is_scanned_and_by_which_run(live4d, RE, control):
 
 
 def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):
+    seen = Documents()
+    RE.subscribe(seen)
     RE(bps.mv(live4d.dwell_time, 3e-4))
     RE(bp.count([live4d]))
+    (primary,) = [d for d in seen.of("descriptor") if d["name"] == "primary"]
+    # Read after the engine has set it, however soon after the stage that is.
+    recorded = primary["configuration"]["live4d"]["data"]["live4d_detector_frame_time"]
+    assert recorded == pytest.approx(3e-4)
     assert control.get("detector", "config", "frame_time") == pytest.approx(3e-4)
 
 
@@ -204,6 +213,111 @@ def test_a_scan_that_does_not_start_fails_the_trigger_and_leaves_the_detector_id
             RE(bp.count([live4d]))
         assert "scan_start failed (OSError: the scan generator is off)" in str(caught.value.__cause__)
         assert control.wait_idle(10) == "idle"
+
+
+class Generator:
+    """A scan generator whose probe takes its time to come back."""
+
+    def __init__(self, seconds=0.0):
+        self.heard = []
+        self._seconds = seconds
+        self._busy = threading.Lock()
+        self._stopped = threading.Event()
+
+    def __call__(self):
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("a scan is running")
+        try:
+            self.heard.append("start")
+            self._stopped.wait(self._seconds)
+            self._stopped.clear()
+        finally:
+            self._busy.release()
+
+    def stop(self):
+        self.heard.append("stop")
+        self._stopped.set()
+
+
+def test_a_scan_waits_for_the_one_before(sim, RE):
+    generator = Generator(seconds=0.6)
+    with closing(device(sim, scan_start=generator)) as live4d:
+        RE(bp.count([live4d], num=3))
+        _wait_for(generator, 3)  # the simulated microscope scans by itself, and is faster
+    assert generator.heard == ["start"] * 3
+
+
+def test_a_scan_is_stopped_when_nothing_comes_of_it(sim, RE, control):
+    generator = Generator(seconds=60)
+    with closing(device(sim, scan_start=generator, timeout=1.0)) as live4d:
+        sim.set_faults(drop="every:1")
+        try:
+            with pytest.raises(FailedStatus, match="without an image"):
+                RE(bp.count([live4d]))
+            for _ in range(500):
+                if "stop" in generator.heard:
+                    break
+                time.sleep(0.02)
+        finally:
+            sim.set_faults()
+    # Twice does no harm, and keeps one that is just being started from going on.
+    assert generator.heard[0] == "start"
+    assert set(generator.heard[1:]) == {"stop"}
+
+
+def test_a_pause_stops_the_scan_and_resuming_starts_it_again(sim, RE, control):
+    generator = Generator(seconds=60)
+    with closing(device(sim, scan_start=generator)) as live4d:
+        sim.set_faults(stall_at=10, stall_s=60.0)
+        try:
+            status_seen = threading.Thread(target=lambda: (_wait_for(generator, 1), RE.request_pause()))
+            status_seen.start()
+            with pytest.raises(RunEngineInterrupted):
+                RE(bp.count([live4d]))
+            status_seen.join()
+        finally:
+            sim.set_faults()
+        assert generator.heard[:2] == ["start", "stop"]
+        RE.resume()
+        _wait_for(generator, 2)
+        generator.stop()
+
+
+def _wait_for(generator, starts):
+    while generator.heard.count("start") < starts:
+        time.sleep(0.02)
+
+
+def test_a_scan_that_was_stopped_before_it_began_does_not_begin():
+    generator = Generator()
+    starter = ScanStarter(generator)
+    slow = Generator(seconds=60)
+    first = ScanStarter(slow)
+    first.start(pytest.fail)
+    _wait_for(slow, 1)
+    starter._scan = first._scan  # it waits for this one
+    starter.start(pytest.fail)
+    waiting = starter._scan
+    starter.stop()
+    first.stop()
+    assert waiting.over.wait(10)
+    assert generator.heard == []
+
+
+def test_a_generator_that_cannot_be_stopped_is_said(sim, RE, caplog):
+    generator = Generator(seconds=60)
+    stop, generator.stop = generator.stop, lambda: 1 / 0
+    starter = ScanStarter(generator)
+    starter.start(pytest.fail)
+    _wait_for(generator, 1)
+    starter.stop()
+    assert "could not be stopped: division by zero" in caplog.text
+    stop()
+
+
+def test_a_software_trigger_and_a_scan_generator_are_refused(sim):
+    with pytest.raises(ValueError, match="has scan_start, but with trigger_mode 'ints'"):
+        device(sim, control=Simplon(sim.rest_url, trigger_mode="ints"), scan_start=lambda: None)
 
 
 def test_what_cannot_start_a_scan_is_refused(sim):
@@ -244,8 +358,7 @@ def test_a_detector_that_goes_away_costs_no_images(live4d, caplog):
     settings = live4d.detector
     settings.look()
     settings._own_control = Simplon("http://127.0.0.1:9")
-    for signal in settings._asking():
-        signal.keep(0)
+    settings.forget()
     assert settings.read_configuration()["live4d_detector_compression"]["value"] == "bslz4"
     assert caplog.text.count("its last known settings are used") == 1
 

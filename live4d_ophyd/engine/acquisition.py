@@ -177,12 +177,13 @@ class Acquisition:
             return  # a series may have begun: connections stay as they are
         if self._stream.doubtful:
             self._stream.reconnect()
+        # This also enables the stream, without which some do not listen on its port.
+        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, self.spec.appendix())
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
             raise AcquisitionError(
-                f"no detector answers at {self.spec.endpoint}: is the control unit on and its stream enabled "
-                "(stream/config/mode)? Nothing was armed"
+                f"no stream answers at {self.spec.endpoint}, though its control unit does: is that its address? "
+                "Nothing was armed"
             )
-        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, self.spec.appendix())
         # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
         self._armed = True  # before the answer: a request that timed out may have armed all the same
         self.series.expect(control.arm())
@@ -268,9 +269,15 @@ class Acquisition:
             # Asked first: disarming may take minutes, but not from a control unit that does not answer.
             if control.wait_idle(0.0 if self._gave_up else IDLE_TIMEOUT_S) != "idle":
                 control.disarm()
-            dropped = control.dropped()
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
+            return None
+        try:
+            dropped = control.dropped()
+        except SimplonError as error:
+            log.warning(
+                "series %s: it is not known how many images the detector dropped: %s", self.series.name, error
+            )
             return None
         if dropped:
             log.warning(

@@ -174,6 +174,8 @@ class Series:
     def _is_ours(self, series_id: int, unique_id: int) -> bool:
         if self.key is None or series_id != self.key[0]:
             return False
+        if not self.key[1] and unique_id and (series_id, unique_id) in self._finished:
+            return False  # of a detector that was restarted and counts its series from 1 again
         return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
 
     def _refuse(self, reason: str) -> None:
@@ -202,7 +204,7 @@ class Series:
             if self.key[1]:
                 ours &= (unique == self.key[1]) | (unique == 0)
             else:
-                # Armed, and its start not here yet: a detector that was restarted counts its series from 1 again.
+                # Armed, and its start not here yet: see _is_ours.
                 for number, earlier in self._finished:
                     if earlier and number == self.key[0]:
                         ours &= unique != earlier

@@ -115,17 +115,20 @@ class Simplon:
         """
         state = self.state()
         if state in ("na", "error"):
-            if state == "error":
-                reasons = self._get_if_there("detector", "status", "error")
-                log.warning(
-                    "%s is in state error (%s): initializing it", self.url, reasons or "no reason given"
-                )
+            reasons = self._get_if_there("detector", "status", "error") if state == "error" else None
+            log.warning(
+                "%s is in state %s (%s): initializing it; its energies, thresholds and corrections are those it starts "
+                "with", self.url, state, reasons or "switched on or restarted",
+            )  # fmt: skip
             self.command("initialize", timeout=ARM_TIMEOUT_S)
         elif state in ("ready", "acquire"):
             log.warning(
                 "%s was left in state %s, by a session that ended or another one: disarming", self.url, state
             )
-            self.disarm()
+            try:
+                self.disarm()
+            except SimplonError as error:
+                log.warning("%s: disarming failed (%s)", self.url, error)
             if self.state() in ("ready", "acquire"):
                 self.abort()
         state = self.wait_idle()
@@ -186,7 +189,7 @@ class Simplon:
     def dropped(self) -> int | None:
         """Images the detector dropped since arm because nobody fetched them; None where it does not count them."""
         dropped = self._get_if_there("stream", "status", "dropped")
-        return None if dropped is None else int(dropped)
+        return dropped if isinstance(dropped, int) else None
 
     @cached_property
     def rest(self) -> Rest:

@@ -168,9 +168,9 @@ class Rest:
                 continue
             try:
                 found[name] = self.read(subsystem, "config", name)
-            except UnknownKey as error:
+            except SimplonError as error:
                 # Devices also name keys that they do not have (difference_mode); the value was set all the same.
-                log.info("%s", error)
+                log.log(logging.INFO if isinstance(error, UnknownKey) else logging.WARNING, "%s", error)
         return found
 
     def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
@@ -209,7 +209,11 @@ class Rest:
                 for piece in response.iter_bytes():
                     content += piece
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise SimplonError(f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
+                        raise SimplonError(
+                            f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB"
+                        )
+        except httpx.ConnectTimeout as error:
+            raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
         except httpx.TimeoutException as error:
             # Not repeated: who is silent for so long is so again, and a scan waits.
             raise SimplonError(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error

@@ -90,8 +90,8 @@ def test_dcu_down_the_trigger_says_so_and_the_next_one_works(stack, dcu):
     dcu.kill()
     with pytest.raises(FailedStatus):
         rig.count()
-    assert "no detector answers at tcp://127.0.0.1" in rig.reason
-    assert "is the control unit on" in rig.reason
+    assert f"GET {rig.simulator.rest_url}/detector/api/" in rig.reason
+    assert "is the detector (or the simulator) on?" in rig.reason
     dcu.start()
     (clean,) = rig.count()
     assert clean.received == GRID.frames
