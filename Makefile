@@ -38,7 +38,7 @@ session: $(VENV)/.installed       ## the IPython session: RE, live4d, plans, db
 	$(BIN)/ipython --profile-dir=profile_collection
 
 test: $(VENV)/.installed-dev $(TICKIT)/.installed    ## all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-dev     ## style, types, import direction
 	$(BIN)/ruff check .
