@@ -239,6 +239,19 @@ class _OfDetector(Device):
             if signal._parameter is not None and signal._parameter.key in by_key:
                 signal.learn(by_key[signal._parameter.key])
 
+    def summary(self) -> None:
+        """Print each setting with its value, unit, and what the detector allows."""
+        self.look()
+        for name in self.component_names:
+            signal = getattr(self, name)
+            if isinstance(signal, _OfDetector):
+                signal.summary()
+            elif isinstance(signal, SimplonSignal):
+                if signal._parameter is not None:
+                    print(f"{signal.dotted_name:34} {signal._parameter}")
+            else:
+                print(f"{signal.dotted_name:34} {signal.get()!r}")
+
     def silent(self, error: SimplonError) -> None:
         """The detector did not answer: say so, and use what is known of it for a while."""
         log.warning("%s: %s; its last known settings are used", self.name, error)

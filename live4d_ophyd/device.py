@@ -237,7 +237,7 @@ class Live4D(Device):
             control=control,
             channel=self.channel.get(),
             pattern=bool(self.pattern_enabled.get()),
-            frame_time=dwell if dwell > 0 else None,
+            frame_time=None if math.isnan(dwell) else dwell,
             timeout=self.timeout.get(),
             notes=self._run_notes,
             **self._fixed,
@@ -269,9 +269,11 @@ class Live4D(Device):
         self._engine(timeout)
 
     def stage(self) -> list[Any]:
-        self.spec()
+        spec = self.spec()
         if self.control is not None:
             self.detector.look()  # a detector that does not answer is said before the scan
+            if spec.frame_time is not None and not self.detector.frame_time.missing:
+                self.detector.frame_time.check_value(spec.frame_time)
         self._engine()
         return super().stage()
 

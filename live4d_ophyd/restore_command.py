@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None, only_list: bool) -> None:
     """Bring runs into the catalog that it does not have completely, from their backups.
 
-    Such a run was cut short (the session died), or the catalog failed meanwhile (disk full, Tiled server gone).
+    Such a run was cut short (the session died; it has no stop document, and gets none), or the catalog failed
+    meanwhile (disk full, Tiled server gone). Events are counted over all streams.
     Without FILES: all in the catalog's backup directory. What the catalog has of a run is replaced. A run
     that is being written is left alone. The exit code is 1 if a run could not be restored: its file stays.
     """
@@ -86,7 +87,7 @@ def _restore(db: Any, backup: Backup) -> None:
 
 
 def _describe(backup: Backup) -> str:
-    state = "complete" if backup.complete else "torn"
+    state = "complete" if backup.complete else "torn: its session died, and it has no stop document"
     if backup.in_use:
         state = "being written or restored, left alone"
     if backup.damaged:

@@ -186,6 +186,27 @@ def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):
     assert control.get("detector", "config", "frame_time") == pytest.approx(3e-4)
 
 
+@pytest.mark.parametrize(("dwell", "words"), [(-1.0, "must be positive"), (1e9, "the device allows")])
+def test_a_dwell_time_that_cannot_be_is_refused_before_a_run_opens(live4d, RE, dwell, words):
+    seen = Documents()
+    RE.subscribe(seen)
+    RE(bps.mv(live4d.dwell_time, dwell))
+    with pytest.raises(ValueError, match=words):
+        RE(bp.count([live4d]))
+    assert seen.all == []
+
+
+def test_the_summary_says_values_units_and_limits(live4d, capsys):
+    live4d.detector.frame_time.put(1e-3)
+    live4d.detector.summary()
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    shown = dict(lines)
+    assert shown["detector.frame_time"] == "0.001 s  (1e-07 to 1800)"
+    assert shown["detector.compression"] == "'bslz4'  (bslz4, lz4, none)"
+    assert shown["detector.trigger_mode"] == "'exts'"
+    assert shown["detector.status.state"] == "'idle'"
+
+
 # The scan generator --------------------------------------------------------------------------------
 
 

@@ -296,7 +296,8 @@ class Acquisition:
 
     def _report(self) -> None:
         for reason, count in self.series.reasons.items():
-            log.warning("series %s: %d bad: %s", self.series.name, count, reason)
+            if count > 1:  # one was said when it came
+                log.warning("series %s: %d bad: %s", self.series.name, count, reason)
         if self.ledger.beyond:
             log.warning(
                 "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "

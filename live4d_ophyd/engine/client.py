@@ -301,7 +301,9 @@ class EngineClient:
             )
 
     def _give_up(self, reason: str) -> None:
-        self._lost = EngineLost(reason + self._last_words())
+        # Who is killed has no last words: what stands in its log is older, and of something else.
+        killed = reason.endswith(signal.SIGKILL.name)
+        self._lost = EngineLost(reason + (" (is the memory full?)" if killed else self._last_words()))
         self._deliver({"kind": "lost", "error": self._lost}, None)
 
     @staticmethod

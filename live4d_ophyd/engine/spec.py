@@ -65,6 +65,10 @@ class AcquisitionSpec:
             raise ValueError(
                 f"rasters is {self.rasters}, connections {self.connections}; each must be at least 1"
             )
+        if self.frame_time is not None and not self.frame_time > 0:
+            raise ValueError(
+                f"the dwell time is {self.frame_time} s; it must be positive, or NaN to leave it"
+            )
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout} s; it must be positive")
         if self.control is not None and self.control.trigger_per == "line" and self.grid.lead_in:

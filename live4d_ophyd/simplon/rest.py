@@ -77,6 +77,17 @@ class Parameter:
             allowed=tuple(allowed) if isinstance(allowed, (list, tuple)) and allowed else None,
         )
 
+    def __str__(self) -> str:
+        """Value, unit, and what is allowed."""
+        text = f"{self.value!r} {self.unit}".rstrip()
+        if not self.writable:
+            return text
+        if self.allowed is not None:
+            return f"{text}  ({', '.join(map(str, self.allowed))})"
+        if self.minimum is None and self.maximum is None:
+            return text
+        return f"{text}  ({_bound(self.minimum)} to {_bound(self.maximum)})"
+
     def check(self, value: Any) -> None:
         """Raise ValueError with key, value and limits unless the device would take ``value``."""
         if not self.writable:

@@ -2,10 +2,16 @@
 # ruff: noqa: F821  names of the files before
 
 from live4d_ophyd import live_preview
+from live4d_ophyd.storage import backup_directory
 
 RE.preprocessors.append(live_preview([live4d]))
 
 if _shell is not None:
+    _backups = list(backup_directory(db).glob("*.jsonl"))
+    if _backups:
+        print(
+            f"\n{len(_backups)} run(s) are not whole in the catalog: `live4d restore --list` in a shell says which"
+        )
     print(
         f"""
 live4d: {live4d.grid().rows} x {live4d.grid().cols} positions from {
