@@ -18,7 +18,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 from ophyd.status import Status
 
-from live4d_ophyd.signals import Value
+from live4d_ophyd.signals import Checked
 from live4d_ophyd.simplon import Parameter, Simplon, SimplonError, UnknownKey
 from live4d_ophyd.simplon.client import TRIGGER_MODES, TRIGGER_PER
 
@@ -78,7 +78,8 @@ class SimplonSignal(Signal):
             # The images of a scan must not be lost because its detector went away.
             self.parent.silent(error)
             return
-        self._parameter, self._ask_at = None, time.monotonic() + FRESH_S
+        self._parameter = None
+        self.keep(FRESH_S)
         if self._kind_if_there is None:
             self._kind_if_there = self.kind  # type: ignore[has-type]
             self.kind = Kind.omitted
@@ -175,7 +176,7 @@ class SimplonSignal(Signal):
         return {self.name: entry}
 
 
-class Choice(Value):
+class Choice(Checked):
     """One of a few words, kept here: it goes to the detector when it is armed."""
 
     def __init__(self, *args: Any, choices: Sequence[str] = (), **kwargs: Any) -> None:
@@ -185,14 +186,6 @@ class Choice(Value):
     def check_value(self, value: Any, **kwargs: Any) -> None:
         if value not in self._choices:
             raise ValueError(f"{self.name} = {value!r}: expected one of {', '.join(self._choices)}")
-
-    def set(self, value: Any, **kwargs: Any) -> Any:
-        self.check_value(value)  # here, not in ophyd's thread: the plan gets the error
-        return super().set(value, **kwargs)
-
-    def put(self, value: Any, **kwargs: Any) -> None:
-        self.check_value(value)
-        super().put(value, **kwargs)
 
 
 class _OfDetector(Device):

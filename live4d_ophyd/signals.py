@@ -39,7 +39,19 @@ class Value(Signal):
         return described
 
 
-class Vector(Value):
+class Checked(Value):
+    """A value whose `check_value` refuses before anything happens."""
+
+    def set(self, value: Any, **kwargs: Any) -> Any:
+        self.check_value(value)  # here, not in ophyd's thread: the plan gets the error, with its text
+        return super().set(value, **kwargs)
+
+    def put(self, value: Any, **kwargs: Any) -> None:
+        self.check_value(value)
+        super().put(value, **kwargs)
+
+
+class Vector(Checked):
     """A few numbers, kept as a tuple of floats."""
 
     def __init__(self, *args: Any, length: int = 2, **kwargs: Any) -> None:
@@ -49,10 +61,6 @@ class Vector(Value):
     def check_value(self, value: Any, **kwargs: Any) -> None:
         if np.shape(value) != (self._length,):
             raise ValueError(f"{self.name} takes {self._length} numbers, got {value!r}")
-
-    def set(self, value: Any, **kwargs: Any) -> Any:
-        self.check_value(value)  # here, not in ophyd's thread: the plan gets the error, with its text
-        return super().set(value, **kwargs)
 
     def put(self, value: Any, **kwargs: Any) -> None:
         self.check_value(value)
