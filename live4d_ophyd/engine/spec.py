@@ -9,13 +9,28 @@ from typing import Any
 
 import numpy as np
 
+from live4d_ophyd.engine import checks
 from live4d_ophyd.imaging.detectors import Detector, detector_from_dict, detector_to_dict
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.simplon import Simplon
 
+#: PULL connections in all; each has a thread of its own
+MAX_RECEIVERS = 16
+#: images of a series: each takes a byte of the engine's memory
+MAX_FRAMES = 1 << 30
+#: images of one raster; they and a pattern travel to the session in one message (wire.MAX_MESSAGE_BYTES)
+MAX_IMAGES_BYTES = 800 << 20
+
 
 class AcquisitionError(RuntimeError):
     """The acquisition could not be completed; the text says what, where and what to do."""
+
+
+def check_images(images: Any, spec: AcquisitionSpec) -> None:
+    """Raise ValueError unless this is one float64 image of the grid for each detector."""
+    expected = (len(spec.detectors), *spec.grid.shape)
+    if not checks.is_array(images, 3) or images.shape != expected:
+        raise ValueError(f"images is {checks.shown(images)}; expected an array {expected} of float64")
 
 
 @dataclass(frozen=True)
@@ -56,25 +71,54 @@ class AcquisitionSpec:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.grid, ScanGrid):
+            raise ValueError(f"grid is {checks.shown(self.grid)}; expected a ScanGrid")
         names = [d.name for d in self.detectors]
         if not names or len(set(names)) != len(names):
             raise ValueError(
                 f"virtual detectors are named {names}; at least one is needed and names must differ"
             )
-        if self.rasters < 1 or self.connections < 1:
+        addresses = checks.addresses("endpoint", self.endpoint)
+        most = MAX_RECEIVERS // len(addresses)
+        if not most:
             raise ValueError(
-                f"rasters is {self.rasters}, connections {self.connections}; each must be at least 1"
+                f"endpoint has {len(addresses)} addresses; expected at most {MAX_RECEIVERS} connections"
             )
-        if self.frame_time is not None and not self.frame_time > 0:
-            raise ValueError(
-                f"the dwell time is {self.frame_time} s; it must be positive, or NaN to leave it"
-            )
-        if not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout} s; it must be positive")
+        self._set("connections", checks.whole("connections", self.connections, 1, most))
+        self._set("rasters", checks.whole("rasters", self.rasters, 1, MAX_FRAMES))
+        self._set("timeout", checks.seconds("timeout", self.timeout))
+        if self.frame_time is not None:
+            remark = ", or NaN to leave it"
+            self._set("frame_time", checks.seconds("the dwell time", self.frame_time, remark))
+        for name in ("nodata", "pattern"):
+            self._set(name, checks.switch(name, getattr(self, name)))
+        checks.text("channel", self.channel)
+        if self.pixel_mask is not None:
+            checks.pixel_mask(self.pixel_mask)
+        if self.gain is not None:
+            checks.gain(self.gain)
+        self._check_size()
         if self.control is not None and self.control.trigger_per == "line" and self.grid.lead_in:
             raise ValueError(
                 f"trigger_per is 'line', but the scan has {self.grid.lead_in} images before its first line: lead_in "
                 "must be 0"
+            )
+
+    def _set(self, name: str, value: Any) -> None:
+        """A field as the plain value that it stands for: 4 for numpy.int64(4)."""
+        object.__setattr__(self, name, value)
+
+    def _check_size(self) -> None:
+        grid, n = self.grid, len(self.detectors)
+        if self.frames > MAX_FRAMES:
+            raise ValueError(
+                f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.frames} images; a series may "
+                f"have {MAX_FRAMES}"
+            )
+        if n * grid.size * 8 > MAX_IMAGES_BYTES:
+            raise ValueError(
+                f"{n} images of {grid.rows} x {grid.cols} positions are larger than the {MAX_IMAGES_BYTES >> 20} MiB "
+                "of one raster: fewer virtual detectors, or a smaller scan"
             )
 
     @property
@@ -112,14 +156,18 @@ class AcquisitionSpec:
         return values
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AcquisitionSpec:
+    def from_dict(cls, values: Any) -> AcquisitionSpec:
+        """From its form on the wire. Raises ValueError that names what is missing, unknown or wrong."""
+        checks.same_names(values, [f.name for f in fields(cls)])
         control = values["control"]
+        if control is not None:
+            checks.same_names(control, [f.name for f in fields(Simplon)])
         return cls(
             **{
                 **values,
                 "grid": ScanGrid.from_dict(values["grid"]),
                 "detectors": tuple(detector_from_dict(d) for d in values["detectors"]),
-                "control": Simplon(**control) if control else None,
+                "control": None if control is None else Simplon(**control),
             }
         )
 
@@ -135,6 +183,18 @@ class Losses:
     foreign: int = 0  #: images of other series, left alone; whole acquisition
     duplicates: int = 0  #: images that came again, left alone; whole acquisition
     beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Losses:
+        losses = cls(
+            **checks.checked_fields(values, dict.fromkeys((f.name for f in fields(cls)), checks.COUNT))
+        )
+        if losses.received + losses.lost + losses.bad != losses.expected:
+            raise ValueError(
+                f"{losses.received} received, {losses.lost} lost and {losses.bad} bad are not the {losses.expected} "
+                "expected"
+            )
+        return losses
 
 
 @dataclass(frozen=True)
@@ -161,8 +221,34 @@ class Raster:
         return {**{f.name: getattr(self, f.name) for f in fields(self)}, "losses": asdict(self.losses)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Raster:
-        return cls(**{**values, "losses": Losses(**values["losses"])})
+    def from_dict(cls, values: Any) -> Raster:
+        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
+        checked = checks.checked_fields(
+            values,
+            {
+                "index": checks.COUNT,
+                "images": checks.IMAGES,
+                "losses": checks.MAP,
+                "series_id": checks.COUNT,
+                "rate_hz": checks.RATE_OR_NONE,
+                "engine": checks.TEXT,
+                "pattern": checks.PATTERN_OR_NONE,
+                "dropped": checks.COUNT_OR_NONE,
+            },
+        )
+        return cls(**{**checked, "losses": Losses.from_dict(checked["losses"])})
+
+    def check(self, spec: AcquisitionSpec, index: int) -> None:
+        """Raise ValueError unless this is raster ``index`` of what ``spec`` asked for."""
+        if self.index != index:
+            raise ValueError(f"its index is {self.index}; expected {index}")
+        check_images(self.images, spec)
+        if self.losses.expected != spec.grid.frames:
+            raise ValueError(f"it expected {self.losses.expected} images; the grid has {spec.grid.frames}")
+        if (self.pattern is not None) != spec.pattern:
+            raise ValueError(
+                f"a pattern was {'' if spec.pattern else 'not '}asked for; got {checks.shown(self.pattern)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -173,3 +259,23 @@ class Progress:
     frames_expected: int
     rate_hz: float | None
     raster: int
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Progress:
+        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
+        kinds = {
+            "frames_received": checks.COUNT,
+            "frames_expected": checks.COUNT,
+            "rate_hz": checks.RATE_OR_NONE,
+            "raster": checks.COUNT,
+        }
+        return cls(**checks.checked_fields(values, kinds))
+
+    def check(self, spec: AcquisitionSpec) -> None:
+        """Raise ValueError unless ``spec`` can be so far."""
+        if self.frames_expected != spec.frames or self.frames_received > spec.frames:
+            raise ValueError(
+                f"{self.frames_received} of {self.frames_expected} images; {spec.frames} were asked for"
+            )
+        if self.raster >= spec.rasters:
+            raise ValueError(f"it is at raster {self.raster} of {spec.rasters}")
