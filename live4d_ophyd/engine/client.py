@@ -1,7 +1,8 @@
 """EngineClient: the session's end of the engine. Spawns an engine process or connects to one elsewhere.
 
 ``live4d-engine-client`` is its only thread: it owns the socket, passes events to the callback of the running
-acquisition and notices within a second when the engine is gone.
+acquisition and notices within a second when the engine is gone. What the engine says is checked against what it was
+asked for (`events`): a callback gets nothing but valid events, and a ``failed`` one where the engine broke the rules.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from live4d_ophyd.decode import EngineUnavailable
 from live4d_ophyd.engine import wire
+from live4d_ophyd.engine.events import FINAL, Conversation, error_of, failure
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
 
 log = logging.getLogger(__name__)
@@ -49,8 +52,12 @@ class EngineLost(AcquisitionError):
 
 @dataclass(frozen=True)
 class _Job:
-    generation: int
+    conversation: Conversation
     on_event: Callback
+
+    @property
+    def generation(self) -> int:
+        return self.conversation.generation
 
 
 class EngineClient:
@@ -92,7 +99,7 @@ class EngineClient:
         self._ready = threading.Event()
         self._released = threading.Event()
         self._lost: EngineLost | None = None
-        self._refused: str | None = None
+        self._refused: Exception | None = None
         self.pid: int | None = None
         try:
             self._socket.connect(endpoint)
@@ -136,13 +143,16 @@ class EngineClient:
         return self._lost is None and self._thread.is_alive()
 
     def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
-        """Return when the engine has answered. Raises EngineLost or AcquisitionError."""
+        """Return when the engine has answered.
+
+        Raises EngineLost, EngineUnavailable where frames cannot be decoded as wanted, else AcquisitionError.
+        """
         deadline = time.monotonic() + timeout
         while not self._ready.wait(0.02):
             if self._lost:
                 raise self._lost
             if self._refused:
-                raise AcquisitionError(f"the engine at {self.endpoint} refused: {self._refused}")
+                raise self._refused
             if time.monotonic() > deadline:
                 raise AcquisitionError(
                     f"no engine answered at {self.endpoint} within {timeout:g} s{self._last_words()}"
@@ -151,13 +161,14 @@ class EngineClient:
     def acquire(self, generation: int, spec: AcquisitionSpec, on_event: Callback) -> None:
         """Start an acquisition; its events (see wire) go to ``on_event`` in the client's thread.
 
-        The last one is ``done``, ``failed``, or ``lost`` with the EngineLost as ``error``.
+        The last one is ``done``, ``failed`` or ``lost``; `error_of` gives the exception of the last two. ``done`` comes
+        only behind all rasters of ``spec``, each of them as ``spec`` wants it.
         """
         message = wire.encode("acquire", generation=generation, spec=spec.to_dict())
         with self._lock:
             if self._lost:
                 raise self._lost
-            self._job = _Job(generation, on_event)
+            self._job = _Job(Conversation(generation, spec), on_event)
         self._post(message)
 
     def request_preview(self) -> None:
@@ -231,7 +242,7 @@ class EngineClient:
                 if self._monitor in ready:
                     self._connection_changed(recv_monitor_message(self._monitor)["event"])
                 if self._process is not None and self._process.poll() is not None:
-                    self._give_up(f"the engine process {self._ended_how(self._process.returncode)}")
+                    self._give_up("the engine process", self._process.returncode)
                 if self._lost:
                     return
         except Exception as error:
@@ -248,45 +259,83 @@ class EngineClient:
 
     def _receive(self, raw: bytes) -> None:
         try:
-            message = wire.decode(raw)
+            self._heed(wire.decode(raw))
         except wire.WireError as error:
-            log.warning("engine at %s: %s", self.endpoint, error)
-            return
+            self._distrust(error)
+
+    def _heed(self, message: dict[str, Any]) -> None:
         kind = message["kind"]
         if kind == "ready":
-            self.pid = message["pid"]
-            self.engine, self.engine_detail = message["engine"], message.get("detail", "")
-            if self._wanted_engine not in ("auto", self.engine):
-                # An engine older than this session does not know the question.
-                self._refused = (
-                    f"it decodes on the {self.engine or 'cpu'}, asked for was {self._wanted_engine!r}"
-                )
-                return
-            self._ready.set()
+            self._welcomed(message)
         elif kind == "log":
-            log.log(message["level"], "engine: %s", message["text"])
+            level, text = wire.field(message, "level", int), wire.field(message, "text", str)
+            log.log(level, "engine: %s", text)
         elif kind == "released":
             self._released.set()
         elif kind == "refused":
-            self._refused = str(message.get("reason"))
-            failure = {"kind": "failed", "error": "AcquisitionError", "reason": self._refused}
-            self._deliver(failure, message.get("generation"))
-            if message.get("hello_first"):
-                self._give_up(f"the engine at {self.endpoint} no longer knows this session")
+            self._was_refused(message)
         elif kind != "alive":
-            self._deliver(message, message.get("generation"))
+            with self._lock:
+                job = self._job
+            if job is not None and job.conversation.accept(message):
+                self._deliver(job, message)
 
-    def _deliver(self, event: dict[str, Any], generation: int | None) -> None:
+    def _welcomed(self, message: dict[str, Any]) -> None:
+        pid, engine = wire.field(message, "pid", int), wire.field(message, "engine", str)
+        self.pid, self.engine, self.engine_detail = pid, engine, wire.field(message, "detail", str)
+        if self._wanted_engine not in ("auto", engine):
+            self._refused = EngineUnavailable(
+                f"the engine at {self.endpoint} decodes on the {engine}, asked for was {self._wanted_engine!r}"
+            )
+            return
+        self._ready.set()
+
+    def _was_refused(self, message: dict[str, Any]) -> None:
+        error, reason = wire.field(message, "error", str), wire.field(message, "reason", str)
+        answered = {"kind": "refused", "error": error}
+        self._refused = error_of(answered | {"reason": f"the engine at {self.endpoint} refused: {reason}"})
+        generation = message.get("generation")
         with self._lock:
             job = self._job
-            if job is None or (generation is not None and generation != job.generation):
+        if job is not None and generation in (None, job.generation):
+            self._deliver(
+                job, {"kind": "failed", "generation": job.generation, "error": error, "reason": reason}
+            )
+        if message.get("hello_first"):
+            self._give_up(f"the engine at {self.endpoint} no longer knows this session")
+
+    def _distrust(self, error: wire.WireError) -> None:
+        """The engine said what it must not say: it cannot be known any more what becomes of what it was asked for."""
+        text = f"the engine at {self.endpoint} sent what this session cannot use: {error}"
+        log.error("%s", text)
+        if not self._ready.is_set():
+            self._refused = AcquisitionError(text)
+        with self._lock:
+            job = self._job
+        if job is not None:
+            self._break_off(job, text)
+
+    def _break_off(self, job: _Job, reason: str) -> None:
+        """Fail what runs, here and at the engine."""
+        with self._lock:
+            if self._job is not job:
                 return
-            if event["kind"] in ("done", "failed", "lost"):
+        self._post(wire.encode("cancel", generation=job.generation))
+        error = AcquisitionError(f"{reason}. The acquisition was cancelled; nothing of it was kept")
+        self._deliver(job, {"kind": "failed", "generation": job.generation, **failure(error)})
+
+    def _deliver(self, job: _Job, event: dict[str, Any]) -> None:
+        with self._lock:
+            if self._job is not job:
+                return  # cancelled meanwhile
+            if event["kind"] in FINAL:
                 self._job = None
         try:
             job.on_event(event)
-        except Exception:
+        except Exception as error:
             log.exception("the receiver of the engine's events failed")
+            if event["kind"] in ("armed", "raster"):  # without these the rest is worth nothing
+                self._break_off(job, f"the session failed at the engine's {event['kind']!r}: {error!r}")
 
     def _connection_changed(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -294,26 +343,23 @@ class EngineClient:
         elif self._ready.is_set():
             if self._process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._give_up(f"the engine process {self._ended_how(self._process.wait(_EXIT_CODE_S))}")
+                    self._give_up("the engine process", self._process.wait(_EXIT_CODE_S))
                     return
             self._give_up(
                 f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
             )
 
-    def _give_up(self, reason: str) -> None:
-        # Who is killed has no last words: what stands in its log is older, and of something else.
-        killed = reason.endswith(signal.SIGKILL.name)
-        self._lost = EngineLost(reason + (" (is the memory full?)" if killed else self._last_words()))
-        self._deliver({"kind": "lost", "error": self._lost}, None)
-
-    @staticmethod
-    def _ended_how(code: int) -> str:
-        if code >= 0:
-            return f"ended with exit code {code}"
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+    def _give_up(self, reason: str, code: int | None = None) -> None:
+        """The engine is gone; ``code`` is what its process ended with, where that is known."""
+        if code is not None:
+            reason = f"{reason} {_ended_how(code)}"
+        # A killed process could not log why: its last lines are about something else.
+        hint = " (is the memory full?)" if code == -signal.SIGKILL else self._last_words()
+        self._lost = EngineLost(reason + hint)
+        with self._lock:
+            job = self._job
+        if job is not None:
+            self._deliver(job, {"kind": "lost", "error": self._lost})
 
     def _last_words(self) -> str:
         if self._log_file is None or not self._log_file.exists():
@@ -324,6 +370,15 @@ class EngineClient:
     def _remove_files(self) -> None:
         if self._log_file is not None:
             shutil.rmtree(self._log_file.parent, ignore_errors=True)
+
+
+def _ended_how(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 # Engines are ended in order at interpreter exit, before ZMQ's own clean-up.

@@ -25,7 +25,8 @@ from zmq.utils.monitor import recv_monitor_message
 from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, GpuLost, choose_backend
 from live4d_ophyd.engine import wire
 from live4d_ophyd.engine.acquisition import Acquisition, Cancelled, OpenStream
-from live4d_ophyd.engine.spec import AcquisitionSpec
+from live4d_ophyd.engine.events import failure
+from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
 
 log = logging.getLogger(__name__)
 
@@ -131,36 +132,41 @@ class EngineServer:
             events.send_multipart([_ANY_SESSION, _END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
+        message: dict[str, Any] = {}
         try:
             message = wire.decode(raw)
             kind = message["kind"]
             if kind == "hello":
                 self._welcome(identity, message.get("engine", "auto"))
             elif identity != self._session:
-                self._refuse(identity, "say hello first: another session may have taken this engine", True)
+                error = AcquisitionError("say hello first: another session may have taken this engine")
+                self._refuse(identity, error, hello_first=True)
             elif kind == "acquire":
-                self._worker.acquire(message["generation"], AcquisitionSpec.from_dict(message["spec"]))
+                generation = wire.field(message, "generation", int)
+                self._worker.acquire(generation, AcquisitionSpec.from_dict(message.get("spec")))
             elif kind == "preview":
                 self._worker.preview_wanted.set()
             elif kind == "cancel":
-                self._worker.cancel(message["generation"])
+                self._worker.cancel(wire.field(message, "generation", int))
             elif kind == "release":
                 self._worker.release()
             else:
                 raise wire.WireError(f"unknown message kind {kind!r}")
         except Exception as error:  # whatever came over the wire must not end the engine
             log.warning("refused a message: %r", error)
-            self._refuse(identity, f"{type(error).__name__}: {error}")
+            generation = message.get("generation")
+            self._refuse(identity, error, generation if type(generation) is int else None)
 
     def _welcome(self, identity: bytes, engine: str) -> None:
         backend = self._backends.get(engine)
         if backend is None:
-            self._refuse(identity, f"engine {engine!r} cannot run here: {self._no_gpu}")
+            self._refuse(identity, EngineUnavailable(f"engine {engine!r} cannot run here: {self._no_gpu}"))
             return
         if self._session != identity and self._alive():
-            self._refuse(
-                identity, "this engine serves another session; end that one, or start a second engine"
+            error = AcquisitionError(
+                "this engine serves another session; end that one, or start a second engine"
             )
+            self._refuse(identity, error)
             return
         if self._session != identity:
             # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
@@ -168,8 +174,10 @@ class EngineServer:
         self._session = identity
         self._send(wire.encode("ready", pid=os.getpid(), engine=backend.name, detail=backend.detail))
 
-    def _refuse(self, identity: bytes, reason: str, hello_first: bool = False) -> None:
-        message = wire.encode("refused", reason=reason, hello_first=hello_first)
+    def _refuse(
+        self, identity: bytes, error: Exception, generation: int | None = None, hello_first: bool = False
+    ) -> None:
+        message = wire.encode("refused", **failure(error), generation=generation, hello_first=hello_first)
         try:
             self._socket.send_multipart([identity, message], zmq.DONTWAIT)
         except zmq.ZMQError as error:
@@ -332,16 +340,17 @@ class _Worker:
                     self._current = None
             self._tell(events, "done", generation=generation)
         except Cancelled:
-            self._tell(events, "failed", generation=generation, error="Cancelled", reason="cancelled")
+            self._tell_failure(events, generation, AcquisitionError("cancelled"))
         except GpuLost as error:
             log.error("%s", error)
-            reason = f"{error}. This engine process ends"
-            self._tell(events, "failed", generation=generation, error="GpuLost", reason=reason)
+            self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
             events.send_multipart([_ANY_SESSION, _END])
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
-            reason = str(error) or type(error).__name__
-            self._tell(events, "failed", generation=generation, error=type(error).__name__, reason=reason)
+            self._tell_failure(events, generation, error)
+
+    def _tell_failure(self, events: zmq.Socket, generation: int, error: Exception) -> None:
+        self._tell(events, "failed", generation=generation, **failure(error))
 
     def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
         events = self._context.socket(zmq.PUSH)

@@ -3,7 +3,8 @@
 Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
 (generation, spec), ``cancel`` (generation), ``preview``, ``release``. From the engine: ``ready``, ``refused`` (reason),
 ``released``, ``alive``, ``log`` (level, text), ``armed`` (generation), ``progress`` (generation, progress, images),
-``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason).
+``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason). ``refused``, too, says
+which error it is, and of which generation if it is of one. What an acquisition's messages must be is in `events`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import cbor2
 import numpy as np
 import zmq
 
-VERSION = 2
+VERSION = 3
 #: no message between session and engine is larger (a 4096 x 4096 scan with one detector is 134 MB)
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -40,12 +41,21 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise WireError(f"not a message of the engine's protocol: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise WireError(f"not a message of the engine's protocol: {str(message)[:80]}")
-    if message.get("v") != VERSION:
+    version = message.get("v")
+    if type(version) is not int or version != VERSION:  # comparing an array would raise something else
         raise WireError(
-            f"the other side speaks version {message.get('v')} of the engine's protocol, this one {VERSION}: "
+            f"the other side speaks version {str(version)[:20]} of the engine's protocol, this one {VERSION}: "
             "install the same live4d-ophyd on both"
         )
     return message
+
+
+def field(message: dict[str, Any], name: str, kind: type) -> Any:
+    """A field of a message, if it is exactly of this type. Raises WireError."""
+    value = message.get(name)
+    if type(value) is not kind:
+        raise WireError(f"{message['kind']}: {name} is {str(value)[:80]!r}; expected {kind.__name__}")
+    return value
 
 
 def _encode_special(encoder: cbor2.CBOREncoder, value: Any) -> None:

@@ -9,12 +9,13 @@ import threading
 import time
 from contextlib import closing, contextmanager
 
+import cbor2
 import numpy as np
 import pytest
 from small_dcu import SmallDcu, frames, series, start
 
-from live4d_ophyd.decode import CpuBackend, GpuLost
-from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, wire
+from live4d_ophyd.decode import CpuBackend, EngineUnavailable, GpuLost
+from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, error_of, wire
 from live4d_ophyd.engine.client import EngineClient, EngineLost
 from live4d_ophyd.engine.server import EngineServer
 from live4d_ophyd.imaging.detectors import Disk
@@ -231,13 +232,26 @@ def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
 
 def test_a_message_that_makes_no_sense_does_not_end_the_engine(engine, dcu):
     hostile = {**spec(dcu).to_dict(), "control": {"url": 5}}
-    engine._post(wire.encode("acquire", generation=1, spec=hostile))
+    for generation in (1, [1], "1", None):
+        engine._post(wire.encode("acquire", generation=generation, spec=hostile))
     engine._post(b"not even cbor")
+    for told in ({"v": wire.VERSION}, {"v": np.zeros(3)}, {"kind": "acquire"}, {"kind": "cancel"}):
+        engine._post(cbor2.dumps(told, default=wire._encode_special))
+    # Answers come in order: behind a release, all that was refused has been heard.
+    engine.release()
     events = Events()
     dcu.send(series(frames(GRID.frames)))
     engine.acquire(2, spec(dcu), events)
-    events.over.wait(10)
-    assert engine.alive
+    assert events.last()["kind"] == "done"
+
+
+def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):
+    mask = np.zeros((3, 3), bool)
+    events = Events()
+    dcu.send(series(frames(GRID.frames)))
+    engine.acquire(1, spec(dcu, pixel_mask=mask), events)
+    error = error_of(events.last())
+    assert (type(error), "pixel_mask has shape (3, 3)" in str(error)) == (ValueError, True)
 
 
 def test_a_served_engine_outlives_a_killed_session(dcu):
@@ -291,7 +305,7 @@ def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
     with (
         served("--engine", "cpu") as (endpoint, _),
         closing(EngineClient(endpoint, engine="gpu")) as client,
-        pytest.raises(AcquisitionError, match=reason),
+        pytest.raises(EngineUnavailable, match=reason),
     ):
         client.wait_ready()
 
@@ -317,7 +331,9 @@ def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
         events = Events()
         dcu.send(series(frames(GRID.frames)))
         client.acquire(1, spec(dcu), events)
-        assert "the GPU failed: unspecified launch failure" in events.last()["reason"]
+        error = error_of(events.last())
+        assert isinstance(error, GpuLost)
+        assert "the GPU failed: unspecified launch failure" in str(error)
         serving.join(5)
         assert not serving.is_alive()
 
