@@ -83,7 +83,7 @@ def _rate(decoders: list, batches: list[FrameBatch], weights: Weights, expected:
     started = time.perf_counter()
     for n in range(BATCHES + len(decoders)):
         if n >= len(decoders):
-            images[n - len(decoders)], status = under_way.pop(0).result()
+            images[n - len(decoders)], status, _ = under_way.pop(0).result()
             bad += np.count_nonzero(status)
         if n < BATCHES:
             under_way.append(decoders[n % len(decoders)].submit(batches[n % len(batches)], weights))

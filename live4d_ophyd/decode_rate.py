@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, FrameFormat, Sums, Weights, describe_status
+from live4d_ophyd.decode import Backend, FrameFormat, Projected, Saturation, Sums, Weights, describe_status
 from live4d_ophyd.imaging.detectors import Disk, weight_maps
 from live4d_ophyd.sim.compress import compress
 from live4d_ophyd.stream.batch import (
@@ -90,28 +90,29 @@ def measure(backend: Backend) -> Measured:
     for _ in range(backend.in_flight + 1):
         batch = backend.allocate()
         _fill(batch, known)
-        lanes.append((backend.decoder(known.format, nodata=True), batch))
+        lanes.append((backend.decoder(known.format, saturation=Saturation()), batch))
     wrong: list[str] = []
 
-    def compare(sums: np.ndarray, status: np.ndarray) -> None:
+    def compare(projected: Projected) -> None:
+        sums, status, _ = projected
         if bad := status[status != 0].tolist():
             wrong.append(f"{len(bad)} of {len(status)} good frames are refused: {describe_status(bad[0])}")
         elif differ := np.count_nonzero(sums != np.resize(known.sums, sums.shape)):
             wrong.append(f"{differ} of {len(sums)} sums are wrong")
 
     for decoder, batch in lanes:  # the first batch of each pays for memory and plans
-        compare(*decoder.submit(batch, known.weights).result())
+        compare(decoder.submit(batch, known.weights).result())
     under_way: deque[Sums] = deque()
     frames = 0
     started = time.perf_counter()
     for decoder, batch in cycle(lanes):
         if len(under_way) == len(lanes):
-            compare(*under_way.popleft().result())
+            compare(under_way.popleft().result())
         if wrong or time.perf_counter() - started > RATE_S:
             break
         under_way.append(decoder.submit(batch, known.weights))
         frames += batch.count
     for sums in under_way:
-        compare(*sums.result())
+        compare(sums.result())
     khz = frames / (time.perf_counter() - started) / 1e3
     return Measured(khz, wrong[0] if wrong else "")

@@ -185,19 +185,18 @@ class Wrong:
         self._cpu = CpuBackend()
         self.allocate = self._cpu.allocate
 
-    def decoder(self, frame, *, nodata):
-        self._decoder = self._cpu.decoder(frame, nodata=nodata)
+    def decoder(self, frame, *, saturation):
+        self._decoder = self._cpu.decoder(frame, saturation=saturation)
         return self
 
     def submit(self, batch, weights):
-        self._sums, status = self._decoder.submit(batch, weights).result()
-        self._sums[-1] += 1
-        self._status_of_all = status
-        status[-1] = self._status
+        self._projected = self._decoder.submit(batch, weights).result()
+        self._projected.sums[-1] += 1
+        self._projected.status[-1] = self._status
         return self
 
     def result(self):
-        return self._sums, self._status_of_all
+        return self._projected
 
 
 @pytest.mark.parametrize(

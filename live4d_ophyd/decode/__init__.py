@@ -12,6 +12,7 @@ from live4d_ophyd.decode.backend import (
 from live4d_ophyd.decode.cpu import CpuDecoder, warm_up
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
 from live4d_ophyd.decode.framing import DecodeError, FrameFormat, describe_status
+from live4d_ophyd.decode.saturation import Projected, Saturation
 from live4d_ophyd.decode.weights import Weights
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "EngineUnavailable",
     "FrameFormat",
     "GpuLost",
+    "Projected",
+    "Saturation",
     "Sums",
     "Weights",
     "choose_backend",

@@ -17,6 +17,7 @@ import numpy as np
 from live4d_ophyd.decode import cpu
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.saturation import Projected, Saturation
 from live4d_ophyd.decode.weights import Weights
 from live4d_ophyd.stream.batch import (
     ALGORITHM,
@@ -47,7 +48,7 @@ class Sums(Protocol):
 
     @property
     def ready(self) -> bool: ...
-    def result(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def result(self) -> Projected: ...
 
 
 class Decoder(Protocol):
@@ -72,7 +73,7 @@ class Backend(Protocol):
     def allocate(self) -> FrameBatch:
         """Memory for one batch of messages."""
 
-    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
+    def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         """A decoder for one receive thread."""
 
 
@@ -88,8 +89,8 @@ class CpuBackend:
     def allocate(self) -> FrameBatch:
         return FrameBatch.allocate(_CPU_BATCH_BYTES)
 
-    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
-        return cpu.CpuDecoder(frame, nodata=nodata)
+    def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
+        return cpu.CpuDecoder(frame, saturation=saturation)
 
 
 class GpuBackend:
@@ -130,10 +131,12 @@ class GpuBackend:
             index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
         return FrameBatch(buffer.numpy(), index.numpy())
 
-    def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
+    def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         try:
             stream = self._streams.pop() if self._streams else None
-            decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, nodata=nodata, stream=stream)
+            decoder = self._gpu.GpuDecoder(
+                frame, self._nvcomp, self._kernels, saturation=saturation, stream=stream
+            )
             # torch keeps freed memory for the stream that used it: a new one for every scan would hoard it.
             weakref.finalize(decoder, self._streams.append, decoder.stream)
             return decoder
@@ -143,7 +146,7 @@ class GpuBackend:
             if self._fallback is None:
                 raise
             log.warning("the CPU decodes this series: %s", error)
-            return self._fallback.decoder(frame, nodata=nodata)
+            return self._fallback.decoder(frame, saturation=saturation)
 
     def _try_out(self) -> None:
         """Decode one known frame: 64 pixels of 1, bit planes stored in LZ4 literals."""

@@ -13,13 +13,13 @@ from live4d_ophyd.decode.vectors import (
     any_bit,
     any_bit_64,
     fill_64,
-    keep_unsaturated,
+    keep_below,
     unshuffle_u8,
     unshuffle_u16,
     unshuffle_u32,
     unshuffle_u64,
 )
-from live4d_ophyd.stream.memory import NOGIL, copy_bytes
+from live4d_ophyd.stream.memory import NOGIL, copy_bytes, load_i64, load_u8
 
 
 @njit(**NOGIL)
@@ -35,19 +35,39 @@ def used_planes(planes, size, plane_bytes):
 
 
 @njit(**NOGIL)
-def select_pixels(keep, planes, plane_bytes, n_planes, used, nodata):
-    """Fill ``keep`` with a bit for each pixel of the block that counts; zero behind the block's last pixel.
-
-    A pixel at the dtype's maximum has a one in every plane, so only a block whose highest plane has bits can
-    hold any. Chunks of 64 bytes may therefore run past a plane's end: their last bits are off.
-    """
-    chunks = (plane_bytes + 63) >> 6
-    if nodata and used == n_planes:
-        keep_unsaturated(keep, planes, plane_bytes, n_planes, chunks)
-    else:
-        for chunk in range(chunks):
-            fill_64(keep + 64 * chunk, -1)
+def keep_all(keep, plane_bytes):
+    """Fill ``keep`` with a bit for each pixel of the block; zero behind its last one."""
+    for chunk in range((plane_bytes + 63) >> 6):
+        fill_64(keep + 64 * chunk, -1)
     fill_64(keep + plane_bytes, 0)
+
+
+@njit(**NOGIL)
+def select_pixels(keep, planes, plane_bytes, used, limit, limit_bits):
+    """Fill ``keep`` with a bit for each pixel of the block below ``limit``; returns 0 when that is all of them.
+
+    Only a block that uses as many planes as the limit has bits can reach it. Chunks of 64 bytes may run past a
+    plane's end: their last bits are switched off, though what they hold may have made the answer other than 0.
+    """
+    if used < limit_bits:
+        keep_all(keep, plane_bytes)
+        return 0
+    found = keep_below(keep, planes, plane_bytes, used, limit, (plane_bytes + 63) >> 6)
+    fill_64(keep + plane_bytes, 0)
+    return found
+
+
+@njit(**NOGIL)
+def leaves_out(keep, mask, plane_bytes):
+    """Whether any of the block's pixels under ``mask`` is not in ``keep``."""
+    words = plane_bytes >> 3
+    for word in range(words):
+        if load_i64(mask + 8 * word) & ~load_i64(keep + 8 * word):
+            return True
+    for byte in range(8 * words, plane_bytes):  # noqa: SIM110  numba has no any()
+        if load_u8(mask + byte) & ~load_u8(keep + byte):
+            return True
+    return False
 
 
 @njit(**NOGIL)

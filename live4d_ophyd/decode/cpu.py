@@ -27,6 +27,7 @@ from live4d_ophyd.decode.framing import (
     FrameFormat,
 )
 from live4d_ophyd.decode.rows import algorithm_name, rows_to_take
+from live4d_ophyd.decode.saturation import NODATA, Projected, Saturation
 from live4d_ophyd.decode.vectors import SLACK, fill_64, sum_doubles, sum_words
 from live4d_ophyd.decode.weights import Weights, aligned_zeros
 from live4d_ophyd.stream.batch import (
@@ -74,9 +75,11 @@ def _check_row(index, row, capacity, rows, cols, tag, elem_size):
 
 
 @njit(**NOGIL)
-def _write_sums(totals, plan, isums, fsums, i):
+def _write_sums(totals, hits, plan, isums, fsums, saturated, i):
     """Lanes of a frame's totals to its sums: integer masks by their coefficients, float maps one to one."""
     for term in range(plan.term_map.shape[0]):
+        if hits[plan.term_mask[term] - 1]:
+            saturated[i, plan.term_map[term]] = True
         under = sum_words(totals + 64 * (plan.term_mask[term] - 1))
         if isums.shape[1]:
             isums[i, plan.term_map[term]] += plan.term_coefficient[term] * under
@@ -85,13 +88,20 @@ def _write_sums(totals, plan, isums, fsums, i):
 
 
 @njit(**NOGIL)
-def _add_leftover(end, count, elem_size, plan, nodata, isums, fsums, i):
+def _add_leftover(end, count, elem_size, plan, rule, isums, fsums, saturated, i):
     """Add the ``count`` < 8 raw pixels that end at ``end``."""
-    saturated = (1 << (8 * elem_size)) - 1
+    limit, _, counted = rule
     for pixel in range(count):
         value = load_pixel(end - (count - pixel) * elem_size, elem_size)
-        if nodata and value == saturated:
-            continue
+        if value >= limit:
+            for number in range(saturated.shape[1]):
+                weight = (
+                    plan.last_integer[number, pixel] if isums.shape[1] else plan.last_float[number, pixel]
+                )
+                if weight != 0:
+                    saturated[i, number] = True
+            if not counted:
+                continue
         for number in range(isums.shape[1]):
             isums[i, number] += value * plan.last_integer[number, pixel]
         for number in range(fsums.shape[1]):
@@ -100,11 +110,25 @@ def _add_leftover(end, count, elem_size, plan, nodata, isums, fsums, i):
 
 @njit(**NOGIL)
 def _project_rows(
-    buffer, index, take, layout, plan, planes, keep, totals, nodata, verify, isums, fsums, status
+    buffer,
+    index,
+    take,
+    layout,
+    plan,
+    planes,
+    keep,
+    totals,
+    hits,
+    rule,
+    verify,
+    isums,
+    fsums,
+    saturated,
+    status,
 ):
-    """Sums of the rows ``take`` into ``isums`` or ``fsums`` (n, m) and ``status`` (n,).
+    """Sums of the rows ``take`` into ``isums`` or ``fsums`` (n, m), ``saturated`` (n, m) and ``status`` (n,).
 
-    ``layout`` is (rows, cols, tag, elem_size). Returns the number of frames left to Python.
+    ``layout`` is (rows, cols, tag, elem_size), ``rule`` of `Saturation`. Returns the number of frames left to Python.
     """
     rows, cols, tag, elem_size = layout
     base, capacity = int64(buffer.ctypes.data), buffer.shape[0]
@@ -122,12 +146,14 @@ def _project_rows(
             total = rows * cols * elem_size
             for mask in range(plan.masks.shape[0] - 1):
                 fill_64(totals_at + 64 * mask, 0)
+                hits[mask] = 0
             found = project_frame(
-                blob, length, total, elem_size, plan, totals_at, planes_at, keep_at, nodata, verify
+                blob, length, total, elem_size, plan, totals_at, hits, planes_at, keep_at, rule, verify
             )
             if found == OK:
-                _write_sums(totals_at, plan, isums, fsums, i)
-                _add_leftover(blob + length, (rows * cols) % 8, elem_size, plan, nodata, isums, fsums, i)
+                _write_sums(totals_at, hits, plan, isums, fsums, saturated, i)
+                left_over = (rows * cols) % 8
+                _add_leftover(blob + length, left_over, elem_size, plan, rule, isums, fsums, saturated, i)
         elif found == _LEFT:
             left += 1
         status[i] = found
@@ -159,30 +185,31 @@ def _decode_rows(buffer, index, take, layout, planes, pixels, status):
 
 @dataclass(frozen=True)
 class Done:
-    """Sums ``(n, maps)`` and statuses ``(n,)`` that are there already."""
+    """Sums that are there already."""
 
-    sums: np.ndarray
-    status: np.ndarray
+    projected: Projected
     ready = True
 
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.sums, self.status
+    def result(self) -> Projected:
+        return self.projected
 
 
 class CpuDecoder:
     """Decoder of the frames of one series, which all have ``frame_format``.
 
-    With ``nodata``, pixels at the maximum of the dtype count as nothing in sums (NaN in float frames). With
-    ``verify``, the blocks that no weight touches are checked, so that a frame which the reference decoder
-    refuses never gives a number; without, only the blocks that are needed are looked at.
+    ``saturation`` says which pixels hold no count. With ``verify``, the blocks that no weight touches are checked, so
+    that a frame which the reference decoder refuses never gives a number; without, only the blocks that are needed are
+    looked at.
     Not to be used by two threads at once.
     """
 
     engine = "cpu"
 
-    def __init__(self, frame_format: FrameFormat, *, nodata: bool = True, verify: bool = True) -> None:
+    def __init__(
+        self, frame_format: FrameFormat, *, saturation: Saturation = NODATA, verify: bool = True
+    ) -> None:
         self.format = frame_format
-        self.nodata = nodata
+        self.saturation = saturation
         self.verify = verify
         dtype = frame_format.dtype
         #: element size that the kernels sum, 0: none of them fits the dtype
@@ -191,11 +218,12 @@ class CpuDecoder:
         self._planes = np.empty(frame_format.nbytes + SLACK, np.uint8)
         self._keep = np.empty(frame_format.pixels // 8 + SLACK, np.uint8)
         self._totals = np.empty(0, np.uint8)
+        self._hits = np.empty(0, np.int64)
         self._pixels = np.empty((0, *frame_format.shape), dtype)
 
     def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Done:
-        """`project` in the form that decoders have which work beside the caller."""
-        return Done(*self.project(batch, weights, rows))
+        """Sums of frames, with the interface of decoders that run asynchronously."""
+        return Done(self._project(batch, weights, rows))
 
     def project(
         self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
@@ -206,15 +234,20 @@ class CpuDecoder:
         why a frame has no sums (`describe_status`); its sums are then 0. Raises ValueError when the weights
         are for another shape, or integer sums could overflow.
         """
+        return self._project(batch, weights, rows)[:2]
+
+    def _project(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None) -> Projected:
         dtype = weights.sums_of(self.format)
         rows = rows_to_take(batch, rows)
         status = np.zeros(len(rows), np.int64)
         sums = np.zeros((len(rows), len(weights)), dtype)
+        saturated = np.zeros(sums.shape, bool)
         exact = sums if dtype == np.int64 else np.zeros((len(rows), 0), np.int64)
         # Integer weights on float pixels sum to float64, but in no kernel.
         real = np.zeros((len(rows), 0)) if weights.integer else sums
         if len(self._totals) < 64 * len(weights.plan.masks):
             self._totals = aligned_zeros(1, 64 * len(weights.plan.masks), np.uint8)[0]
+            self._hits = np.zeros(len(weights.plan.masks), np.int64)
         left = _project_rows(
             batch.buffer,
             batch.index,
@@ -224,18 +257,20 @@ class CpuDecoder:
             self._planes,
             self._keep,
             self._totals,
-            self.nodata,
+            self._hits,
+            self.saturation.rule(self.format.dtype),
             self.verify,
             exact,
             real,
+            saturated,
             status,
         )
         if left:
             for i in np.flatnonzero(status == _LEFT):
                 pixels, status[i] = self._decode_slowly(batch, int(rows[i]))
                 if pixels is not None:
-                    sums[i] = weights.project_pixels(pixels, self.nodata)
-        return sums, status
+                    sums[i], saturated[i] = weights.project_pixels(pixels, self.saturation)
+        return Projected(sums, status, saturated)
 
     def frames(
         self, batch: FrameBatch, rows: np.ndarray | None = None, *, out: np.ndarray | None = None

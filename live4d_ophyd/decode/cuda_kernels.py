@@ -58,9 +58,10 @@ def _weigh_kernel(name: str) -> str:
     _, pixel, sums, result = name.split("_")
     return f"""
 extern "C" __global__ void {name}(const u8* decoded, i64 stride, i64 n, i64 maps, const i64* starts,
-    const int* places, const {SUMS[sums]}* weights, const int* status, i64 nodata, i64 none, {SUMS[result]}* sums) {{
+    const int* places, const {SUMS[sums]}* weights, const int* status, i64 rule, i64 limit, i64 counted,
+    {SUMS[result]}* sums, u8* saturated) {{
     weigh<{PIXELS[pixel]}, {SUMS[sums]}, {SUMS[result]}, {FRAMES_A_BLOCK}>(
-        decoded, stride, n, maps, starts, places, weights, status, nodata, none, sums);
+        decoded, stride, n, maps, starts, places, weights, status, rule, limit, counted, sums, saturated);
 }}
 """
 

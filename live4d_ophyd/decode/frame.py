@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from numba import int64, njit
 
-from live4d_ophyd.decode.bitplanes import select_pixels, trim_planes, unshuffle_block, used_planes
+from live4d_ophyd.decode.bitplanes import (
+    keep_all,
+    leaves_out,
+    select_pixels,
+    trim_planes,
+    unshuffle_block,
+    used_planes,
+)
 from live4d_ophyd.decode.framing import (
     BAD_LZ4,
     BLOCK_TRUNCATED,
@@ -39,21 +46,27 @@ def touches(plan, mask, first, last):
 
 
 @njit(**NOGIL)
-def weigh_block(planes, size, elem_size, first, plan, totals, keep, nodata):
-    """Add a decoded block of ``size`` bytes to ``totals`` (8 lanes a mask).
+def weigh_block(planes, size, elem_size, first, plan, totals, hits, keep, rule):
+    """Add a decoded block of ``size`` bytes to ``totals`` (8 lanes a mask); ``hits`` marks saturated masks.
 
-    ``first``: the mask byte of the block's first pixel.
+    ``first``: the mask byte of the block's first pixel; ``rule``: of `Saturation`.
     """
+    limit, limit_bits, counted = rule
     n_planes = 8 * elem_size
     plane_bytes = size // n_planes
     # Zeros behind the last plane: its last chunk is read in full.
     fill_64(planes + size, 0)
     used = used_planes(planes, size, plane_bytes)
-    select_pixels(keep, planes, plane_bytes, n_planes, used, nodata)
     stride = plan.masks.shape[1]
     union = int64(plan.masks.ctypes.data) + first
-    used = trim_planes(planes, plane_bytes, used, union, keep)
     n_masks = plan.masks.shape[0]
+    if select_pixels(keep, planes, plane_bytes, used, limit, limit_bits):
+        for mask in range(1, n_masks):
+            if leaves_out(keep, union + mask * stride, plane_bytes):
+                hits[mask - 1] = 1
+        if counted:
+            keep_all(keep, plane_bytes)
+    used = trim_planes(planes, plane_bytes, used, union, keep)
     for mask in range(1, n_masks):
         if n_masks > 2 and not touches(plan, mask, first, first + plane_bytes):
             continue
@@ -67,8 +80,8 @@ def weigh_block(planes, size, elem_size, first, plan, totals, keep, nodata):
 
 
 @njit(**NOGIL)
-def project_frame(blob, length, total, elem_size, plan, totals, planes, keep, nodata, verify):
-    """Add one bslz4 frame of ``total`` bytes to ``totals``; returns a status.
+def project_frame(blob, length, total, elem_size, plan, totals, hits, planes, keep, rule, verify):
+    """Add one bslz4 frame of ``total`` bytes to ``totals`` and ``hits``; returns a status.
 
     The last pixels, fewer than 8 and not compressed, are the caller's. Blocks that no map touches are not
     decoded; with ``verify`` they are checked.
@@ -91,7 +104,7 @@ def project_frame(blob, length, total, elem_size, plan, totals, planes, keep, no
         if touches(plan, 0, first, last):
             decoded = lz4_decode(read, compressed, planes, size)
             if decoded == size:
-                weigh_block(planes, size, elem_size, first, plan, totals, keep, nodata)
+                weigh_block(planes, size, elem_size, first, plan, totals, hits, keep, rule)
         elif verify:
             decoded = lz4_verify(read, compressed, size)
         else:

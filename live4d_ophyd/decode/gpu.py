@@ -21,6 +21,7 @@ from live4d_ophyd.decode.framing import BAD_LZ4, BAD_ZSTD, MANY_LAYOUTS, OK, Fra
 from live4d_ophyd.decode.layout import Layout, Selection, find_layout, select_blocks
 from live4d_ophyd.decode.nvcomp import BlockTable, Nvcomp, NvcompCallError, NvcompError
 from live4d_ophyd.decode.rows import OTHER_LAYOUT, rows_to_take
+from live4d_ophyd.decode.saturation import NODATA, Projected, Saturation
 from live4d_ophyd.decode.weights import Weights
 from live4d_ophyd.stream.batch import LENGTH, OFFSET, FrameBatch
 
@@ -99,6 +100,7 @@ class _Part:
     at: np.ndarray  #: (n,) which rows of the submission
     status: np.ndarray | int  #: (n,) int32
     sums: np.ndarray | None = None  #: (n, maps)
+    saturated: np.ndarray | None = None  #: (n, maps) bool
     done: torch.cuda.Event | None = None  #: status and sums are there
     zstd: bool = False
 
@@ -126,28 +128,30 @@ class Submitted:
         with named_errors():
             return all(part.done is None or part.done.query() for part in self._parts)
 
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sums ``(n, maps)`` and statuses ``(n,)``. The batch is free afterwards."""
+    def result(self) -> Projected:
+        """The sums. The batch is free afterwards."""
         decoder, weights, parts = self._decoder, self._weights, self._parts
-        if len(parts) == 1 and parts[0].sums is not None and len(parts[0].at) == len(self._rows):
-            status = parts[0].statuses()
+        whole = parts[0] if len(parts) == 1 and len(parts[0].at) == len(self._rows) else None
+        if whole is not None and whole.sums is not None and whole.saturated is not None:
+            status = whole.statuses()
             if not (status == OTHER_LAYOUT).any():
-                return parts[0].sums, status
+                return Projected(whole.sums, status, whole.saturated)
         sums = np.zeros((len(self._rows), len(weights)), weights.sums_of(decoder.format))
         status = np.zeros(len(self._rows), np.int64)
+        saturated = np.zeros(sums.shape, bool)
         for _ in range(_LAYOUTS):
             for part in parts:
                 status[part.at] = part.statuses()
                 if part.sums is not None:
-                    sums[part.at] = part.sums
+                    sums[part.at], saturated[part.at] = part.sums, part.saturated
             others = np.flatnonzero(status == OTHER_LAYOUT)
             if not len(others):
-                return sums, status
+                return Projected(sums, status, saturated)
             parts = decoder._begin(self._batch, self._rows, others, weights)
         for part in parts:
             part.statuses()  # waits: the batch must not be free before the device is done with it
         status[status == OTHER_LAYOUT] = MANY_LAYOUTS
-        return sums, status
+        return Projected(sums, status, saturated)
 
 
 def _chosen(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -167,7 +171,7 @@ class _Found:
 class GpuDecoder:
     """Decoder of the frames of one series, which all have ``frame_format``, on torch's current device.
 
-    With ``nodata``, pixels at the maximum of an integer dtype, and NaN, count as nothing in sums. Blocks that no
+    ``saturation`` says which pixels hold no count. Blocks that no
     weight touches are checked, not decoded. Raises GpuError; ValueError for a dtype that has no kernel.
     """
 
@@ -179,7 +183,7 @@ class GpuDecoder:
         nvcomp: Nvcomp,
         kernels: Kernels,
         *,
-        nodata: bool = True,
+        saturation: Saturation = NODATA,
         stream: torch.cuda.Stream | None = None,
     ) -> None:
         if frame_format.dtype.name not in PIXELS or not frame_format.dtype.isnative:
@@ -188,7 +192,7 @@ class GpuDecoder:
                 "use engine='cpu'"
             )
         self.format = frame_format
-        self.nodata = nodata
+        self.saturation = saturation
         self._nvcomp, self._kernels = nvcomp, kernels
         self._plans: dict[tuple[Layout, int], _Plan] = {}
         with named_errors():
@@ -201,7 +205,7 @@ class GpuDecoder:
         self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `CpuDecoder.project`; for integer weights equal to it bit for bit."""
-        return self.submit(batch, weights, rows).result()
+        return self.submit(batch, weights, rows).result()[:2]
 
     def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Submitted:
         """Begin `project`. The batch must stay as it is until the result is taken.
@@ -311,9 +315,11 @@ class GpuDecoder:
         # What is un-shuffled here is decoded elsewhere first.
         own_shuffle = layout.shuffled and not layout.nvcomp_unshuffles
         frames = n * selection.stride
-        memory, (decoded, planes, found_at, found_bytes, columns, block_status, sums, status) = self._carve(
-            frames, frames * own_shuffle, 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
-            8 * n * maps, 4 * n,
+        memory, (decoded, planes, found_at, found_bytes, columns, block_status, sums, status, saturated) = (
+            self._carve(
+                frames, frames * own_shuffle, 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
+                8 * n * maps, 4 * n, n * maps,
+            )
         )  # fmt: skip
         planes = planes if own_shuffle else decoded
         found = _Found(found_at, found_bytes, status)
@@ -332,16 +338,17 @@ class GpuDecoder:
             whole = memory[:frames].view(n, -1)
             pixels[self._upload(at)] = whole[:, : selection.nbytes]
         else:
-            self._weigh(plan, decoded, status, n, sums)
-        # Sums and statuses lie one behind the other: one copy.
+            self._weigh(plan, decoded, status, n, sums, saturated)
+        # Sums, statuses and what is saturated lie one behind the other: one copy.
         results = self._to_host(memory[sums - memory.data_ptr() :]).numpy()
         done = torch.cuda.Event(blocking=True)
         done.record(self.stream)
-        gap = status - sums
+        gap, last = status - sums, saturated - sums
         return _Part(
             at,
             results[gap : gap + 4 * n].view(np.int32),
             None if plan.maps is None else results[: 8 * n * maps].view(plan.maps.result).reshape(n, maps),
+            None if plan.maps is None else results[last : last + n * maps].view(bool).reshape(n, maps),
             done,
             layout.name == "bszstd",
         )
@@ -424,16 +431,17 @@ class GpuDecoder:
                 planes, decoded, n, groups, selection.stride, layout.block, layout.elem_size,
             )  # fmt: skip
 
-    def _weigh(self, plan: _Plan, decoded: int, status: int, n: int, sums: int) -> None:
+    def _weigh(self, plan: _Plan, decoded: int, status: int, n: int, sums: int, saturated: int) -> None:
         maps = plan.maps
         assert maps is not None
-        dtype = self.format.dtype
-        none = int(np.iinfo(dtype).max) if dtype.kind in "ui" else 0
-        nodata = int(self.nodata) if dtype.kind in "ui" else 2 * int(self.nodata)
+        limit = self.saturation.limit(self.format.dtype)
+        nan = self.format.dtype.kind == "f" and self.saturation.nodata
+        rule = int(limit is not None) + 2 * int(nan)
         self._launch(
             maps.kernel, (len(maps), -(-n // FRAMES_A_BLOCK)), maps.threads,
             decoded, plan.selection.stride, n, len(maps), maps.starts.data_ptr(),
-            maps.places.data_ptr(), maps.weights.data_ptr(), status, nodata, none, sums,
+            maps.places.data_ptr(), maps.weights.data_ptr(), status, rule, limit or 0,
+            int(self.saturation.counted), sums, saturated,
         )  # fmt: skip
 
     def _plan(self, layout: Layout, weights: Weights | None) -> _Plan:

@@ -243,16 +243,20 @@ extern "C" __global__ void unshuffle(const u8* planes, u8* decoded, i64 n, i64 g
 //
 // Maps are lists of the pixels that have a weight (`starts` (maps + 1,): where each begins): detectors cover little of
 // a frame, or little of what other detectors cover. sums is (n, maps). Integers are exact as long as every partial sum
-// fits SUM: 2^53 for double, 2^63 for i64; RESULT is what they are returned as. `nodata`: 1, pixels of value `none` count as nothing; 2, NaN do.
+// fits SUM: 2^53 for double, 2^63 for i64; RESULT is what they are returned as. Pixels hold no count at or above `limit`
+// (bit 0 of `rule`), or where they are NaN (bit 1): they are left out unless `counted`, and `saturated` (n, maps) says
+// whether there were any.
 template <typename PIXEL, typename SUM, typename RESULT, int FRAMES>
 __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 maps, const i64* starts,
-                                      const int* places, const SUM* weights, const int* status, i64 nodata,
-                                      i64 none, RESULT* sums) {
+                                      const int* places, const SUM* weights, const int* status, i64 rule,
+                                      i64 limit, i64 counted, RESULT* sums, u8* saturated) {
     __shared__ SUM of_warps[32][FRAMES];
+    __shared__ int hits_of_warps[32];
     // Maps of the same frames run together: what one reads is in the cache for the next.
     i64 i = (i64)blockIdx.y * FRAMES, map = blockIdx.x;
     const PIXEL* frame[FRAMES];
     SUM total[FRAMES];
+    int hits = 0;  // a bit a frame
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
         frame[f] = (const PIXEL*)(decoded + min(i + f, n - 1) * stride);
@@ -266,21 +270,31 @@ __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 
         for (int f = 0; f < FRAMES; ++f) {
             PIXEL pixel = frame[f][place];
             // NaN is the float that differs from itself; it holds no data as an integer's maximum does.
-            bool empty = nodata == 1 ? pixel == (PIXEL)none : nodata == 2 && pixel != pixel;
-            if (!empty) total[f] += (SUM)pixel * weight;
+            bool empty = rule & 1 && pixel >= (PIXEL)limit || rule & 2 && pixel != pixel;
+            hits |= (int)empty << f;
+            if (!empty || counted) total[f] += (SUM)pixel * weight;
         }
     }
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f)
         for (int away = 16; away; away /= 2) total[f] += __shfl_down_sync(0xffffffff, total[f], away);
-    if (threadIdx.x % 32 == 0)
+    for (int away = 16; away; away /= 2) hits |= __shfl_down_sync(0xffffffff, hits, away);
+    if (threadIdx.x % 32 == 0) {
+        hits_of_warps[threadIdx.x / 32] = hits;
 #pragma unroll
         for (int f = 0; f < FRAMES; ++f) of_warps[threadIdx.x / 32][f] = total[f];
+    }
     __syncthreads();
     int f = threadIdx.x;
     if (f < FRAMES && i + f < n) {
         SUM sum = 0;
-        for (int warp = 0; warp < blockDim.x / 32; ++warp) sum += of_warps[warp][f];
-        sums[(i + f) * maps + map] = status[i + f] == OK ? (RESULT)sum : (RESULT)0;
+        hits = 0;
+        for (int warp = 0; warp < blockDim.x / 32; ++warp) {
+            sum += of_warps[warp][f];
+            hits |= hits_of_warps[warp];
+        }
+        bool good = status[i + f] == OK;
+        sums[(i + f) * maps + map] = good ? (RESULT)sum : (RESULT)0;
+        saturated[(i + f) * maps + map] = good && hits >> f & 1;
     }
 }

@@ -131,27 +131,37 @@ def any_bit(typingctx, planes, plane_bytes, count, mask, keep, chunks):
 
 
 @intrinsic
-def keep_unsaturated(typingctx, keep, planes, plane_bytes, n_planes, chunks):
-    """keep = NOT (AND of all planes), by 64-byte chunks; returns 0 when that is all ones"""
+def keep_below(typingctx, keep, planes, plane_bytes, used, limit, chunks):
+    """keep = (pixel < limit) a bit a pixel, by 64-byte chunks; returns 0 when all are below
+
+    Compared from the highest of the ``used`` planes down, all pixels of a chunk at once. ``limit`` needs no more bits
+    than there are planes.
+    """
 
     def codegen(context, builder, signature, args):
-        keep, planes, plane_bytes, n_planes, chunks = args
-        found = cgutils.alloca_once_value(builder, ir.Constant(WORDS, None))
-        full = cgutils.alloca_once(builder, WORDS)
+        keep, planes, plane_bytes, used, limit, chunks = args
         ones = ir.Constant(WORDS, [-1] * 8)
+        found = cgutils.alloca_once_value(builder, ir.Constant(WORDS, None))
+        equal, above = cgutils.alloca_once(builder, WORDS), cgutils.alloca_once(builder, WORDS)
         with cgutils.for_range(builder, chunks) as loop:
             at = builder.mul(loop.index, constant(64))
             column = builder.add(planes, at)
-            builder.store(ones, full)
-            with cgutils.for_range(builder, n_planes) as plane:
-                words = load(builder, builder.add(column, builder.mul(plane.index, plane_bytes)), WORDS)
-                builder.store(builder.and_(builder.load(full), words), full)
-            saturated = builder.load(full)
-            builder.store(builder.or_(builder.load(found), saturated), found)
-            store(builder, builder.xor(saturated, ones), builder.add(keep, at))
+            builder.store(ones, equal)
+            builder.store(ir.Constant(WORDS, None), above)
+            for k in count_down(builder, used):
+                words = load(builder, builder.add(column, builder.mul(k, plane_bytes)), WORDS)
+                bit = builder.and_(builder.lshr(limit, k), constant(1))
+                wanted = splat(builder, builder.neg(bit), 8)
+                so_far = builder.load(equal)
+                higher = builder.and_(so_far, builder.and_(words, builder.xor(wanted, ones)))
+                builder.store(builder.or_(builder.load(above), higher), above)
+                builder.store(builder.and_(so_far, builder.xor(builder.xor(words, wanted), ones)), equal)
+            reached = builder.or_(builder.load(above), builder.load(equal))
+            builder.store(builder.or_(builder.load(found), reached), found)
+            store(builder, builder.xor(reached, ones), builder.add(keep, at))
         return or_lanes(builder, builder.load(found))
 
-    return int64(int64, int64, int64, int64, int64), codegen
+    return int64(*[int64] * 6), codegen
 
 
 @intrinsic

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.saturation import Saturation
 
 #: pixels under one entry of the touched-prefix: one 64-byte chunk of a mask
 GRANULE = 512
@@ -114,21 +115,23 @@ class Weights:
         """Whether float64 holds every partial sum of integer weights on integer pixels exactly."""
         return self.integer and self._largest * int(np.iinfo(pixel_dtype).max) < 2**53
 
-    def project_pixels(self, pixels: np.ndarray, nodata: bool) -> np.ndarray:
-        """Sums of one decoded frame ``(rows, cols)`` of any dtype: the general, slow way, ``(m,)``.
+    def project_pixels(self, pixels: np.ndarray, saturation: Saturation) -> tuple[np.ndarray, np.ndarray]:
+        """Sums ``(m,)`` of one decoded frame ``(rows, cols)`` of any dtype, and which maps have saturated pixels.
 
-        With ``nodata``, pixels at the maximum of an integer dtype and NaN of a float one count as nothing.
+        The general, slow way.
         """
         sums = np.zeros(len(self), self.sums_dtype(pixels.dtype))
+        saturated = np.zeros(len(self), bool)
         flat = pixels.reshape(-1)
         for number, where in enumerate(self._pixels):
             values = flat[where]
             weights = self.maps[number].reshape(-1)[where]
-            if nodata:
-                good = ~np.isnan(values) if values.dtype.kind == "f" else values != np.iinfo(values.dtype).max
-                values, weights = values[good], weights[good]
+            found = saturation.found_in(values)
+            saturated[number] = found.any()
+            if not saturation.counted:
+                values, weights = values[~found], weights[~found]
             sums[number] = (values.astype(sums.dtype) * weights).sum()
-        return sums
+        return sums, saturated
 
     def _compile(self) -> Plan:
         count, rows, cols = self.maps.shape

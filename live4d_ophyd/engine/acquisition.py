@@ -47,6 +47,14 @@ def warm_up() -> None:
     warm_up_decoder()
 
 
+#: what the user is told of saturated pixels, by what was asked for
+_SATURATED = {
+    "leave_out": "they were left out of the sums, which are too low; saturated='nan' would mark these positions",
+    "count": "they were counted as they are",
+    "nan": "these positions are NaN",
+}
+
+
 class Cancelled(Exception):
     """The acquisition was told to stop."""
 
@@ -240,11 +248,15 @@ class Acquisition:
         losses, rate = self.ledger.close(raster)
         if not self.ledger.received:
             raise AcquisitionError(self._why_nothing_came())
-        assert self.series.key is not None
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
         pattern = others[0] if others else None
-        return Raster(raster, images, losses, self.series.key[0], rate, self.series.engine, pattern, dropped)
+        series = self.series
+        assert series.key is not None
+        assert series.info is not None
+        return Raster(
+            raster, images, losses, series.key[0], rate, series.engine, pattern, dropped, series.info
+        )
 
     def _stop_listening(self, threads: list[threading.Thread]) -> None:
         for receiver in self._stream.receivers:
@@ -298,6 +310,12 @@ class Acquisition:
         for reason, count in self.series.reasons.items():
             if count > 1:  # one was said when it came
                 log.warning("series %s: %d bad: %s", self.series.name, count, reason)
+        if self.ledger.saturated:
+            log.warning(
+                "series %s: %d images have pixels under a virtual detector that hold no count (%s): %s",
+                self.series.name, self.ledger.saturated, self.series.saturation_in_words,
+                _SATURATED[self.spec.saturated],
+            )  # fmt: skip
         if self.ledger.beyond:
             log.warning(
                 "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "

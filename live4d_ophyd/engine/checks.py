@@ -114,6 +114,7 @@ Kind = tuple[str, Callable[[Any], bool]]
 COUNT: Kind = ("a whole number of at least 0", _is_count)
 COUNT_OR_NONE: Kind = (f"{COUNT[0]}, or None", lambda v: v is None or _is_count(v))
 RATE_OR_NONE: Kind = ("a rate in Hz, or None", lambda v: v is None or _is_rate(v))
+NUMBER: Kind = ("a number, NaN where it is not known", lambda v: type(v) in (int, float))
 TEXT: Kind = ("a text", lambda v: isinstance(v, str))
 MAP: Kind = ("a map", lambda v: isinstance(v, dict))
 IMAGES: Kind = ("float64 images (detectors, rows, cols)", lambda v: is_array(v, 3))

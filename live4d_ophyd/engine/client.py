@@ -80,6 +80,7 @@ class EngineClient:
         self._wanted_engine = engine
         self.engine = ""  #: what decodes there, "cpu" or "gpu", and on what or why
         self.engine_detail = ""
+        self.versions = ""  #: of the software there
         self._process = process
         self._log_file = log_file
         self._context = zmq.Context()
@@ -283,6 +284,7 @@ class EngineClient:
     def _welcomed(self, message: dict[str, Any]) -> None:
         pid, engine = wire.field(message, "pid", int), wire.field(message, "engine", str)
         self.pid, self.engine, self.engine_detail = pid, engine, wire.field(message, "detail", str)
+        self.versions = wire.field(message, "versions", str)
         if self._wanted_engine not in ("auto", engine):
             self._refused = EngineUnavailable(
                 f"the engine at {self.endpoint} decodes on the {engine}, asked for was {self._wanted_engine!r}"

@@ -25,6 +25,7 @@ class Ledger:
         self._claimed = np.zeros(rasters * grid.frames, bool)
         self._received = np.zeros(rasters, np.int64)
         self._bad = np.zeros(rasters, np.int64)
+        self._saturated = np.zeros(rasters, np.int64)
         self._first = np.full(rasters, np.nan)
         self._last = np.full(rasters, np.nan)
         self._over = 0  # rasters below this one are over: what comes late is not taken in any more
@@ -54,7 +55,9 @@ class Ledger:
                 self.last_activity = time.monotonic()
             return new
 
-    def settle(self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray) -> None:
+    def settle(
+        self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray
+    ) -> None:
         """Book claimed images as received where ``good``, else as bad; times in ns of time.monotonic."""
         if not len(image_ids):
             return
@@ -65,6 +68,9 @@ class Ledger:
             bad = np.bincount(rasters[~good] - first)
             self._received[first : first + len(received)] += received
             self._bad[first : first + len(bad)] += bad
+            if saturated.any():
+                found = np.bincount(rasters[good & saturated] - first)
+                self._saturated[first : first + len(found)] += found
             touched = range(first, int(rasters.max()) + 1)
             for raster in touched:
                 times = received_ns if len(touched) == 1 else received_ns[rasters == raster]
@@ -134,6 +140,7 @@ class Ledger:
                 foreign=self._foreign,
                 duplicates=self._duplicates,
                 beyond=self._beyond,
+                saturated=int(self._saturated[raster]),
             )
             return losses, self._rate(raster)
 
@@ -145,4 +152,11 @@ class Ledger:
     def progress(self) -> Progress:
         with self.changed:
             raster = min(self._over, self.rasters - 1)
-            return Progress(self.settled, len(self._claimed), self._rate(raster), raster)
+            return Progress(
+                self.settled, len(self._claimed), self._rate(raster), raster, int(self._saturated[raster])
+            )
+
+    @property
+    def saturated(self) -> int:
+        """Images so far with a pixel under a virtual detector that holds no count."""
+        return int(self._saturated.sum())

@@ -37,7 +37,9 @@ class Images:
         methods: list[Method],
         batch: FrameBatch,
         rows: np.ndarray,
+        saturated_is_nan: bool = False,
     ) -> None:
+        self._saturated_is_nan = saturated_is_nan
         self._ledger, self._refuse = ledger, refuse
         self._decoder, self._methods = decoder, methods
         self._batch, self._rows = batch, rows
@@ -56,12 +58,16 @@ class Images:
     def finish(self) -> None:
         """Feed the methods, then book the images."""
         statuses = np.zeros(len(self._positions), np.int64)
+        saturated = np.zeros(len(self._rows), bool)
         for method, sums in zip(self._methods, self._sums):
             if sums is None:
                 status = self._feed_pixels(method)
             else:
-                values, status = sums.result()
+                values, status, found = sums.result()
                 good = status == 0
+                saturated[self._imaged] |= found.any(axis=1)
+                if self._saturated_is_nan and found.any():
+                    values = np.where(found, np.nan, values)
                 method.add(self._positions[good], values[good])
             statuses = np.minimum(statuses, status)
         good = np.ones(len(self._rows), bool)
@@ -69,7 +75,7 @@ class Images:
         for status in statuses[statuses != 0]:
             self._refuse(describe_status(int(status)))
         batch, rows = self._batch, self._rows
-        self._ledger.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows])
+        self._ledger.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows], saturated)
 
     def _feed_pixels(self, method: Method) -> np.ndarray:
         """Give a method the pixels; returns the frames' statuses, (n,) int64."""

@@ -8,15 +8,18 @@ receive thread calls it with its own batches.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, Decoder, FrameFormat, decode_array
+from live4d_ophyd.decode import Backend, Decoder, FrameFormat, Saturation, decode_array
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Images, Pending
+from live4d_ophyd.engine.series_info import SeriesInfo, digest
 from live4d_ophyd.engine.spec import AcquisitionSpec
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
 from live4d_ophyd.stream.arrays import dtype_of_tag
@@ -66,11 +69,13 @@ class Series:
         self.ended = False  #: nothing of it comes any more, and what came is booked
         self.methods: list[Method] | None = None
         self.engine = ""  #: what decodes the images
+        self.info: SeriesInfo | None = None  #: known with the first image
         self.reasons: Counter[str] = Counter()
         self._backend = backend
         self._finished = finished
         self._left_over = left_over
         self._frame: FrameFormat | None = None
+        self._saturation = Saturation()
         self._lock = threading.Lock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
@@ -218,7 +223,8 @@ class Series:
         if not len(rows):
             return []
         decoder, methods = self._tools(batch, int(rows[0]))
-        return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows)]
+        nan = self.spec.saturated == "nan"
+        return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows, nan)]
 
     def _tools(self, batch: FrameBatch, row: int) -> tuple[Decoder, list[Method]]:
         """This thread's decoder and the methods, made when the first image shows the frames' format."""
@@ -230,7 +236,9 @@ class Series:
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
             assert self._frame is not None
-            decoder = self._of_thread.decoder = self._backend.decoder(self._frame, nodata=self.spec.nodata)
+            decoder = self._of_thread.decoder = self._backend.decoder(
+                self._frame, saturation=self._saturation
+            )
             self.engine = decoder.engine
         return decoder, self.methods
 
@@ -254,12 +262,47 @@ class Series:
         from_detector = self._pixel_mask(rows, cols)
         if from_detector is not None:
             mask = from_detector if mask is None else mask.astype(bool) | from_detector
+        self._saturation = Saturation(
+            spec.nodata, None if start is None else saturation_value(start), spec.saturated == "count"
+        )
+        self.info = self._describe(frame, mask, from_detector)
         methods: list[Method] = [
             VirtualImages(spec.detectors, frame, spec.grid, pixel_mask=mask, gain=spec.gain),
         ]
         if spec.pattern:
-            methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
+            methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, saturation=self._saturation))
         return frame, methods
+
+    def _describe(
+        self, frame: FrameFormat, mask: np.ndarray | None, from_detector: np.ndarray | None
+    ) -> SeriesInfo:
+        start, limit = self.start, self._saturation.limit(frame.dtype)
+        known: dict[str, Any] = {}
+        if start is not None:
+            channel = self.spec.channel or next(iter(start.channels), "")
+            named = (start.detector_description, start.detector_serial_number)
+            known = {
+                "unique_id": start.series_unique_id or "",
+                "channel": channel,
+                "detector": " ".join(text for text in named if text),
+                "energy": start.incident_energy,
+                "threshold": (start.threshold_energy or {}).get(channel),
+                "count_time": start.count_time,
+                "frame_time": start.frame_time,
+            }
+        return SeriesInfo(
+            **{name: value for name, value in known.items() if value is not None},
+            saturation=math.nan if limit is None else float(limit),
+            pixels_masked=0 if mask is None else int(np.count_nonzero(mask)),
+            pixel_mask="" if mask is None else digest(np.asarray(mask) != 0),
+            detector_mask="" if from_detector is None else digest(from_detector),
+        )
+
+    @property
+    def saturation_in_words(self) -> str:
+        """From which value on pixels hold no count."""
+        limit = math.nan if self.info is None else self.info.saturation
+        return "NaN" if math.isnan(limit) else f"{limit:.0f} and above"
 
     def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
         """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
@@ -314,3 +357,23 @@ class Series:
         for batch in held:
             for pending in self._take_images(batch, 0, batch.count):
                 pending.finish()
+
+
+def saturation_value(start: StartMessage) -> int | None:
+    """The count at which the detector calls a pixel saturated; None where it does not say.
+
+    Without a ``saturation_value``, the largest count that its countrate correction gives: the end of the table.
+    """
+    if start.saturation_value:
+        return start.saturation_value
+    table = start.countrate_correction_lookup_table
+    if not start.countrate_correction_enabled or table is None:
+        return None
+    try:
+        counts = decode_array(table)
+    except ValueError as error:
+        log.warning("series %d: the countrate correction table is not used: %s", start.series_id, error)
+        return None
+    # Placeholders of two entries are seen in recorded messages; they say nothing.
+    rising = len(counts) > 2 and bool((np.diff(counts.astype(np.float64)) >= 0).all())
+    return int(counts[-1]) if rising and np.isfinite(counts[-1]) and counts[-1] > 0 else None

@@ -27,6 +27,7 @@ from live4d_ophyd.engine import wire
 from live4d_ophyd.engine.acquisition import Acquisition, Cancelled, OpenStream
 from live4d_ophyd.engine.events import failure
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
+from live4d_ophyd.engine.versions import software
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ class EngineServer:
             # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
             self._worker = _Worker(self._context, identity, backend, self._worker)
         self._session = identity
-        self._send(wire.encode("ready", pid=os.getpid(), engine=backend.name, detail=backend.detail))
+        about = {"engine": backend.name, "detail": backend.detail, "versions": software()}
+        self._send(wire.encode("ready", pid=os.getpid(), **about))
 
     def _refuse(
         self, identity: bytes, error: Exception, generation: int | None = None, hello_first: bool = False

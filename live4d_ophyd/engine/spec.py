@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.engine import checks
+from live4d_ophyd.engine.series_info import SeriesInfo
 from live4d_ophyd.imaging.detectors import Detector, detector_from_dict, detector_to_dict
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.simplon import Simplon
@@ -20,6 +21,8 @@ MAX_RECEIVERS = 16
 MAX_FRAMES = 1 << 30
 #: images of one raster; they and a pattern travel to the session in one message (wire.MAX_MESSAGE_BYTES)
 MAX_IMAGES_BYTES = 800 << 20
+#: what may become of pixels that hold no count
+SATURATED = ("leave_out", "count", "nan")
 
 
 class AcquisitionError(RuntimeError):
@@ -46,7 +49,9 @@ class AcquisitionSpec:
     control : arms and disarms the detector; None listens passively to the next series
     connections : PULL connections to each address, each with its own receive loop
     channel : data channel to use, empty for the first of each image
-    nodata : pixels at the dtype's maximum hold no data and count as nothing
+    nodata : pixels at the dtype's maximum hold no count
+    saturated : what becomes of pixels that hold no count, those at the detector's saturation value included:
+        "leave_out" of the sums, "count" them as they are, or make the position "nan"
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums
     pattern : also average the diffraction patterns of each raster
@@ -63,6 +68,7 @@ class AcquisitionSpec:
     connections: int = 1
     channel: str = ""
     nodata: bool = True
+    saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
     pattern: bool = False
@@ -93,6 +99,10 @@ class AcquisitionSpec:
         for name in ("nodata", "pattern"):
             self._set(name, checks.switch(name, getattr(self, name)))
         checks.text("channel", self.channel)
+        if self.saturated not in SATURATED:
+            raise ValueError(
+                f"saturated is {checks.shown(self.saturated)}; expected one of {', '.join(SATURATED)}"
+            )
         if self.pixel_mask is not None:
             checks.pixel_mask(self.pixel_mask)
         if self.gain is not None:
@@ -183,6 +193,7 @@ class Losses:
     foreign: int = 0  #: images of other series, left alone; whole acquisition
     duplicates: int = 0  #: images that came again, left alone; whole acquisition
     beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
+    saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
 
     @classmethod
     def from_dict(cls, values: Any) -> Losses:
@@ -205,7 +216,8 @@ class Raster:
     diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
     ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
     "cpu" or "gpu"; ``dropped`` images of the whole series that the detector dropped because they were not fetched in
-    time, None where it was not asked: without control, and for all rasters of a movie but the last.
+    time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
+    series says of itself.
     """
 
     index: int
@@ -216,9 +228,11 @@ class Raster:
     engine: str
     pattern: np.ndarray | None = None
     dropped: int | None = None
+    info: SeriesInfo = field(default_factory=SeriesInfo)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "losses": asdict(self.losses)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "losses": asdict(self.losses), "info": asdict(self.info)}
 
     @classmethod
     def from_dict(cls, values: Any) -> Raster:
@@ -234,9 +248,11 @@ class Raster:
                 "engine": checks.TEXT,
                 "pattern": checks.PATTERN_OR_NONE,
                 "dropped": checks.COUNT_OR_NONE,
+                "info": checks.MAP,
             },
         )
-        return cls(**{**checked, "losses": Losses.from_dict(checked["losses"])})
+        parts = {"losses": Losses.from_dict(checked["losses"]), "info": SeriesInfo.from_dict(checked["info"])}
+        return cls(**{**checked, **parts})
 
     def check(self, spec: AcquisitionSpec, index: int) -> None:
         """Raise ValueError unless this is raster ``index`` of what ``spec`` asked for."""
@@ -259,6 +275,7 @@ class Progress:
     frames_expected: int
     rate_hz: float | None
     raster: int
+    saturated: int = 0  #: images of this raster with a pixel under a virtual detector that holds no count
 
     @classmethod
     def from_dict(cls, values: Any) -> Progress:
@@ -268,6 +285,7 @@ class Progress:
             "frames_expected": checks.COUNT,
             "rate_hz": checks.RATE_OR_NONE,
             "raster": checks.COUNT,
+            "saturated": checks.COUNT,
         }
         return cls(**checks.checked_fields(values, kinds))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,14 @@ class _Round:
         if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ValueError(f"detector name {self.name!r}: expected an identifier, letters, digits and _")
         if self.center is not None:
-            center = tuple(float(x) for x in self.center)
-            if len(center) != 2 or not all(map(math.isfinite, center)):
+            numbers = all(isinstance(x, Real) and math.isfinite(x) for x in self.center)
+            if not numbers or len(self.center) != 2:
                 raise ValueError(
                     f"center of detector {self.name} is {self.center}: expected (row, col) in px"
                 )
-            object.__setattr__(self, "center", center)
+            object.__setattr__(self, "center", (float(self.center[0]), float(self.center[1])))
+        if not isinstance(self.soft, bool | np.bool_):
+            raise ValueError(f"soft of detector {self.name} is {self.soft!r}: expected True or False")
         object.__setattr__(self, "soft", bool(self.soft))
 
     def weights(self, shape: tuple[int, int]) -> np.ndarray:
@@ -70,10 +73,9 @@ def _within(distance: np.ndarray, radius: float, soft: bool) -> np.ndarray:
 
 
 def _length(value: float, what: str) -> float:
-    length = float(value)
-    if not math.isfinite(length):
-        raise ValueError(f"{what} is {value}: expected a length in px")
-    return length
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{what} is {value!r}: expected a length in px")
+    return float(value)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weights import Weights
 from live4d_ophyd.imaging.detectors import Detector, weight_maps
 from live4d_ophyd.scan import ScanGrid
@@ -86,7 +87,8 @@ class VirtualImages:
 class MeanPattern:
     """Mean diffraction pattern of each raster, (det rows, det cols) float64 counts per frame.
 
-    Pixels without data (the dtype's maximum) are left out of the mean; a pixel that never held data is NaN.
+    Pixels that hold no count are left out of the mean, or counted, as ``saturation`` says; a pixel that never held
+    one is NaN.
     """
 
     weights: Weights | None = None
@@ -97,13 +99,13 @@ class MeanPattern:
         grid: ScanGrid,
         *,
         pixel_mask: np.ndarray | None = None,
-        nodata: bool = True,
+        saturation: Saturation = NODATA,
     ) -> None:
         self._mask = pixel_mask
         self._shape = (frame.rows, frame.cols)
         self._grid = grid
-        kind = np.dtype(frame.dtype)
-        self._nodata = np.iinfo(kind).max if nodata and kind.kind == "u" else None
+        limit = saturation.limit(frame.dtype)
+        self._limit = np.inf if limit is None or saturation.counted else float(limit)
         self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
 
@@ -114,7 +116,7 @@ class MeanPattern:
             here = xp.asarray(np.flatnonzero(rasters == raster), device=device(values))
             # float64 first: torch has few operations for unsigned integers. Sums of counts are exact below 2**53.
             pixels = xp.astype(xp.take(values, here, axis=0), xp.float64)
-            valid = pixels != self._nodata if self._nodata is not None else xp.isfinite(pixels)
+            valid = pixels < self._limit  # false for NaN, too
             total = _on_host(xp.sum(xp.where(valid, pixels, 0.0), axis=0))
             seen = _on_host(xp.sum(xp.astype(valid, xp.int64), axis=0))
             if self._mask is not None:

@@ -6,7 +6,14 @@ import types
 import numpy as np
 import pytest
 
-from live4d_ophyd.decode import CpuBackend, EngineUnavailable, FrameFormat, backend, choose_backend
+from live4d_ophyd.decode import (
+    CpuBackend,
+    EngineUnavailable,
+    FrameFormat,
+    Saturation,
+    backend,
+    choose_backend,
+)
 from live4d_ophyd.decode.errors import GpuLost, GpuMemoryError
 
 
@@ -21,7 +28,7 @@ def torch_of(cuda: str | None, available: bool):
 def test_the_cpu_is_taken_when_asked_for():
     chosen = choose_backend("cpu")
     assert (chosen.name, chosen.in_flight) == ("cpu", 0)
-    decoder = chosen.decoder(FrameFormat(4, 4, np.dtype("<u2")), nodata=True)
+    decoder = chosen.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation())
     assert decoder.engine == "cpu"
 
 
@@ -63,13 +70,15 @@ class FailingGpu(backend.GpuBackend):
 
 def test_auto_decodes_a_series_on_the_cpu_when_the_gpu_cannot(caplog):
     frame = FrameFormat(4, 4, np.dtype("<u2"))
-    decoder = FailingGpu(CpuBackend()).decoder(frame, nodata=True)
+    decoder = FailingGpu(CpuBackend()).decoder(frame, saturation=Saturation())
     assert decoder.engine == "cpu"
     assert "the CPU decodes this series: the GPU's memory is full" in caplog.text
     with pytest.raises(GpuMemoryError):
-        FailingGpu(None).decoder(frame, nodata=True)
+        FailingGpu(None).decoder(frame, saturation=Saturation())
 
 
 def test_a_lost_gpu_is_not_hidden_behind_the_cpu():
     with pytest.raises(GpuLost):
-        FailingGpu(CpuBackend(), GpuLost("gone")).decoder(FrameFormat(4, 4, np.dtype("<u2")), nodata=True)
+        FailingGpu(CpuBackend(), GpuLost("gone")).decoder(
+            FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()
+        )

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, shuffle
 from test_decode_fuzz import mutate
+from test_saturation import clipped, maps_of
 
-from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights, choose_backend
+from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, choose_backend
 from live4d_ophyd.decode import framing as f
 from live4d_ophyd.decode.errors import GpuMemoryError
+from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.stream.batch import (
     ALGORITHM,
     BLOB_LENGTH,
@@ -36,8 +38,8 @@ def backend():
     return choose_backend("gpu")
 
 
-def gpu(backend, shape, dtype, nodata=True):
-    return backend.decoder(FrameFormat(*shape, np.dtype(dtype)), nodata=nodata)
+def gpu(backend, shape, dtype, saturation=NODATA):
+    return backend.decoder(FrameFormat(*shape, np.dtype(dtype)), saturation=saturation)
 
 
 def counts(shape, dtype, n=5, seed=3):
@@ -136,8 +138,24 @@ def test_pixels_without_data_count_when_asked_to(backend):
     frames = counts((16, 16), "<u2")
     batch = batch_of([bslz4(frame) for frame in frames], (16, 16), "<u2")
     maps = np.ones((1, 16, 16), int)
-    sums, _ = gpu(backend, (16, 16), "<u2", nodata=False).project(batch, Weights(maps))
+    sums, _ = gpu(backend, (16, 16), "<u2", Saturation(nodata=False)).project(batch, Weights(maps))
     np.testing.assert_array_equal(sums, masked_sums(frames, maps, nodata=False))
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
+def test_saturated_pixels_are_found_as_on_the_cpu(backend, dtype, counted):
+    rng = np.random.default_rng(5)
+    saturation = Saturation(value=200, counted=counted)
+    frames, maps = clipped((103, 51), dtype, 200, rng), Weights(maps_of((103, 51), rng))
+    batch = batch_of([bslz4(frame) for frame in frames], (103, 51), dtype)
+    on_cpu = (
+        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation).submit(batch, maps).result()
+    )
+    found = gpu(backend, (103, 51), dtype, saturation).submit(batch, maps).result()
+    for of_gpu, of_cpu in zip(found, on_cpu):
+        np.testing.assert_array_equal(of_gpu, of_cpu)
+    assert on_cpu.saturated.any()
 
 
 def test_bad_frames_are_named_and_leave_the_others_alone(backend):
@@ -349,7 +367,7 @@ def test_submissions_overlap(backend):
     weights, decoder = Weights(maps), gpu(backend, (96, 96), "<u2")
     under_way = [decoder.submit(batch, weights) for batch in batches]
     for i, submitted in enumerate(under_way):
-        sums, status = submitted.result()
+        sums, status, _ = submitted.result()
         assert submitted.ready
         assert not status.any()
         np.testing.assert_array_equal(sums, masked_sums(frames[i::4], maps))
@@ -405,10 +423,10 @@ def test_full_memory_is_named_and_passes(backend):
 
 LOSE_THE_GPU = """
 import numpy as np
-from live4d_ophyd.decode import FrameFormat, GpuLost, Weights, choose_backend
+from live4d_ophyd.decode import FrameFormat, GpuLost, Saturation, Weights, choose_backend
 from live4d_ophyd.stream.batch import FrameBatch
 backend = choose_backend("gpu")
-decoder = backend.decoder(FrameFormat(8, 8, np.dtype("<u2")), nodata=True)
+decoder = backend.decoder(FrameFormat(8, 8, np.dtype("<u2")), saturation=Saturation())
 decoder._launch("unshuffle", (1, 1), 32, 0, 0, 1, 32, 64, 64, 2)  # reads and writes address 0
 batch = FrameBatch.from_messages([bytes(140)])
 batch.index[0, 2:] = [0, 1, 0, 0, 0, 140, 8, 8, 69, 1, 2, 0]

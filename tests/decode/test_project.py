@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from decode_oracle import batch_of, bslz4, decode_bslz4, masked_sums
 
-from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights, describe_status
+from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, describe_status
 from live4d_ophyd.decode.framing import NOT_AN_IMAGE, WRONG_DTYPE, WRONG_SHAPE
 from live4d_ophyd.stream.batch import ARRAY_TAG, COLS, OTHER, ROWS, STATUS
 
@@ -55,7 +55,7 @@ def test_integer_weights_give_exact_sums(shape, dtype, nodata):
     expected = masked_sums(frames, maps, nodata)
     for block in (64, 520 * frames.itemsize, 8192, 65536, -(-frames[0].nbytes // 64) * 64):
         batch = batch_of([bslz4(frame, block) for frame in frames], shape, dtype)
-        sums, status = decoder_for(frames, nodata=nodata).project(batch, Weights(maps))
+        sums, status = decoder_for(frames, saturation=Saturation(nodata)).project(batch, Weights(maps))
         assert status.tolist() == [0] * len(frames)
         assert sums.dtype == np.int64
         np.testing.assert_array_equal(sums, expected, err_msg=f"block of {block} bytes")
@@ -98,7 +98,7 @@ def test_float_weights_are_float64_sums(dtype, nodata):
         scale = masked_sums(frames, np.abs(maps), nodata)
         for block in (64, 520 * frames.itemsize, 8192):
             batch = batch_of([bslz4(frame, block) for frame in frames], shape, dtype)
-            sums, status = decoder_for(frames, nodata=nodata).project(batch, Weights(maps))
+            sums, status = decoder_for(frames, saturation=Saturation(nodata)).project(batch, Weights(maps))
             assert not status.any()
             assert sums.dtype == np.float64
             assert np.all(np.abs(sums - masked_sums(frames, maps, nodata)) <= 1e-13 * scale)
@@ -111,7 +111,7 @@ def test_a_saturated_pixel_is_no_data_even_where_its_block_holds_nothing_else():
     batch = batch_of([bslz4(frame[0], 1024)], (64, 64), "<u4")
     ones = Weights(np.ones((1, 64, 64), int))
     assert decoder_for(frame).project(batch, ones)[0].item() == 2**32 - 2
-    assert decoder_for(frame, nodata=False).project(batch, ones)[0].item() == 2**33 - 3
+    assert decoder_for(frame, saturation=Saturation(nodata=False)).project(batch, ones)[0].item() == 2**33 - 3
 
 
 def test_only_the_rows_asked_for_in_their_order():

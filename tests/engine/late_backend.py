@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from live4d_ophyd.decode import CpuDecoder
+from live4d_ophyd.decode import CpuDecoder, Projected
 from live4d_ophyd.stream.batch import FrameBatch
 
 
@@ -17,8 +15,8 @@ class _LateSums:
         self._asked += 1
         return self._asked > 3
 
-    def result(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._decoder.project(*self._arguments)
+    def result(self) -> Projected:
+        return CpuDecoder.submit(self._decoder, *self._arguments).result()
 
 
 class LateDecoder(CpuDecoder):
@@ -36,5 +34,5 @@ class LateBackend:
     def allocate(self) -> FrameBatch:
         return FrameBatch.allocate(6000)  # a few messages
 
-    def decoder(self, frame, *, nodata):
-        return LateDecoder(frame, nodata=nodata)
+    def decoder(self, frame, *, saturation):
+        return LateDecoder(frame, saturation=saturation)

@@ -78,7 +78,7 @@ def engine():
 def client(engine):
     with closing(EngineClient(engine.endpoint)) as client:
         assert engine.hear()["kind"] == "hello"
-        engine.say("ready", pid=1, engine="cpu", detail="scripted")
+        engine.say("ready", pid=1, engine="cpu", detail="scripted", versions="scripted 1")
         client.wait_ready(10)
         yield client
 

@@ -311,8 +311,8 @@ def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
 
 
 class _LosesItsGpu(CpuBackend):
-    def decoder(self, frame, *, nodata):
-        decoder = super().decoder(frame, nodata=nodata)
+    def decoder(self, frame, *, saturation):
+        decoder = super().decoder(frame, saturation=saturation)
 
         def submit(*_):
             raise GpuLost("the GPU failed: unspecified launch failure")

@@ -1,11 +1,14 @@
 """What an engine may say of an acquisition: the right messages pass, every other is refused by name."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from live4d_ophyd.decode import EngineUnavailable, GpuLost
 from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Losses, Raster, error_of
 from live4d_ophyd.engine.events import Conversation, failure
+from live4d_ophyd.engine.series_info import SeriesInfo
 from live4d_ophyd.engine.wire import WireError
 from live4d_ophyd.imaging.detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -26,7 +29,7 @@ def raster(index=0, **changes):
 
 def losses(**changes):
     counts = {"expected": 16, "received": 14, "lost": 1, "bad": 1, "foreign": 0, "duplicates": 0, "beyond": 0}
-    return raster(losses={**counts, **changes})
+    return raster(losses={**counts, "saturated": 0, **changes})
 
 
 def without(name):
@@ -36,7 +39,14 @@ def without(name):
 
 
 def progress(images=None, **changes):
-    far = {"frames_received": 3, "frames_expected": 16, "rate_hz": 1e3, "raster": 0, **changes}
+    far = {
+        "frames_received": 3,
+        "frames_expected": 16,
+        "rate_hz": 1e3,
+        "raster": 0,
+        "saturated": 0,
+        **changes,
+    }
     return {"kind": "progress", "generation": 7, "progress": far, "images": images}
 
 
@@ -91,6 +101,12 @@ def test_what_comes_of_an_acquisition_before_is_left_alone():
         (raster(surprise=1), "'surprise' is not known"),
         (without("images"), "it has no 'images'"),
         (without("losses"), "it has no 'losses'"),
+        (losses(saturated=-1), "saturated is -1"),
+        (raster(info={"unique_id": "U"}), "it has no 'channel'"),
+        (
+            raster(info={**asdict(SeriesInfo()), "energy": "200 keV"}),
+            "energy is '200 keV'; expected a number",
+        ),
         ({"kind": "raster", "generation": 7}, "it is None; expected a map"),
         ({**raster(), "generation": 8}, "the generation is 8; expected 7"),
         ({**raster(), "generation": None}, "the generation is None"),
