@@ -18,7 +18,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 from ophyd.status import Status
 
-from live4d_ophyd.signals import Checked
+from live4d_ophyd.signals import SETTING, Choice, setting
 from live4d_ophyd.simplon import Parameter, Simplon, SimplonError, UnknownKey
 from live4d_ophyd.simplon.client import TRIGGER_MODES, TRIGGER_PER
 
@@ -107,6 +107,11 @@ class SimplonSignal(Signal):
         if self.asked:
             self._ask_at = time.monotonic()
 
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Its name, for tables and plots of plans that move it."""
+        return {"fields": [self.name]}
+
     def _known(self) -> Parameter:
         self.look()
         if self._parameter is None:
@@ -176,18 +181,6 @@ class SimplonSignal(Signal):
         return {self.name: entry}
 
 
-class Choice(Checked):
-    """One of a few words, kept here: it goes to the detector when it is armed."""
-
-    def __init__(self, *args: Any, choices: Sequence[str] = (), **kwargs: Any) -> None:
-        self._choices = tuple(choices)
-        super().__init__(*args, **kwargs)
-
-    def check_value(self, value: Any, **kwargs: Any) -> None:
-        if value not in self._choices:
-            raise ValueError(f"{self.name} = {value!r}: expected one of {', '.join(self._choices)}")
-
-
 class _OfDetector(Device):
     """A device whose components ask the detector before they are read."""
 
@@ -224,6 +217,16 @@ class _OfDetector(Device):
         """Ask the detector for everything when it is wanted next."""
         for signal in self._asking():
             signal.forget()
+
+    def as_armed(self) -> dict[str, Any]:
+        """Readings of all settings, asked for anew: what the detector was armed with."""
+        self.forget()
+        return self.read()
+
+    def hold(self) -> None:
+        """Take what is known for the truth, without asking, until `forget`, or until it is set."""
+        for signal in self._asking():
+            signal.keep(np.inf)
 
     def learn(self, changed: dict[str, Parameter]) -> None:
         """Take what the detector says of some keys."""
@@ -270,7 +273,7 @@ class _OfDetector(Device):
 
 
 def _setting(key: str) -> Any:
-    return Cpt(SimplonSignal, keys=(f"config/{key}",), kind="config")
+    return Cpt(SimplonSignal, keys=(f"config/{key}",), kind=SETTING)
 
 
 def _status(*keys: str) -> Any:
@@ -294,8 +297,8 @@ class DetectorSettings(_OfDetector):
     and triggers follow from the scan.
     """
 
-    trigger_mode = Cpt(Choice, value=TRIGGER_MODES[0], choices=TRIGGER_MODES, kind="config")
-    trigger_per = Cpt(Choice, value=TRIGGER_PER[0], choices=TRIGGER_PER, kind="config")
+    trigger_mode = setting(Choice, value=TRIGGER_MODES[0], choices=TRIGGER_MODES)
+    trigger_per = setting(Choice, value=TRIGGER_PER[0], choices=TRIGGER_PER)
     count_time = _setting("count_time")
     frame_time = _setting("frame_time")
     incident_energy = _setting("incident_energy")

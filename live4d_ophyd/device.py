@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,43 @@ import numpy as np
 from bluesky.utils import NoReplayAllowed
 from ophyd import Component as Cpt
 from ophyd import Device, Kind
+from ophyd.device import Staged
 
 from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.detector import DetectorSettings
-from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster
+from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, checks, error_of
 from live4d_ophyd.engine.client import EngineClient
-from live4d_ophyd.engine.spec import Progress
+from live4d_ophyd.engine.spec import MAX_RECEIVERS, SATURATED, Progress
 from live4d_ophyd.imaging.detectors import Detector
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.scan_start import ScanStarter
-from live4d_ophyd.signals import Image, LivePreview, RasterStatus, Value, Vector
+from live4d_ophyd.signals import (
+    SETTING,
+    Choice,
+    Flag,
+    Image,
+    LivePreview,
+    Number,
+    PixelArray,
+    RasterStatus,
+    Setting,
+    Text,
+    Value,
+    Vector,
+    Whole,
+    setting,
+)
 from live4d_ophyd.simplon import Simplon, SimplonError
 
 log = logging.getLogger(__name__)
 
 #: how long a trigger waits until the detector of a lost engine is disarmed, s
 DISARM_S = 30.0
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+#: what instances have besides the attributes of the class
+_RESERVED = frozenset(dir(Device("", name="reserved"))) | {"control", "preview", "detector_names"}
 
 
 @dataclass
@@ -46,6 +69,24 @@ class _Running:
     generation: int
     status: RasterStatus
     flying: bool = False
+    #: readings of the detector's settings, as armed
+    settings: Future = field(default_factory=Future)
+
+
+class DwellTime(Number):
+    """Count and frame time together, s; NaN, the default, leaves those of the detector. Set when it is armed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, positive=True, nan=True, **kwargs)
+
+    def accepted(self, value: Any) -> float:
+        dwell = super().accepted(value)
+        if not math.isnan(dwell) and self.parent is not None and self.parent.control is None:
+            raise ValueError(
+                f"{self.name} = {value!r}: nobody would set it on the detector, as the device has no control; "
+                f"{self.parent.name}_series_frame_time has what the detector says"
+            )
+        return dwell
 
 
 class Live4D(Device):
@@ -70,11 +111,16 @@ class Live4D(Device):
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
     channel : data channel (``threshold_1``), empty for the first of each image
     connections : parallel connections to the stream
-    nodata : pixels at the dtype's maximum hold no data and count as nothing
-    pixel_mask, gain : bad pixels and pixel factors, (det rows, det cols)
+    nodata : pixels at the dtype's maximum hold no count
+    saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
+        left out of the sums ("leave_out"), counted as they are ("count"), or make their position NaN ("nan")
+    pixel_mask, gain : bad pixels (not 0) and pixel factors, (det rows, det cols), or the path of a ``.npy`` file
     timeout : longest silence of the stream before a trigger fails (or ends with what came), s
 
-    Missing positions are NaN in the images and counted in ``frames_lost`` and ``frames_bad``.
+    Missing positions are NaN in the images and counted in ``frames_lost`` and ``frames_bad``; images with pixels that
+    hold no count in ``frames_saturated``. All settings are signals. Each Event has them as they were when its raster
+    was triggered, those of ``detector`` as they were when it was armed; in the configuration they are as of the
+    descriptor.
 
     Examples
     --------
@@ -88,26 +134,45 @@ class Live4D(Device):
     frames_lost = Cpt(Value, value=0, kind="normal")
     frames_bad = Cpt(Value, value=0, kind="normal")
     frames_dropped = Cpt(Value, value=math.nan, kind="normal")  #: by the detector itself; NaN: not known
+    frames_saturated = Cpt(Value, value=0, kind="normal")
     series_id = Cpt(Value, value=0, kind="normal")
+    #: what the series says of itself, and what was made of its pixels: `SeriesInfo`
+    series_unique_id = Cpt(Value, value="", kind="normal")
+    series_channel = Cpt(Value, value="", kind="normal")
+    series_detector = Cpt(Value, value="", kind="normal")
+    series_energy = Cpt(Value, value=math.nan, units="eV", kind="normal")
+    series_threshold = Cpt(Value, value=math.nan, units="eV", kind="normal")
+    series_count_time = Cpt(Value, value=math.nan, units="s", kind="normal")
+    series_frame_time = Cpt(Value, value=math.nan, units="s", kind="normal")
+    series_saturation = Cpt(Value, value=math.nan, units="counts", kind="normal")
+    series_pixels_masked = Cpt(Value, value=0, kind="normal")
+    series_pixel_mask = Cpt(Value, value="", kind="normal")
+    series_detector_mask = Cpt(Value, value="", kind="normal")
     frame_rate = Cpt(Value, value=math.nan, units="Hz", kind="normal")
     pattern = Cpt(Image, dims=("q_y", "q_x"), kind="omitted")
 
-    endpoint = Cpt(Value, value="", kind="config")
-    channel = Cpt(Value, value="", kind="config")
-    engine = Cpt(Value, value="", kind="config")
-    engine_detail = Cpt(Value, value="", kind="config")
-    scan_rows = Cpt(Value, value=0, kind="config")
-    scan_cols = Cpt(Value, value=0, kind="config")
-    scan_serpentine = Cpt(Value, value=False, kind="config")
-    scan_flyback = Cpt(Value, value=0, kind="config")
-    scan_lead_in = Cpt(Value, value=0, kind="config")
-    scan_step_y = Cpt(Value, value=1.0, kind="config")
-    scan_step_x = Cpt(Value, value=1.0, kind="config")
-    scan_unit = Cpt(Value, value="px", kind="config")
-    dwell_time = Cpt(Value, value=math.nan, units="s", kind="config")  #: NaN leaves the detector's frame time
-    timeout = Cpt(Value, value=10.0, units="s", kind="config")
-    pattern_enabled = Cpt(Value, value=0, kind="config")  #: 1: also read the mean diffraction pattern
-    movie_rasters = Cpt(Value, value=10, kind="config")  #: rasters of one flight (kickoff to complete)
+    engine = Cpt(Value, value="", kind=SETTING)
+    engine_detail = Cpt(Value, value="", kind=SETTING)
+    versions = Cpt(Value, value="", kind="config")  #: of the software that decodes
+    connections = setting(Whole, value=1, least=1, most=MAX_RECEIVERS)
+    endpoint = setting(Text, value="", check=lambda text: checks.addresses("it", text))
+    channel = setting(Text, value="")
+    scan_rows = setting(Whole, value=1, least=1)
+    scan_cols = setting(Whole, value=1, least=1)
+    scan_serpentine = setting(Flag, value=False)
+    scan_flyback = setting(Whole, value=0, least=0)
+    scan_lead_in = setting(Whole, value=0, least=0)
+    scan_step_y = setting(Number, value=1.0, positive=True)
+    scan_step_x = setting(Number, value=1.0, positive=True)
+    scan_unit = setting(Text, value="px")
+    dwell_time = setting(DwellTime, value=math.nan, units="s")
+    nodata = setting(Flag, value=True)
+    saturated = setting(Choice, value=SATURATED[0], choices=SATURATED)
+    pixel_mask = setting(PixelArray, check=checks.pixel_mask, mask=True)
+    gain = setting(PixelArray, check=checks.gain)
+    timeout = setting(Number, value=10.0, positive=True, most=checks.LONGEST_S, units="s")
+    pattern_enabled = setting(Flag, value=False)  #: also read the mean diffraction pattern
+    movie_rasters = setting(Whole, value=10, least=1)  #: rasters of one flight (kickoff to complete)
 
     def __new__(
         cls, *args: Any, detectors: Sequence[Detector] = (), control: Simplon | None = None, **kwargs: Any
@@ -115,14 +180,20 @@ class Live4D(Device):
         # Components are class attributes: an instance with its own detectors gets a class with their signals.
         components: dict[str, Cpt] = {}
         for detector in detectors:
-            components.update(_detector_components(detector))
-        taken = [name for name in components if hasattr(cls, name) or name == "detector"]
-        if taken:
-            raise ValueError(
-                f"a virtual detector cannot be called {taken[0]!r}: the device has that attribute itself"
-            )
+            own = _detector_components(detector)
+            for name in own:
+                if name in components:
+                    raise ValueError(
+                        f"the virtual detectors {[d.name for d in detectors]} would share the data key {name!r}: "
+                        "names must differ, also from each other's with _mean, _contrast and the like"
+                    )
+                if hasattr(cls, name) or name in _RESERVED or name.startswith(("_", "detector_", "live_")):
+                    raise ValueError(
+                        f"a virtual detector cannot be called {detector.name!r}: the device has {name!r} itself"
+                    )
+            components.update(own)
         if control is not None:
-            components["detector"] = Cpt(DetectorSettings, "", control=control, kind="config")
+            components["detector"] = Cpt(DetectorSettings, "", control=control, kind=SETTING)
         return super().__new__(type(cls.__name__, (cls,), components))
 
     def __getattr__(self, name: str) -> Any:
@@ -147,13 +218,19 @@ class Live4D(Device):
         channel: str = "",
         connections: int = 1,
         nodata: bool = True,
-        pixel_mask: np.ndarray | None = None,
-        gain: np.ndarray | None = None,
+        saturated: str = SATURATED[0],
+        pixel_mask: np.ndarray | str | Path | None = None,
+        gain: np.ndarray | str | Path | None = None,
         timeout: float = 10.0,
         **kwargs: Any,
     ) -> None:
         if engine not in ENGINES:
             raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(
+                f"a device cannot be called {name!r}: its data keys and files begin with the name. Expected letters, "
+                "digits, _ and -"
+            )
         self._wanted_engine = engine
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
@@ -163,23 +240,26 @@ class Live4D(Device):
         self._run_notes: dict[str, Any] = {}
         self._server = server
         self._curve_keys = Path(curve_keys) if curve_keys else None
-        self._fixed: dict[str, Any] = {
-            "connections": connections,
-            "nodata": nodata,
-            "pixel_mask": pixel_mask,
-            "gain": gain,
-        }
         self._client: EngineClient | None = None
         self._fence = threading.RLock()
         self._generation = 0
         self._running: _Running | None = None
-        self._movie: deque[dict[str, Any]] = deque()
+        self._movie: deque[tuple[float, dict[str, Any], Future]] = deque()
+        self._taken: dict[str, Any] = {}  #: readings of the settings that the newest image was taken with
+        self._described: dict[
+            str, tuple[int, ...]
+        ] = {}  #: shapes of the arrays in the descriptor of this run
         super().__init__("", name=name, **kwargs)
         self.preview = LivePreview(self)
         for signal, value in {
             self.endpoint: endpoint,
             self.channel: channel,
-            self.timeout: float(timeout),
+            self.connections: connections,
+            self.nodata: nodata,
+            self.saturated: saturated,
+            self.pixel_mask: pixel_mask,
+            self.gain: gain,
+            self.timeout: timeout,
             self.scan_rows: scan.rows,
             self.scan_cols: scan.cols,
             self.scan_serpentine: scan.serpentine,
@@ -205,7 +285,7 @@ class Live4D(Device):
         return ScanGrid(
             rows=self.scan_rows.get(),
             cols=self.scan_cols.get(),
-            serpentine=bool(self.scan_serpentine.get()),
+            serpentine=self.scan_serpentine.get(),
             flyback=self.scan_flyback.get(),
             lead_in=self.scan_lead_in.get(),
             step=(self.scan_step_y.get(), self.scan_step_x.get()),
@@ -236,11 +316,15 @@ class Live4D(Device):
             rasters=int(rasters),
             control=control,
             channel=self.channel.get(),
-            pattern=bool(self.pattern_enabled.get()),
+            pattern=self.pattern_enabled.get(),
             frame_time=None if math.isnan(dwell) else dwell,
             timeout=self.timeout.get(),
+            connections=self.connections.get(),
+            nodata=self.nodata.get(),
+            saturated=self.saturated.get(),
+            pixel_mask=self.pixel_mask.get(),
+            gain=self.gain.get(),
             notes=self._run_notes,
-            **self._fixed,
         )
 
     def _control(self) -> Simplon | None:
@@ -253,11 +337,16 @@ class Live4D(Device):
         )
 
     def note_run(self, name: str, doc: dict[str, Any]) -> None:
-        """Have the stream's header name the run: ``RE.subscribe(live4d.note_run)``."""
+        """Know the run: the stream's header names it, and its images keep one shape.
+
+        ``RE.subscribe(live4d.note_run)``
+        """
         if name == "start":
             self._run_notes = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
+            self._described.clear()
         elif name == "stop" and doc["run_start"] == self._run_notes.get("uid"):
             self._run_notes = {}
+            self._described.clear()
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
@@ -275,11 +364,62 @@ class Live4D(Device):
             if spec.frame_time is not None and not self.detector.frame_time.missing:
                 self.detector.frame_time.check_value(spec.frame_time)
         self._engine()
+        self._described.clear()
         return super().stage()
 
     def trigger(self) -> RasterStatus:
-        """Take one raster. The status fails with the engine's reason, or with EngineLost."""
-        return self._start(self.spec(), flying=False)
+        """Take one raster. The status fails with the engine's reason, or with EngineLost.
+
+        Raises ValueError where the images would have another shape than those before them in the run.
+        """
+        spec = self.spec()
+        self._keep_shapes({f"{self.name}_{name}": spec.grid.shape for name in self.detector_names})
+        return self._start(spec, flying=False)
+
+    def _keep_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Raise ValueError for arrays of another shape than the descriptor of this run has: storage would pad them."""
+        if self._staged is not Staged.yes and not self._run_notes:
+            return  # it is not known where a run begins and ends
+        for key, shape in shapes.items():
+            before = self._described.get(key, shape)
+            if shape != before:
+                raise ValueError(
+                    f"{key} would have the shape {shape} after Events of {before} in the same run: take it in a run of "
+                    "its own (within one stage: RE.subscribe(live4d.note_run) tells the device where a run begins)"
+                )
+
+    # Readings: an image with the settings that it was taken with ---------------------------------
+
+    def read(self) -> dict[str, Any]:
+        """The newest images, their statistics and counts, and the settings that they were taken with."""
+        readings = super().read()
+        for key in readings.keys() & self._taken.keys():
+            readings[key] = self._taken[key]
+        arrays = {key: np.shape(readings[key]["value"]) for key in self._described.keys() & readings.keys()}
+        self._keep_shapes(arrays)
+        return readings
+
+    def describe(self) -> dict[str, Any]:
+        keys = super().describe()
+        self._described = {
+            key: tuple(entry["shape"]) for key, entry in keys.items() if entry["dtype"] == "array"
+        }
+        return keys
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What tables and plots show: not the settings, which name themselves only when a plan moves them."""
+        shown = (getattr(self, name) for name in self.component_names)
+        return {"fields": [signal.name for signal in shown if signal.kind == Kind.hinted]}
+
+    def _settings_now(self) -> dict[str, Any]:
+        """Readings of the device's own settings."""
+        readings: dict[str, Any] = {}
+        for name in self.component_names:
+            signal = getattr(self, name)
+            if isinstance(signal, Setting):
+                readings.update(signal.read())
+        return readings
 
     def pause(self) -> None:
         """Give up the raster that runs; the plan takes it again when it resumes. Ends a movie."""
@@ -302,6 +442,11 @@ class Live4D(Device):
         self._cancel()
         if self._client is not None:
             self._client.release()
+        self._described.clear()
+        if self.control is not None:
+            with self._fence:
+                self._generation += 1  # what is still read of the detector is of no use any more
+                self.detector.forget()
         return super().unstage()
 
     def close(self) -> None:
@@ -332,6 +477,7 @@ class Live4D(Device):
             log.info("%s: frames are decoded on the %s (%s)", self.name, client.engine, client.engine_detail)
             self.engine.put(client.engine)
             self.engine_detail.put(client.engine_detail)
+        self.versions.put(client.versions)
         return client
 
     def _start(self, spec: AcquisitionSpec, *, flying: bool) -> RasterStatus:
@@ -343,9 +489,13 @@ class Live4D(Device):
             self._disarming = None
         self.preview.clear()
         status = RasterStatus(self)
+        taken = self._settings_now()
         with self._fence:
             self._generation += 1
             running = self._running = _Running(self._generation, status, flying)
+            self._taken = taken
+        if self.control is None:
+            running.settings.set_result({})
         client.acquire(running.generation, spec, lambda event: self._take(running, event))
         client.request_preview()
         return status
@@ -378,14 +528,18 @@ class Live4D(Device):
             kind = event["kind"]
             if kind == "armed":
                 if self.control is not None:
-                    self.detector.forget()  # arming has set the frame time
+                    # In a thread: what the engine says must be heard meanwhile.
+                    threading.Thread(
+                        target=self._note_detector, args=(running,), name="live4d-settings", daemon=True
+                    ).start()
                 if self._scan is not None:
                     self._scan.start(lambda error: self._scan_failed(running, error))
                 return
             if kind == "progress":
                 progress = Progress(**event["progress"])
                 if event["images"] is not None:
-                    self.preview.update(event["images"], progress.frames_received / progress.frames_expected)
+                    fraction = progress.frames_received / progress.frames_expected
+                    self.preview.update(event["images"], fraction, progress.saturated)
                 running.status.report(progress)
                 return
             if kind == "raster":
@@ -398,13 +552,27 @@ class Live4D(Device):
                 self._fail(running, self._why(event))
                 return
             self._running = None
-        running.status.set_finished()
+        # An Event has the detector's settings, too.
+        running.settings.add_done_callback(lambda _: running.status.set_finished())
+
+    def _note_detector(self, running: _Running) -> None:
+        """Read what the detector was armed with; runs in a thread of its own beside the raster."""
+        settings: dict[str, Any] = {}
+        try:
+            settings = self.detector.as_armed()
+        except Exception as error:
+            log.error("%s: the detector's settings are not in the Event: %s", self.name, error)
+        with self._fence:
+            if running.generation == self._generation:
+                self._taken.update(settings)
+                if self._staged is Staged.yes and settings:
+                    self.detector.hold()  # the RunEngine reads and describes without a request
+        running.settings.set_result(settings)
 
     def _why(self, event: dict[str, Any]) -> Exception:
         if event["kind"] == "lost":
             self._disarm_for_lost_engine()
-            return event["error"]
-        return AcquisitionError(event.get("reason", "the engine gave no reason"))
+        return error_of(event)
 
     def _fail(self, running: _Running, error: Exception) -> None:
         """End what runs, here, in the engine and at the scan generator."""
@@ -444,7 +612,10 @@ class Live4D(Device):
         self.frames_lost.put(losses.lost)
         self.frames_bad.put(losses.bad)
         self.frames_dropped.put(math.nan if raster.dropped is None else float(raster.dropped))
+        self.frames_saturated.put(losses.saturated)
         self.series_id.put(raster.series_id)
+        for said in fields(raster.info):
+            getattr(self, f"series_{said.name}").put(getattr(raster.info, said.name))
         self.engine.put(raster.engine)
         self.frame_rate.put(math.nan if raster.rate_hz is None else raster.rate_hz)
         if losses.lost or losses.bad:
@@ -452,15 +623,13 @@ class Live4D(Device):
                 "%s: series %d: %d of %d frames lost, %d bad", self.name, raster.series_id, losses.lost,
                 losses.expected, losses.bad,
             )  # fmt: skip
+        if losses.saturated:
+            log.warning(
+                "%s: series %d: %d of %d frames have saturated pixels under a virtual detector", self.name,
+                raster.series_id, losses.saturated, losses.expected,
+            )  # fmt: skip
         if running.flying:
-            reading = self._without_pattern(self.read())
-            self._movie.append(
-                {
-                    "time": time.time(),
-                    "data": {key: entry["value"] for key, entry in reading.items()},
-                    "timestamps": {key: entry["timestamp"] for key, entry in reading.items()},
-                }
-            )
+            self._movie.append((time.time(), self._without_pattern(self.read()), running.settings))
 
     def _disarm_for_lost_engine(self) -> None:
         """The engine would have disarmed; in a thread, as the detector may take long to answer."""
@@ -501,8 +670,14 @@ class Live4D(Device):
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Events of the rasters that ended since the last call."""
-        while self._movie:
-            yield self._movie.popleft()
+        while self._movie and self._movie[0][2].done():
+            when, readings, settings = self._movie.popleft()
+            readings |= {key: entry for key, entry in settings.result().items() if key in readings}
+            yield {
+                "time": when,
+                "data": {key: entry["value"] for key, entry in readings.items()},
+                "timestamps": {key: entry["timestamp"] for key, entry in readings.items()},
+            }
 
 
 def _parameters(detector: Detector) -> list[Any]:
@@ -527,10 +702,10 @@ def _detector_components(detector: Detector) -> dict[str, Cpt]:
         value = getattr(detector, parameter.name)
         if parameter.name == "center":
             value = (math.nan, math.nan) if value is None else tuple(float(v) for v in value)
-            component = Cpt(Vector, value=value, units="px", kind="config")
+            component = setting(Vector, value=value, units="px")
         elif isinstance(value, bool):
-            component = Cpt(Value, value=value, kind="config")
+            component = setting(Flag, value=value)
         else:
-            component = Cpt(Value, value=float(value), units="px", kind="config")
+            component = setting(Number, value=float(value), least=0.0, units="px")
         components[f"{detector.name}_{parameter.name}"] = component
     return components

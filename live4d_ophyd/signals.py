@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import math
+import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ophyd import Signal
-from ophyd.status import DeviceStatus
+from ophyd import Component as Cpt
+from ophyd import Kind, Signal
+from ophyd.status import DeviceStatus, Status
 
+from live4d_ophyd.engine.series_info import digest
 from live4d_ophyd.engine.spec import Progress
 
 
@@ -39,32 +46,215 @@ class Value(Signal):
         return described
 
 
-class Checked(Value):
-    """A value whose `check_value` refuses before anything happens."""
-
-    def set(self, value: Any, **kwargs: Any) -> Any:
-        self.check_value(value)  # here, not in ophyd's thread: the plan gets the error, with its text
-        return super().set(value, **kwargs)
-
-    def put(self, value: Any, **kwargs: Any) -> None:
-        self.check_value(value)
-        super().put(value, **kwargs)
+#: a setting is in the configuration, and in every Event with the value that its image was taken with
+SETTING = Kind.normal | Kind.config
 
 
-class Vector(Checked):
-    """A few numbers, kept as a tuple of floats."""
+class Setting(Value):
+    """A value that the user sets. What `check_value` refuses never gets in.
 
-    def __init__(self, *args: Any, length: int = 2, **kwargs: Any) -> None:
-        self._length = length
-        super().__init__(*args, **kwargs)
+    Bluesky leaves out the parts of a device that is read itself, so a setting that a plan scans is recorded by its
+    device; ``hints`` name it for tables and plots all the same.
+    """
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        return {"fields": list(self.describe())}
+
+    def accepted(self, value: Any) -> Any:
+        """``value`` in the form in which it is kept. Raises ValueError with what was expected."""
+        return value
 
     def check_value(self, value: Any, **kwargs: Any) -> None:
-        if np.shape(value) != (self._length,):
-            raise ValueError(f"{self.name} takes {self._length} numbers, got {value!r}")
+        self.accepted(value)
+
+    def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
+        """As `put`, at once. ophyd's own would wait until the value equals what was set: for ever if that is NaN."""
+        self.put(value)  # here, not in a thread: the plan gets the error, with its text
+        status = Status(self, timeout=timeout, settle_time=settle_time or 0)
+        status.set_finished()
+        return status
 
     def put(self, value: Any, **kwargs: Any) -> None:
-        self.check_value(value)
-        super().put(tuple(float(v) for v in value), **kwargs)
+        super().put(self.accepted(value), **kwargs)
+
+    def refused(self, value: Any, expected: str) -> ValueError:
+        """The error for a value that is not accepted."""
+        return ValueError(f"{self.name} = {value!r}: expected {expected}")
+
+
+def setting(of: type[Setting], **options: Any) -> Cpt:
+    """The component of a setting."""
+    return Cpt(of, kind=SETTING, **options)
+
+
+class Number(Setting):
+    """A real number from ``least`` to ``most``; more than 0 with ``positive``; ``nan``: NaN is allowed, too."""
+
+    def __init__(
+        self,
+        *args: Any,
+        least: float = -math.inf,
+        most: float = math.inf,
+        positive: bool = False,
+        nan: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self._least = sys.float_info.min if positive else least
+        self._most, self._positive, self._nan = most, positive, nan
+        super().__init__(*args, **kwargs)
+
+    def accepted(self, value: Any) -> float:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool | np.bool_) else None
+        if number is None or (math.isnan(number) and not self._nan) or math.isinf(number):
+            raise self.refused(value, f"a number{self._bounds()}{' or NaN' * self._nan}")
+        if not math.isnan(number) and not self._least <= number <= self._most:
+            raise self.refused(value, f"a number{self._bounds()}")
+        return number
+
+    def _bounds(self) -> str:
+        unit = f" {self._units}" if self._units else ""
+        if self._positive:
+            return f" above 0{unit}" + ("" if math.isinf(self._most) else f" and up to {self._most:g}{unit}")
+        if math.isinf(self._most):
+            return f" of at least {self._least:g}{unit}" if math.isfinite(self._least) else ""
+        return f" from {self._least:g} to {self._most:g}{unit}"
+
+
+class Whole(Number):
+    """A whole number from ``least`` to ``most``; floats that are whole are taken."""
+
+    def accepted(self, value: Any) -> int:
+        number = super().accepted(value)
+        if number != int(number):
+            raise self.refused(value, f"a whole number{self._bounds()}")
+        return int(number)
+
+
+class Flag(Setting):
+    """True or False; 1 and 0 are taken."""
+
+    def accepted(self, value: Any) -> bool:
+        if isinstance(value, bool | np.bool_ | int | np.integer) and value in (0, 1):
+            return bool(value)
+        raise self.refused(value, "True or False")
+
+
+class Text(Setting):
+    """Text; ``check`` raises ValueError for what it must not be."""
+
+    def __init__(self, *args: Any, check: Callable[[str], None] = lambda text: None, **kwargs: Any) -> None:
+        self._check = check
+        super().__init__(*args, **kwargs)
+
+    def accepted(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self.refused(value, "text")
+        try:
+            self._check(value)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        return value
+
+
+class Choice(Setting):
+    """One of a few words."""
+
+    def __init__(self, *args: Any, choices: Sequence[str] = (), **kwargs: Any) -> None:
+        self._choices = tuple(choices)
+        super().__init__(*args, **kwargs)
+
+    def accepted(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self._choices:
+            raise self.refused(value, f"one of {', '.join(self._choices)}")
+        return value
+
+
+class Vector(Setting):
+    """A position (row, col), kept as a tuple of floats; NaN in both is none.
+
+    Events have it as two numbers, ``<name>_row`` and ``<name>_col``: columns of a table, where an array would be a
+    file of its own.
+    """
+
+    def accepted(self, value: Any) -> tuple[float, ...]:
+        numbers = () if isinstance(value, str) or np.shape(value) != (2,) else tuple(value)
+        if not all(isinstance(number, Real) for number in numbers) or len(numbers) != 2:
+            raise ValueError(f"{self.name} takes 2 numbers, (row, col) in {self._units}, got {value!r}")
+        row, col = map(float, numbers)
+        if math.isnan(row) != math.isnan(col) or math.isinf(row) or math.isinf(col):
+            raise self.refused(value, "two finite numbers, or NaN in both")
+        return row, col
+
+    def read(self) -> dict[str, Any]:
+        ((_, reading),) = super().read().items()
+        return {key: {**reading, "value": value} for key, value in zip(self._keys(), reading["value"])}
+
+    def describe(self) -> dict[str, Any]:
+        ((_, entry),) = super().describe().items()
+        return {key: {**entry, "dtype": "number", "shape": []} for key in self._keys()}
+
+    def _keys(self) -> tuple[str, str]:
+        return f"{self.name}_row", f"{self.name}_col"
+
+    def read_configuration(self) -> dict[str, Any]:
+        return super().read()
+
+    def describe_configuration(self) -> dict[str, Any]:
+        return super().describe()
+
+
+class PixelArray(Setting):
+    """An array with a value for each pixel of the detector, given as such or as the path of a ``.npy`` file.
+
+    It is too large for a record: read, it is a text that says how large it is, where it came from, and its `digest`.
+    ``get()`` gives the array, None where there is none. ``check`` raises ValueError for other arrays; ``mask``: what
+    is not 0 is bad, and counted.
+    """
+
+    def __init__(self, *args: Any, check: Callable[[Any], None], mask: bool = False, **kwargs: Any) -> None:
+        self._check, self._mask = check, mask
+        self._source = ""
+        super().__init__(*args, value=None, **kwargs)
+
+    def accepted(self, value: Any) -> np.ndarray | None:
+        if value is None:
+            return None
+        array = _load(self.name, value) if isinstance(value, str | Path) else value
+        try:
+            self._check(array)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}, or the path of a .npy file that holds one") from None
+        kept = array.copy()  # what the caller does to the array later is not recorded
+        kept.flags.writeable = False
+        return kept
+
+    def put(self, value: Any, **kwargs: Any) -> None:
+        super().put(value, **kwargs)
+        self._source = f" from {value}" if isinstance(value, str | Path) else ""
+
+    def summary(self) -> str:
+        """``"none"``, or size, source and digest."""
+        array = self.get()
+        if array is None:
+            return "none"
+        size = f"{array.shape[0]} x {array.shape[1]} px"
+        if self._mask:
+            return f"{np.count_nonzero(array)} of {size}{self._source}, sha256 {digest(array != 0)}"
+        return f"{size}{self._source}, sha256 {digest(array)}"
+
+    def read(self) -> dict[str, Any]:
+        return {self.name: {"value": self.summary(), "timestamp": self.timestamp}}
+
+    def describe(self) -> dict[str, Any]:
+        return {self.name: {"source": f"live4d:{self.name}", "dtype": "string", "shape": []}}
+
+
+def _load(name: str, path: str | Path) -> np.ndarray:
+    try:
+        return np.load(Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{name}: {path} cannot be read as a .npy file: {error}") from error
 
 
 class Image(Signal):
@@ -99,7 +289,8 @@ def image_key(name: str, shape: tuple[int, ...], dims: tuple[str, str]) -> dict[
 class LivePreview:
     """The images of the raster that runs, for the stream ``live4d_live``. A bluesky Readable.
 
-    It has the data keys of the images themselves and ``<name>_live_fraction``: frames received of expected.
+    It has the data keys of the images themselves, ``<name>_live_fraction``: frames received of expected, and
+    ``<name>_live_saturated``: frames with a pixel under a virtual detector that holds no count.
     Every reading asks the engine for the next preview, so that only those somebody reads are sent.
     """
 
@@ -114,13 +305,14 @@ class LivePreview:
         """Forget the last raster."""
         with self._lock:
             self._images: np.ndarray | None = None
-            self._fraction = 0.0
+            self._fraction, self._saturated = 0.0, 0
             self._time = time.time()
 
-    def update(self, images: np.ndarray, fraction: float) -> None:
+    def update(self, images: np.ndarray, fraction: float, saturated: int = 0) -> None:
         """Take the newest images, (detectors, rows, cols)."""
         with self._lock:
-            self._images, self._fraction, self._time = images, fraction, time.time()
+            self._images, self._fraction, self._saturated = images, fraction, saturated
+            self._time = time.time()
 
     def _keys(self) -> list[str]:
         return [f"{self.parent.name}_{name}" for name in self.parent.detector_names]
@@ -129,16 +321,19 @@ class LivePreview:
         shape = self.parent.grid().shape
         keys = {key: image_key(key, shape, ("scan_y", "scan_x")) for key in self._keys()}
         fraction = {"source": f"live4d:{self.name}", "dtype": "number", "dtype_numpy": "<f8", "shape": []}
-        return {**keys, f"{self.name}_fraction": fraction}
+        saturated = {**fraction, "dtype": "integer", "dtype_numpy": "<i8", "units": "frames"}
+        return {**keys, f"{self.name}_fraction": fraction, f"{self.name}_saturated": saturated}
 
     def read(self) -> dict[str, Any]:
         with self._lock:
             images, fraction, when = self._images, self._fraction, self._time
+            saturated = self._saturated
         self.parent.request_preview()
         if images is None:
             images = np.full((len(self._keys()), *self.parent.grid().shape), np.nan)
         readings = {key: {"value": image, "timestamp": when} for key, image in zip(self._keys(), images)}
-        return {**readings, f"{self.name}_fraction": {"value": fraction, "timestamp": when}}
+        numbers = {f"{self.name}_fraction": fraction, f"{self.name}_saturated": saturated}
+        return {**readings, **{key: {"value": value, "timestamp": when} for key, value in numbers.items()}}
 
     def describe_configuration(self) -> dict[str, Any]:
         return self.parent.describe_configuration()

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine, SupplementalData
@@ -186,12 +187,14 @@ def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):
     assert control.get("detector", "config", "frame_time") == pytest.approx(3e-4)
 
 
-@pytest.mark.parametrize(("dwell", "words"), [(-1.0, "must be positive"), (1e9, "the device allows")])
+@pytest.mark.parametrize(
+    ("dwell", "words"), [(-1.0, "expected a number above 0 s"), (1e9, "the device allows")]
+)
 def test_a_dwell_time_that_cannot_be_is_refused_before_a_run_opens(live4d, RE, dwell, words):
     seen = Documents()
     RE.subscribe(seen)
-    RE(bps.mv(live4d.dwell_time, dwell))
-    with pytest.raises(ValueError, match=words):
+    RE(bps.mv(live4d.dwell_time, 1e9))
+    with pytest.raises(ValueError, match="the device allows"):
         RE(bp.count([live4d]))
     assert seen.all == []
 
@@ -392,3 +395,63 @@ def test_without_control_there_are_no_settings(sim):
         _ = live4d.detector
     with pytest.raises(ValueError, match="cannot be called 'detector'"):
         Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), detectors=[Disk("detector", radius=1)])
+
+
+def test_each_event_has_the_detectors_settings_as_armed(live4d, RE):
+    """Also those that a plan scans, which Bluesky leaves out as parts of the device that is read."""
+    docs = Documents()
+    times = [1e-4, 2e-4, 3e-4]
+    RE(bp.list_scan([live4d], live4d.detector.frame_time, times), docs)
+    assert [e["data"]["live4d_detector_frame_time"] for e in docs.events()] == times
+    assert [e["data"]["live4d_series_frame_time"] for e in docs.events()] == times
+    assert docs.of("start")[0]["hints"]["dimensions"] == [(["live4d_detector_frame_time"], "primary")]
+
+
+def test_a_dwell_time_is_in_the_event_as_the_detector_has_it(live4d, RE):
+    docs = Documents()
+
+    def plan():
+        yield from bps.mv(live4d.dwell_time, 5e-4)
+        yield from bp.count([live4d])
+
+    RE(plan(), docs)
+    assert docs.events()[0]["data"]["live4d_detector_frame_time"] == 5e-4
+
+
+def test_reading_and_describing_ask_the_detector_nothing(live4d, RE, monkeypatch):
+    """The RunEngine does both in its own loop; what the detector was armed with is read beside the raster."""
+    asked = []
+    rest = live4d.detector.control.rest
+    read = rest.read
+
+    def note(*arguments):
+        asked.append(threading.current_thread().name)
+        return read(*arguments)
+
+    monkeypatch.setattr(type(rest), "read", lambda self, *arguments: note(*arguments))
+    docs = Documents()
+
+    def plan():
+        yield from bps.stage(live4d)
+        yield from bps.open_run()
+        asked.clear()
+        yield from bps.trigger_and_read([live4d])
+        yield from bps.close_run()
+        yield from bps.unstage(live4d)
+
+    RE(plan(), docs)
+    assert set(asked) == {"live4d-settings"}
+    assert len(docs.events()) == 1
+
+
+def test_a_movies_events_have_the_detectors_settings(live4d, RE):
+    docs = Documents()
+    live4d.movie_rasters.put(2)
+
+    def plan():
+        yield from bps.mv(live4d.detector.frame_time, 2e-4)
+        yield from bpp.stage_wrapper(bp.fly([live4d]), [live4d])
+
+    RE(plan(), docs)
+    events = docs.events("live4d_movie")
+    assert [e["data"]["live4d_detector_frame_time"] for e in events] == [2e-4, 2e-4]

@@ -171,8 +171,8 @@ def test_a_pause_takes_the_raster_again(live4d, dcu, RE):
     received = threading.Event()
     live4d.preview.update_original = live4d.preview.update
 
-    def update(images, fraction):
-        live4d.preview.update_original(images, fraction)
+    def update(images, fraction, saturated):
+        live4d.preview.update_original(images, fraction, saturated)
         if fraction > 0.5:
             received.set()
 
@@ -324,7 +324,7 @@ def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
         ({"detectors": [DISK, DISK]}, "names must differ"),
         ({"detectors": [Disk("endpoint", radius=3)]}, "'endpoint'"),
         ({"engine": "tpu"}, "engine is 'tpu'"),
-        ({"timeout": -1}, "timeout is -1"),
+        ({"timeout": -1}, "live4d_timeout = -1: expected a number above 0 s"),
     ],
 )
 def test_an_impossible_device_is_refused_when_it_is_made(changes, words):
@@ -345,8 +345,10 @@ def test_two_devices_keep_their_own_detectors():
 def test_a_bad_value_of_a_detector_is_refused_before_the_scan(live4d):
     with pytest.raises(ValueError, match="live4d_vbf_center takes 2 numbers"):
         live4d.vbf_center.set(3.0)
-    live4d.vbf_radius.put(-1.0)
-    with pytest.raises(ValueError, match="radius"):
+    with pytest.raises(ValueError, match=r"live4d_vbf_radius = -1.0: expected a number of at least 0 px"):
+        live4d.vbf_radius.put(-1.0)
+    live4d.adf_inner.put(50.0)
+    with pytest.raises(ValueError, match="expected 0 <= inner < outer"):
         live4d.stage()
 
 
