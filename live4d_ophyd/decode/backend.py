@@ -132,7 +132,12 @@ class GpuBackend:
 
     def decoder(self, frame: FrameFormat, *, nodata: bool) -> Decoder:
         try:
-            stream = self._streams.pop() if self._streams else None
+            # One step: another receive thread may take the last one between a look and the pop. No lock: what gives
+            # streams back is the garbage collector, in any thread, also in one that has the lock.
+            stream = self._streams.pop()
+        except IndexError:
+            stream = None
+        try:
             decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, nodata=nodata, stream=stream)
             # torch keeps freed memory for the stream that used it: a new one for every scan would hoard it.
             weakref.finalize(decoder, self._streams.append, decoder.stream)
@@ -140,6 +145,8 @@ class GpuBackend:
         except GpuLost:
             raise
         except (GpuError, ValueError) as error:
+            if stream is not None:
+                self._streams.append(stream)
             if self._fallback is None:
                 raise
             log.warning("the CPU decodes this series: %s", error)
