@@ -133,7 +133,12 @@ class GpuBackend:
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         try:
-            stream = self._streams.pop() if self._streams else None
+            # One step: another receive thread may take the last one between a look and the pop. No lock: what gives
+            # streams back is the garbage collector, in any thread, also in one that has the lock.
+            stream = self._streams.pop()
+        except IndexError:
+            stream = None
+        try:
             decoder = self._gpu.GpuDecoder(
                 frame, self._nvcomp, self._kernels, saturation=saturation, stream=stream
             )
@@ -143,6 +148,8 @@ class GpuBackend:
         except GpuLost:
             raise
         except (GpuError, ValueError) as error:
+            if stream is not None:
+                self._streams.append(stream)
             if self._fallback is None:
                 raise
             log.warning("the CPU decodes this series: %s", error)

@@ -2,7 +2,7 @@
 
 ``run`` yields each raster as it ends. Threads: the caller's, which arms, watches and yields, and one
 ``live4d-receive-N`` per connection, which receives, decodes and sums; plus ``live4d-trigger`` while a software
-trigger lasts. The receive threads are joined before ``run`` returns.
+trigger lasts. The receive threads are the stream's, and joined before ``run`` returns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
+from live4d_ophyd.engine.hold import ENGINE_ID, Hold
 from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.pending import Pending
-from live4d_ophyd.engine.series import Series, SeriesKey
+from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
 from live4d_ophyd.simplon import SimplonError
 from live4d_ophyd.stream.batch import FrameBatch
@@ -59,49 +61,6 @@ class Cancelled(Exception):
     """The acquisition was told to stop."""
 
 
-class OpenStream:
-    """Connections to one detector, kept open between acquisitions so that no `start` is missed.
-
-    ``endpoint`` may name several addresses, with commas between; each gets ``connections``.
-    ``finished`` holds the series that are over: what still comes of them is left alone. ``left_over`` holds
-    messages that came behind the end of the last series taken.
-    """
-
-    def __init__(self, endpoint: str, connections: int = 1) -> None:
-        self.endpoint = endpoint
-        self.connections = connections
-        self.receivers: list[Receiver] = []
-        #: whether the last series fell silent: the detector may be gone without a word
-        self.doubtful = False
-        self.finished: set[SeriesKey] = set()
-        self.left_over: list[FrameBatch] = []
-        self._connect()
-
-    def _connect(self) -> None:
-        try:
-            for address in self.endpoint.split(","):
-                for _ in range(self.connections):
-                    self.receivers.append(Receiver(address.strip()))
-        except BaseException:
-            self.close()
-            raise
-
-    def reconnect(self) -> None:
-        """New connections, for those that a detector left half open when its power failed."""
-        self.close()
-        self._connect()
-        self.doubtful = False
-
-    def connected(self, wait: float = 0.0) -> bool:
-        deadline = time.monotonic() + wait
-        return all(r.connected(max(0.0, deadline - time.monotonic())) for r in self.receivers)
-
-    def close(self) -> None:
-        for receiver in self.receivers:
-            receiver.close()
-        self.receivers.clear()
-
-
 class Acquisition:
     """One series as ``spec`` describes it, taken from ``stream``.
 
@@ -120,6 +79,7 @@ class Acquisition:
         self._failure: BaseException | None = None
         self._raster = 0
         self._armed = False
+        self._hold = Hold(spec.control) if spec.control else None
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
@@ -150,19 +110,14 @@ class Acquisition:
         Raises AcquisitionError when there is nothing to show for the time, SimplonError when the detector
         does not obey, Cancelled after ``cancel``, ValueError when the detectors do not fit the frames.
         """
-        threads: list[threading.Thread] = []
         over = False
         try:
             self._arm()
             self.ledger.last_activity = time.monotonic()
-            threads = [
-                threading.Thread(target=self._listen, args=(r,), name=f"live4d-receive-{n}", daemon=True)
-                for n, r in enumerate(self._stream.receivers)
-            ]
+            self._stream.listen(self._listen)
             if self.spec.control and self.spec.control.software_triggered:
-                threads.append(threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True))
-            for thread in threads:
-                thread.start()
+                # It cannot be interrupted from here; releasing the detector ends it.
+                threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True).start()
             self.on_ready()
             for raster in range(self.spec.rasters):
                 self._raster = raster
@@ -172,29 +127,47 @@ class Acquisition:
                 over = raster + 1 == self.spec.rasters
                 yield self._result(raster, self._finish_detector() if over else None)
         finally:
-            self._stop_listening(threads)
+            self._stream.stop_listening()
             if not over:
                 self._abandon_detector()
+            if self._hold is not None:
+                self._hold.give_up()
             if self.series.key is not None:
                 self._stream.finished.add(self.series.key)
             self._report()
 
     def _arm(self) -> None:
-        control = self.spec.control
-        if control is None:
+        control, hold = self.spec.control, self._hold
+        if control is None or hold is None:
             return  # a series may have begun: connections stay as they are
+        hold.take(self._pause)
         if self._stream.doubtful:
             self._stream.reconnect()
         # This also enables the stream, without which some do not listen on its port.
-        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, self.spec.appendix())
+        header = self.spec.appendix(ENGINE_ID)
+        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, header)
+        hold.mark(header)
+        self._go_on()
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
             raise AcquisitionError(
                 f"no stream answers at {self.spec.endpoint}, though its control unit does: is that its address? "
                 "Nothing was armed"
             )
+        self._go_on()
         # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
         self._armed = True  # before the answer: a request that timed out may have armed all the same
         self.series.expect(control.arm())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Between requests to the detector, which may last."""
+        if self._cancelled:
+            raise Cancelled
+
+    def _pause(self) -> None:
+        with self.ledger.changed:
+            self.ledger.changed.wait(0.05)
+        self._go_on()
 
     def _trigger(self) -> None:
         assert self.spec.control is not None
@@ -258,28 +231,20 @@ class Acquisition:
             raster, images, losses, series.key[0], rate, series.engine, pattern, dropped, series.info
         )
 
-    def _stop_listening(self, threads: list[threading.Thread]) -> None:
-        for receiver in self._stream.receivers:
-            receiver.stop[0] = 1
-        for thread in threads:
-            # A software trigger cannot be interrupted from here; releasing the detector ends it.
-            if thread.name != "live4d-trigger":
-                thread.join()
-        for receiver in self._stream.receivers:
-            receiver.stop[0] = 0
-
     def _finish_detector(self) -> int | None:
         """Wait until the detector is idle, disarming it if it does not know that the series is over.
 
         Returns the images it dropped; None without control, or if it does not say.
         """
-        control = self.spec.control
-        if control is None or not self._armed:
+        control, hold = self.spec.control, self._hold
+        if control is None or hold is None or not self._armed:
             return None
         self._armed = False
         try:
             # Asked first: disarming may take minutes, but not from a control unit that does not answer.
             if control.wait_idle(0.0 if self._gave_up else IDLE_TIMEOUT_S) != "idle":
+                if not hold.is_ours():
+                    return None
                 control.disarm()
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
@@ -299,10 +264,11 @@ class Acquisition:
         return dropped
 
     def _abandon_detector(self) -> None:
-        if self.spec.control is None or not self._armed:
+        control, hold = self.spec.control, self._hold
+        if control is None or hold is None or not self._armed or not hold.is_ours():
             return
         try:
-            self.spec.control.abort()
+            control.abort()
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
 

@@ -40,13 +40,12 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     return int(value)
 
 
-def seconds(name: str, value: Any, remark: str = "") -> float:
-    """A time that is positive and not absurd."""
+def seconds(name: str, value: Any, remark: str = "", most: float = LONGEST_S) -> float:
+    """A time that is positive and finite, and not absurd where nobody else says what is."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0 < value <= LONGEST_S:
-        raise ValueError(
-            f"{name} is {shown(value)} s; it must be positive and at most {LONGEST_S:g} s{remark}"
-        )
+    if not number or not 0 < value <= most or value == math.inf:
+        limit = "finite" if most == math.inf else f"at most {most:g} s"
+        raise ValueError(f"{name} is {shown(value)} s; it must be positive and {limit}{remark}")
     return float(value)
 
 

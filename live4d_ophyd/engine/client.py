@@ -11,11 +11,6 @@ import atexit
 import contextlib
 import logging
 import queue
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -30,6 +25,7 @@ from zmq.utils.monitor import recv_monitor_message
 from live4d_ophyd.decode import EngineUnavailable
 from live4d_ophyd.engine import wire
 from live4d_ophyd.engine.events import FINAL, Conversation, error_of, failure
+from live4d_ophyd.engine.spawn import EngineProcess
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
 
 log = logging.getLogger(__name__)
@@ -37,11 +33,8 @@ log = logging.getLogger(__name__)
 #: an engine that starts cold compiles its kernels first, s
 READY_TIMEOUT_S = 60.0
 _POLL_MS = 100
-#: how long closing waits for an engine that may be arming or disarming, s
-_END_TIMEOUT_S = 10.0
 #: how long a process whose connection broke may take to show its exit code, s
 _EXIT_CODE_S = 0.2
-_LOG_LINES_SHOWN = 8
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -73,8 +66,7 @@ class EngineClient:
         *,
         engine: str = "auto",
         curve_keys: Path | None = None,
-        process: subprocess.Popen | None = None,
-        log_file: Path | None = None,
+        process: EngineProcess | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._wanted_engine = engine
@@ -82,7 +74,6 @@ class EngineClient:
         self.engine_detail = ""
         self.versions = ""  #: of the software there
         self._process = process
-        self._log_file = log_file
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         wire.prepare(self._socket, endpoint)
@@ -107,7 +98,7 @@ class EngineClient:
         except zmq.ZMQError as error:
             self._close_sockets()
             raise ValueError(
-                f"cannot connect to an engine at {endpoint!r}: {error}; it looks like tcp://gpu-host:31100"
+                f"cannot connect to an engine at {endpoint!r}: {wire.why_refused(endpoint, error)}"
             ) from error
         self._thread = threading.Thread(target=self._run, name="live4d-engine-client", daemon=True)
         self._thread.start()
@@ -116,18 +107,8 @@ class EngineClient:
     @classmethod
     def spawn(cls, engine: str = "auto") -> EngineClient:
         """Start an engine process on this machine and connect to it; ``engine``: "auto", "cpu" or "gpu"."""
-        directory = Path(tempfile.mkdtemp(prefix="live4d-engine-"))
-        log_file = directory / "engine.log"
-        endpoint = f"ipc://{directory}/engine"
-        with open(log_file, "wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "live4d_ophyd.engine", endpoint, "--owned", "--engine", engine],
-                stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C here is not for the engine
-            )
-        return cls(endpoint, engine=engine, process=process, log_file=log_file)
+        process = EngineProcess(engine)
+        return cls(process.endpoint, engine=engine, process=process)
 
     def _use_curve(self, keys: Path) -> None:
         from zmq.auth import load_certificate
@@ -155,9 +136,8 @@ class EngineClient:
             if self._refused:
                 raise self._refused
             if time.monotonic() > deadline:
-                raise AcquisitionError(
-                    f"no engine answered at {self.endpoint} within {timeout:g} s{self._last_words()}"
-                )
+                words = "" if self._process is None else self._process.last_words()
+                raise AcquisitionError(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
 
     def acquire(self, generation: int, spec: AcquisitionSpec, on_event: Callback) -> None:
         """Start an acquisition; its events (see wire) go to ``on_event`` in the client's thread.
@@ -184,13 +164,18 @@ class EngineClient:
         self._post(wire.encode("cancel", generation=generation))
 
     def release(self, timeout: float = 2.0) -> None:
-        """Let the engine close its connections to the detector; returns when they are, or after ``timeout`` s."""
+        """Let the engine drop its connections to the stream, at once, and leave the detector idle.
+
+        Returns when that is done, or after ``timeout`` s: a control unit may take long to answer.
+        """
         self._released.clear()
         self._post(wire.encode("release"))
         deadline = time.monotonic() + timeout
         while self.alive and not self._released.wait(0.1):
             if time.monotonic() > deadline:
-                log.warning("the engine did not release the stream within %g s", timeout)
+                log.warning(
+                    "the engine has left the stream, but still waits for the detector after %g s", timeout
+                )
                 return
 
     def close(self) -> None:
@@ -199,19 +184,8 @@ class EngineClient:
             self._post(None)
             self._thread.join()
         _open_clients.discard(self)
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-            try:
-                self._process.wait(_END_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                # Its standard input is closed: it ends as soon as the detector has answered. Killed, it would
-                # leave the detector armed.
-                log.warning(
-                    "the engine (process %d) still waits for the detector; it ends by itself", self.pid
-                )
-                return
-            self._remove_files()
+        if self._process is not None:
+            self._process.end()
 
     def _post(self, message: bytes | None) -> None:
         self._outbox.put(message)
@@ -242,8 +216,7 @@ class EngineClient:
                     self._receive(self._socket.recv())
                 if self._monitor in ready:
                     self._connection_changed(recv_monitor_message(self._monitor)["event"])
-                if self._process is not None and self._process.poll() is not None:
-                    self._give_up("the engine process", self._process.returncode)
+                self._look_for_end()
                 if self._lost:
                     return
         except Exception as error:
@@ -343,44 +316,23 @@ class EngineClient:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._give_up(f"the engine at {self.endpoint} refused this session's CURVE keys")
         elif self._ready.is_set():
-            if self._process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._give_up("the engine process", self._process.wait(_EXIT_CODE_S))
-                    return
-            self._give_up(
-                f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
-            )
+            self._look_for_end(_EXIT_CODE_S)
+            if not self._lost:
+                self._give_up(
+                    f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
+                )
 
-    def _give_up(self, reason: str, code: int | None = None) -> None:
-        """The engine is gone; ``code`` is what its process ended with, where that is known."""
-        if code is not None:
-            reason = f"{reason} {_ended_how(code)}"
-        # A killed process could not log why: its last lines are about something else.
-        hint = " (is the memory full?)" if code == -signal.SIGKILL else self._last_words()
-        self._lost = EngineLost(reason + hint)
+    def _look_for_end(self, wait: float = 0.0) -> None:
+        code = None if self._process is None else self._process.end_code(wait)
+        if self._process is not None and code is not None:
+            self._give_up(f"the engine process {self._process.how_it_ended(code)}")
+
+    def _give_up(self, reason: str) -> None:
+        self._lost = EngineLost(reason)
         with self._lock:
             job = self._job
         if job is not None:
             self._deliver(job, {"kind": "lost", "error": self._lost})
-
-    def _last_words(self) -> str:
-        if self._log_file is None or not self._log_file.exists():
-            return ""
-        lines = self._log_file.read_text(errors="replace").strip().splitlines()[-_LOG_LINES_SHOWN:]
-        return "; its last words:\n  " + "\n  ".join(lines) if lines else ""
-
-    def _remove_files(self) -> None:
-        if self._log_file is not None:
-            shutil.rmtree(self._log_file.parent, ignore_errors=True)
-
-
-def _ended_how(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 # Engines are ended in order at interpreter exit, before ZMQ's own clean-up.

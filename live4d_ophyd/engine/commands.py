@@ -12,6 +12,7 @@ import click
 import zmq
 
 from live4d_ophyd.decode import ENGINES
+from live4d_ophyd.engine import wire
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.server import EngineServer
 
@@ -44,7 +45,9 @@ def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level
     try:
         server = EngineServer(endpoint, engine=engine, curve_keys=curve)
     except zmq.ZMQError as error:
-        raise click.ClickException(f"cannot serve at {endpoint}: {error}") from error
+        raise click.ClickException(
+            f"cannot serve at {endpoint}: {wire.why_refused(endpoint, error)}"
+        ) from error
     if owned:
         # Ctrl-C in the session's terminal is for the session.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

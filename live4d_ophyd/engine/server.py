@@ -241,7 +241,8 @@ class _LogForwarder(logging.Handler):
 class _Worker:
     """Runs one session's acquisitions one after the other in its thread; keeps the stream open between them.
 
-    ``before`` is the worker of the session before, which is ended first.
+    ``before`` is the worker of the session before, which is ended first. The other methods are for the main thread; the
+    stream is closed by whichever thread is first: the worker's own may be waiting for the detector's answer.
     """
 
     def __init__(
@@ -275,12 +276,14 @@ class _Worker:
                 self._current[1].cancel()
 
     def release(self) -> None:
-        """Cancel everything and close the stream."""
+        """Cancel everything and drop the connections at once; ``released`` follows when the detector is left, too."""
         self.cancel(self._generation)
+        self._close_stream()
         self._jobs.put("release")
 
     def end(self) -> None:
         self.cancel(self._generation)
+        self._close_stream()
         self._jobs.put(None)
         self._thread.join()
 
@@ -310,17 +313,21 @@ class _Worker:
         stream = self._stream
         if stream and (stream.endpoint, stream.connections) != (spec.endpoint, spec.connections):
             self._close_stream()
-        if self._stream is None:
-            self._stream = OpenStream(spec.endpoint, spec.connections)
-        return self._stream
+            stream = None
+        if stream is None:
+            stream = self._stream = OpenStream(spec.endpoint, spec.connections)
+        return stream
 
     def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     def _run(self, events: zmq.Socket, generation: int, spec: AcquisitionSpec) -> None:
         try:
+            if generation <= self._cancelled_up_to:
+                raise Cancelled  # and open no connections, which would take frames of the next
             acquisition = Acquisition(spec, self._open_stream(spec), self._backend)
             with self._lock:
                 if generation <= self._cancelled_up_to:

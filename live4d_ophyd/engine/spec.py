@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -94,8 +95,9 @@ class AcquisitionSpec:
         self._set("rasters", checks.whole("rasters", self.rasters, 1, MAX_FRAMES))
         self._set("timeout", checks.seconds("timeout", self.timeout))
         if self.frame_time is not None:
-            remark = ", or NaN to leave it"
-            self._set("frame_time", checks.seconds("the dwell time", self.frame_time, remark))
+            # What is too long for it the detector knows.
+            dwell = checks.seconds("the dwell time", self.frame_time, ", or NaN to leave it", math.inf)
+            self._set("frame_time", dwell)
         for name in ("nodata", "pattern"):
             self._set(name, checks.switch(name, getattr(self, name)))
         checks.text("channel", self.channel)
@@ -147,9 +149,12 @@ class AcquisitionSpec:
             return self.frames // lines, lines
         return 1, self.frames
 
-    def appendix(self) -> str:
-        """JSON that explains a recorded stream: ``{"scan": ..., "rasters": ..., and the notes}``."""
-        text = {"scan": self.grid.to_dict(), "rasters": self.rasters, **self.notes}
+    def appendix(self, engine: str) -> str:
+        """JSON that explains a recorded stream: ``{"scan": ..., "rasters": ..., and the notes}``.
+
+        ``engine``, the process that arms, is in it: so that one can tell whether the detector is still armed for it.
+        """
+        text = {"scan": self.grid.to_dict(), "rasters": self.rasters, **self.notes, "engine": engine}
         return json.dumps(text, separators=(",", ":"), default=str)
 
     @property

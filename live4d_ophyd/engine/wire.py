@@ -9,6 +9,8 @@ which error it is, and of which generation if it is of one. What an acquisition'
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import cbor2
@@ -22,6 +24,10 @@ MAX_MESSAGE_BYTES = 1 << 30
 #: libzmq's own heartbeat runs in its I/O thread: it works while Python is busy, ms
 HEARTBEAT_MS = 250
 HEARTBEAT_TIMEOUT_MS = 900
+
+
+#: what the kernel takes as the name of a socket in the file system
+MAX_IPC_PATH_BYTES = 107
 
 
 class WireError(ValueError):
@@ -86,3 +92,11 @@ def prepare(socket: zmq.Socket, endpoint: str) -> None:
         socket.heartbeat_ivl = HEARTBEAT_MS
         socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
     socket.maxmsgsize = MAX_MESSAGE_BYTES
+
+
+def why_refused(endpoint: str, error: zmq.ZMQError) -> str:
+    """Why ZMQ did not take the address, and what it should look like."""
+    if error.errno == errno.ENAMETOOLONG:
+        size = len(os.fsencode(endpoint.removeprefix("ipc://")))
+        return f"the path of a socket has at most {MAX_IPC_PATH_BYTES} bytes, this one has {size}: choose a shorter one"
+    return f"{error.strerror}; it looks like tcp://gpu-host:31100"

@@ -109,6 +109,8 @@ class Faults:
     fail_series: bool = False
     #: every SIMPLON request is carried out at once and answered that late, s
     rest_latency: float = 0.0
+    #: the command arm is carried out at once and answered that late, s
+    arm_latency: float = 0.0
     #: so many SIMPLON requests are not carried out but answered with status 500
     rest_errors: int = 0
     #: so many, after those, are not carried out but answered with a web page, status 200

@@ -29,7 +29,9 @@ class RestFaults:
         if scope["type"] != "http" or scope["path"].split("/")[1] not in SIMPLON_MODULES:
             await self.app(scope, receive, send)
             return
-        latency = self.dcu.faults.rest_latency
+        faults = self.dcu.faults
+        arming = scope["path"].endswith("/command/arm")
+        latency = faults.rest_latency + (faults.arm_latency if arming else 0.0)
 
         async def send_late(message: Message) -> None:
             if message["type"] == "http.response.start":

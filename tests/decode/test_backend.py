@@ -82,3 +82,32 @@ def test_a_lost_gpu_is_not_hidden_behind_the_cpu():
         FailingGpu(CpuBackend(), GpuLost("gone")).decoder(
             FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()
         )
+
+
+class _TakenMeanwhile(list):
+    """The last stream of the pool goes to another thread as soon as somebody looks."""
+
+    def __len__(self):
+        length = super().__len__()
+        self.clear()
+        return length
+
+
+class _GpuDecoder:
+    def __init__(self, *_, stream, **__):
+        self.stream = stream or "new"
+
+
+def test_a_stream_that_another_thread_takes_first_is_not_missed():
+    gpu = FailingGpu(None)
+    gpu._gpu = types.SimpleNamespace(GpuDecoder=_GpuDecoder)
+    gpu._streams = _TakenMeanwhile(["stream"])
+    decoder = gpu.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation())
+    assert decoder.stream in ("stream", "new")
+
+
+def test_a_stream_whose_decoder_cannot_be_made_is_kept():
+    gpu = FailingGpu(CpuBackend())
+    gpu._streams = ["stream"]
+    assert gpu.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()).engine == "cpu"
+    assert gpu._streams == ["stream"]

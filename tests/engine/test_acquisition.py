@@ -1,10 +1,13 @@
 """One series from a real socket to images: what arrives is summed exactly, what does not is NaN and counted."""
 
+import os
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
+import zmq
 from late_backend import LateBackend
 from small_dcu import SmallDcu, end, frames, image, series, start
 
@@ -275,15 +278,22 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
 class FakeControl:
     """A detector that obeys and remembers."""
 
+    url = "http://fake"
     software_triggered = False
     trigger_per = "pixel"
 
     def __init__(self, dropped=0):
         self.heard = []
+        self.header = ""
         self._dropped = dropped
 
     def configure(self, images, triggers, frame_time, appendix):
         self.heard.append(f"configure {images} x {triggers}")
+        self.header = appendix
+
+    def get(self, subsystem, kind, key):
+        assert (subsystem, kind, key) == ("stream", "config", "header_appendix")
+        return self.header
 
     def wait_idle(self, timeout):
         # It is idle by itself after `end`, and waits for pulses where the series fell silent.
@@ -319,6 +329,105 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
         except AcquisitionError:
             assert last == "abort"
     assert control.heard[-1] == last
+
+
+class SlowControl(FakeControl):
+    """A detector that answers `arm` when the test lets it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def arm(self):
+        self.heard.append("arm")
+        self.asked.set()
+        assert self.answer.wait(10)
+        return 1
+
+
+@contextmanager
+def arming(dcu, control):
+    """An acquisition that waits for the answer to `arm`, its stream, and where its error will be."""
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+        acquisition, errors = Acquisition(spec, stream), []
+
+        def run():
+            try:
+                list(acquisition.run())
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert control.asked.wait(10)
+        yield acquisition, stream, errors
+        control.answer.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_connections_are_dropped_at_once_also_while_the_detector_is_asked(dcu):
+    control = SlowControl()
+    with arming(dcu, control) as (acquisition, stream, errors):
+        assert dcu._socket.poll(2000, zmq.POLLOUT)
+        acquisition.cancel()
+        stream.close()
+        assert not stream.connected()
+        assert not control.answer.is_set()
+        deadline = time.monotonic() + 5
+        while dcu._socket.poll(0, zmq.POLLOUT):  # a stream that somebody is connected to
+            assert time.monotonic() < deadline
+    assert [type(error) for error in errors] == [Cancelled]
+    assert control.heard[-1] == "abort"
+
+
+def test_a_series_that_another_session_armed_meanwhile_is_not_ended(dcu, caplog):
+    control = SlowControl()
+    with arming(dcu, control) as (acquisition, _, errors):
+        acquisition.cancel()
+        control.header = '{"engine":"another"}'
+    assert [type(error) for error in errors] == [Cancelled]
+    assert control.heard[-1] == "arm"
+    assert "http://fake has been armed by another session meanwhile: it is left alone" in caplog.text
+
+
+def test_a_detector_without_a_header_is_released_all_the_same(dcu):
+    control = SlowControl()
+    control.get = lambda *_: ""
+    with arming(dcu, control) as (acquisition, *_):
+        acquisition.cancel()
+    assert control.heard[-1] == "abort"
+
+
+def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
+    first, second = SlowControl(), FakeControl()
+    done = []
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=second)
+        waiting = threading.Thread(target=lambda: done.extend(Acquisition(spec, stream).run()))
+        with arming(dcu, first) as (acquisition, theirs, _):
+            waiting.start()
+            while "used by another engine" not in caplog.text:
+                assert waiting.is_alive()
+            acquisition.cancel()
+            theirs.close()
+            assert second.heard == []
+        dcu.send(series(pixels))
+        waiting.join(10)
+    assert first.heard[-1] == "abort"
+    np.testing.assert_array_equal(done[0].images[0], expected(pixels))
+    assert f"is used by another engine on this machine (process {os.getpid()}): waiting for it" in caplog.text
+
+
+def test_an_engine_that_keeps_the_detector_is_named(dcu, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.engine.hold.TIMEOUT_S", 0.1)
+    spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=FakeControl())
+    words = rf"used by another engine on this machine \(process {os.getpid()}\), for more than 0.1 s"
+    with arming(dcu, SlowControl()) as (acquisition, stream, _):
+        acquisition.cancel()
+        with pytest.raises(AcquisitionError, match=words):
+            list(Acquisition(spec, stream).run())
 
 
 def test_frames_of_an_earlier_series_of_the_same_number_are_left_alone(dcu, pixels):

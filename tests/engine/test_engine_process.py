@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -275,6 +276,29 @@ def test_no_engine_at_an_endpoint_is_said(tmp_path):
         pytest.raises(AcquisitionError, match="no engine answered"),
     ):
         client.wait_ready(0.3)
+
+
+def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 110)))
+    os.mkdir(tempfile.tempdir)
+    with closing(EngineClient.spawn("cpu")) as client:
+        client.wait_ready()
+    assert os.listdir(tempfile.tempdir) == []
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path):
+    endpoint = f"ipc://{tmp_path}/{'x' * 110}"
+    words = f"the path of a socket has at most 107 bytes, this one has {len(endpoint) - 6}"
+    with pytest.raises(ValueError, match=words):
+        EngineClient(endpoint)
+    command = [sys.executable, "-m", "live4d_ophyd.engine", endpoint, "--engine", "cpu"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"Error: cannot serve at {endpoint}: {words}" in refused.stderr
+
+
+def test_an_address_that_is_none_is_refused_with_an_example():
+    with pytest.raises(ValueError, match="Invalid argument; it looks like tcp://gpu-host:31100"):
+        EngineClient("gpu-host")
 
 
 def test_curve_keys_admit_who_has_them(tmp_path, dcu):

@@ -93,6 +93,10 @@ class Rig:
         """From now on these faults, and no others."""
         self.simulator.set_faults(**faults)
 
+    def state(self) -> str:
+        """Of the detector: idle, ready (armed), acquire."""
+        return self._http.get("/detector/api/1.8.0/status/state").raise_for_status().json()["value"]
+
     def beam_current(self, picoamperes: float) -> None:
         """Of the microscope: frames that are taken with another one have other sums."""
         self._http.put("/microscope/beam_current", json={"value": picoamperes}).raise_for_status()

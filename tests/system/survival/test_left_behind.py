@@ -1,0 +1,84 @@
+"""An engine that is left behind, because the detector does not answer it, does no harm to what comes after it."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zmq
+from engine.small_dcu import SmallDcu
+from system.survival.conftest import GRID
+from system.survival.rig import PATIENCE_S, wait_until
+
+from live4d_ophyd.engine import client, spawn
+
+pytestmark = pytest.mark.system
+
+#: how long the control unit takes to answer `arm`, s
+ARM_S = 3.0
+
+
+class _Taken:
+    def __init__(self):
+        self.raster = None
+        self._over = threading.Event()
+
+    def __call__(self, event):
+        if event["kind"] == "raster":
+            self.raster = event["raster"]
+        if event["kind"] in ("done", "failed", "lost"):
+            self._last = event
+            self._over.set()
+
+    def wait(self):
+        assert self._over.wait(PATIENCE_S)
+        assert self._last["kind"] == "done", self._last
+        return self.raster
+
+
+def test_an_engine_closed_while_it_arms_takes_no_frames_and_ends_no_series_of_the_next(
+    rig, truth, monkeypatch
+):
+    monkeypatch.setattr(spawn, "END_TIMEOUT_S", 0.2)
+    spec, taken = rig.live4d.spec(), _Taken()
+    with (
+        closing(client.EngineClient.spawn("cpu")) as left,
+        closing(client.EngineClient.spawn("cpu")) as after,
+    ):
+        left.wait_ready()
+        after.wait_ready()
+        rig.fault(arm_latency=ARM_S)
+        left.acquire(1, spec, lambda event: None)
+        wait_until(lambda: rig.state() != "idle", "the detector is armed")
+        left.cancel(1)
+        rig.fault()
+        left.close()
+        assert left._process.end_code() is None, "the control unit answered too early for this test"
+        after.acquire(1, spec, taken)
+        raster = taken.wait()
+    assert left._process.end_code(PATIENCE_S) == 0
+    assert (raster["losses"]["received"], raster["losses"]["lost"]) == (GRID.frames, 0)
+    np.testing.assert_array_equal(raster["images"][0], truth)
+    assert rig.state() == "idle"
+
+
+@pytest.mark.parametrize("how", ["release", "close"])
+def test_the_stream_is_left_at_once_whatever_the_control_unit_does(rig, monkeypatch, how):
+    monkeypatch.setattr(spawn, "END_TIMEOUT_S", 0.2)
+    with closing(SmallDcu()) as dcu, closing(client.EngineClient.spawn("cpu")) as engine:
+        engine.wait_ready()
+        rig.fault(arm_latency=ARM_S)
+        engine.acquire(1, replace(rig.live4d.spec(), endpoint=dcu.endpoint), lambda event: None)
+        wait_until(lambda: rig.state() != "idle", "the detector is armed")
+        assert dcu._socket.poll(0, zmq.POLLOUT)
+        if how == "release":
+            engine.release(timeout=0.1)
+        else:
+            engine.close()
+        wait_until(lambda: not dcu._socket.poll(0, zmq.POLLOUT), "nobody is connected to the stream")
+        assert rig.state() != "idle", "the control unit answered too early for this test"
+    assert engine._process.end_code(PATIENCE_S) == 0
+    assert rig.state() == "idle"
