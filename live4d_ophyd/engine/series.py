@@ -154,6 +154,8 @@ class Series:
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
             self.key, self.start = key, start
+        if start.notes:
+            log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
         announced = start.number_of_images
         if announced is not None and announced != self.spec.frames:
             log.warning(
