@@ -344,14 +344,14 @@ class Acquisition:
 
     def _receive(self, receiver: Receiver) -> None:
         """Receive into one batch while those before are being decoded."""
-        backend, channel = self._backend, self.spec.channel.encode()
+        backend = self._backend
         free = [backend.allocate() for _ in range(1 + backend.in_flight)]
         under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
         alone = len(self._stream.receivers) == 1
         try:
             while not receiver.stop[0] and not (alone and self.series.ended):
                 wait = _WAIT_DECODING_S if under_way else _WAIT_S
-                batch = receiver.receive(free.pop(), channel=channel, wait=wait)
+                batch = receiver.receive(free.pop(), channel=self.series.channel.encode(), wait=wait)
                 under_way.append((batch, self.series.take(batch)))
                 while under_way and (not free or all(step.ready for step in under_way[0][1])):
                     batch, steps = under_way.popleft()

@@ -25,12 +25,13 @@ from live4d_ophyd.stream.batch import (
     COLS,
     IMAGE,
     NO_CHANNEL,
+    RECEIVED_NS,
     ROWS,
     SERIES_ID,
     UNIQUE_ID,
     FrameBatch,
 )
-from live4d_ophyd.stream.index import fill_from_message, hash_unique_id
+from live4d_ophyd.stream.index import fill_from_message, hash_unique_id, index_images
 from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage, StreamError, read_message
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Series:
         self.ended = False  #: nothing of it comes any more, and what came is booked
         self.methods: list[Method] | None = None
         self.engine = ""  #: what decodes the images
+        self.channel = spec.channel  #: the data channel that is summed; "" until the series has named one
         self.reasons: Counter[str] = Counter()
         self._backend = backend
         self._finished = finished
@@ -75,6 +77,7 @@ class Series:
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
+        self._channel_settled = False  # by an image: it does not change any more
         self._end_came = False
         self._of_thread = threading.local()
 
@@ -95,7 +98,7 @@ class Series:
         if self._held and not self._must_wait_for_start():
             self._take_held()
         begin = 0
-        for row in np.flatnonzero(batch.status != IMAGE).tolist():
+        for row in np.flatnonzero(~np.isin(batch.status, (IMAGE, NO_CHANNEL))).tolist():
             pending += self._take_images(batch, begin, row)
             pending += self._take_message(batch, row)
             begin = row + 1
@@ -108,12 +111,7 @@ class Series:
             message = read_message(batch.message(row))
             if isinstance(message, ImageMessage):
                 # Legal, but nothing the fast path knows: read in full, then treated like any other.
-                fill_from_message(batch, row, message, self.spec.channel)
-                if batch.status[row] == NO_CHANNEL:
-                    have = ", ".join(message.channels)
-                    raise StreamError(f"the image has no channel {self.spec.channel!r}; it has {have}")
-                if batch.status[row] != IMAGE:
-                    raise StreamError("column-major and split arrays are not supported in a live stream")
+                fill_from_message(batch, row, message, batch.channel)
                 return self._take_images(batch, row, row + 1)
         except StreamError as error:
             self._refuse(str(error))
@@ -153,6 +151,8 @@ class Series:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
+            if not self._channel_settled:
+                self.channel = self.spec.channel or next(iter(start.channels), "")
             self.key, self.start = key, start
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
@@ -180,12 +180,13 @@ class Series:
             return False  # of a detector that was restarted and counts its series from 1 again
         return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, images: int = 1) -> None:
         with self._lock:
             if reason not in self.reasons and len(self.reasons) >= REASONS_KEPT:
                 reason = "other reasons"  # hostile messages can differ without end
-            self.reasons[reason] += 1
-            if self.reasons[reason] == 1 and len(self.reasons) <= REASONS_LOGGED:
+            new = reason not in self.reasons
+            self.reasons[reason] += images
+            if new and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad image: %s", self.name, reason)
 
     # Images -------------------------------------------------------------------------------------
@@ -216,11 +217,45 @@ class Series:
             else:
                 self.ledger.foreign(len(rows) - int(ours.sum()))
             rows = rows[ours]
+        if not len(rows):
+            return []
+        channel = self._settle_channel(batch, int(rows[0]))
+        if batch.channel != channel.encode():
+            index_images(batch, rows, channel)
         rows = rows[self.ledger.claim(batch.image_id[rows])]
+        usable = batch.status[rows] == IMAGE
+        self._refuse_images(batch, rows[~usable])
+        rows = rows[usable]
         if not len(rows):
             return []
         decoder, methods = self._tools(batch, int(rows[0]))
         return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows)]
+
+    def _settle_channel(self, batch: FrameBatch, row: int) -> str:
+        """The series' channel: what the user or `start` named, else the first one of the first image."""
+        with self._lock:
+            self._channel_settled = True
+            if not self.channel:
+                message = read_message(batch.message(row))
+                assert isinstance(message, ImageMessage)
+                self.channel = next(iter(message.channels))
+            return self.channel
+
+    def _refuse_images(self, batch: FrameBatch, rows: np.ndarray) -> None:
+        """Book claimed images whose data cannot be taken; those of a batch share their reason."""
+        if not len(rows):
+            return
+        reason = "column-major and split arrays are not supported in a live stream"
+        if batch.status[rows[0]] == NO_CHANNEL:
+            message = read_message(batch.message(int(rows[0])))
+            assert isinstance(message, ImageMessage)
+            named = (
+                "asked for" if self.spec.channel else "the first of the series; channel= chooses another one"
+            )
+            reason = f"no channel {self.channel!r} ({named}); the image has {', '.join(message.channels)}"
+        self._refuse(reason, len(rows))
+        times = batch.column(RECEIVED_NS)[rows]
+        self.ledger.settle(batch.image_id[rows], np.zeros(len(rows), bool), times)
 
     def _tools(self, batch: FrameBatch, row: int) -> tuple[Decoder, list[Method]]:
         """This thread's decoder and the methods, made when the first image shows the frames' format."""
@@ -269,8 +304,7 @@ class Series:
         masks = (start.pixel_mask if start else None) or {}
         if not start or not masks:
             return None
-        channel = self.spec.channel or (start.channels[0] if start.channels else next(iter(masks)))
-        encoded = masks.get(channel)
+        encoded = masks.get(self.channel)
         if encoded is None:
             return None
         try:

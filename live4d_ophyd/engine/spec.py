@@ -30,7 +30,7 @@ class AcquisitionSpec:
     rasters : scans that follow each other in one series
     control : arms and disarms the detector; None listens passively to the next series
     connections : PULL connections to each address, each with its own receive loop
-    channel : data channel to use, empty for the first of each image
+    channel : data channel to use, empty for the first that the series names; images without it are bad
     nodata : pixels at the dtype's maximum hold no data and count as nothing
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums

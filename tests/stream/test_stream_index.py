@@ -10,6 +10,7 @@ from captures import EIGER2_16M, EIGER2_500K, needs_captures
 from cbor_values import anything
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import typeof
 
 from live4d_ophyd.stream.arrays import DTYPES, FIRST_TAG, MAX_PIXELS, dtype_of_tag
 from live4d_ophyd.stream.batch import (
@@ -32,6 +33,7 @@ from live4d_ophyd.stream.batch import (
     OTHER,
     OTHER_ALGORITHM,
     RAW,
+    RECEIVED_NS,
     ROWS,
     SERIES_ID,
     START,
@@ -44,9 +46,11 @@ from live4d_ophyd.stream.batch import (
 )
 from live4d_ophyd.stream.index import (
     MAX_CHANNELS,
+    channel_name,
     fill_from_message,
     hash_unique_id,
     index_batch,
+    index_images,
 )
 from live4d_ophyd.stream.messages import ImageMessage, StreamError, read_message
 
@@ -193,7 +197,8 @@ def test_a_row_that_is_used_again_keeps_nothing():
     batch.index[0, STATUS:] = 99
     index_batch(batch, "difference")
     assert batch.index[0, STATUS] == NO_CHANNEL
-    assert not batch.index[0, BLOB_OFFSET:].any()
+    assert not batch.index[0, BLOB_OFFSET:RECEIVED_NS].any()
+    assert batch.index[0, RECEIVED_NS] == 99  # the receiver's
 
 
 def test_rows_outside_the_buffer_are_an_error():
@@ -332,6 +337,31 @@ def test_whatever_optional_fields_hold_both_ways_into_the_index_take_the_image(o
 )
 def test_plain_values_of_another_kind_cost_no_python(field):
     assert status_of(wire.image(**field)) == IMAGE
+
+
+def test_images_are_indexed_again_for_another_channel():
+    channels = {"a": wire.image_array((4, 6)), "b": wire.image_array((2, 3))}
+    messages = [
+        wire.Image(image_id=0, channels=channels).message(),
+        wire.Image(image_id=1, channels={"a": wire.image_array()}).message(),
+        wire.Image(image_id=2, channels=dict(reversed(channels.items()))).message(),
+        wire.Image(image_id=3, channels=channels).message(user_data=b"\xe0"),  # only Python reads it
+    ]
+    batch = FrameBatch.from_messages(messages)
+    index_batch(batch)
+    fill_from_message(batch, 3, read_message(messages[3]))
+    batch.column(RECEIVED_NS)[:] = [5, 6, 7, 8]
+    index_images(batch, np.arange(4), "b")
+    assert batch.status.tolist() == [IMAGE, NO_CHANNEL, IMAGE, IMAGE]
+    assert batch.column(ROWS).tolist() == [2, 0, 2, 2]
+    assert batch.image_id.tolist() == [0, 1, 2, 3]
+    assert batch.column(RECEIVED_NS).tolist() == [5, 6, 7, 8]
+
+
+def test_a_channel_costs_no_compilation():
+    """The name comes in mid-stream: what is compiled before the first message must do for it, too."""
+    assert typeof(channel_name("threshold_1")) == typeof(channel_name(""))
+    assert channel_name("größe").tobytes() == "größe".encode()
 
 
 @pytest.mark.parametrize("name", [n for n, (_, legal) in UNUSUAL_MESSAGES.items() if legal])
