@@ -18,6 +18,7 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
+from live4d_ophyd.engine.diagnosis import report, why_nothing_came
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import Pending
 from live4d_ophyd.engine.series import Series, SeriesKey
@@ -169,7 +170,7 @@ class Acquisition:
                 self._abandon_detector()
             if self.series.key is not None:
                 self._stream.finished.add(self.series.key)
-            self._report()
+            report(self.spec, self.series, self.ledger)
 
     def _arm(self) -> None:
         control = self.spec.control
@@ -294,39 +295,8 @@ class Acquisition:
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
 
-    def _report(self) -> None:
-        for reason, count in self.series.reasons.items():
-            if count > 1:  # one was said when it came
-                log.warning("series %s: %d bad: %s", self.series.name, count, reason)
-        if self.ledger.beyond:
-            log.warning(
-                "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "
-                "does the scan grid match the microscope's scan?",
-                self.series.name, self.ledger.beyond, self.spec.frames, *self.spec.grid.shape,
-            )  # fmt: skip
-
     def _why_nothing_came(self) -> str:
-        spec, ledger = self.spec, self.ledger
-        waited = f"within {spec.timeout:g} s"
-        if self.series.reasons:
-            reason, count = self.series.reasons.most_common(1)[0]
-            return f"no image of series {self.series.name} could be used; {count} were refused: {reason}"
-        if ledger.beyond:
-            return (
-                f"series {self.series.name} brought only image ids beyond the {spec.frames} of the grid: "
-                "does the scan grid match the microscope's scan?"
-            )
-        if self.series.key is not None:
-            ended = "ended without an image" if self.series.ended else f"brought no image {waited}"
-            return f"series {self.series.name} {ended}: is the scan running, and triggering the detector?"
-        if ledger.strangers:
-            return (
-                f"{ledger.strangers} images of other series came from {spec.endpoint} but no series began {waited}: "
-                "the start message was missed (connect before arming), or another client took it"
-            )
-        if not self._stream.connected():
-            return f"nothing answers at {spec.endpoint} {waited}: is the detector (or the simulator) on?"
-        return f"{spec.endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"
+        return why_nothing_came(self.spec, self.series, self.ledger, self._stream.connected())
 
     # The receive threads -------------------------------------------------------------------------
 
