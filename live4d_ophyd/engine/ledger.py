@@ -102,6 +102,11 @@ class Ledger:
         return bool(self._claimed.any())
 
     @property
+    def all_claimed(self) -> bool:
+        """Whether every image came, settled or still being decoded."""
+        return bool(self._claimed.all())
+
+    @property
     def strangers(self) -> int:
         """Images of other series so far."""
         return self._foreign

@@ -14,19 +14,23 @@ from collections import Counter
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, Decoder, FrameFormat, decode_array
+from live4d_ophyd.decode import Backend, FrameFormat, decode_array
+from live4d_ophyd.engine.frame_format import (
+    agrees,
+    announced_in_words,
+    choose_format,
+    formats_of,
+    in_words,
+)
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Images, Pending
+from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.spec import AcquisitionSpec
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
-from live4d_ophyd.stream.arrays import dtype_of_tag
 from live4d_ophyd.stream.batch import (
-    ARRAY_TAG,
-    COLS,
     IMAGE,
     NO_CHANNEL,
     RECEIVED_NS,
-    ROWS,
     SERIES_ID,
     UNIQUE_ID,
     FrameBatch,
@@ -73,7 +77,9 @@ class Series:
         self._finished = finished
         self._left_over = left_over
         self._frame: FrameFormat | None = None
-        self._lock = threading.Lock()
+        self._formats: Counter[FrameFormat] = Counter()  # of the first images
+        self._unsettled: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
+        self._lock = threading.RLock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
@@ -84,6 +90,14 @@ class Series:
     @property
     def name(self) -> str:
         return "?" if self.key is None else str(self.key[0])
+
+    @property
+    def contradiction(self) -> str:
+        """What `start` and an image say of the images where nothing has told who is right yet; else ""."""
+        if self._frame is not None or not self._formats:
+            return ""
+        images = " or ".join(map(in_words, self._formats))
+        return f"its start message announces {announced_in_words(self.start)}, what came is {images}"
 
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
@@ -122,7 +136,7 @@ class Series:
         if isinstance(message, EndMessage):
             if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
-                return [End(self._end)]
+                return self._before_end()
             if self._end_came:
                 self._leave(batch, row, row + 1)
         else:
@@ -146,7 +160,7 @@ class Series:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
                 self._leave(batch, row, row + 1)
-                return [End(self._end)]
+                return self._before_end()
             elif self.key is not None:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
@@ -228,8 +242,45 @@ class Series:
         rows = rows[usable]
         if not len(rows):
             return []
-        decoder, methods = self._tools(batch, int(rows[0]))
-        return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows)]
+        with self._lock:
+            if self._frame is None:
+                self._formats.update(formats_of(batch, rows))
+                self._settle_format(self.ledger.all_claimed)
+            if self._frame is None:
+                first = int(rows[0])
+                self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
+                return []
+        return [*self._take_unsettled(), self._decode(batch, rows)]
+
+    def _settle_format(self, all_there: bool) -> None:
+        """Prepare for the format of the series if the images so far tell it, all of them if no other comes."""
+        if self._frame is None and self._formats:
+            frame = choose_format(self.start, self._formats, all_there)
+            if frame is not None:
+                self._prepare(frame)
+
+    def _take_unsettled(self) -> list[Pending]:
+        """The images that waited for the format."""
+        with self._lock:
+            if self._frame is None:
+                return []
+            waited, self._unsettled = self._unsettled, []
+        return [self._decode(batch, rows) for batch, rows in waited]
+
+    def _before_end(self) -> list[Pending]:
+        with self._lock:
+            self._settle_format(all_there=True)
+        return [*self._take_unsettled(), End(self._end)]
+
+    def _decode(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
+        """Begin to sum images with this thread's decoder."""
+        assert self._frame is not None
+        assert self.methods is not None
+        decoder = getattr(self._of_thread, "decoder", None)
+        if decoder is None:
+            decoder = self._of_thread.decoder = self._backend.decoder(self._frame, nodata=self.spec.nodata)
+            self.engine = decoder.engine
+        return Images(self.spec.grid, self.ledger, self._refuse_image, decoder, self.methods, batch, rows)
 
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first image."""
@@ -257,34 +308,23 @@ class Series:
         times = batch.column(RECEIVED_NS)[rows]
         self.ledger.settle(batch.image_id[rows], np.zeros(len(rows), bool), times)
 
-    def _tools(self, batch: FrameBatch, row: int) -> tuple[Decoder, list[Method]]:
-        """This thread's decoder and the methods, made when the first image shows the frames' format."""
-        with self._lock:
-            if self.methods is None:
-                self._frame, self.methods = self._prepare(batch, row)
-                # For millions of pixels that takes seconds, which are not the stream's silence.
-                self.ledger.last_activity = time.monotonic()
-        decoder = getattr(self._of_thread, "decoder", None)
-        if decoder is None:
-            assert self._frame is not None
-            decoder = self._of_thread.decoder = self._backend.decoder(self._frame, nodata=self.spec.nodata)
-            self.engine = decoder.engine
-        return decoder, self.methods
+    def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
+        assert self._frame is not None
+        self._refuse(why_bad(status, batch, row, self._frame, self.start))
 
-    def _prepare(self, batch: FrameBatch, row: int) -> tuple[FrameFormat, list[Method]]:
+    def _prepare(self, frame: FrameFormat) -> None:
+        """Make the methods, when the format of the frames is known."""
         spec, start = self.spec, self.start
-        index = batch.index[row]
-        rows, cols = int(index[ROWS]), int(index[COLS])
-        dtype = dtype_of_tag(int(index[ARRAY_TAG]))
+        rows, cols = frame.shape
         if start is None:
             log.warning(
                 "series %s: no start message came; pixel masks of the detector are not known", self.name
             )
-        else:
-            # What start announces decides: one odd first image must not make all the others bad.
-            rows, cols = start.image_size_y or rows, start.image_size_x or cols
-            dtype = start.image_dtype or dtype
-        frame = FrameFormat(rows, cols, dtype)
+        elif not agrees(start, frame):
+            log.warning(
+                "series %s: the start message announces %s, but the images are %s: they are taken as they are",
+                self.name, announced_in_words(start), in_words(frame),
+            )  # fmt: skip
         mask = spec.pixel_mask
         if mask is not None and mask.shape != (rows, cols):
             raise ValueError(f"pixel_mask has shape {mask.shape}, the frames have {(rows, cols)}")
@@ -296,7 +336,10 @@ class Series:
         ]
         if spec.pattern:
             methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
-        return frame, methods
+        self.methods = methods
+        # For millions of pixels that takes seconds, which are not the stream's silence.
+        self.ledger.last_activity = time.monotonic()
+        self._frame = frame  # the last: other threads may decode now
 
     def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
         """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
