@@ -21,7 +21,7 @@ from live4d_ophyd.decode import warm_up as warm_up_decoder
 from live4d_ophyd.engine.diagnosis import report, why_nothing_came
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import Pending
-from live4d_ophyd.engine.series import Series, SeriesKey
+from live4d_ophyd.engine.series import Memory, Series
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
 from live4d_ophyd.simplon import SimplonError
 from live4d_ophyd.stream.batch import FrameBatch
@@ -56,8 +56,7 @@ class OpenStream:
     """Connections to one detector, kept open between acquisitions so that no `start` is missed.
 
     ``endpoint`` may name several addresses, with commas between; each gets ``connections``.
-    ``finished`` holds the series that are over: what still comes of them is left alone. ``left_over`` holds
-    messages that came behind the end of the last series taken.
+    ``memory`` holds what a series leaves for the next one.
     """
 
     def __init__(self, endpoint: str, connections: int = 1) -> None:
@@ -66,8 +65,7 @@ class OpenStream:
         self.receivers: list[Receiver] = []
         #: whether the last series fell silent: the detector may be gone without a word
         self.doubtful = False
-        self.finished: set[SeriesKey] = set()
-        self.left_over: list[FrameBatch] = []
+        self.memory = Memory()
         self._connect()
 
     def _connect(self) -> None:
@@ -107,7 +105,7 @@ class Acquisition:
         self.spec = spec
         self._backend = backend or CpuBackend()
         self.ledger = Ledger(spec.grid, spec.rasters)
-        self.series = Series(spec, self.ledger, self._backend, stream.finished, stream.left_over)
+        self.series = Series(spec, self.ledger, self._backend, stream.memory)
         self._stream = stream
         self._cancelled = False
         self._failure: BaseException | None = None
@@ -169,7 +167,7 @@ class Acquisition:
             if not over:
                 self._abandon_detector()
             if self.series.key is not None:
-                self._stream.finished.add(self.series.key)
+                self._stream.memory.finished.add(self.series.key)
             report(self.spec, self.series, self.ledger)
 
     def _arm(self) -> None:
@@ -220,7 +218,7 @@ class Acquisition:
             self._whole_at = self._whole_at or now
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
-        silent = now - ledger.last_activity
+        silent = ledger.silence
         if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
             raise self._trigger_error
         if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
@@ -303,8 +301,9 @@ class Acquisition:
     def _listen(self, receiver: Receiver) -> None:
         try:
             if receiver is self._stream.receivers[0]:
-                waiting = self._stream.left_over[:]
-                del self._stream.left_over[:]
+                left_over = self._stream.memory.left_over
+                waiting = left_over[:]
+                del left_over[:]
                 for earlier in waiting:
                     for step in self.series.take(earlier):
                         step.finish()

@@ -7,14 +7,16 @@ receive thread calls it with its own batches.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, FrameFormat, decode_array
+from live4d_ophyd.decode import Backend, FrameFormat
 from live4d_ophyd.engine.frame_format import (
     agrees,
     announced_in_words,
@@ -24,9 +26,11 @@ from live4d_ophyd.engine.frame_format import (
 )
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Images, Pending
+from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.spec import AcquisitionSpec
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
+from live4d_ophyd.stream.arrays import EncodedArray
 from live4d_ophyd.stream.batch import (
     IMAGE,
     NO_CHANNEL,
@@ -53,6 +57,17 @@ SeriesKey = tuple[int, int]
 """(series id, hash of the unique id; 0 where it is not known)"""
 
 
+@dataclass
+class Memory:
+    """What the series of one stream leave for those after them."""
+
+    #: series that are over: what still comes of them is left alone
+    finished: set[SeriesKey] = field(default_factory=set)
+    #: messages that came behind the end of the last series taken
+    left_over: list[FrameBatch] = field(default_factory=list)
+    preparation: Preparation = field(default_factory=Preparation)
+
+
 class Series:
     """The one series an acquisition takes, identified by its `start` message or by what `arm` answered."""
 
@@ -61,8 +76,7 @@ class Series:
         spec: AcquisitionSpec,
         ledger: Ledger,
         backend: Backend,
-        finished: set[SeriesKey],
-        left_over: list[FrameBatch],
+        memory: Memory,
     ) -> None:
         self.spec = spec
         self.ledger = ledger
@@ -74,8 +88,7 @@ class Series:
         self.channel = spec.channel  #: the data channel that is summed; "" until the series has named one
         self.reasons: Counter[str] = Counter()
         self._backend = backend
-        self._finished = finished
-        self._left_over = left_over
+        self._memory = memory
         self._frame: FrameFormat | None = None
         self._formats: Counter[FrameFormat] = Counter()  # of the first images
         self._unsettled: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
@@ -148,7 +161,7 @@ class Series:
         with self._lock:
             if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
                 pass  # the series that was armed, now with its unique id
-            elif key in self._finished or key == self.key:
+            elif key in self._memory.finished or key == self.key:
                 return []
             elif self.spec.control is not None:
                 log.warning(
@@ -178,6 +191,7 @@ class Series:
             )  # fmt: skip
         with self.ledger.changed:
             self.ledger.last_activity = time.monotonic()
+        self._prepare_early()
         return []
 
     def _end(self) -> None:
@@ -190,7 +204,7 @@ class Series:
     def _is_ours(self, series_id: int, unique_id: int) -> bool:
         if self.key is None or series_id != self.key[0]:
             return False
-        if not self.key[1] and unique_id and (series_id, unique_id) in self._finished:
+        if not self.key[1] and unique_id and (series_id, unique_id) in self._memory.finished:
             return False  # of a detector that was restarted and counts its series from 1 again
         return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
 
@@ -222,7 +236,7 @@ class Series:
                 ours &= (unique == self.key[1]) | (unique == 0)
             else:
                 # Armed, and its start not here yet: see _is_ours.
-                for number, earlier in self._finished:
+                for number, earlier in self._memory.finished:
                     if earlier and number == self.key[0]:
                         ours &= unique != earlier
         if not ours.all():
@@ -242,15 +256,16 @@ class Series:
         rows = rows[usable]
         if not len(rows):
             return []
-        with self._lock:
-            if self._frame is None:
-                self._formats.update(formats_of(batch, rows))
-                self._settle_format(self.ledger.all_claimed)
-            if self._frame is None:
-                first = int(rows[0])
-                self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
-                return []
-        return [*self._take_unsettled(), self._decode(batch, rows)]
+        with self.ledger.working():
+            with self._lock:
+                if self._frame is None:
+                    self._formats.update(formats_of(batch, rows))
+                    self._settle_format(self.ledger.all_claimed)
+                if self._frame is None:
+                    first = int(rows[0])
+                    self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
+                    return []
+            return [*self._take_unsettled(), self._decode(batch, rows)]
 
     def _settle_format(self, all_there: bool) -> None:
         """Prepare for the format of the series if the images so far tell it, all of them if no other comes."""
@@ -268,7 +283,7 @@ class Series:
         return [self._decode(batch, rows) for batch, rows in waited]
 
     def _before_end(self) -> list[Pending]:
-        with self._lock:
+        with self._lock, self.ledger.working():
             self._settle_format(all_there=True)
         return [*self._take_unsettled(), End(self._end)]
 
@@ -315,7 +330,6 @@ class Series:
     def _prepare(self, frame: FrameFormat) -> None:
         """Make the methods, when the format of the frames is known."""
         spec, start = self.spec, self.start
-        rows, cols = frame.shape
         if start is None:
             log.warning(
                 "series %s: no start message came; pixel masks of the detector are not known", self.name
@@ -325,48 +339,33 @@ class Series:
                 "series %s: the start message announces %s, but the images are %s: they are taken as they are",
                 self.name, announced_in_words(start), in_words(frame),
             )  # fmt: skip
-        mask = spec.pixel_mask
-        if mask is not None and mask.shape != (rows, cols):
-            raise ValueError(f"pixel_mask has shape {mask.shape}, the frames have {(rows, cols)}")
-        from_detector = self._pixel_mask(rows, cols)
-        if from_detector is not None:
-            mask = from_detector if mask is None else mask.astype(bool) | from_detector
-        methods: list[Method] = [
-            VirtualImages(spec.detectors, frame, spec.grid, pixel_mask=mask, gain=spec.gain),
-        ]
+        mask, weights = self._memory.preparation.prepare(spec, frame.shape, self._detectors_mask())
+        methods: list[Method] = [VirtualImages(weights, spec.grid)]
         if spec.pattern:
             methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
         self.methods = methods
-        # For millions of pixels that takes seconds, which are not the stream's silence.
-        self.ledger.last_activity = time.monotonic()
         self._frame = frame  # the last: other threads may decode now
 
-    def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
-        """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
+    def _detectors_mask(self) -> EncodedArray | None:
+        """The pixels that the detector itself calls bad, as it sent them."""
+        masks = self.start.pixel_mask if self.start else None
+        return masks.get(self.channel) if masks else None
+
+    def _prepare_early(self) -> None:
+        """Make what `start` tells all about before images come: it is there then, `_prepare` finds it again."""
         start = self.start
-        masks = (start.pixel_mask if start else None) or {}
-        if not start or not masks:
-            return None
-        encoded = masks.get(self.channel)
-        if encoded is None:
-            return None
-        try:
-            mask = decode_array(encoded)
-        except ValueError as error:
-            log.warning("series %s: the detector's pixel mask is not used: %s", self.name, error)
-            return None
-        if mask.shape != (rows, cols):
-            log.warning(
-                "series %s: the detector's pixel mask of %s is not used for images of %s px",
-                self.name, mask.shape, (rows, cols),
-            )  # fmt: skip
-            return None
-        return mask != 0
+        if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
+            return
+        # What does not fit is said when an image shows that start is right.
+        with self._lock, self.ledger.working(), contextlib.suppress(ValueError):
+            shape = (start.image_size_y, start.image_size_x)
+            self._memory.preparation.prepare(self.spec, shape, self._detectors_mask())
 
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
-        if sum(b.buffer.nbytes for b in self._left_over) < HOLD_BYTES:
-            self._left_over.append(batch.copy(begin, end))
+        left_over = self._memory.left_over
+        if sum(b.buffer.nbytes for b in left_over) < HOLD_BYTES:
+            left_over.append(batch.copy(begin, end))
         else:
             self.ledger.foreign(end - begin)
 
