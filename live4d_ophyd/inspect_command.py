@@ -77,6 +77,7 @@ def describe_message(message: Message) -> Record:
             "start_time": None if message.start_time is None else float(message.start_time),
             "real_time": None if message.real_time is None else float(message.real_time),
             "user_data": message.user_data,
+            "notes": list(message.notes),
         }
     if isinstance(message, StartMessage):
         return {"type": "start", "image_id": None, "channels": {}, **_series(message), **_start(message)}

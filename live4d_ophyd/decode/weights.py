@@ -3,11 +3,14 @@
 An integer map becomes bit masks with coefficients (one mask a distinct value, or its two's-complement bits),
 so that sum = sum_j coefficient_j * (sum of the pixels under mask_j), exact in int64. Float maps stay float64.
 Masks cover the whole frame, one bit a pixel, first pixel lowest: a block of any size starts at a multiple of
-8 pixels and finds its bits at pixel / 8.
+8 pixels and finds its bits at pixel / 8. What is compiled is the rows with weights: a small disk on a frame of
+millions of pixels takes milliseconds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +46,9 @@ def aligned_zeros(rows: int, columns: int, dtype) -> np.ndarray:
 
 
 def _split(weights: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(coefficient, binary mask) terms whose sum is an int64 map."""
+    """(coefficient, binary mask) terms whose sum is an integer map."""
+    if weights.dtype == bool:
+        return [(1, weights)] if weights.any() else []
     values = np.unique(weights)
     values = values[values != 0]
     if not len(values):
@@ -56,6 +61,31 @@ def _split(weights: np.ndarray) -> list[tuple[int, np.ndarray]]:
     if lowest < 0:
         terms.append((-(1 << bits), weights < 0))
     return [(coefficient, mask) for coefficient, mask in terms if mask.any()]
+
+
+def _checked(band: np.ndarray) -> np.ndarray:
+    """Weights as bool, int64 or float64, flat."""
+    if band.dtype.kind == "u" and band.dtype.itemsize == 8 and band.max() >= _INT64_LIMIT:
+        raise ValueError(f"a weight of {band.max()} does not fit int64")
+    if band.dtype.kind in "bui":
+        return band.reshape(-1).astype(bool if band.dtype == bool else np.int64, copy=False)
+    if band.dtype.kind != "f":
+        raise ValueError(f"weight maps of dtype {band.dtype}: expected integers or floats")
+    band = band.reshape(-1).astype(np.float64, copy=False)
+    if not np.isfinite(band).all():
+        bad = int(np.count_nonzero(~np.isfinite(band)))
+        raise ValueError(f"{bad} weights are not finite: mask such pixels with weight 0")
+    return band
+
+
+def _total(weights: np.ndarray) -> int | float:
+    """Sum of the magnitudes, exact for integers."""
+    if weights.dtype == bool:
+        return int(np.count_nonzero(weights))
+    if weights.dtype == np.int64:
+        values, counts = np.unique(weights, return_counts=True)
+        return sum(abs(int(value)) * int(count) for value, count in zip(values, counts))
+    return float(np.abs(weights).sum())
 
 
 class Weights:
@@ -71,28 +101,45 @@ class Weights:
             raise ValueError(
                 f"weight maps of shape {maps.shape}: expected (maps, rows, cols), none of them 0"
             )
-        if maps.dtype.kind == "u" and maps.dtype.itemsize == 8 and maps.max() >= _INT64_LIMIT:
-            raise ValueError(f"a weight of {maps.max()} does not fit int64")
-        if maps.dtype.kind in "bui":
-            maps = maps.astype(np.int64)
-        elif maps.dtype.kind == "f":
-            maps = maps.astype(np.float64)
-            if not np.isfinite(maps).all():
-                bad = int(np.count_nonzero(~np.isfinite(maps)))
-                raise ValueError(f"{bad} weights are not finite: mask such pixels with weight 0")
-        else:
-            raise ValueError(f"weight maps of dtype {maps.dtype}: expected integers or floats")
-        self.maps = maps
-        self.integer = maps.dtype == np.int64
-        self.shape: tuple[int, int] = maps.shape[1:]
+        self._set(maps.shape[1:], [(0, map) for map in maps])
+
+    @classmethod
+    def of_bands(cls, shape: tuple[int, int], bands: Sequence[tuple[int, np.ndarray]]) -> Weights:
+        """The same from the rows that have weights only: for each map the first row and (rows, cols) weights."""
+        weights = cls.__new__(cls)
+        weights._set(shape, bands)
+        return weights
+
+    def _set(self, shape: tuple[int, ...], bands: Sequence[tuple[int, np.ndarray]]) -> None:
+        self.shape: tuple[int, int] = (shape[0], shape[1])
+        flat = [_checked(band) for _, band in bands]
+        self.integer = all(band.dtype != np.float64 for band in flat)
+        if not self.integer:
+            flat = [band.astype(np.float64, copy=False) for band in flat]
+        #: of each map the first pixel, and the weights from there on; what is not in it weighs nothing
+        self._bands = [(first * shape[1], band) for (first, _), band in zip(bands, flat)]
         self.plan = self._compile()
-        flat = maps.reshape(len(maps), -1)
-        self._largest = max(sum(abs(int(v)) * int(n) for v, n in zip(*np.unique(row, return_counts=True)))
-                            if self.integer else float(np.abs(row).sum()) for row in flat)  # fmt: skip
-        self._pixels = [np.flatnonzero(row) for row in flat]
+        self._largest = max(map(_total, flat))
+
+    @cached_property
+    def maps(self) -> np.ndarray:
+        """(m, rows, cols) int64 or float64."""
+        maps = np.zeros((len(self), self.shape[0] * self.shape[1]), np.int64 if self.integer else np.float64)
+        for row, (first, band) in zip(maps, self._bands):
+            row[first : first + len(band)] = band
+        return maps.reshape(len(self), *self.shape)
+
+    @cached_property
+    def pixels(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each map the pixels with a weight, and their weights, (n,) int64 or float64."""
+        pixels = []
+        for first, band in self._bands:
+            where = np.flatnonzero(band)
+            pixels.append((first + where, band[where].astype(np.int64 if self.integer else np.float64)))
+        return pixels
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self._bands)
 
     def sums_of(self, frame: FrameFormat) -> np.dtype:
         """`sums_dtype` of these frames; ValueError also when the weights are for another shape."""
@@ -123,9 +170,8 @@ class Weights:
         sums = np.zeros(len(self), self.sums_dtype(pixels.dtype))
         saturated = np.zeros(len(self), bool)
         flat = pixels.reshape(-1)
-        for number, where in enumerate(self._pixels):
+        for number, (where, weights) in enumerate(self.pixels):
             values = flat[where]
-            weights = self.maps[number].reshape(-1)[where]
             found = saturation.found_in(values)
             saturated[number] = found.any()
             if not saturation.counted:
@@ -134,37 +180,39 @@ class Weights:
         return sums, saturated
 
     def _compile(self) -> Plan:
-        count, rows, cols = self.maps.shape
-        pixels = rows * cols
-        flat = self.maps.reshape(count, pixels)
-        masks: list[np.ndarray] = [(flat != 0).any(axis=0)]
+        count, pixels = len(self._bands), self.shape[0] * self.shape[1]
+        # Masks as their first byte and the bytes from there on that are not all zero.
+        masks: list[tuple[int, np.ndarray]] = []
         terms: list[tuple[int, int, int]] = []
-        known: dict[bytes, int] = {}
-        for number, row in enumerate(flat):
-            for coefficient, mask in _split(row) if self.integer else [(0, row != 0)]:
+        known: dict[tuple[int, bytes], int] = {}
+        for number, (first, band) in enumerate(self._bands):
+            for coefficient, mask in _split(band) if self.integer else [(0, band != 0)]:
+                byte, bits = _packed(first, mask)
                 # Maps share masks: detectors with the same support, or bits that coincide.
-                place = (
-                    known.setdefault(np.packbits(mask).tobytes(), len(masks)) if self.integer else len(masks)
-                )
+                place = known.setdefault((byte, bits.tobytes()), len(masks)) if self.integer else len(masks)
                 if place == len(masks):
-                    masks.append(mask)
-                terms.append((number, place, coefficient))
+                    masks.append((byte, bits))
+                terms.append((number, 1 + place, coefficient))
 
         granules = -(-pixels // GRANULE)
-        packed = aligned_zeros(len(masks), 64 * granules + 64, np.uint8)
-        touched = np.zeros((len(masks), granules + 1), np.int32)
-        for place, mask in enumerate(masks):
-            bits = np.packbits(mask, bitorder="little")
-            packed[place, : len(bits)] = bits
-            hit = packed[place, : 64 * granules].reshape(granules, 64).any(axis=1)
-            touched[place, 1:] = np.cumsum(hit)
+        packed = aligned_zeros(1 + len(masks), 64 * granules + 64, np.uint8)
+        for place, (byte, bits) in enumerate(masks, 1):
+            packed[place, byte : byte + len(bits)] = bits
+            packed[0, byte : byte + len(bits)] |= bits
+        touched = np.zeros((1 + len(masks), granules + 1), np.int32)
+        words = packed[:, : 64 * granules].view(np.uint64)
+        np.cumsum(words.reshape(len(packed), granules, 8).any(axis=2), axis=1, out=touched[:, 1:])
 
-        last = np.zeros((count, 8), flat.dtype)
-        if pixels % 8:
-            last[:, : pixels % 8] = flat[:, -(pixels % 8) :]
+        last = np.zeros((count, 8), np.int64 if self.integer else np.float64)
         values = aligned_zeros(0 if self.integer else count, GRANULE * (granules + 1), np.float64)
-        if not self.integer:
-            values[:, :pixels] = flat
+        tail = pixels - pixels % 8
+        for number, (first, band) in enumerate(self._bands):
+            if first + len(band) > tail:
+                end = band[max(0, tail - first) :]
+                at = max(0, first - tail)
+                last[number, at : at + len(end)] = end
+            if not self.integer:
+                values[number, first : first + len(band)] = band
         table = np.array(terms, np.int64).reshape(-1, 3)
         return Plan(
             masks=packed,
@@ -173,6 +221,17 @@ class Weights:
             term_mask=table[:, 1].copy(),
             term_coefficient=table[:, 2].copy(),
             values=values,
-            last_integer=last.astype(np.int64) if self.integer else np.zeros((0, 8), np.int64),
+            last_integer=last if self.integer else np.zeros((0, 8), np.int64),
             last_float=np.zeros((0, 8)) if self.integer else last,
         )
+
+
+def _packed(first: int, mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """The bits of a mask that begins at pixel ``first``: their first byte, and the bytes up to the last set bit."""
+    if first % 8:
+        mask = np.concatenate([np.zeros(first % 8, bool), mask])
+    bits = np.packbits(mask, bitorder="little")
+    filled = np.flatnonzero(bits)
+    if not len(filled):
+        return 0, bits[:0]
+    return first // 8 + int(filled[0]), bits[filled[0] : filled[-1] + 1]

@@ -18,6 +18,7 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
+from live4d_ophyd.engine.diagnosis import report, why_nothing_came
 from live4d_ophyd.engine.hold import ENGINE_ID, Hold
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.open_stream import OpenStream
@@ -49,14 +50,6 @@ def warm_up() -> None:
     warm_up_decoder()
 
 
-#: what the user is told of saturated pixels, by what was asked for
-_SATURATED = {
-    "leave_out": "they were left out of the sums, which are too low; saturated='nan' would mark these positions",
-    "count": "they were counted as they are",
-    "nan": "these positions are NaN",
-}
-
-
 class Cancelled(Exception):
     """The acquisition was told to stop."""
 
@@ -73,7 +66,7 @@ class Acquisition:
         self.spec = spec
         self._backend = backend or CpuBackend()
         self.ledger = Ledger(spec.grid, spec.rasters)
-        self.series = Series(spec, self.ledger, self._backend, stream.finished, stream.left_over)
+        self.series = Series(spec, self.ledger, self._backend, stream.memory)
         self._stream = stream
         self._cancelled = False
         self._failure: BaseException | None = None
@@ -133,8 +126,8 @@ class Acquisition:
             if self._hold is not None:
                 self._hold.give_up()
             if self.series.key is not None:
-                self._stream.finished.add(self.series.key)
-            self._report()
+                self._stream.memory.finished.add(self.series.key)
+            report(self.spec, self.series, self.ledger)
 
     def _arm(self) -> None:
         control, hold = self.spec.control, self._hold
@@ -200,7 +193,7 @@ class Acquisition:
             self._whole_at = self._whole_at or now
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
-        silent = now - ledger.last_activity
+        silent = ledger.silence
         if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
             raise self._trigger_error
         if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
@@ -272,53 +265,17 @@ class Acquisition:
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
 
-    def _report(self) -> None:
-        for reason, count in self.series.reasons.items():
-            if count > 1:  # one was said when it came
-                log.warning("series %s: %d bad: %s", self.series.name, count, reason)
-        if self.ledger.saturated:
-            log.warning(
-                "series %s: %d images have pixels under a virtual detector that hold no count (%s): %s",
-                self.series.name, self.ledger.saturated, self.series.saturation_in_words,
-                _SATURATED[self.spec.saturated],
-            )  # fmt: skip
-        if self.ledger.beyond:
-            log.warning(
-                "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "
-                "does the scan grid match the microscope's scan?",
-                self.series.name, self.ledger.beyond, self.spec.frames, *self.spec.grid.shape,
-            )  # fmt: skip
-
     def _why_nothing_came(self) -> str:
-        spec, ledger = self.spec, self.ledger
-        waited = f"within {spec.timeout:g} s"
-        if self.series.reasons:
-            reason, count = self.series.reasons.most_common(1)[0]
-            return f"no image of series {self.series.name} could be used; {count} were refused: {reason}"
-        if ledger.beyond:
-            return (
-                f"series {self.series.name} brought only image ids beyond the {spec.frames} of the grid: "
-                "does the scan grid match the microscope's scan?"
-            )
-        if self.series.key is not None:
-            ended = "ended without an image" if self.series.ended else f"brought no image {waited}"
-            return f"series {self.series.name} {ended}: is the scan running, and triggering the detector?"
-        if ledger.strangers:
-            return (
-                f"{ledger.strangers} images of other series came from {spec.endpoint} but no series began {waited}: "
-                "the start message was missed (connect before arming), or another client took it"
-            )
-        if not self._stream.connected():
-            return f"nothing answers at {spec.endpoint} {waited}: is the detector (or the simulator) on?"
-        return f"{spec.endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"
+        return why_nothing_came(self.spec, self.series, self.ledger, self._stream.connected())
 
     # The receive threads -------------------------------------------------------------------------
 
     def _listen(self, receiver: Receiver) -> None:
         try:
             if receiver is self._stream.receivers[0]:
-                waiting = self._stream.left_over[:]
-                del self._stream.left_over[:]
+                left_over = self._stream.memory.left_over
+                waiting = left_over[:]
+                del left_over[:]
                 for earlier in waiting:
                     for step in self.series.take(earlier):
                         step.finish()
@@ -328,14 +285,14 @@ class Acquisition:
 
     def _receive(self, receiver: Receiver) -> None:
         """Receive into one batch while those before are being decoded."""
-        backend, channel = self._backend, self.spec.channel.encode()
+        backend = self._backend
         free = [backend.allocate() for _ in range(1 + backend.in_flight)]
         under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
         alone = len(self._stream.receivers) == 1
         try:
             while not receiver.stop[0] and not (alone and self.series.ended):
                 wait = _WAIT_DECODING_S if under_way else _WAIT_S
-                batch = receiver.receive(free.pop(), channel=channel, wait=wait)
+                batch = receiver.receive(free.pop(), channel=self.series.channel.encode(), wait=wait)
                 under_way.append((batch, self.series.take(batch)))
                 while under_way and (not free or all(step.ready for step in under_way[0][1])):
                     batch, steps = under_way.popleft()

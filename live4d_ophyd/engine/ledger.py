@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -34,7 +36,25 @@ class Ledger:
         self._foreign = 0
         self._duplicates = 0
         self._beyond = 0
+        self._working = 0  # threads that do something with what came
         self.last_activity = time.monotonic()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Time spent in here is not the stream's silence."""
+        with self.changed:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._working -= 1
+                self.last_activity = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """How long the stream has brought nothing, s."""
+        return 0.0 if self._working else time.monotonic() - self.last_activity
 
     def claim(self, image_ids: np.ndarray) -> np.ndarray:
         """Which of these images are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
@@ -106,6 +126,11 @@ class Ledger:
     def begun(self) -> bool:
         """Whether any image came, settled or still being decoded."""
         return bool(self._claimed.any())
+
+    @property
+    def all_claimed(self) -> bool:
+        """Whether every image came, settled or still being decoded."""
+        return bool(self._claimed.all())
 
     @property
     def strangers(self) -> int:

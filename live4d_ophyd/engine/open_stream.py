@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from live4d_ophyd.engine.series import SeriesKey
-from live4d_ophyd.stream.batch import FrameBatch
+from live4d_ophyd.engine.series import Memory
 from live4d_ophyd.stream.receiver import Receiver
 
 #: a connection is waited for in pieces so long, so that closing need not wait, s
@@ -17,9 +16,8 @@ _CONNECT_WAIT_S = 0.05
 class OpenStream:
     """Connections to one detector, kept open between acquisitions so that no `start` is missed.
 
-    ``endpoint`` may name several addresses, with commas between; each gets ``connections``.
-    ``finished`` holds the series that are over: what still comes of them is left alone. ``left_over`` holds
-    messages that came behind the end of the last series taken. Starts and joins the ``live4d-receive-N``.
+    ``endpoint`` may name several addresses, with commas between; each gets ``connections``. ``memory`` holds what a
+    series leaves for the next one. Starts and joins the ``live4d-receive-N``.
     """
 
     def __init__(self, endpoint: str, connections: int = 1) -> None:
@@ -29,8 +27,7 @@ class OpenStream:
         #: whether the last series fell silent: the detector may be gone without a word
         self.doubtful = False
         self.closed = False
-        self.finished: set[SeriesKey] = set()
-        self.left_over: list[FrameBatch] = []
+        self.memory = Memory()
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()  # of the receivers: `close` may come from any thread
         self._connect()

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from live4d_ophyd.decode import Decoder, Sums, describe_status
+from live4d_ophyd.decode import Decoder, Sums
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.imaging.methods import Method
 from live4d_ophyd.scan import ScanGrid
@@ -32,7 +32,7 @@ class Images:
         self,
         grid: ScanGrid,
         ledger: Ledger,
-        refuse: Callable[[str], None],
+        refuse: Callable[[int, FrameBatch, int], None],
         decoder: Decoder,
         methods: list[Method],
         batch: FrameBatch,
@@ -72,9 +72,9 @@ class Images:
             statuses = np.minimum(statuses, status)
         good = np.ones(len(self._rows), bool)
         good[self._imaged] = statuses == 0
-        for status in statuses[statuses != 0]:
-            self._refuse(describe_status(int(status)))
         batch, rows = self._batch, self._rows
+        for row, status in zip(rows[~good], statuses[statuses != 0]):
+            self._refuse(int(status), batch, int(row))
         self._ledger.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows], saturated)
 
     def _feed_pixels(self, method: Method) -> np.ndarray:

@@ -7,33 +7,40 @@ receive thread calls it with its own batches.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import threading
 import time
 from collections import Counter
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, Decoder, FrameFormat, Saturation, decode_array
+from live4d_ophyd.decode import Backend, FrameFormat, Saturation
+from live4d_ophyd.engine.frame_format import (
+    agrees,
+    announced_in_words,
+    choose_format,
+    formats_of,
+    in_words,
+)
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Images, Pending
-from live4d_ophyd.engine.series_info import SeriesInfo, digest
+from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.engine.reasons import why_bad
+from live4d_ophyd.engine.series_info import SeriesInfo, describe, saturation_value
 from live4d_ophyd.engine.spec import AcquisitionSpec
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
-from live4d_ophyd.stream.arrays import dtype_of_tag
+from live4d_ophyd.stream.arrays import EncodedArray
 from live4d_ophyd.stream.batch import (
-    ARRAY_TAG,
-    COLS,
     IMAGE,
     NO_CHANNEL,
-    ROWS,
+    RECEIVED_NS,
     SERIES_ID,
     UNIQUE_ID,
     FrameBatch,
 )
-from live4d_ophyd.stream.index import fill_from_message, hash_unique_id
+from live4d_ophyd.stream.index import fill_from_message, hash_unique_id, index_images
 from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage, StreamError, read_message
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,17 @@ SeriesKey = tuple[int, int]
 """(series id, hash of the unique id; 0 where it is not known)"""
 
 
+@dataclass
+class Memory:
+    """What the series of one stream leave for those after them."""
+
+    #: series that are over: what still comes of them is left alone
+    finished: set[SeriesKey] = field(default_factory=set)
+    #: messages that came behind the end of the last series taken
+    left_over: list[FrameBatch] = field(default_factory=list)
+    preparation: Preparation = field(default_factory=Preparation)
+
+
 class Series:
     """The one series an acquisition takes, identified by its `start` message or by what `arm` answered."""
 
@@ -59,8 +77,7 @@ class Series:
         spec: AcquisitionSpec,
         ledger: Ledger,
         backend: Backend,
-        finished: set[SeriesKey],
-        left_over: list[FrameBatch],
+        memory: Memory,
     ) -> None:
         self.spec = spec
         self.ledger = ledger
@@ -69,23 +86,34 @@ class Series:
         self.ended = False  #: nothing of it comes any more, and what came is booked
         self.methods: list[Method] | None = None
         self.engine = ""  #: what decodes the images
-        self.info: SeriesInfo | None = None  #: known with the first image
+        self.info: SeriesInfo | None = None  #: known with the format of the frames
+        self.channel = spec.channel  #: the data channel that is summed; "" until the series has named one
         self.reasons: Counter[str] = Counter()
         self._backend = backend
-        self._finished = finished
-        self._left_over = left_over
+        self._memory = memory
         self._frame: FrameFormat | None = None
         self._saturation = Saturation()
-        self._lock = threading.Lock()
+        self._formats: Counter[FrameFormat] = Counter()  # of the first images
+        self._unsettled: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
+        self._lock = threading.RLock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
+        self._channel_settled = False  # by an image: it does not change any more
         self._end_came = False
         self._of_thread = threading.local()
 
     @property
     def name(self) -> str:
         return "?" if self.key is None else str(self.key[0])
+
+    @property
+    def contradiction(self) -> str:
+        """What `start` and an image say of the images where nothing has told who is right yet; else ""."""
+        if self._frame is not None or not self._formats:
+            return ""
+        images = " or ".join(map(in_words, self._formats))
+        return f"its start message announces {announced_in_words(self.start)}, what came is {images}"
 
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
@@ -100,7 +128,7 @@ class Series:
         if self._held and not self._must_wait_for_start():
             self._take_held()
         begin = 0
-        for row in np.flatnonzero(batch.status != IMAGE).tolist():
+        for row in np.flatnonzero(~np.isin(batch.status, (IMAGE, NO_CHANNEL))).tolist():
             pending += self._take_images(batch, begin, row)
             pending += self._take_message(batch, row)
             begin = row + 1
@@ -113,12 +141,7 @@ class Series:
             message = read_message(batch.message(row))
             if isinstance(message, ImageMessage):
                 # Legal, but nothing the fast path knows: read in full, then treated like any other.
-                fill_from_message(batch, row, message, self.spec.channel)
-                if batch.status[row] == NO_CHANNEL:
-                    have = ", ".join(message.channels)
-                    raise StreamError(f"the image has no channel {self.spec.channel!r}; it has {have}")
-                if batch.status[row] != IMAGE:
-                    raise StreamError("column-major and split arrays are not supported in a live stream")
+                fill_from_message(batch, row, message, batch.channel)
                 return self._take_images(batch, row, row + 1)
         except StreamError as error:
             self._refuse(str(error))
@@ -129,7 +152,7 @@ class Series:
         if isinstance(message, EndMessage):
             if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
-                return [End(self._end)]
+                return self._before_end()
             if self._end_came:
                 self._leave(batch, row, row + 1)
         else:
@@ -141,7 +164,7 @@ class Series:
         with self._lock:
             if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
                 pass  # the series that was armed, now with its unique id
-            elif key in self._finished or key == self.key:
+            elif key in self._memory.finished or key == self.key:
                 return []
             elif self.spec.control is not None:
                 log.warning(
@@ -153,12 +176,16 @@ class Series:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
                 self._leave(batch, row, row + 1)
-                return [End(self._end)]
+                return self._before_end()
             elif self.key is not None:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
+            if not self._channel_settled:
+                self.channel = self.spec.channel or next(iter(start.channels), "")
             self.key, self.start = key, start
+        if start.notes:
+            log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
         announced = start.number_of_images
         if announced is not None and announced != self.spec.frames:
             log.warning(
@@ -167,6 +194,7 @@ class Series:
             )  # fmt: skip
         with self.ledger.changed:
             self.ledger.last_activity = time.monotonic()
+        self._prepare_early()
         return []
 
     def _end(self) -> None:
@@ -179,16 +207,17 @@ class Series:
     def _is_ours(self, series_id: int, unique_id: int) -> bool:
         if self.key is None or series_id != self.key[0]:
             return False
-        if not self.key[1] and unique_id and (series_id, unique_id) in self._finished:
+        if not self.key[1] and unique_id and (series_id, unique_id) in self._memory.finished:
             return False  # of a detector that was restarted and counts its series from 1 again
         return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, images: int = 1) -> None:
         with self._lock:
             if reason not in self.reasons and len(self.reasons) >= REASONS_KEPT:
                 reason = "other reasons"  # hostile messages can differ without end
-            self.reasons[reason] += 1
-            if self.reasons[reason] == 1 and len(self.reasons) <= REASONS_LOGGED:
+            new = reason not in self.reasons
+            self.reasons[reason] += images
+            if new and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad image: %s", self.name, reason)
 
     # Images -------------------------------------------------------------------------------------
@@ -210,7 +239,7 @@ class Series:
                 ours &= (unique == self.key[1]) | (unique == 0)
             else:
                 # Armed, and its start not here yet: see _is_ours.
-                for number, earlier in self._finished:
+                for number, earlier in self._memory.finished:
                     if earlier and number == self.key[0]:
                         ours &= unique != earlier
         if not ours.all():
@@ -219,118 +248,139 @@ class Series:
             else:
                 self.ledger.foreign(len(rows) - int(ours.sum()))
             rows = rows[ours]
-        rows = rows[self.ledger.claim(batch.image_id[rows])]
         if not len(rows):
             return []
-        decoder, methods = self._tools(batch, int(rows[0]))
-        nan = self.spec.saturated == "nan"
-        return [Images(self.spec.grid, self.ledger, self._refuse, decoder, methods, batch, rows, nan)]
+        channel = self._settle_channel(batch, int(rows[0]))
+        if batch.channel != channel.encode():
+            index_images(batch, rows, channel)
+        rows = rows[self.ledger.claim(batch.image_id[rows])]
+        usable = batch.status[rows] == IMAGE
+        self._refuse_images(batch, rows[~usable])
+        rows = rows[usable]
+        if not len(rows):
+            return []
+        with self.ledger.working():
+            with self._lock:
+                if self._frame is None:
+                    self._formats.update(formats_of(batch, rows))
+                    self._settle_format(self.ledger.all_claimed)
+                if self._frame is None:
+                    first = int(rows[0])
+                    self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
+                    return []
+            return [*self._take_unsettled(), self._decode(batch, rows)]
 
-    def _tools(self, batch: FrameBatch, row: int) -> tuple[Decoder, list[Method]]:
-        """This thread's decoder and the methods, made when the first image shows the frames' format."""
+    def _settle_format(self, all_there: bool) -> None:
+        """Prepare for the format of the series if the images so far tell it, all of them if no other comes."""
+        if self._frame is None and self._formats:
+            frame = choose_format(self.start, self._formats, all_there)
+            if frame is not None:
+                self._prepare(frame)
+
+    def _take_unsettled(self) -> list[Pending]:
+        """The images that waited for the format."""
         with self._lock:
-            if self.methods is None:
-                self._frame, self.methods = self._prepare(batch, row)
-                # For millions of pixels that takes seconds, which are not the stream's silence.
-                self.ledger.last_activity = time.monotonic()
+            if self._frame is None:
+                return []
+            waited, self._unsettled = self._unsettled, []
+        return [self._decode(batch, rows) for batch, rows in waited]
+
+    def _before_end(self) -> list[Pending]:
+        with self._lock, self.ledger.working():
+            self._settle_format(all_there=True)
+        return [*self._take_unsettled(), End(self._end)]
+
+    def _decode(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
+        """Begin to sum images with this thread's decoder."""
+        assert self._frame is not None
+        assert self.methods is not None
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
-            assert self._frame is not None
             decoder = self._of_thread.decoder = self._backend.decoder(
                 self._frame, saturation=self._saturation
             )
             self.engine = decoder.engine
-        return decoder, self.methods
+        nan = self.spec.saturated == "nan"
+        return Images(
+            self.spec.grid, self.ledger, self._refuse_image, decoder, self.methods, batch, rows, nan
+        )
 
-    def _prepare(self, batch: FrameBatch, row: int) -> tuple[FrameFormat, list[Method]]:
+    def _settle_channel(self, batch: FrameBatch, row: int) -> str:
+        """The series' channel: what the user or `start` named, else the first one of the first image."""
+        with self._lock:
+            self._channel_settled = True
+            if not self.channel:
+                message = read_message(batch.message(row))
+                assert isinstance(message, ImageMessage)
+                self.channel = next(iter(message.channels))
+            return self.channel
+
+    def _refuse_images(self, batch: FrameBatch, rows: np.ndarray) -> None:
+        """Book claimed images whose data cannot be taken; those of a batch share their reason."""
+        if not len(rows):
+            return
+        reason = "column-major and split arrays are not supported in a live stream"
+        if batch.status[rows[0]] == NO_CHANNEL:
+            message = read_message(batch.message(int(rows[0])))
+            assert isinstance(message, ImageMessage)
+            named = (
+                "asked for" if self.spec.channel else "the first of the series; channel= chooses another one"
+            )
+            reason = f"no channel {self.channel!r} ({named}); the image has {', '.join(message.channels)}"
+        self._refuse(reason, len(rows))
+        times = batch.column(RECEIVED_NS)[rows]
+        none = np.zeros(len(rows), bool)
+        self.ledger.settle(batch.image_id[rows], none, times, none)
+
+    def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
+        assert self._frame is not None
+        self._refuse(why_bad(status, batch, row, self._frame, self.start))
+
+    def _prepare(self, frame: FrameFormat) -> None:
+        """Make the methods, when the format of the frames is known."""
         spec, start = self.spec, self.start
-        index = batch.index[row]
-        rows, cols = int(index[ROWS]), int(index[COLS])
-        dtype = dtype_of_tag(int(index[ARRAY_TAG]))
         if start is None:
             log.warning(
                 "series %s: no start message came; pixel masks of the detector are not known", self.name
             )
-        else:
-            # What start announces decides: one odd first image must not make all the others bad.
-            rows, cols = start.image_size_y or rows, start.image_size_x or cols
-            dtype = start.image_dtype or dtype
-        frame = FrameFormat(rows, cols, dtype)
-        mask = spec.pixel_mask
-        if mask is not None and mask.shape != (rows, cols):
-            raise ValueError(f"pixel_mask has shape {mask.shape}, the frames have {(rows, cols)}")
-        from_detector = self._pixel_mask(rows, cols)
-        if from_detector is not None:
-            mask = from_detector if mask is None else mask.astype(bool) | from_detector
-        self._saturation = Saturation(
-            spec.nodata, None if start is None else saturation_value(start), spec.saturated == "count"
-        )
-        self.info = self._describe(frame, mask, from_detector)
-        methods: list[Method] = [
-            VirtualImages(spec.detectors, frame, spec.grid, pixel_mask=mask, gain=spec.gain),
-        ]
-        if spec.pattern:
-            methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, saturation=self._saturation))
-        return frame, methods
-
-    def _describe(
-        self, frame: FrameFormat, mask: np.ndarray | None, from_detector: np.ndarray | None
-    ) -> SeriesInfo:
-        start, limit = self.start, self._saturation.limit(frame.dtype)
-        known: dict[str, Any] = {}
-        if start is not None:
-            channel = self.spec.channel or next(iter(start.channels), "")
-            named = (start.detector_description, start.detector_serial_number)
-            known = {
-                "unique_id": start.series_unique_id or "",
-                "channel": channel,
-                "detector": " ".join(text for text in named if text),
-                "energy": start.incident_energy,
-                "threshold": (start.threshold_energy or {}).get(channel),
-                "count_time": start.count_time,
-                "frame_time": start.frame_time,
-            }
-        return SeriesInfo(
-            **{name: value for name, value in known.items() if value is not None},
-            saturation=math.nan if limit is None else float(limit),
-            pixels_masked=0 if mask is None else int(np.count_nonzero(mask)),
-            pixel_mask="" if mask is None else digest(np.asarray(mask) != 0),
-            detector_mask="" if from_detector is None else digest(from_detector),
-        )
-
-    @property
-    def saturation_in_words(self) -> str:
-        """From which value on pixels hold no count."""
-        limit = math.nan if self.info is None else self.info.saturation
-        return "NaN" if math.isnan(limit) else f"{limit:.0f} and above"
-
-    def _pixel_mask(self, rows: int, cols: int) -> np.ndarray | None:
-        """Pixels the detector itself calls bad (any bit of its mask), (rows, cols) bool."""
-        start = self.start
-        masks = (start.pixel_mask if start else None) or {}
-        if not start or not masks:
-            return None
-        channel = self.spec.channel or (start.channels[0] if start.channels else next(iter(masks)))
-        encoded = masks.get(channel)
-        if encoded is None:
-            return None
-        try:
-            mask = decode_array(encoded)
-        except ValueError as error:
-            log.warning("series %s: the detector's pixel mask is not used: %s", self.name, error)
-            return None
-        if mask.shape != (rows, cols):
+        elif not agrees(start, frame):
             log.warning(
-                "series %s: the detector's pixel mask of %s is not used for images of %s px",
-                self.name, mask.shape, (rows, cols),
+                "series %s: the start message announces %s, but the images are %s: they are taken as they are",
+                self.name, announced_in_words(start), in_words(frame),
             )  # fmt: skip
-            return None
-        return mask != 0
+        prepared = self._memory.preparation.prepare(spec, frame.shape, self._detectors_mask())
+        self._saturation = Saturation(spec.nodata, saturation_value(start), spec.saturated == "count")
+        self.info = describe(
+            start, self.channel, frame, self._saturation, prepared.mask, prepared.detectors_mask
+        )
+        methods: list[Method] = [VirtualImages(prepared.weights, spec.grid)]
+        if spec.pattern:
+            methods.append(
+                MeanPattern(frame, spec.grid, pixel_mask=prepared.mask, saturation=self._saturation)
+            )
+        self.methods = methods
+        self._frame = frame  # the last: other threads may decode now
+
+    def _detectors_mask(self) -> EncodedArray | None:
+        """The pixels that the detector itself calls bad, as it sent them."""
+        masks = self.start.pixel_mask if self.start else None
+        return masks.get(self.channel) if masks else None
+
+    def _prepare_early(self) -> None:
+        """Make what `start` tells all about before images come: it is there then, `_prepare` finds it again."""
+        start = self.start
+        if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
+            return
+        # What does not fit is said when an image shows that start is right.
+        with self._lock, self.ledger.working(), contextlib.suppress(ValueError):
+            shape = (start.image_size_y, start.image_size_x)
+            self._memory.preparation.prepare(self.spec, shape, self._detectors_mask())
 
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
-        if sum(b.buffer.nbytes for b in self._left_over) < HOLD_BYTES:
-            self._left_over.append(batch.copy(begin, end))
+        left_over = self._memory.left_over
+        if sum(b.buffer.nbytes for b in left_over) < HOLD_BYTES:
+            left_over.append(batch.copy(begin, end))
         else:
             self.ledger.foreign(end - begin)
 
@@ -357,23 +407,3 @@ class Series:
         for batch in held:
             for pending in self._take_images(batch, 0, batch.count):
                 pending.finish()
-
-
-def saturation_value(start: StartMessage) -> int | None:
-    """The count at which the detector calls a pixel saturated; None where it does not say.
-
-    Without a ``saturation_value``, the largest count that its countrate correction gives: the end of the table.
-    """
-    if start.saturation_value:
-        return start.saturation_value
-    table = start.countrate_correction_lookup_table
-    if not start.countrate_correction_enabled or table is None:
-        return None
-    try:
-        counts = decode_array(table)
-    except ValueError as error:
-        log.warning("series %d: the countrate correction table is not used: %s", start.series_id, error)
-        return None
-    # Placeholders of two entries are seen in recorded messages; they say nothing.
-    rising = len(counts) > 2 and bool((np.diff(counts.astype(np.float64)) >= 0).all())
-    return int(counts[-1]) if rising and np.isfinite(counts[-1]) and counts[-1] > 0 else None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from live4d_ophyd.decode import FrameFormat, Saturation, decode_array
 from live4d_ophyd.engine import checks
+from live4d_ophyd.stream.messages import StartMessage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,57 @@ def digest(array: np.ndarray) -> str:
     """
     head = f"{array.dtype.str}{array.shape}".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def describe(
+    start: StartMessage | None,
+    channel: str,
+    frame: FrameFormat,
+    saturation: Saturation,
+    mask: np.ndarray | None,
+    detectors_mask: np.ndarray | None,
+) -> SeriesInfo:
+    """What ``start`` says, and what was made of the pixels of ``channel``.
+
+    Masks are (rows, cols) bool: the one applied, and the detector's own.
+    """
+    known: dict[str, Any] = {}
+    if start is not None:
+        named = (start.detector_description, start.detector_serial_number)
+        known = {
+            "unique_id": start.series_unique_id,
+            "detector": " ".join(text for text in named if text),
+            "energy": start.incident_energy,
+            "threshold": (start.threshold_energy or {}).get(channel),
+            "count_time": start.count_time,
+            "frame_time": start.frame_time,
+        }
+    limit = saturation.limit(frame.dtype)
+    return SeriesInfo(
+        **{name: value for name, value in known.items() if value is not None},
+        channel=channel,
+        saturation=math.nan if limit is None else float(limit),
+        pixels_masked=0 if mask is None else int(np.count_nonzero(mask)),
+        pixel_mask="" if mask is None else digest(mask),
+        detector_mask="" if detectors_mask is None else digest(detectors_mask),
+    )
+
+
+def saturation_value(start: StartMessage | None) -> int | None:
+    """The count at which the detector calls a pixel saturated; None where it does not say.
+
+    Without a ``saturation_value``, the largest count that its countrate correction gives: the end of the table.
+    """
+    if start is None or start.saturation_value:
+        return None if start is None else start.saturation_value
+    table = start.countrate_correction_lookup_table
+    if not start.countrate_correction_enabled or table is None:
+        return None
+    try:
+        counts = decode_array(table)
+    except ValueError as error:
+        log.warning("series %d: the countrate correction table is not used: %s", start.series_id, error)
+        return None
+    # Placeholders of two entries are seen in recorded messages; they say nothing.
+    rising = len(counts) > 2 and bool((np.diff(counts.astype(np.float64)) >= 0).all())
+    return int(counts[-1]) if rising and np.isfinite(counts[-1]) and counts[-1] > 0 else None

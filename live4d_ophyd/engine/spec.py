@@ -49,7 +49,7 @@ class AcquisitionSpec:
     rasters : scans that follow each other in one series
     control : arms and disarms the detector; None listens passively to the next series
     connections : PULL connections to each address, each with its own receive loop
-    channel : data channel to use, empty for the first of each image
+    channel : data channel to use, empty for the first that the series names; images without it are bad
     nodata : pixels at the dtype's maximum hold no count
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included:
         "leave_out" of the sums, "count" them as they are, or make the position "nan"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
-
-import live4d_ophyd
 
 #: packages between the socket and an image
 _PACKAGES = (
@@ -22,7 +21,7 @@ _PACKAGES = (
 
 def software() -> str:
     """This package, Python and the packages that receive, decode and sum, with their versions, on one line."""
-    found = [f"live4d-ophyd {live4d_ophyd.__version__}", f"Python {platform.python_version()}"]
+    found = [f"live4d-ophyd {sys.modules['live4d_ophyd'].__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:
             found.append(f"{package} {version(package)}")

@@ -17,6 +17,9 @@ import numpy as np
 
 from live4d_ophyd.decode.weights import Weights
 
+#: rows of a large detector that are computed at a time
+_ROWS_AT_ONCE = 64
+
 
 @dataclass(frozen=True)
 class _Round:
@@ -48,24 +51,50 @@ class _Round:
 
         Raises ValueError when no pixel of a frame of this shape lies on the detector.
         """
+        first, band = self.band(shape)
+        weights = np.zeros(shape, np.float64 if self.soft else np.int64)
+        weights[first : first + len(band)] = band
+        return weights
+
+    def band(self, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
+        """The rows that the detector may reach: the first one, and weights ``(rows, cols)``, bool or float64.
+
+        All other rows weigh nothing. Raises as `weights`.
+        """
         center = self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
-        rows = np.arange(shape[0])[:, np.newaxis] - center[0]
-        cols = np.arange(shape[1]) - center[1]
-        weights = self._at(np.hypot(rows, cols))
+        rows, cols = (_reached(c, self._reach() + 0.5, n) for c, n in zip(center, shape))
+        weights = np.zeros((len(rows), shape[1]), np.float64 if self.soft else bool)
+        across = np.arange(cols.start, cols.stop) - center[1]
+        # Some rows at a time: distances of millions of pixels leave the cache.
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            down = np.arange(rows.start, rows.stop)[first : first + _ROWS_AT_ONCE, np.newaxis] - center[0]
+            part = weights[first : first + _ROWS_AT_ONCE, cols.start : cols.stop]
+            # np.hypot takes six times as long; these are no lengths that overflow when squared.
+            part[...] = self._at(np.sqrt(down * down + across * across))
         if not weights.any():
             raise ValueError(
                 f"{self._in_words(center)} has no pixel on a frame of {shape[0]} x {shape[1]} px"
             )
-        return weights if self.soft else weights.astype(np.int64)
+        return rows.start, weights
 
     def _at(self, distance: np.ndarray) -> np.ndarray:
         """Weight at a distance from the centre, px."""
+        raise TypeError(f"{type(self).__name__} is no detector: use Disk or Annulus")
+
+    def _reach(self) -> float:
+        """Distance from the centre behind which nothing weighs, px, without a soft edge."""
         raise TypeError(f"{type(self).__name__} is no detector: use Disk or Annulus")
 
     def _in_words(self, center: tuple[float, float]) -> str:
         sizes = {k: v for k, v in asdict(self).items() if k not in ("name", "center", "soft")}
         lengths = ", ".join(f"{name} {value:g} px" for name, value in sizes.items())
         return f"detector {self.name} (center row {center[0]:g}, col {center[1]:g}, {lengths})"
+
+
+def _reached(center: float, reach: float, pixels: int) -> range:
+    """Of ``pixels`` in a line those that are not further than ``reach`` from ``center``."""
+    low, high = np.clip([np.ceil(center - reach), np.floor(center + reach) + 1], 0, pixels)
+    return range(int(low), int(high))
 
 
 def _within(distance: np.ndarray, radius: float, soft: bool) -> np.ndarray:
@@ -94,6 +123,9 @@ class Disk(_Round):
     def _at(self, distance: np.ndarray) -> np.ndarray:
         return _within(distance, self.radius, self.soft)
 
+    def _reach(self) -> float:
+        return self.radius
+
 
 @dataclass(frozen=True)
 class Annulus(_Round):
@@ -118,6 +150,9 @@ class Annulus(_Round):
         # As a difference, so that a soft ring thinner than its edges is not counted twice.
         whole, hole = (_within(distance, radius, self.soft) for radius in (self.outer, self.inner))
         return whole - hole if self.soft else whole & ~hole
+
+    def _reach(self) -> float:
+        return self.outer
 
 
 Detector = Disk | Annulus
@@ -166,12 +201,15 @@ def weight_maps(
     for name, array in (("pixel_mask", pixel_mask), ("gain", gain)):
         if array is not None and np.shape(array) != tuple(shape):
             raise ValueError(f"{name} of shape {np.shape(array)} for frames of {tuple(shape)} px")
-    good = np.ones(shape, bool) if pixel_mask is None else np.asarray(pixel_mask) == 0
-    maps = []
+    bands = []
     for detector in detectors:
-        weights = np.where(good, detector.weights(shape), 0)
+        first, weights = detector.band(shape)
+        rows = slice(first, first + len(weights))
+        if pixel_mask is not None:
+            np.multiply(weights, np.asarray(pixel_mask)[rows] == 0, out=weights)
         if gain is not None:
-            weights = np.multiply(weights, gain, out=np.zeros(shape), where=weights != 0, dtype=np.float64)
+            factors, out = np.asarray(gain)[rows], np.zeros(weights.shape)
+            weights = np.multiply(weights, factors, out=out, where=weights != 0, dtype=np.float64)
             if not np.isfinite(weights).all():
                 raise ValueError(
                     f"the gain of {np.count_nonzero(~np.isfinite(weights))} good pixels of detector "
@@ -179,5 +217,5 @@ def weight_maps(
                 )
         if not weights.any():
             raise ValueError(f"every pixel of detector {detector.name} is masked or has a gain of 0")
-        maps.append(weights)
-    return Weights(np.stack(maps))
+        bands.append((first, weights))
+    return Weights.of_bands(shape, bands)

@@ -8,7 +8,6 @@ the order of arrival. Positions are those of ScanGrid.positions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +16,6 @@ from array_api_compat import array_namespace, device
 from live4d_ophyd.decode.framing import FrameFormat
 from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weights import Weights
-from live4d_ophyd.imaging.detectors import Detector, weight_maps
 from live4d_ophyd.scan import ScanGrid
 
 
@@ -40,21 +38,11 @@ class Method(Protocol):
 
 
 class VirtualImages:
-    """One image per virtual detector, (detectors, rows, cols) float64 counts."""
+    """One image per weight map, which is a virtual detector: (detectors, rows, cols) float64 counts."""
 
-    def __init__(
-        self,
-        detectors: Sequence[Detector],
-        frame: FrameFormat,
-        grid: ScanGrid,
-        *,
-        pixel_mask: np.ndarray | None = None,
-        gain: np.ndarray | None = None,
-    ) -> None:
-        self.weights: Weights | None = weight_maps(
-            detectors, (frame.rows, frame.cols), pixel_mask=pixel_mask, gain=gain
-        )
-        self._count = len(detectors)
+    def __init__(self, weights: Weights, grid: ScanGrid) -> None:
+        self.weights: Weights | None = weights
+        self._count = len(weights)
         self._grid = grid
         self._images: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()

@@ -5,7 +5,9 @@ In: values that cbor2 decoded. Out: :class:`EncodedArray`, checked, its bytes no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import cbor2
@@ -17,6 +19,9 @@ ROW_MAJOR_TAG, COLUMN_MAJOR_TAG, COMPRESSION_TAG = 40, 1040, 56500
 MAX_PIXELS = 1 << 28
 #: largest element size a compression tag may name, bytes
 MAX_ELEM_SIZE = 255
+
+#: characters of a text that an error shows
+_SHOWN = 40
 
 #: the first tag of RFC 8746 typed arrays; the tags are 64 to 87
 FIRST_TAG = 64
@@ -90,8 +95,9 @@ def read_array(value: object, name: str) -> EncodedArray:
         )
     shape = content[0]
     if not isinstance(shape, (list, tuple)) or len(shape) != 2 or not all(map(_is_size, shape)):
+        found = ", ".join(map(kind_of, shape[:4])) if isinstance(shape, (list, tuple)) else kind_of(shape)
         raise StreamError(
-            f"{name} has the dimensions {str(shape)[:60]}; expected two whole numbers from 1 to {MAX_PIXELS}"
+            f"{name} has the dimensions [{found}]; expected two whole numbers from 1 to {MAX_PIXELS}"
         )
     rows, cols = shape
     if rows * cols > MAX_PIXELS:
@@ -153,16 +159,29 @@ def _read_compression(value: object, name: str) -> tuple[str, int, bytes]:
 
 
 def kind_of(value: object) -> str:
-    """What a decoded value is, for an error: short whatever the message holds."""
+    """What a decoded value is, for an error: in the words of CBOR, short whatever the message holds."""
     if isinstance(value, cbor2.CBORTag):
-        return f"tag {value.tag}"
-    if isinstance(value, (bytes, str, list, tuple)):
-        return f"{type(value).__name__} of length {len(value)}"
-    if value is None or isinstance(value, (bool, float)):
-        return str(value)
+        nested = isinstance(value.value, cbor2.CBORTag)
+        return f"tag {value.tag}" if nested else f"tag {value.tag} ({kind_of(value.value)})"
+    if isinstance(value, str):
+        return f"text {value!r}" if len(value) <= _SHOWN else f"text {value[:_SHOWN]!r}..."
+    if isinstance(value, bytes):
+        return f"a byte string of length {len(value)}"
+    if isinstance(value, (list, tuple)):
+        return f"an array of length {len(value)}"
+    if isinstance(value, Mapping):
+        return f"a map of length {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", False: "false", True: "true"}[value]
     if isinstance(value, int):
         return str(value) if abs(value) < 1 << 64 else "an integer beyond 64 bits"
-    return type(value).__name__
+    if isinstance(value, float):
+        return str(value)
+    if isinstance(value, datetime):
+        return f"the date-time {value.isoformat()}"
+    if isinstance(value, cbor2.CBORSimpleValue):
+        return f"simple value {value.value}"
+    return "undefined"
 
 
 def _is_size(value: object) -> bool:

@@ -40,13 +40,14 @@ class FrameBatch:
     """Messages of one connection in the order they came.
 
     ``buffer`` is one contiguous ``(capacity + SLACK,) uint8`` array; ``index`` is ``(max_messages, COLUMNS)
-    int64``, of which the first ``count`` rows are valid. Frames stay compressed; nothing here allocates or
-    copies per frame.
+    int64``, of which the first ``count`` rows are valid; ``channel`` is what it was indexed for, b"" for the first
+    channel of each message. Frames stay compressed; nothing here allocates or copies per frame.
     """
 
     buffer: np.ndarray
     index: np.ndarray
     count: int = 0
+    channel: bytes = b""
 
     @classmethod
     def allocate(cls, capacity: int = 32 << 20, max_messages: int = 4096) -> FrameBatch:
@@ -73,7 +74,7 @@ class FrameBatch:
         buffer = np.zeros(last - first + SLACK, np.uint8)
         buffer[: last - first] = self.buffer[first:last]
         index[:, [OFFSET, BLOB_OFFSET]] -= first
-        return FrameBatch(buffer, index, end - begin)
+        return FrameBatch(buffer, index, end - begin, self.channel)
 
     @property
     def capacity(self) -> int:

@@ -3,8 +3,8 @@
 In: a message, valid or not, of any key order. Out: a status and the columns of an index row. Numba functions
 without the GIL that allocate nothing; :func:`live4d_ophyd.stream.index.index_message` is the way in.
 
-An image is accepted only if all of it is understood: every field that
-:func:`live4d_ophyd.stream.messages.read_message` checks is checked here, so that it accepts the same image.
+An image is accepted only if all of it is understood: what :func:`live4d_ophyd.stream.messages.read_message` must
+find right is checked here, so that it accepts the same image.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ from live4d_ophyd.stream.cbor_walk import (
     is_utf8,
     read_head,
     read_text,
-    skip_date_time,
     skip_item,
 )
 from live4d_ophyd.stream.memory import NOGIL, load_i64, load_u8
@@ -66,7 +65,7 @@ MAX_SKIPPED = 400_000
 #: int64 elements of the scratch array that the walk needs
 SCRATCH_SIZE = max(STACK_SIZE, 2 * MAX_CHANNELS)
 
-_SELF_DESCRIBED_TAG, _DATE_TIME_TAG = 55799, 0
+_SELF_DESCRIBED_TAG = 55799
 _DONE = -100  # not a status: the map has no more keys
 _ITEM_BYTES = item_bytes()
 
@@ -77,12 +76,8 @@ def _words(*texts: str) -> np.ndarray:
     return np.array([[n, *(int.from_bytes(w, "little") for w in words)] for n, *words in rows], np.int64)
 
 
-_KEYS = _words(
-    *("type", "series_id", "series_unique_id", "image_id", "real_time"),
-    *("series_date", "start_time", "stop_time", "data"),
-)
-_TYPE, _SERIES_ID, _UNIQUE_ID, _IMAGE_ID, _REAL_TIME, _SERIES_DATE, _START_TIME, _STOP_TIME, _DATA = range(9)
-_OTHER_KEY = 9
+_KEYS = _words("type", "series_id", "series_unique_id", "image_id", "data")
+_TYPE, _SERIES_ID, _UNIQUE_ID, _IMAGE_ID, _DATA, _OTHER_KEY = range(6)
 _REQUIRED = 1 << _SERIES_ID | 1 << _IMAGE_ID | 1 << _DATA
 
 _TYPES = _words("image", "start", "end")  # in the order of IMAGE, START, END
@@ -167,21 +162,6 @@ def _skip_head(p, end, major, value):
     if found < 0:
         return found
     return p if found == major and number == value else UNUSUAL
-
-
-@njit(**NOGIL)
-def _skip_rational(p, end):
-    """Address after ``[numerator, denominator > 0]``, or a status < 0."""
-    p = _skip_head(p, end, ARRAY, 2)
-    if p < 0:
-        return p
-    number, p = _read_unsigned(p, end)
-    if number < 0:
-        return number
-    number, p = _read_unsigned(p, end)
-    if number < 0:
-        return number
-    return p if number > 0 else UNUSUAL
 
 
 @njit(**NOGIL)
@@ -271,8 +251,8 @@ def _read_channels(p, end, base, row, channel, names):
     found = False
     for i in range(count):
         length, p = read_text(p, end)
-        if length < 0:
-            return length, False
+        if length < 1:
+            return (length if length < 0 else UNUSUAL), False
         for j in range(i):
             if names[2 * j + 1] == length and _same_bytes(names[2 * j], p, length):
                 return UNUSUAL, False
@@ -306,21 +286,13 @@ def _walk_image(p, end, left, base, row, channel, scratch):
             if number < 0:
                 return number
             row[SERIES_ID if key == _SERIES_ID else IMAGE_ID] = number
-        elif key == _UNIQUE_ID:
-            length, p = read_text(p, end)
-            if length < 0:
-                return length
-            row[UNIQUE_ID] = hash_text(p, length)
-            p += length
-        elif key == _SERIES_DATE:
-            p = _skip_head(p, end, TAG, _DATE_TIME_TAG)
-            if p >= 0:
-                p = skip_date_time(p, end)
-        elif key in (_REAL_TIME, _START_TIME, _STOP_TIME):
-            p = _skip_rational(p, end)
         elif key == _DATA:
             p, found = _read_channels(p, end, base, row, channel, scratch)
         else:
+            if key == _UNIQUE_ID:
+                length, text = read_text(p, end)
+                if length >= 0:  # another type counts as no id
+                    row[UNIQUE_ID] = hash_text(text, length)
             after = skip_item(p, end, scratch, True)
             skipped += after - p
             p = after if after < 0 or skipped <= MAX_SKIPPED else UNUSUAL

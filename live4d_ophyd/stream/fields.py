@@ -21,10 +21,10 @@ _MAX_COUNT = 2**63 - 1
 
 
 class Fields:
-    """The values of a map with checks; ``place`` begins every error."""
+    """The values of a map with checks; ``place`` begins every error, ``notes`` takes those of optional values."""
 
-    def __init__(self, values: Mapping[Any, Any], place: str) -> None:
-        self.values, self.place = values, place
+    def __init__(self, values: Mapping[Any, Any], place: str, notes: list[str]) -> None:
+        self.values, self.place, self.notes = values, place, notes
 
     def required(self, name: str, check: Check) -> Any:
         """The checked value; raises StreamError if there is none."""
@@ -33,11 +33,23 @@ class Fields:
         return check(self.values[name], f"{self.place}: {name}")
 
     def optional(self, name: str, check: Check, default: Any = None) -> Any:
-        """The checked value, ``default`` if there is none or it is null."""
+        """The checked value, ``default`` if there is none or it is null, also with a note if it is no such value."""
         value = self.values.get(name)
         if value is None or value is cbor2.undefined:
             return default
-        return check(value, f"{self.place}: {name}")
+        return self.noted(check)(value, f"{self.place}: {name}", default)
+
+    def noted(self, check: Check) -> Callable[..., Any]:
+        """The check, but what it refuses becomes the default (None) and a note."""
+
+        def value_or_default(value: Any, name: str, default: Any = None) -> Any:
+            try:
+                return check(value, name)
+            except StreamError as error:
+                self.notes.append(str(error))
+                return default
+
+        return value_or_default
 
     def anything(self, name: str) -> Any:
         """The value whatever it is, in dicts and lists."""
@@ -116,8 +128,10 @@ def amounts(value: Any, name: str) -> dict[str, float]:
 def rational(value: Any, name: str) -> Fraction:
     """``[numerator, denominator]``, whole numbers."""
     pair = sequence(value, name, count)
-    if len(pair) != 2 or pair[1] == 0:
-        raise StreamError(f"{name} is {str(pair)[:60]}; expected [numerator, denominator > 0]")
+    if len(pair) != 2:
+        raise refuse(name, value, "[numerator, denominator]")
+    if pair[1] == 0:
+        raise StreamError(f"{name} is [{pair[0]}, 0]; expected [numerator, denominator > 0]")
     return Fraction(*pair)
 
 
@@ -126,6 +140,8 @@ def images(value: Any, name: str) -> dict[str, EncodedArray]:
     arrays = named(value, name, read_array)
     if not arrays:
         raise StreamError(f"{name} has no channel; expected one at least")
+    if "" in arrays:
+        raise StreamError(f"{name} has a channel without a name")
     return arrays
 
 

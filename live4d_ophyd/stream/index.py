@@ -32,6 +32,7 @@ from live4d_ophyd.stream.batch import (
     OTHER,
     OTHER_ALGORITHM,
     RAW,
+    RECEIVED_NS,
     ROWS,
     SERIES_ID,
     START,
@@ -49,7 +50,7 @@ from live4d_ophyd.stream.envelope import (
     walk_message,
 )
 from live4d_ophyd.stream.memory import NOGIL
-from live4d_ophyd.stream.messages import EndMessage, ImageMessage, Message, StartMessage
+from live4d_ophyd.stream.messages import EndMessage, ImageMessage, Message, StartMessage, read_message
 
 __all__ = [
     "MAX_CHANNELS",
@@ -59,6 +60,7 @@ __all__ = [
     "hash_text",
     "hash_unique_id",
     "index_batch",
+    "index_images",
     "index_message",
 ]
 
@@ -78,33 +80,34 @@ def hash_unique_id(text: str | None) -> int:
 
 @njit(**NOGIL)
 def index_message(address, length, base, row, channel, scratch):
-    """Fill the index row of one message, all but OFFSET and LENGTH, and return its status.
+    """Fill the index row of one message, all but OFFSET, LENGTH and RECEIVED_NS, and return its status.
 
     ``address`` is the message's, ``base`` the buffer's (BLOB_OFFSET counts from there), ``row`` is
     ``(COLUMNS,) int64``, ``channel`` ``(n,) uint8``: a channel's name, empty for the first of each message,
     ``scratch`` ``(SCRATCH_SIZE,) int64`` of the calling thread. Nothing outside ``address`` to ``address +
     length`` is read. Of a row with a status < 0 only the ids mean anything, and only for a log.
     """
-    row[STATUS:] = 0
+    row[STATUS:RECEIVED_NS] = 0
     row[SERIES_ID] = row[IMAGE_ID] = -1
     status = walk_message(address, address + length, base, row, channel, scratch)
     row[STATUS] = status
     if status < 0:
-        row[BLOB_OFFSET:] = 0
+        row[BLOB_OFFSET:RECEIVED_NS] = 0
     return status
 
 
 @njit(**NOGIL)
-def _index_rows(buffer, index, channel, scratch):
+def _index_rows(buffer, index, rows, channel, scratch):
     base = int64(buffer.ctypes.data)
-    for i in range(index.shape[0]):
+    for i in rows:
         row = index[i]
         index_message(base + row[OFFSET], row[LENGTH], base, row, channel, scratch)
 
 
 def channel_name(channel: str | bytes) -> np.ndarray:
     """A channel's name as the numba functions take it, ``(n,) uint8``."""
-    return np.frombuffer(channel.encode() if isinstance(channel, str) else channel, np.uint8)
+    # A copy: numba would compile all anew for an array that nobody may write to.
+    return np.array(bytearray(channel.encode() if isinstance(channel, str) else channel), np.uint8)
 
 
 def index_batch(batch: FrameBatch, channel: str | bytes = "") -> None:
@@ -112,8 +115,16 @@ def index_batch(batch: FrameBatch, channel: str | bytes = "") -> None:
     offset, length = batch.column(OFFSET), batch.column(LENGTH)
     if np.any((offset < 0) | (length < 0) | (length > len(batch.buffer) - offset)):
         raise ValueError("the batch has messages that are not inside its buffer: set OFFSET and LENGTH first")
-    scratch = np.zeros(SCRATCH_SIZE, np.int64)
-    _index_rows(batch.buffer, batch.index[: batch.count], channel_name(channel), scratch)
+    name = channel_name(channel)
+    batch.channel = name.tobytes()
+    _index_rows(batch.buffer, batch.index, np.arange(batch.count), name, np.zeros(SCRATCH_SIZE, np.int64))
+
+
+def index_images(batch: FrameBatch, rows: np.ndarray, channel: str) -> None:
+    """Index ``rows``, ``(n,) int64``, which are images, for another channel than the batch was indexed for."""
+    _index_rows(batch.buffer, batch.index, rows, channel_name(channel), np.zeros(SCRATCH_SIZE, np.int64))
+    for row in rows[~np.isin(batch.status[rows], (IMAGE, NO_CHANNEL))].tolist():
+        fill_from_message(batch, row, read_message(batch.message(row)), channel)
 
 
 def fill_from_message(batch: FrameBatch, row: int, message: Message, channel: str | bytes = "") -> int:
@@ -123,7 +134,7 @@ def fill_from_message(batch: FrameBatch, row: int, message: Message, channel: st
     Those are for :func:`live4d_ophyd.decode.decode_array`. Slow, for the odd message.
     """
     entry = batch.index[row]
-    entry[STATUS:] = 0
+    entry[STATUS:RECEIVED_NS] = 0
     entry[SERIES_ID] = getattr(message, "series_id", -1)
     entry[UNIQUE_ID] = hash_unique_id(getattr(message, "series_unique_id", None))
     entry[IMAGE_ID] = getattr(message, "image_id", -1)

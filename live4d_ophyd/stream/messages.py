@@ -8,7 +8,7 @@ frames go through :mod:`live4d_ophyd.stream.index`. Any thread.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -19,7 +19,7 @@ import numpy as np
 
 from live4d_ophyd.stream import fields
 from live4d_ophyd.stream.arrays import EncodedArray, StreamError, kind_of, read_array, read_table
-from live4d_ophyd.stream.fields import Check, Fields
+from live4d_ophyd.stream.fields import Fields
 
 __all__ = [
     "EncodedArray",
@@ -134,6 +134,8 @@ class ImageMessage:
     stop_time: Fraction | None = None
     #: image_appendix of the stream's configuration: anything
     user_data: Any = None
+    #: what was in the message but could not be used, a sentence each
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,12 +160,11 @@ Message = StartMessage | ImageMessage | EndMessage | OtherMessage
 def read_message(raw: bytes) -> Message:
     """Read one message; raises StreamError if it is not a message of the DECTRIS stream v2.
 
-    Unknown keys are skipped, missing optional ones are None. An optional value of the wrong type is an error;
-    only what `start` says of the images and need not be right to sum them (tables of another shape, an
-    unknown image_dtype) becomes None, with a note.
+    Unknown keys are skipped. Optional values that are missing, or not what belongs there, are None, the latter
+    with a note: no scan is refused for them. Only what the sums need must be right: series_id, image_id, data.
     """
     values = _decode(raw)
-    kind = Fields(values, "message").required("type", fields.text)
+    kind = Fields(values, "message", []).required("type", fields.text)
     if kind not in ("start", "image", "end"):
         return OtherMessage(kind)
     if "series_id" not in values and "series_number" in values:
@@ -171,7 +172,7 @@ def read_message(raw: bytes) -> Message:
             f"this {kind} message has the preview schema of stream v2 (2020; series_number, no series_id): "
             "update the detector's firmware to a release of 2022 or later"
         )
-    message = Fields(values, f"{kind} message")
+    message = Fields(values, f"{kind} message", [])
     if kind == "image":
         return _image(message)
     return _start(message) if kind == "start" else _end(message)
@@ -190,7 +191,7 @@ def _decode(raw: bytes) -> Mapping[Any, Any]:
         )
     stream = io.BytesIO(raw)
     try:
-        value = cbor2.CBORDecoder(stream).decode()
+        value = cbor2.CBORDecoder(stream, semantic_decoders=_TAGS, str_errors="replace").decode()
     except cbor2.CBORDecodeEOF as error:
         raise StreamError(f"the message is cut off: it ends after {len(raw)} bytes inside an item") from error
     except Exception as error:  # cbor2 lets through errors of the types it makes, besides its own
@@ -200,6 +201,37 @@ def _decode(raw: bytes) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise StreamError(f"the message is {kind_of(value)}; expected a map with the key 'type'")
     return value
+
+
+def _date_time(value: Any, immutable: bool) -> Any:
+    """The date-time of a tag 0; the tag itself where it holds none."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return cbor2.CBORTag(0, value)
+
+
+def _integer(tag: int) -> Callable[[Any, bool], Any]:
+    """Decoder of the large integers of tags 2 and 3."""
+
+    def decode(value: Any, immutable: bool) -> Any:
+        if not isinstance(value, bytes):
+            return cbor2.CBORTag(tag, value)
+        number = int.from_bytes(value, "big")
+        return number if tag == 2 else -1 - number
+
+    return decode
+
+
+def _unread(tag: int) -> Callable[[Any, bool], Any]:
+    return lambda value, immutable: cbor2.CBORTag(tag, value)
+
+
+#: cbor2 gives up a whole message for one tag whose content is not what belongs there, so tags are read here
+_TAGS = {0: _date_time, 2: _integer(2), 3: _integer(3)} | {
+    tag: _unread(tag)
+    for tag in (1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
+}
 
 
 def _has_too_many_items(raw: bytes) -> bool:
@@ -233,26 +265,14 @@ def _image(message: Fields) -> ImageMessage:
         start_time=message.optional("start_time", fields.rational),
         stop_time=message.optional("stop_time", fields.rational),
         user_data=message.anything("user_data"),
+        notes=tuple(message.notes),  # the last: the fields above add to it
     )
 
 
 def _start(message: Fields) -> StartMessage:
     optional = message.optional
-    notes: list[str] = []
     size_x, size_y = optional("image_size_x", fields.count), optional("image_size_y", fields.count)
     shape = None if size_x is None or size_y is None else (size_y, size_x)
-
-    def noted(check: Check) -> Check:
-        """The check, but what it refuses becomes None and a note."""
-
-        def value_or_none(value: Any, name: str) -> Any:
-            try:
-                return check(value, name)
-            except StreamError as error:
-                notes.append(str(error))
-                return None
-
-        return value_or_none
 
     def image_sized(value: Any, name: str) -> EncodedArray:
         array = read_array(value, name)
@@ -261,7 +281,16 @@ def _start(message: Fields) -> StartMessage:
         return array
 
     def tables(value: Any, name: str) -> dict[str, EncodedArray | None]:
-        return fields.named(value, name, noted(image_sized))
+        return fields.named(value, name, message.noted(image_sized))
+
+    def goniometer(value: Any, name: str) -> dict[str, GoniometerAxis]:
+        def axis(value: Any, name: str) -> GoniometerAxis:
+            values = Fields(fields.named(value, name, lambda item, _: item), name, message.notes)
+            return GoniometerAxis(
+                values.optional("start", fields.number), values.optional("increment", fields.number)
+            )
+
+        return fields.named(value, name, axis)
 
     return StartMessage(
         series_id=message.required("series_id", fields.count),
@@ -272,15 +301,15 @@ def _start(message: Fields) -> StartMessage:
         channels=optional("channels", fields.names, ()),
         count_time=optional("count_time", fields.amount),
         countrate_correction_enabled=optional("countrate_correction_enabled", fields.flag),
-        countrate_correction_lookup_table=optional("countrate_correction_lookup_table", noted(read_table)),
+        countrate_correction_lookup_table=optional("countrate_correction_lookup_table", read_table),
         detector_description=optional("detector_description", fields.text),
         detector_serial_number=optional("detector_serial_number", fields.text),
         detector_translation=optional("detector_translation", fields.vector),
         flatfield=optional("flatfield", tables),
         flatfield_enabled=optional("flatfield_enabled", fields.flag),
         frame_time=optional("frame_time", fields.amount),
-        goniometer=optional("goniometer", _goniometer),
-        image_dtype=optional("image_dtype", noted(_image_dtype)),
+        goniometer=optional("goniometer", goniometer),
+        image_dtype=optional("image_dtype", _image_dtype),
         image_size_x=size_x,
         image_size_y=size_y,
         incident_energy=optional("incident_energy", fields.amount),
@@ -296,21 +325,11 @@ def _start(message: Fields) -> StartMessage:
         threshold_energy=optional("threshold_energy", fields.amounts),
         user_data=message.anything("user_data"),
         virtual_pixel_interpolation_enabled=optional("virtual_pixel_interpolation_enabled", fields.flag),
-        notes=tuple(notes),  # the last: the fields above add to it
+        notes=tuple(message.notes),  # the last: the fields above add to it
     )
 
 
 def _image_dtype(value: Any, name: str) -> np.dtype:
-    if value not in _IMAGE_DTYPES:
+    if fields.text(value, name) not in _IMAGE_DTYPES:
         raise fields.refuse(name, value, f"one of {', '.join(_IMAGE_DTYPES)}")
     return np.dtype(value)
-
-
-def _goniometer(value: Any, name: str) -> dict[str, GoniometerAxis]:
-    def axis(value: Any, name: str) -> GoniometerAxis:
-        values = Fields(fields.named(value, name, lambda item, _: item), name)
-        return GoniometerAxis(
-            values.optional("start", fields.number), values.optional("increment", fields.number)
-        )
-
-    return fields.named(value, name, axis)

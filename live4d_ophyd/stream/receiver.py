@@ -14,7 +14,7 @@ from numba import int64, njit
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.stream.batch import LENGTH, MULTIPART, OFFSET, RECEIVED_NS, SLACK, STATUS, FrameBatch
-from live4d_ophyd.stream.index import SCRATCH_SIZE, index_message
+from live4d_ophyd.stream.index import SCRATCH_SIZE, channel_name, index_images, index_message
 from live4d_ophyd.stream.libzmq import (
     DONTWAIT,
     EAGAIN,
@@ -196,14 +196,14 @@ class Receiver:
 
         Raises ``zmq.ZMQError`` when libzmq fails.
         """
-        wanted = np.frombuffer(channel, np.uint8) if channel else np.zeros(0, np.uint8)
+        wanted = channel_name(channel)
         while True:
             _receive(
                 self._functions, self._socket.underlying, self._message, self._state, self.stop,
                 batch.buffer, batch.index, wanted, self._scratch, self._times,
                 int(wait * 1e9), int(linger * 1e9),
             )  # fmt: skip
-            batch.count = int(self._state[_COUNT])
+            batch.count, batch.channel = int(self._state[_COUNT]), channel
             if self._state[_ERROR]:
                 raise zmq.ZMQError(int(self._state[_ERROR]))
             needed = int(self._state[_NEEDED])
@@ -230,6 +230,7 @@ def _initialise(functions, message):
 
 def warm_up() -> None:
     """Compile the receive loop, or load it from the cache, before the first message counts."""
-    receiver = Receiver("inproc://warm-up")
-    receiver.receive(FrameBatch.allocate(0, 1), wait=0.0)
+    receiver, batch = Receiver("inproc://warm-up"), FrameBatch.allocate(0, 1)
+    receiver.receive(batch, wait=0.0)
     receiver.close()
+    index_images(batch, np.arange(0), "threshold_1")

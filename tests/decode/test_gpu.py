@@ -332,6 +332,11 @@ def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend
     from live4d_ophyd.imaging.methods import MeanPattern
     from live4d_ophyd.scan import ScanGrid
 
+    refused = []
+
+    def refuse(status, batch, row):
+        refused.append(row)
+
     for dtype in ("<u2", "<u4"):
         frames = counts((24, 32), dtype, 6)[:-1]
         blobs = [bslz4(frame) for frame in frames]
@@ -339,10 +344,10 @@ def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend
         batch = batch_of(blobs, (24, 32), dtype)
         batch.index[:5, 5] = np.arange(5)
         grid, decoder = ScanGrid(1, 5), gpu(backend, (24, 32), dtype)
-        method, refused = MeanPattern(decoder.format, grid), []
-        ledger = Ledger(grid, 1)
-        Images(grid, ledger, refused.append, decoder, [method], batch, np.arange(5)).finish()
-        assert len(refused) == 1
+        method, ledger = MeanPattern(decoder.format, grid), Ledger(grid, 1)
+        refused.clear()
+        Images(grid, ledger, refuse, decoder, [method], batch, np.arange(5)).finish()
+        assert refused == [3]
         good = frames[[0, 1, 2, 4]].astype(float)
         good[good == np.iinfo(dtype).max] = np.nan
         np.testing.assert_array_equal(method.result(0), np.nanmean(good, axis=0))

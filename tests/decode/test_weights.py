@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from live4d_ophyd.decode import Weights
 
@@ -61,3 +63,32 @@ def test_integer_sums_that_could_overflow_are_refused():
 
 def test_boolean_maps_are_integers():
     assert Weights(np.ones((1, 3, 3), bool)).integer
+
+
+@given(
+    rows=st.integers(1, 40),
+    cols=st.integers(1, 70),
+    kind=st.sampled_from(["bool", "few", "many", "float"]),
+    spans=st.lists(st.tuples(st.integers(0, 39), st.integers(1, 40)), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rows_with_weights_make_the_same_plan_as_whole_maps(rows, cols, kind, spans, seed):
+    rng = np.random.default_rng(seed)
+    bands, maps = [], np.zeros((len(spans), rows, cols), {"bool": bool, "float": float}.get(kind, int))
+    for whole, (first, count) in zip(maps, spans):
+        first = min(first, rows - 1)
+        band = whole[first : first + count]
+        if kind == "bool":
+            band[...] = rng.random(band.shape) < 0.3
+        elif kind == "float":
+            band[...] = rng.normal(size=band.shape) * (rng.random(band.shape) < 0.5)
+        else:
+            band[...] = rng.integers(-2, 3 if kind == "few" else 2**40, band.shape)
+        bands.append((first, band.copy()))
+    part, whole = Weights.of_bands((rows, cols), bands), Weights(maps)
+    for name, array in whole.plan._asdict().items():
+        np.testing.assert_array_equal(getattr(part.plan, name), array, err_msg=name)
+    np.testing.assert_array_equal(part.maps, maps)
+    assert part.integer == whole.integer == (kind != "float")
+    pixels = rng.integers(0, 2**8, (rows, cols)).astype(np.uint8)
+    np.testing.assert_array_equal(part.project_pixels(pixels, True), whole.project_pixels(pixels, True))

@@ -39,7 +39,16 @@ def start(series_id: int = 1, unique_id: str = UNIQUE_ID, number_of_images: int 
     )
 
 
-def image(frame: np.ndarray, image_id: int, series_id: int = 1, unique_id: str = UNIQUE_ID, **more) -> bytes:
+def image(
+    frame: np.ndarray,
+    image_id: int,
+    series_id: int = 1,
+    unique_id: str = UNIQUE_ID,
+    channels: dict[str, np.ndarray] | None = None,
+    **more,
+) -> bytes:
+    """Image message of one channel with ``frame``, or of these ``channels`` in their order."""
+    channels = {"threshold_1": frame} if channels is None else channels
     return _message(
         {
             "type": "image",
@@ -50,7 +59,7 @@ def image(frame: np.ndarray, image_id: int, series_id: int = 1, unique_id: str =
             "start_time": [0, 50_000_000],
             "stop_time": [100, 50_000_000],
             "user_data": None,
-            "data": {"threshold_1": encoded(frame)},
+            "data": {name: encoded(pixels) for name, pixels in channels.items()},
             **more,
         }
     )

@@ -136,6 +136,19 @@ def test_legal_but_unusual_messages_are_taken_all_the_same(dcu, pixels):
     np.testing.assert_array_equal(raster.images[0], expected(pixels))
 
 
+def test_a_field_of_start_that_is_not_understood_costs_a_line_not_the_scan(dcu, pixels, caplog):
+    messages = series(pixels)
+    messages[0] = start(number_of_images=12, arm_date="yesterday", saturation_value=-1, goniometer=[])
+    messages[5] = image(pixels[4], 4, real_time=[0, 0], series_date="today")
+    dcu.send(messages)
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    (line,) = [record.message for record in caplog.records if "not understood" in record.message]
+    assert "arm_date is text 'yesterday'" in line
+    assert "saturation_value is -1" in line
+    assert "goniometer is an array" in line
+
+
 def test_masked_pixels_count_as_nothing(dcu, pixels):
     pixels = pixels.copy()
     pixels[:, 12, 16] = 65535  # no data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -138,3 +139,20 @@ def test_masks_and_gains_that_cannot_be_used_are_refused():
         weight_maps([disk], SHAPE, gain=np.where(distance((48, 64)) == 0, np.nan, 1))
     with pytest.raises(ValueError, match="no virtual detector"):
         weight_maps([], SHAPE)
+
+
+def test_a_small_detector_on_a_large_frame_takes_memory_for_itself():
+    """Not for 18 million pixels: that is what makes it fast."""
+    shape = (4362, 4148)
+    tracemalloc.start()
+    try:
+        weights = weight_maps([Disk("a", (2000, 1000), radius=100), Annulus("b", inner=50, outer=90)], shape)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    rows, cols = np.ogrid[1900:2101, 900:1101]
+    inside = np.hypot(rows - 2000, cols - 1000) <= 100
+    bits = np.unpackbits(weights.plan.masks[1], bitorder="little")[: shape[0] * shape[1]].reshape(shape)
+    np.testing.assert_array_equal(bits[1900:2101, 900:1101], inside)
+    assert bits.sum() == inside.sum()

@@ -1,0 +1,59 @@
+"""What the frames of a series look like, by its start message and by the frames themselves.
+
+Every frame names its own shape and dtype, and is compressed accordingly: where all frames agree with each other, they
+are right, whatever `start` says. Where they do not agree, those that `start` announces are right.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from live4d_ophyd.decode import FrameFormat
+from live4d_ophyd.stream.arrays import dtype_of_tag
+from live4d_ophyd.stream.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
+from live4d_ophyd.stream.messages import StartMessage
+
+
+def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:
+    """The format of each of these frames as it names it."""
+    for height, width, tag in batch.index[rows][:, [ROWS, COLS, ARRAY_TAG]].tolist():
+        yield FrameFormat(height, width, dtype_of_tag(tag))
+
+
+def agrees(start: StartMessage | None, frame: FrameFormat) -> bool:
+    """Whether `start` says nothing else of the frames; it does not name a byte order."""
+    if start is None:
+        return True
+    shape = (start.image_size_y or frame.rows, start.image_size_x or frame.cols)
+    dtype = frame.dtype.newbyteorder("=") if start.image_dtype is None else start.image_dtype
+    return frame.shape == shape and frame.dtype.newbyteorder("=") == dtype
+
+
+def choose_format(
+    start: StartMessage | None, found: Counter[FrameFormat], all_there: bool
+) -> FrameFormat | None:
+    """The format of the series, ``found`` counting those of its first frames; None: one frame more must tell.
+
+    A single frame that contradicts `start` may be the odd one; with ``all_there`` no other comes.
+    """
+    announced = Counter({frame: count for frame, count in found.items() if agrees(start, frame)})
+    frame, count = (announced or found).most_common(1)[0]
+    return frame if announced or count > 1 or all_there else None
+
+
+def in_words(frame: FrameFormat) -> str:
+    order = "big-endian " if frame.dtype.byteorder == ">" else ""
+    return f"{frame.rows} x {frame.cols} px of {order}{frame.dtype.name}"
+
+
+def announced_in_words(start: StartMessage | None) -> str:
+    """What `start` says of the frames; "" if it says nothing."""
+    parts = []
+    if start is not None and start.image_size_y and start.image_size_x:
+        parts.append(f"{start.image_size_y} x {start.image_size_x} px")
+    if start is not None and start.image_dtype is not None:
+        parts.append(start.image_dtype.name)
+    return " of ".join(parts)

@@ -1,0 +1,31 @@
+"""Why an image is bad, with the values it is bad for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from live4d_ophyd.decode import FrameFormat, describe_status
+from live4d_ophyd.decode.framing import (
+    NEEDS_VENDOR,
+    NOT_ON_GPU,
+    UNKNOWN_ALGORITHM,
+    VENDOR_REFUSED,
+    WRONG_DTYPE,
+    WRONG_SHAPE,
+)
+from live4d_ophyd.decode.rows import algorithm_name
+from live4d_ophyd.engine.frame_format import announced_in_words, formats_of, in_words
+from live4d_ophyd.stream.batch import FrameBatch
+from live4d_ophyd.stream.messages import StartMessage
+
+
+def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, start: StartMessage | None) -> str:
+    """The decoder's ``status`` of one image in words; ``frame`` is the format of the series."""
+    if status in (WRONG_SHAPE, WRONG_DTYPE):
+        (found,) = formats_of(batch, np.array([row]))
+        announced = announced_in_words(start)
+        says = f", the start message announces {announced}" if announced else ""
+        return f"the image is {in_words(found)}, the others are {in_words(frame)}{says}"
+    if status in (UNKNOWN_ALGORITHM, NEEDS_VENDOR, VENDOR_REFUSED, NOT_ON_GPU):
+        return f"{describe_status(status)}: {algorithm_name(batch, row) or 'its name cannot be read again'}"
+    return describe_status(status)

@@ -1,0 +1,125 @@
+"""Weights are made before the images come, once for all series that want the same, and never count as silence."""
+
+import threading
+import time
+from contextlib import closing
+
+import cbor2
+import numpy as np
+import pytest
+from small_dcu import SmallDcu, end, frames, image, series, start
+
+from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import preparation as module
+from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+
+GRID = ScanGrid(3, 4)
+DISK = Disk("vbf", center=(12, 16), radius=6)
+
+
+@pytest.fixture
+def stream():
+    with closing(SmallDcu()) as small, closing(OpenStream(small.endpoint)) as stream:
+        stream.dcu = small
+        yield stream
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The virtual detectors of each time that weights were made."""
+    made = []
+    really = module.weight_maps
+
+    def weight_maps(detectors, *args, **kwargs):
+        made.append(detectors)
+        return really(detectors, *args, **kwargs)
+
+    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    return made
+
+
+@pytest.fixture
+def pixels():
+    return frames(GRID.frames)
+
+
+def acquisition(stream, timeout=20.0, disk=DISK, **options):
+    return Acquisition(AcquisitionSpec(stream.endpoint, GRID, (disk,), timeout=timeout, **options), stream)
+
+
+def sums(pixels, disk=DISK):
+    return (pixels * disk.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape).astype(float)
+
+
+def mask_of(*bad):
+    mask = np.zeros((24, 32), "<u4")
+    for row, col in bad:
+        mask[row, col] = 1
+    return {"threshold_1": cbor2.CBORTag(40, [[24, 32], cbor2.CBORTag(70, mask.tobytes())])}
+
+
+def test_preparing_is_not_silence(stream, pixels, monkeypatch):
+    """However long it takes: every image is there."""
+    prepared = threading.Event()
+    really = module.weight_maps
+
+    def weight_maps(*args, **kwargs):
+        assert prepared.wait(60)
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    scan = acquisition(stream, timeout=0.2)
+    began = time.monotonic()
+    scan.on_progress = lambda: prepared.set() if time.monotonic() - began > 0.8 else None
+    stream.dcu.send(series(pixels))
+    (raster,) = scan.run()
+    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+
+
+def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, made):
+    scan = acquisition(stream)
+    images = [image(frame, n) for n, frame in enumerate(pixels)]
+
+    def send_images_when_all_is_prepared():
+        if made and images:
+            assert not scan.ledger.begun
+            stream.dcu.send([*images, end()])
+            images.clear()
+
+    scan.on_progress = send_images_when_all_is_prepared
+    stream.dcu.send([start(number_of_images=12, channels=["threshold_1"], image_size_x=32, image_size_y=24)])
+    (raster,) = scan.run()
+    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    assert len(made) == 1
+
+
+def test_series_that_want_the_same_share_it(stream, pixels, made):
+    for number in (1, 2, 3):
+        stream.dcu.send(series(pixels, number, f"ID{number}"))
+        (raster,) = acquisition(stream).run()
+        np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    assert len(made) == 1
+
+
+def test_whatever_changes_is_made_anew(stream, pixels, made):
+    bad = np.zeros((24, 32), bool)
+    bad[13, 16] = True
+    other = Disk("vbf", center=(10, 14), radius=5)
+    gain = np.full((24, 32), 2.0)
+    cases = [
+        ({}, {}, sums(pixels)),
+        ({"pixel_mask": mask_of((12, 16))}, {}, sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape)),
+        ({"pixel_mask": mask_of((11, 16))}, {}, sums(pixels) - pixels[:, 11, 16].reshape(GRID.shape)),
+        ({}, {"pixel_mask": bad}, sums(pixels) - pixels[:, 13, 16].reshape(GRID.shape)),
+        ({}, {"gain": gain}, 2 * sums(pixels)),
+        ({}, {"disk": other}, sums(pixels, other)),
+    ]
+    for number, (said, asked, expected) in enumerate(cases, 1):
+        stream.dcu.send(
+            [start(number, f"ID{number}", 12, **said), *series(pixels, number, f"ID{number}")[1:]]
+        )
+        (raster,) = acquisition(stream, **asked).run()
+        np.testing.assert_array_equal(raster.images[0], expected)
+    assert len(made) == len(cases)
