@@ -37,6 +37,7 @@ class FormulaEngine:
     alive = True
     engine = "formula"
     engine_detail = "for tests"
+    versions = "formula 1"
 
     def __init__(self, defocus: SynAxis) -> None:
         self.defocus = defocus

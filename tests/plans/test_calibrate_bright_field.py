@@ -32,8 +32,10 @@ def test_the_run_holds_the_pattern_and_what_was_set(RE, run, live4d):
     assert run.descriptors["primary"]["data_keys"]["live4d_pattern"]["shape"] == list(DETECTOR)
     assert run.events["primary"][0]["data"]["live4d_pattern"].shape == DETECTOR
     assert run.events["bright_field"][0]["data"] == {
-        "live4d_vbf_center": live4d.vbf_center.get(),
-        "live4d_adf_center": live4d.vbf_center.get(),
+        "live4d_vbf_center_row": live4d.vbf_center.get()[0],
+        "live4d_vbf_center_col": live4d.vbf_center.get()[1],
+        "live4d_adf_center_row": live4d.vbf_center.get()[0],
+        "live4d_adf_center_col": live4d.vbf_center.get()[1],
         "live4d_vbf_radius": live4d.vbf_radius.get(),
     }
 

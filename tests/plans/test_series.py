@@ -36,7 +36,9 @@ def test_tiles_overlap_by_the_part_asked_for(RE, run, live4d, stage):
     # 24 x 32 positions of 0.5 nm: tiles of 12 x 16 nm, 9 and 12 nm apart, about where the stage was
     assert positions(run, "stage_y") == pytest.approx([95.5, 104.5])
     assert positions(run, "stage_x") == pytest.approx([-62, -50, -38])
-    assert len(run.events["primary"]) == 6
+    # row by row, each from its left end
+    places = [(event["data"]["stage_y"], event["data"]["stage_x"]) for event in run.events["primary"]]
+    np.testing.assert_allclose(places, [(y, x) for y in (95.5, 104.5) for x in (-62, -50, -38)])
     assert (stage_y.position, stage_x.position) == (100, -50)
     assert run.start["tiles"] == {"shape": [2, 3], "field": [12.0, 16.0], "overlap": 0.25}
 

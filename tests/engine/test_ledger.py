@@ -1,0 +1,78 @@
+"""The ledger's book: every image once, in the raster it belongs to, with the rate it came at."""
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.scan import ScanGrid
+
+GRID = ScanGrid(2, 3)
+SECOND = 10**9
+
+
+def settle(ledger, ids, *, good=None, at=None, saturated=None):
+    ids = np.asarray(ids)
+    none = np.zeros(len(ids), bool)
+    ledger.settle(
+        ids,
+        ~none if good is None else np.asarray(good, bool),
+        np.zeros(len(ids), np.int64) if at is None else np.asarray(at),
+        none if saturated is None else np.asarray(saturated, bool),
+    )
+
+
+def test_an_image_is_new_once_and_its_repetitions_are_counted():
+    ledger = Ledger(GRID, 1)
+    assert ledger.claim(np.array([0, 1, 1, 2])).tolist() == [True, True, False, True]
+    assert ledger.claim(np.array([2, 3])).tolist() == [False, True]
+    settle(ledger, [0, 1, 2, 3])
+    losses, _ = ledger.close(0)
+    assert (losses.duplicates, losses.received, losses.lost, losses.beyond) == (2, 4, 2, 0)
+
+
+def test_ids_that_the_grid_does_not_have_are_counted_apart():
+    ledger = Ledger(GRID, 1)
+    assert ledger.claim(np.array([-1, 0, 6, 7])).tolist() == [False, True, False, False]
+    assert ledger.close(0)[0].beyond == 3
+
+
+def test_received_bad_and_saturated_are_booked_by_raster():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(12))
+    settle(ledger, [0, 1, 6, 7, 8], good=[1, 0, 1, 1, 0], saturated=[1, 1, 0, 1, 1])
+    first, second = ledger.close(0)[0], ledger.close(1)[0]
+    assert (first.received, first.bad, first.lost, first.saturated) == (1, 1, 4, 1)
+    assert (second.received, second.bad, second.lost, second.saturated) == (2, 1, 3, 1)
+
+
+def test_the_rate_is_from_the_first_to_the_last_image_of_a_raster():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(12))
+    settle(ledger, [1, 0], at=[3 * SECOND, 2 * SECOND])
+    settle(ledger, [2, 3, 6], at=[4 * SECOND, 5 * SECOND, 90 * SECOND])
+    settle(ledger, [4, 5, 7], at=[6 * SECOND, 7 * SECOND, 90 * SECOND + SECOND // 4])
+    assert ledger.close(0)[1] == pytest.approx(1.0)  # 6 images in 5 s
+    assert ledger.close(1)[1] == pytest.approx(4.0)  # 2 images in 0.25 s
+
+
+def test_one_image_has_no_rate():
+    ledger = Ledger(GRID, 1)
+    ledger.claim(np.array([4]))
+    settle(ledger, [4], at=[SECOND])
+    assert ledger.close(0)[1] is None
+
+
+def test_what_comes_late_for_a_raster_that_is_over_is_not_taken():
+    ledger = Ledger(GRID, 2)
+    ledger.close(0)
+    assert ledger.claim(np.array([5, 6])).tolist() == [False, True]
+
+
+def test_unreadable_messages_are_bad_as_far_as_images_are_missing():
+    ledger = Ledger(GRID, 1)
+    ledger.claim(np.arange(5))
+    settle(ledger, np.arange(5))
+    ledger.unreadable()
+    ledger.unreadable()
+    losses, _ = ledger.close(0)
+    assert (losses.received, losses.bad, losses.lost) == (5, 1, 0)
