@@ -19,6 +19,7 @@ from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
 from event_model import RunRouter
 
+from live4d_ophyd.image_streams import previewed_device
 from live4d_ophyd.storage.backup import BackedUp
 from live4d_ophyd.storage.catalog import backup_directory
 from live4d_ophyd.storage.restore import read_start
@@ -42,8 +43,10 @@ class CatalogWriter(TiledWriter):
         complete in the catalog. What lies there belongs to runs that are not: the session died, or the
         catalog could not be written (disk full), in which case the plan goes on. `live4d restore` brings
         it into the catalog.
+    previews
+        Store the streams of previews (``live4d_live``) as well. They take far more room than the results.
     skip_streams
-        Names of streams that are not stored.
+        Names of further streams that are not stored.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class CatalogWriter(TiledWriter):
         client: Any,
         *,
         backup_directory: str | os.PathLike | None = None,
+        previews: bool = False,
         skip_streams: Collection[str] = (),
     ) -> None:
         super().__init__(client)
         self._run_router = RunRouter([self._callbacks_of_run])
         self._backups = None if backup_directory is None else Path(backup_directory)
+        self._previews = previews
         self._skip_streams = frozenset(skip_streams)
 
     def _callbacks_of_run(self, name: str, start: dict) -> tuple[list[Callable], list]:
@@ -63,7 +68,7 @@ class CatalogWriter(TiledWriter):
         write = run_writer(self.client)
         if self._backups is not None:
             write = BackedUp(write, self._backups / f"{start['uid']}.jsonl")
-        return [_Wanted(Storable(write), self._skip_streams)], []
+        return [_Wanted(Storable(write), self._previews, self._skip_streams)], []
 
 
 def run_writer(client: Any) -> Callable[[str, dict], Any]:
@@ -75,13 +80,13 @@ def run_writer(client: Any) -> Callable[[str, dict], Any]:
     return normalizer
 
 
-def record(RE: Any, db: Any, *, skip_streams: Collection[str] = ()) -> int:
+def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection[str] = ()) -> int:
     """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
 
     ``db`` is a client of ``open_catalog``, of ``databroker.catalog[...]`` or of a Tiled server;
     ``backup_directory(db)`` is used. Scan ids go on from the newest run in the catalog or its backups, unless
     the RunEngine's metadata hold one already, so that ``db[scan_id]`` is unique over sessions. Metadata that cannot
-    be stored are refused before a run begins. ``skip_streams`` as in ``CatalogWriter``.
+    be stored are refused before a run begins. ``previews`` and ``skip_streams`` as in ``CatalogWriter``.
     """
     backups = backup_directory(db)
     if "scan_id" not in RE.md and (newest := _newest_run(db, backups)):
@@ -93,7 +98,7 @@ def record(RE: Any, db: Any, *, skip_streams: Collection[str] = ()) -> int:
         storable_metadata(metadata)
 
     RE.md_validator = storable
-    writer = CatalogWriter(db, backup_directory=backups, skip_streams=skip_streams)
+    writer = CatalogWriter(db, backup_directory=backups, previews=previews, skip_streams=skip_streams)
     return RE.subscribe(writer)
 
 
@@ -208,15 +213,18 @@ class _NamedDimsStream:
 
 
 class _Wanted:
-    """Leaves out the descriptors and Events of the named streams."""
+    """Leaves out the descriptors and Events of the named streams and, if not asked for, of previews."""
 
-    def __init__(self, write: Callable[[str, dict], Any], unwanted: frozenset[str]) -> None:
+    def __init__(self, write: Callable[[str, dict], Any], previews: bool, unwanted: frozenset[str]) -> None:
         self._write = write
+        self._previews = previews
         self._unwanted = unwanted
         self._descriptors: set[str] = set()
 
     def __call__(self, name: str, doc: dict) -> None:
-        if name == "descriptor" and doc["name"] in self._unwanted:
+        if name == "descriptor" and (
+            doc["name"] in self._unwanted or (not self._previews and previewed_device(doc) is not None)
+        ):
             self._descriptors.add(doc["uid"])
         elif doc.get("descriptor") not in self._descriptors:
             self._write(name, doc)

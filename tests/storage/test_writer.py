@@ -5,10 +5,11 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
-from fake_device import ImageSignal
+from fake_device import FakeLive4D, ImageSignal
 from ophyd import Component as Cpt
 from ophyd import Device, Signal, SoftPositioner
 
+from live4d_ophyd.live import live_preview
 from live4d_ophyd.signals import Value
 from live4d_ophyd.storage import (
     CatalogWriter,
@@ -54,6 +55,40 @@ def array_key(shape, dims=None, **others):
 )
 def test_dimension_names(data_keys, named):
     assert array_dims(data_keys) == named
+
+
+# Previews ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_previews_are_emitted_and_stored_only_when_asked_for(RE, db, asked):
+    device = FakeLive4D(name="stem", shape=(8, 8), rows_per_s=200)  # the stream is stem_live
+    emitted, backed_up = [], set()
+
+    def look(name, doc):
+        if name == "descriptor":
+            emitted.append(doc["name"])
+        elif name == "event":
+            for path in backup_directory(db).glob("*.jsonl"):
+                backed_up.update(found for found in ("stem_live", "primary") if found in path.read_text())
+
+    RE.preprocessors.append(live_preview([device], max_rate=100))
+    record(RE, db, previews=asked)
+    RE.subscribe(look)
+    (uid,) = RE(bp.count([device]))
+    assert set(emitted) == {"primary", "stem_live"}
+    assert set(db[uid]) == backed_up == ({"primary", "stem_live"} if asked else {"primary"})
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+
+
+def test_a_stream_of_results_is_stored_whatever_its_name(RE, db, live4d):
+    @bpp.run_decorator()
+    def plan():
+        yield from bps.trigger_and_read([live4d], name="sample_live")
+
+    record(RE, db)
+    (uid,) = RE(plan())
+    assert list(db[uid]) == ["sample_live"]
 
 
 def test_a_stream_can_be_left_out(RE, db, live4d):
