@@ -92,6 +92,8 @@ def _describe(backup: Backup) -> str:
         state = "being written or restored, left alone"
     if backup.damaged:
         state += f", {backup.damaged} documents cannot be read"
+    if backup.unstorable:
+        state += f", {backup.unstorable} cannot be stored"
     start = backup.start
     return (
         f"{start['uid']}  {datetime.fromtimestamp(start['time']):%Y-%m-%d %H:%M:%S}  "

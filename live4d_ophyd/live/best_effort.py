@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 from bluesky.callbacks.best_effort import BestEffortCallback
 
+from live4d_ophyd.image_streams import image_keys, previewed_device
 from live4d_ophyd.live.panel import ImageFigure, ScanAxes
-from live4d_ophyd.live.streams import image_keys, previewed_device
 
 PICTURE_PERIOD = 1.0  # s; writing a PNG takes the RunEngine about 0.2 s
 
@@ -158,7 +159,8 @@ class Live4DBestEffortCallback(BestEffortCallback):
             if self._pictures_of != self._run_uid:
                 self._pictures_of = self._run_uid
                 self.picture_paths.clear()
-            path = self._image_directory / f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png"
+            name = re.sub(r"[^\w.-]", "_", f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png")
+            path = self._image_directory / name  # never elsewhere, whatever a device is called
             figure.save(path)
             self.picture_paths[device] = path
         self._drawn_at[device] = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Any
 
 from bluesky.utils import Msg, ensure_generator
 
-from live4d_ophyd.live.streams import preview_stream
+from live4d_ophyd.image_streams import preview_stream
 
 Plan = Generator[Msg, Any, Any]
 

@@ -9,6 +9,7 @@ from live4d_ophyd.storage.catalog import (
 )
 from live4d_ophyd.storage.describe import describe_run
 from live4d_ophyd.storage.restore import Backup, BackupInUse, read_backup, restore_backup
+from live4d_ophyd.storage.storable import Unstorable
 from live4d_ophyd.storage.writer import CatalogWriter, record
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "BackupInUse",
     "CatalogWriter",
     "ProfileConflict",
+    "Unstorable",
     "backup_directory",
     "catalog_directory",
     "describe_run",

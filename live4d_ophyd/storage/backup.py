@@ -35,6 +35,7 @@ class BackedUp:
         self._path = path
         self._file: FileIO | None = None
         self._left = False  # a file that failed and still lies there
+        self._reasons: dict[str, str] = {}  # why the catalog and the backup failed
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab", buffering=0)
@@ -53,10 +54,11 @@ class BackedUp:
         if kept and not stored:
             kept = self._reach_disk()
         if not (kept or stored):
+            reasons = "; ".join(f"{what}: {reason}" for what, reason in self._reasons.items())
+            kept_in = "backup: `live4d restore` brings it into the catalog" if self._left else "catalog"
             raise RuntimeError(
-                f"neither the catalog nor the backup {self._path} takes this run's documents: the plan ends with this "
-                f"{name} document unsaved (both reasons were logged). What came before it is in the "
-                f"{'backup' if self._left else 'catalog'}. Make room, then `live4d restore`"
+                f"neither the catalog nor the backup {self._path} takes this run's documents ({reasons}). The plan "
+                f"ends with this {name} document unsaved. What came before it is in the {kept_in}{_make_room(reasons)}"
             )
         if self._left and stored:
             self._remove()
@@ -88,8 +90,9 @@ class BackedUp:
             self._writer(name, doc)
         except Exception as error:
             self._writer = None
+            reason = self._reasons["catalog"] = _reason(error)
             logger.error(
-                "The catalog could not be written (%s).%s", _reason(error),
+                "The catalog could not be written (%s).%s", reason,
                 f" The plan goes on; this run's documents are in {self._path}: `live4d restore` brings them into the "
                 "catalog" if self._file is not None else "",
             )  # fmt: skip
@@ -111,10 +114,11 @@ class BackedUp:
         self._report_file(error)
 
     def _report_file(self, error: Exception) -> None:
-        logger.error(
-            "The backup %s could not be written (%s).%s", self._path, _reason(error),
-            " The plan goes on without it while the catalog takes this run: make room" if self._writer else "",
-        )  # fmt: skip
+        reason = self._reasons["backup"] = _reason(error)
+        goes_on = ""
+        if self._writer is not None:
+            goes_on = f" The plan goes on without it while the catalog takes this run{_make_room(reason)}"
+        logger.error("The backup %s could not be written (%s).%s", self._path, reason, goes_on)
 
     def _remove(self) -> None:
         self._left = False
@@ -137,3 +141,9 @@ class BackedUp:
 
 def _reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())  # an HTTP client's may be of several lines
+
+
+def _make_room(reason: str) -> str:
+    """The advice that helps where a disk is full, and only there. SQLite and servers have a text, no errno."""
+    full = ("no space left", "disk is full", "quota exceeded")
+    return ". Make room" if any(text in reason.lower() for text in full) else ""

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from live4d_ophyd.storage.names import PLAIN, is_plain_name
+
 PROFILE = "live4d"
 
 
@@ -37,7 +39,8 @@ def open_catalog(
         Directory of the catalog. Default: ``$LIVE4D_CATALOG``, else the directory that an existing profile
         ``name`` opens, else ``$XDG_DATA_HOME/live4d-ophyd/NAME`` (``~/.local/share/live4d-ophyd/NAME``).
     name
-        Name of the Tiled profile: ``databroker.catalog[name]``.
+        Name of the Tiled profile: ``databroker.catalog[name]``. Letters, digits, ``_``, ``-`` and ``.``, and no
+        ``.`` at the start: it names a file.
     overwrite
         Let ``name`` open ``path`` from now on, although it opened another catalog so far. Only the profile
         is replaced: the other catalog's data stays where it is.
@@ -53,11 +56,12 @@ def open_catalog(
     ProfileConflict
         The profile ``name`` exists, opens something else, and ``overwrite`` is False.
     ValueError
-        ``path`` holds ``?`` or ``#``.
+        ``path`` holds ``?`` or ``#``, or ``name`` is none.
     """
     from tiled.client import from_profile
     from tiled.profiles import load_profiles
 
+    _check_name(name)
     directory = choose_directory(path, name)
     write_profile(name, directory, overwrite)
     (directory / "images").mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,8 @@ def backup_directory(db: Any) -> Path | None:
     if hasattr(db.context.http_client, "app"):
         return None
     url = urlsplit(db.uri)
-    return _backups(Path(url.netloc + url.path))
+    host = url.netloc.rpartition("@")[2]  # no password becomes the name of a folder
+    return _backups(Path(host, *(part for part in url.path.split("/") if part not in ("", ".", ".."))))
 
 
 def _backups(catalog: Path) -> Path:
@@ -140,6 +145,11 @@ def choose_directory(path: str | os.PathLike | None, name: str) -> Path:
         return Path(wanted).expanduser().resolve()
     data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data_home) / "live4d-ophyd" / name
+
+
+def _check_name(name: str) -> None:
+    if not is_plain_name(name):
+        raise ValueError(f"a catalog cannot be called {name!r}: expected {PLAIN}, as in 'live4d-room3'")
 
 
 def _profile_content(directory: Path) -> dict:
@@ -197,6 +207,7 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
     """
     from tiled.profiles import paths
 
+    _check_name(name)
     if odd := set("?#") & set(str(directory)):
         raise ValueError(
             f"the catalog's path {directory} holds {' and '.join(sorted(odd))}, which Tiled takes for a URI's"

@@ -9,12 +9,17 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from event_model import DocumentNames, schema_validators
+from jsonschema import ValidationError
+
+from live4d_ophyd.storage.names import PLAIN, is_plain_name
+from live4d_ophyd.storage.storable import Storable, Unstorable
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +36,10 @@ class Backup:
     start: Mapping[str, Any]  #: the run's start document
     events: int  #: over all streams
     complete: bool  #: its stop document is there
-    damaged: int  #: lines that cannot be read, or not without such a line; an incomplete last one is none
+    damaged: (
+        int  #: lines that cannot be parsed, or refer to one that cannot; a truncated last one is not counted
+    )
+    unstorable: int  #: documents that the catalog cannot hold as what they are
     in_use: bool  #: its run is being written, or restored
 
 
@@ -42,15 +50,12 @@ def read_backup(path: str | os.PathLike) -> Backup:
         start = _start_document(path, lines)
         in_use = not _lock(lines)
         lines.seek(0)
-        events, complete, damaged = 0, False, 0
+        seen = _Progress(lambda name, doc: None)
+        complete = False
         for document in _documents(lines):
-            if document is None:
-                damaged += 1
-                continue
-            name, doc = document
-            events += _event_count(name, doc)
-            complete |= name == "stop"
-    return Backup(path, start, events, complete, damaged, in_use)
+            seen.take(document)
+            complete |= document is not None and document[0] == "stop"
+    return Backup(path, start, seen.events, complete, seen.damaged, len(seen.refusals), in_use)
 
 
 def read_start(path: str | os.PathLike) -> dict[str, Any]:
@@ -66,9 +71,10 @@ def restore_backup(
     """Write a backed up run into the catalog, in place of what it has of it; returns the run's uid.
 
     A run without a stop document (its session died) stays without. An incomplete last line, as a dying process
-    leaves it, is dropped. Lines that cannot be read are left out and said. The file is removed at the end (one
-    with such lines is renamed to ``*.damaged``); whatever goes wrong before leaves it, and restoring it again
-    begins anew. The restored run is the catalog's last one, ``db[-1]``.
+    leaves it, is dropped. Lines that cannot be parsed are left out and said, and so are documents that are
+    `Unstorable` (older versions took them). The file is removed at the end (one with such lines is renamed to
+    ``*.damaged``); whatever goes wrong before leaves it, and restoring it again begins anew. The restored run is the
+    catalog's last one, ``db[-1]``.
 
     Parameters
     ----------
@@ -98,24 +104,49 @@ def restore_backup(
                 )
             db.delete_contents(uid, recursive=True, external_only=False)
         lines.seek(0)
-        write = run_writer(db)
-        events = damaged = 0
+        written = _Progress(run_writer(db))
         for document in _documents(lines):
-            if document is None:
-                damaged += 1
-                continue
-            write(*document)
-            events += _event_count(*document)
-            progress(events)
-        if damaged:
+            written.take(document)
+            progress(written.events)
+        if lacking := written.lacking():
             kept = path.rename(path.with_suffix(".damaged"))
             logger.warning(
-                "%s: %d documents cannot be read, the catalog's run lacks them; the file is kept as %s",
-                path, damaged, kept.name,
-            )  # fmt: skip
+                "%s: %s; the catalog's run lacks them, the file is kept as %s", path, lacking, kept.name
+            )
         else:
             path.unlink()
     return uid
+
+
+class _Progress:
+    """What of a backup has been written, and what has not."""
+
+    def __init__(self, write: Callable[[str, dict], Any]) -> None:
+        self._write = Storable(write)
+        self.events = 0
+        self.damaged = 0
+        self.refusals: list[str] = []
+
+    def take(self, document: tuple[str, dict] | None) -> None:
+        if document is None:
+            self.damaged += 1
+            return
+        try:
+            self._write(*document)
+        except Unstorable as refusal:
+            if document[0] == "start":
+                raise
+            self.refusals.append(str(refusal))
+        else:
+            self.events += _event_count(*document)
+
+    def lacking(self) -> str:
+        """What could not be written and why; empty if all was."""
+        damaged = [f"{self.damaged} documents cannot be read"] if self.damaged else []
+        refused = (
+            [f"{len(self.refusals)} cannot be stored (first: {self.refusals[0]})"] if self.refusals else []
+        )
+        return ", ".join(damaged + refused)
 
 
 def _lock(lines: BinaryIO) -> bool:
@@ -132,6 +163,8 @@ def _start_document(path: Path, lines: BinaryIO) -> dict[str, Any]:
     first = next(_documents(lines), None)
     if first is None or first[0] != "start" or "uid" not in first[1]:
         raise ValueError(f"{path} is no backup of a run: its first line is not a start document")
+    if not is_plain_name(uid := first[1]["uid"]):  # what the catalog has under it is replaced
+        raise ValueError(f"{path} is no backup of a run: its uid is {uid!r}; expected {PLAIN}")
     return first[1]
 
 
@@ -141,33 +174,23 @@ def _has_stop(lines: BinaryIO) -> bool:
 
 
 def _documents(lines: BinaryIO) -> Iterator[tuple[str, dict] | None]:
-    """Name and content of each document; None for one that cannot be read or whose descriptor could not."""
-    numbers: dict[str, set[str]] = {}
+    """Name and content of each document; None for one that cannot be parsed or whose descriptor could not."""
+    descriptors: set[str] = set()
     for line in lines:
         if not line.endswith(b"\n"):
             return
         try:
             entry = json.loads(line)
             name, doc = entry["name"], entry["doc"]
+            schema_validators[DocumentNames[name]].validate(doc)
             if name == "descriptor":
-                keys = doc["data_keys"].items()
-                numbers[doc["uid"]] = {key for key, value in keys if value["dtype"] in ("number", "integer")}
-            elif "descriptor" in doc:
-                _nan_for_null(name, doc, numbers[doc["descriptor"]])
-        except (ValueError, KeyError, TypeError):
+                descriptors.add(doc["uid"])
+            elif "descriptor" in doc and doc["descriptor"] not in descriptors:
+                raise KeyError(doc["descriptor"])
+        except (ValueError, KeyError, TypeError, ValidationError):
             yield None
         else:
             yield name, doc
-
-
-def _nan_for_null(name: str, doc: dict, numbers: Collection[str]) -> None:
-    # Within arrays NumPy does it. A number's null would make its table column one of text.
-    data = doc.get("data", {})
-    for key in data.keys() & numbers:
-        if name == "event_page":
-            data[key] = [math.nan if value is None else value for value in data[key]]
-        elif data[key] is None:
-            data[key] = math.nan
 
 
 def _event_count(name: str, doc: Mapping[str, Any]) -> int:

@@ -2,30 +2,37 @@
 
 Comes in: the documents of a RunEngine, through ``record``. Goes out: nodes of the catalog. Everything runs in
 the thread that emits the documents (the RunEngine's): Tiled's embedded client must not be called from two.
+A document passes ``_Wanted`` (is its stream stored?), ``Storable`` (can it be?), ``BackedUp`` and the run's writer.
 """
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
 from event_model import RunRouter
 
+from live4d_ophyd.image_streams import previewed_device
 from live4d_ophyd.storage.backup import BackedUp
 from live4d_ophyd.storage.catalog import backup_directory
 from live4d_ophyd.storage.restore import read_start
+from live4d_ophyd.storage.storable import Storable, check_start, storable_metadata
 
 
 class CatalogWriter(TiledWriter):
     """A ``TiledWriter`` that stores inline images under the ``dims`` of their data keys, one Event at a time.
 
     Tiled's own names dimensions of inline arrays by their size: a square image gets one name twice, and
-    ``isel`` on it silently returns the diagonal. And it holds 10,000 Events in memory before it writes.
+    ``isel`` on it silently returns the diagonal. It pads arrays that change their shape, and cuts off numbers. And it
+    holds 10,000 Events in memory before it writes. This one raises `Unstorable` for a document that would not be
+    stored as what it is, which ends the run: what came before is stored, with the stop document.
 
     Parameters
     ----------
@@ -36,8 +43,10 @@ class CatalogWriter(TiledWriter):
         complete in the catalog. What lies there belongs to runs that are not: the session died, or the
         catalog could not be written (disk full), in which case the plan goes on. `live4d restore` brings
         it into the catalog.
+    previews
+        Store the streams of previews (``live4d_live``) as well. They take far more room than the results.
     skip_streams
-        Names of streams that are not stored, e.g. ``["live4d_live"]`` for runs of many hours.
+        Names of further streams that are not stored.
     """
 
     def __init__(
@@ -45,20 +54,21 @@ class CatalogWriter(TiledWriter):
         client: Any,
         *,
         backup_directory: str | os.PathLike | None = None,
+        previews: bool = False,
         skip_streams: Collection[str] = (),
     ) -> None:
         super().__init__(client)
         self._run_router = RunRouter([self._callbacks_of_run])
         self._backups = None if backup_directory is None else Path(backup_directory)
+        self._previews = previews
         self._skip_streams = frozenset(skip_streams)
 
     def _callbacks_of_run(self, name: str, start: dict) -> tuple[list[Callable], list]:
-        callback = run_writer(self.client)
+        check_start(start)
+        write = run_writer(self.client)
         if self._backups is not None:
-            callback = BackedUp(callback, self._backups / f"{start['uid']}.jsonl")
-        if self._skip_streams:
-            callback = _WithoutStreams(callback, self._skip_streams)
-        return [callback], []
+            write = BackedUp(write, self._backups / f"{start['uid']}.jsonl")
+        return [_Wanted(Storable(write), self._previews, self._skip_streams)], []
 
 
 def run_writer(client: Any) -> Callable[[str, dict], Any]:
@@ -70,18 +80,26 @@ def run_writer(client: Any) -> Callable[[str, dict], Any]:
     return normalizer
 
 
-def record(RE: Any, db: Any, *, skip_streams: Collection[str] = ()) -> int:
+def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection[str] = ()) -> int:
     """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
 
     ``db`` is a client of ``open_catalog``, of ``databroker.catalog[...]`` or of a Tiled server;
     ``backup_directory(db)`` is used. Scan ids go on from the newest run in the catalog or its backups, unless
-    the RunEngine's metadata hold one already, so that ``db[scan_id]`` is unique over sessions. ``skip_streams``
-    as in ``CatalogWriter``.
+    the RunEngine's metadata hold one already, so that ``db[scan_id]`` is unique over sessions. Metadata that cannot
+    be stored are refused before a run begins. ``previews`` and ``skip_streams`` as in ``CatalogWriter``.
     """
     backups = backup_directory(db)
     if "scan_id" not in RE.md and (newest := _newest_run(db, backups)):
         RE.md["scan_id"] = newest.get("scan_id", 0)
-    return RE.subscribe(CatalogWriter(db, backup_directory=backups, skip_streams=skip_streams))
+    validate = RE.md_validator
+
+    def storable(metadata: dict) -> None:
+        validate(metadata)
+        storable_metadata(metadata)
+
+    RE.md_validator = storable
+    writer = CatalogWriter(db, backup_directory=backups, previews=previews, skip_streams=skip_streams)
+    return RE.subscribe(writer)
 
 
 def _newest_run(db: Any, backups: Path | None) -> Mapping[str, Any] | None:
@@ -120,14 +138,61 @@ def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[st
 
 
 class _NamedDimsRunWriter(_RunWriter):
-    """Writes one run; the arrays of its streams get the dimensions of ``array_dims``."""
+    """Writes one run, as `Storable` lets it through; the arrays of its streams get the dimensions of ``array_dims``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tables: defaultdict[str, dict[str, type]] = defaultdict(dict)  # by stream: types of the columns
 
     def descriptor(self, doc: Any) -> None:
         super().descriptor(doc)
-        node = self._desc_nodes[doc["name"]]
+        name = doc["name"]
+        node = self._desc_nodes[name]
         if not isinstance(node, _NamedDimsStream):
             named = cast(Any, _NamedDimsStream(node, array_dims(doc["data_keys"])))
-            self._desc_nodes[doc["name"]] = self._desc_nodes[doc["uid"]] = named
+            self._desc_nodes[name] = self._desc_nodes[doc["uid"]] = named
+            # Arrays of no declared size would go to tables, which SQLite has no type for.
+            self._int_array_keys[name] |= self._int_ragged_array_keys.pop(name, set())
+            self._int_array_keys[name].update(
+                key
+                for key, value in doc["data_keys"].items()
+                if value["dtype"] == "array" and "external" not in value
+            )
+
+    def _write_internal_data(self, data_cache: list[dict[str, Any]], desc_node: Any) -> None:
+        (row,) = data_cache
+        stream = desc_node.item["id"]
+        arrays = self._int_array_keys[stream] & row.keys()
+        for key in arrays:
+            self.data_keys[key] = {**self.data_keys[key], "dtype_numpy": row[key].dtype.str}
+        types = {key: type(row[key]) for key in row.keys() - arrays if row[key] is not None}
+        known = self._tables[stream]
+        new = {key: kind for key, kind in types.items() if known.get(key) is not kind}
+        for key in new.keys() & self.data_keys.keys():
+            self.data_keys[key] = {**self.data_keys[key], "dtype_numpy": np.dtype(new[key]).str}
+        if new.keys() & known.keys():
+            self._widen(stream, desc_node, new)
+        known.update(new)
+        super()._write_internal_data(data_cache, desc_node)
+
+    def _widen(self, stream: str, desc_node: Any, types: Mapping[str, type]) -> None:
+        """Write the stream's table anew with columns of these types. If that fails, the backup has the run."""
+        tables = {
+            name: table
+            for name, table in self._internal_tables.items()
+            if table.item["attributes"]["ancestors"][-1] == stream
+        }
+        parts = [table.read().to_dict("records") for table in tables.values()]
+        rows = [
+            {key: value for part in parts_of_row for key, value in part.items()}
+            for parts_of_row in zip(*parts)
+        ]
+        for row in rows:
+            row.update({key: wanted(row[key]) for key, wanted in types.items()})
+        desc_node.delete_contents([table.item["id"] for table in tables.values()], external_only=False)
+        for name in tables:
+            del self._internal_tables[name]
+        super()._write_internal_data(rows, desc_node)
 
 
 class _NamedDimsStream:
@@ -147,16 +212,19 @@ class _NamedDimsStream:
         return self._node.write_array(array, key=key, dims=dims, **kwargs)
 
 
-class _WithoutStreams:
-    """Leaves out the descriptors and Events of the named streams."""
+class _Wanted:
+    """Leaves out the descriptors and Events of the named streams and, if not asked for, of previews."""
 
-    def __init__(self, callback: Callable[[str, dict], Any], names: frozenset[str]) -> None:
-        self._callback = callback
-        self._names = names
+    def __init__(self, write: Callable[[str, dict], Any], previews: bool, unwanted: frozenset[str]) -> None:
+        self._write = write
+        self._previews = previews
+        self._unwanted = unwanted
         self._descriptors: set[str] = set()
 
     def __call__(self, name: str, doc: dict) -> None:
-        if name == "descriptor" and doc["name"] in self._names:
+        if name == "descriptor" and (
+            doc["name"] in self._unwanted or (not self._previews and previewed_device(doc) is not None)
+        ):
             self._descriptors.add(doc["uid"])
         elif doc.get("descriptor") not in self._descriptors:
-            self._callback(name, doc)
+            self._write(name, doc)

@@ -3,9 +3,10 @@
 Runs in IPython (``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
 bluesky-queueserver, where there is no IPython and nobody to look at figures. Environment variables:
 
-LIVE4D_CATALOG  directory of the catalog (default: where the profile "live4d" is, see open_catalog)
-LIVE4D_PROFILE  name of the catalog: ``databroker.catalog[NAME]`` (default: live4d)
-LIVE4D_REDIS    HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
+LIVE4D_CATALOG   directory of the catalog (default: where the profile "live4d" is, see open_catalog)
+LIVE4D_PROFILE   name of the catalog: ``databroker.catalog[NAME]`` (default: live4d)
+LIVE4D_PREVIEWS  "store": the catalog keeps growing images, too (default: only results)
+LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
 """
 
 import importlib.util
@@ -64,7 +65,7 @@ else:
 
 import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
 
-_profile = os.environ.get("LIVE4D_PROFILE", "live4d")
+_profile = os.environ.get("LIVE4D_PROFILE") or "live4d"
 db = open_catalog(name=_profile)
 _pictures = None if _windows else catalog_directory(_profile) / "pictures"
 
@@ -83,7 +84,7 @@ if _in_queueserver():
     bec.disable_plots()
 peaks = bec.peaks
 RE.subscribe(bec)
-record(RE, db)
+record(RE, db, previews=os.environ.get("LIVE4D_PREVIEWS") == "store")
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)

@@ -37,7 +37,7 @@ def engine(db, *previewed):
 
     RE = RunEngine({})
     RE.preprocessors.append(live_preview(previewed, max_rate=20))
-    record(RE, db)
+    record(RE, db, previews=True)
     return RE
 
 

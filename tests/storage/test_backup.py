@@ -1,7 +1,10 @@
 """The file beside the catalog's writer: what reaches which of the two when one of them fails."""
 
+import errno
 import json
+import os
 import resource
+import sqlite3
 from contextlib import contextmanager
 
 import pytest
@@ -10,12 +13,26 @@ from live4d_ophyd.storage import read_backup
 from live4d_ophyd.storage.backup import BackedUp
 
 START = ("start", {"uid": "12345", "time": 1.0e9, "plan_name": "count"})
-DESCRIPTOR = ("descriptor", {"uid": "d", "name": "primary", "data_keys": {"x": {"dtype": "number"}}})
+KEYS = {"x": {"dtype": "number", "shape": [], "source": "s" * 400}}
+DESCRIPTOR = (
+    "descriptor",
+    {"uid": "d", "run_start": "12345", "time": 1.0e9, "name": "primary", "data_keys": KEYS},
+)
 EVENTS = [
-    ("event", {"descriptor": "d", "seq_num": number, "data": {"x": number}, "note": "n" * 400})
+    (
+        "event",
+        {
+            "uid": "e" * 400,
+            "descriptor": "d",
+            "time": 1.0e9,
+            "seq_num": number,
+            "data": {"x": number},
+            "timestamps": {"x": 1.0e9},
+        },
+    )
     for number in (1, 2, 3)
 ]
-STOP = ("stop", {"run_start": "12345", "exit_status": "success"})
+STOP = ("stop", {"uid": "s", "run_start": "12345", "time": 1.0e9, "exit_status": "success"})
 RUN = [START, DESCRIPTOR, *EVENTS, STOP]
 
 
@@ -23,10 +40,11 @@ class Writer(list):
     """Keeps what it gets; fails at documents of the names in ``refused``."""
 
     refused = ()
+    error = OSError("no such catalog")
 
     def __call__(self, name, doc):
         if name in self.refused:
-            raise OSError("no such catalog")
+            raise self.error
         self.append((name, doc))
 
 
@@ -109,6 +127,9 @@ def test_when_both_fail_the_plan_fails_and_the_file_ends_with_a_whole_line(write
         backed_up(*RUN[4])
     assert "neither the catalog nor the backup" in str(failure.value)
     assert str(path) in str(failure.value)
+    assert "catalog: OSError: no such catalog" in str(failure.value)
+    assert "backup: OSError: [Errno 27] File too large" in str(failure.value)
+    assert "Make room" not in str(failure.value)
     with pytest.raises(RuntimeError, match="neither"):
         backed_up(*STOP)  # nor does a later document close the hole
     assert documents_in(path) == RUN[:4]
@@ -121,7 +142,10 @@ def test_a_backup_that_fails_after_the_catalog_ends_the_plan(writer, path, caplo
     backed_up = BackedUp(writer, path)
     for document in RUN[:3]:
         backed_up(*document)
-    with files_of_at_most(path.stat().st_size), pytest.raises(RuntimeError, match="in the backup"):
+    with (
+        files_of_at_most(path.stat().st_size),
+        pytest.raises(RuntimeError, match="in the backup: `live4d restore`"),
+    ):
         backed_up(*RUN[3])
     assert documents_in(path) == RUN[:3]
 
@@ -133,8 +157,26 @@ def test_a_catalog_that_fails_after_the_backup_ends_the_plan(writer, path):
     with files_of_at_most(path.stat().st_size):
         backed_up(*RUN[2])
     writer.refused = {"stop"}
-    with pytest.raises(RuntimeError, match="in the catalog"):
+    with pytest.raises(RuntimeError, match=r"in the catalog$"):
         backed_up(*STOP)
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+)
+def test_room_is_asked_for_where_there_is_none(writer, path, full):
+    writer.error = full
+    writer.refused = {"event"}
+    backed_up = BackedUp(writer, path)
+    for document in RUN[:2]:
+        backed_up(*document)
+    with files_of_at_most(path.stat().st_size), pytest.raises(RuntimeError, match=r"Make room$"):
+        backed_up(*RUN[2])
 
 
 def test_a_full_device_is_said_at_the_first_document(writer, path, caplog):
@@ -145,6 +187,7 @@ def test_a_full_device_is_said_at_the_first_document(writer, path, caplog):
         backed_up(*document)
     assert writer == RUN
     assert "No space left on device" in caplog.text
+    assert "Make room" in caplog.text
     assert not path.is_symlink()
 
 
@@ -156,6 +199,7 @@ def test_without_a_place_for_the_backup_the_run_goes_into_the_catalog(writer, pa
     assert writer == RUN
     (message,) = caplog.messages
     assert "FileExistsError" in message
+    assert "Make room" not in message
 
 
 def test_without_a_place_a_failing_catalog_ends_the_plan(writer, path):
@@ -180,7 +224,7 @@ def test_the_file_of_another_writer_of_the_run_is_left_to_it(writer, path, caplo
 
 def test_a_document_that_is_no_json_goes_into_the_catalog_alone(writer, path, caplog):
     backed_up = BackedUp(writer, path)
-    odd = ("event", {"descriptor": "d", "seq_num": 1, "data": {"x": {1, 2}}})
+    odd = ("event", {**EVENTS[0][1], "data": {"x": {1, 2}}})
     for document in (*RUN[:2], odd, STOP):
         backed_up(*document)
     assert writer[2] == odd

@@ -1,11 +1,13 @@
 """The profile that lets other processes open the catalog."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import yaml
 
-from live4d_ophyd.storage import ProfileConflict, catalog_directory
+from live4d_ophyd.storage import ProfileConflict, backup_directory, catalog_directory, open_catalog
 from live4d_ophyd.storage.catalog import choose_directory, write_profile
 
 
@@ -93,6 +95,45 @@ def test_a_path_that_tiled_would_cut_short_is_refused(levels, tmp_path, folder):
     with pytest.raises(ValueError, match="takes for a URI"):
         write_profile("odd", tmp_path / folder)
     assert not levels[1].exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", ".hidden", "", "a b", "a\n", None, 3])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_name_that_is_no_file_name_is_refused(levels, tmp_path, monkeypatch, name, given):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("LIVE4D_CATALOG", raising=False)
+    with pytest.raises(ValueError, match=r"cannot be called .* expected letters, digits"):
+        open_catalog(tmp_path / "catalog" if given else None, name=name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["live4d", "live4d-room3", "room_3", "v1.2", "3", "mikroskop-süd"])
+def test_a_name_of_letters_digits_and_dashes_is_one(levels, tmp_path, name):
+    write_profile(name, tmp_path / "catalog")
+    assert catalog_directory(name) == tmp_path / "catalog"
+
+
+class Server:
+    """What is asked of a client of a Tiled server."""
+
+    metadata: ClassVar = {}
+
+    def __init__(self, uri):
+        self.uri = uri
+        self.context = SimpleNamespace(http_client=object())
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("http://server:8000/api/v1/metadata/raw", "server:8000/api/v1/metadata/raw"),
+        ("http://user:secret@server/api/v1/metadata/", "server/api/v1/metadata"),
+        ("http://server/api/../../../../etc//x", "server/api/etc/x"),
+    ],
+)
+def test_the_backups_of_a_server_lie_in_a_folder_of_their_own(tmp_path, monkeypatch, uri, folder):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert backup_directory(Server(uri)) == tmp_path / "live4d-ophyd" / "backup" / folder
 
 
 def test_the_default_directory_is_the_environment_s_then_the_profile_s_then_xdg_s(

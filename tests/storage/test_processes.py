@@ -82,7 +82,7 @@ def test_devices_with_different_rasters_share_a_stream(written, found):
     assert keys["other_vbf"] == [["time", "other_vbf_scan_y", "other_vbf_scan_x"], "float64", [1, 8, 20]]
 
 
-def test_previews_are_a_second_stream_of_the_run(written, found):
+def test_previews_that_were_asked_for_are_a_second_stream_of_the_run(written, found):
     facts, arrays = found
     uid = uid_of(written, "scan")
     keys = facts[uid]["streams"]["live4d_live"]

@@ -150,6 +150,48 @@ def test_numbers_that_begin_with_nan_stay_numbers(RE, db, live4d, documents, uid
     np.testing.assert_array_equal(means, [np.nan, 2.5, np.nan])
 
 
+def test_a_run_of_whole_numbers_and_then_fractions_is_brought_in(db, documents, uid, backup):
+    """Older versions could not write it into the catalog, nor restore it."""
+    for received, (_, doc) in zip((0, 12.5, 25), documents[2:5]):
+        doc["data"]["live4d_frames_received"] = received
+    write_lines(backup, lines_of(documents))
+    assert read_backup(backup).unstorable == 0
+    restore_backup(db, backup)
+    received = db[uid].primary.read()["live4d_frames_received"].to_numpy()
+    assert received.dtype == np.float64
+    assert received.tolist() == [0, 12.5, 25]
+    assert images(db, uid).shape == (3, 8, 8)
+    assert not backup.exists()
+
+
+def test_of_a_run_whose_images_change_their_shape_the_rest_is_brought_in_and_said(
+    db, documents, uid, backup, live4d, caplog
+):
+    """Older versions took the Event, and padded it with zeros."""
+    documents[3][1]["data"]["live4d_vbf"] = np.ones((16, 8))
+    write_lines(backup, lines_of(documents))
+    found = read_backup(backup)
+    assert (found.events, found.complete, found.damaged, found.unstorable) == (2, True, 0, 1)
+    restore_backup(db, backup)
+    np.testing.assert_array_equal(images(db, uid), [live4d.complete[0]] * 2)
+    assert db[uid].primary["seq_num"].read().tolist() == [1, 3]
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+    (message,) = caplog.messages
+    for part in (str(backup), "1 cannot be stored", "'live4d_vbf'", "(16, 8)", "(8, 8)", f"{uid}.damaged"):
+        assert part in message
+    assert not backup.exists()
+    assert backup.with_suffix(".damaged").exists()
+
+
+def test_events_of_a_stream_that_cannot_be_stored_are_left_out_with_it(db, documents, uid, backup):
+    documents[1][1]["data_keys"]["motor(1)"] = documents[1][1]["data_keys"]["live4d_vbf_mean"]
+    write_lines(backup, lines_of(documents))
+    assert read_backup(backup).unstorable == 4
+    restore_backup(db, backup)
+    assert list(db[uid]) == []
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+
+
 def test_an_interrupted_restoration_keeps_the_file_and_can_be_repeated(db, uid, backup, live4d):
     def interrupt(events):
         if events == 2:
@@ -189,7 +231,8 @@ def test_a_backup_that_ends_early_does_not_replace_a_complete_run(db, documents,
 
 def test_a_file_that_is_no_backup_is_refused(db, tmp_path):
     path = tmp_path / "other.jsonl"
-    for content in ("", json.dumps({"name": "event", "doc": {}}) + "\n"):
+    elsewhere = {"name": "start", "doc": {"uid": "../elsewhere", "time": 1.0}}
+    for content in ("", json.dumps({"name": "event", "doc": {}}) + "\n", json.dumps(elsewhere) + "\n"):
         path.write_text(content)
         with pytest.raises(ValueError, match="no backup of a run"):
             restore_backup(db, path)
@@ -252,6 +295,20 @@ def test_a_run_that_cannot_be_restored_stays_and_is_said(uid, two, monkeypatch):
     assert result.exit_code == 1
     assert "not restored, its file stays: disk full" in result.output
     assert whole.exists()
+
+
+def test_what_cannot_be_stored_is_listed_and_said(documents, uid, two):
+    whole, bad = two
+    bad.unlink()
+    documents[3][1]["data"]["live4d_vbf"] = np.ones((16, 8))
+    write_lines(whole, lines_of(documents))
+    result = CliRunner().invoke(restore, ["--list"])
+    assert result.output.endswith("2 Events  complete, 1 cannot be stored\n")
+    result = CliRunner().invoke(restore)
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "  restored")
+    kept = whole.with_suffix(".damaged")
+    assert kept.exists()
+    kept.unlink()
 
 
 def test_nothing_to_restore_is_no_error(db):

@@ -1,10 +1,24 @@
-"""What the catalog's writer does with documents: dimensions, scan ids, left-out streams."""
+"""What the catalog's writer does with documents: dimensions, types, scan ids, left-out streams."""
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
 import pytest
+from fake_device import FakeLive4D, ImageSignal
+from ophyd import Component as Cpt
+from ophyd import Device, Signal, SoftPositioner
 
 from live4d_ophyd.live import live_preview
-from live4d_ophyd.storage import CatalogWriter, backup_directory, describe_run, record, restore_backup
+from live4d_ophyd.signals import Value
+from live4d_ophyd.storage import (
+    CatalogWriter,
+    Unstorable,
+    backup_directory,
+    describe_run,
+    record,
+    restore_backup,
+)
 from live4d_ophyd.storage.writer import array_dims
 
 pytestmark = pytest.mark.timeout(200)
@@ -43,13 +57,192 @@ def test_dimension_names(data_keys, named):
     assert array_dims(data_keys) == named
 
 
-def test_a_stream_can_be_left_out(RE, db, live4d):
-    RE.preprocessors.append(live_preview([live4d], max_rate=100))
-    record(RE, db, skip_streams=["live4d_live"])
-    (uid,) = RE(bp.count([live4d]))
-    assert list(db[uid]) == ["primary"]
-    assert live4d.preview.reads
+# Previews ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_previews_are_emitted_and_stored_only_when_asked_for(RE, db, asked):
+    device = FakeLive4D(name="stem", shape=(8, 8), rows_per_s=200)  # the stream is stem_live
+    emitted, backed_up = [], set()
+
+    def look(name, doc):
+        if name == "descriptor":
+            emitted.append(doc["name"])
+        elif name == "event":
+            for path in backup_directory(db).glob("*.jsonl"):
+                backed_up.update(found for found in ("stem_live", "primary") if found in path.read_text())
+
+    RE.preprocessors.append(live_preview([device], max_rate=100))
+    record(RE, db, previews=asked)
+    RE.subscribe(look)
+    (uid,) = RE(bp.count([device]))
+    assert set(emitted) == {"primary", "stem_live"}
+    assert set(db[uid]) == backed_up == ({"primary", "stem_live"} if asked else {"primary"})
     assert db[uid].metadata["stop"]["exit_status"] == "success"
+
+
+def test_a_stream_of_results_is_stored_whatever_its_name(RE, db, live4d):
+    @bpp.run_decorator()
+    def plan():
+        yield from bps.trigger_and_read([live4d], name="sample_live")
+
+    record(RE, db)
+    (uid,) = RE(plan())
+    assert list(db[uid]) == ["sample_live"]
+
+
+def test_a_stream_can_be_left_out(RE, db, live4d):
+    record(RE, db, skip_streams=["primary"])
+    (uid,) = RE(bp.count([live4d]))
+    assert list(db[uid]) == []
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+
+
+# Types and shapes --------------------------------------------------------------------------------
+
+
+def column(db, uid, key):
+    return db[uid].primary.read([key])[key].to_numpy()
+
+
+@pytest.mark.parametrize(
+    "axis", [Signal(name="defocus", value=0), SoftPositioner(name="defocus", init_pos=0)]
+)
+def test_whole_numbers_and_then_fractions_are_float64(RE, db, live4d, axis):
+    record(RE, db)
+    (uid,) = RE(bp.list_scan([live4d], axis, [0, 12.5, 25]))
+    stored = column(db, uid, "defocus")
+    assert stored.dtype == np.float64
+    assert stored.tolist() == [0, 12.5, 25]
+    assert column(db, uid, "live4d_frames_received").tolist() == [64, 64, 64]
+    assert column(db, uid, "live4d_vbf").shape == (3, 8, 8)
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+    assert not (backup_directory(db) / f"{uid}.jsonl").exists()
+
+
+class Readings(Device):
+    """A signal of each kind, as the test sets them."""
+
+    number = Cpt(Value, value=0, kind="normal")
+    text = Cpt(Signal, value="a", kind="normal")
+    image = Cpt(ImageSignal, value=np.zeros((3, 4)), kind="normal")
+
+
+@pytest.fixture
+def readings():
+    return Readings(name="d")
+
+
+def reading_each(device, signal, values, **metadata):
+    @bpp.run_decorator(md=metadata)
+    def plan():
+        for value in values:
+            signal.put(value)
+            yield from bps.trigger_and_read([device])
+
+    return plan()
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, 2**60 + 1, -3], np.int64),
+        ([1, 2, 0.5, 7], np.float64),
+        ([True, 2], np.int64),
+        ([True, 2, 0.5], np.float64),
+        ([2, np.nan, 3], np.float64),
+    ],
+)
+def test_a_column_is_as_wide_as_its_values_need(RE, db, readings, values, dtype):
+    record(RE, db)
+    (uid,) = RE(reading_each(readings, readings.number, values))
+    stored = column(db, uid, "d_number")
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, values)
+    assert column(db, uid, "d_text").tolist() == ["a"] * len(values)
+    assert column(db, uid, "d_image").shape == (len(values), 3, 4)
+    assert db[uid].primary["seq_num"].read().tolist() == list(range(1, len(values) + 1))
+
+
+def test_columns_of_a_stream_of_many_tables_get_wider(RE, db, readings, monkeypatch):
+    monkeypatch.setattr("bluesky_tiled_plugins.writing.tiled_writer.MAX_TABLE_COLUMNS", 3)
+    record(RE, db)
+    (uid,) = RE(reading_each(readings, readings.number, [1, 2, 0.5, 7]))
+    assert column(db, uid, "d_number").tolist() == [1, 2, 0.5, 7]
+    assert column(db, uid, "d_text").tolist() == ["a"] * 4
+    assert len(list(db[uid].primary.base)) == 1 + 3  # the image, and 7 columns in tables of at most 3
+
+
+def configured_each(device, signal, values):
+    @bpp.run_decorator()
+    def plan():
+        for value in values:
+            yield from bps.configure(device, {})  # a descriptor each
+            signal.put(value)
+            yield from bps.trigger_and_read([device])
+
+    return plan()
+
+
+@pytest.mark.parametrize("plan", [reading_each, configured_each])
+def test_an_image_of_another_shape_ends_the_run_which_is_whole_up_to_there(RE, db, readings, plan):
+    record(RE, db)
+    uids = []
+    RE.subscribe(lambda name, doc: uids.append(doc["uid"]), "start")
+    images = [np.full(shape, 7.0) for shape in ((3, 4), (3, 4), (6, 4), (3, 4))]
+    with pytest.raises(Unstorable) as refused:
+        RE(plan(readings, readings.image, images))
+    for part in ("'primary'", "'d_image'", "(6, 4)", "(3, 4)", "use another stream or run"):
+        assert part in str(refused.value)
+    (uid,) = uids
+    np.testing.assert_array_equal(column(db, uid, "d_image"), images[:2])
+    assert db[uid].metadata["stop"]["exit_status"] == "fail"
+    assert "(6, 4)" in db[uid].metadata["stop"]["reason"]
+    assert not (backup_directory(db) / f"{uid}.jsonl").exists()
+
+
+# Metadata ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"phase": 1j}, "'phase' cannot be stored: 1j is of type complex"),
+        ({"a": {1: 2}}, "key 1 of type int"),
+    ],
+)
+def test_metadata_that_cannot_be_stored_are_named_before_a_run_begins(RE, db, live4d, metadata, told):
+    record(RE, db)
+    documents = []
+    RE.subscribe(lambda name, doc: documents.append(name))
+    with pytest.raises(Unstorable, match=told):
+        RE(bp.count([live4d]), **metadata)
+    assert documents == []
+    with pytest.raises(ValueError, match="sample"):  # bluesky's own check
+        RE(bp.count([live4d]), sample=3)
+
+
+def test_large_numbers_in_metadata_are_not_cut_off(RE, db, readings):
+    record(RE, db)
+    given = {"time_ns": 1795902403910672999, "id": 2**64 - 1, "dose": 1e20, "rows": [2**53 + 1, -(2**63)]}
+    readings.number.kind = "config"
+    readings.number.put(2**53 + 1)
+    (uid,) = RE(bp.count([readings]), **given)
+    run = db[uid]
+    assert {key: run.metadata["start"][key] for key in given} == given
+    configuration = run.primary.metadata["configuration"]["d"]["data"]
+    assert configuration["d_number"] == 2**53 + 1
+
+
+def test_documents_that_no_run_engine_has_checked_are_refused_too(db):
+    writer = CatalogWriter(db)
+    with pytest.raises(Unstorable, match="'phase'"):
+        writer("start", {"uid": "0123456789", "time": 1.0, "phase": 1j})
+    writer("stop", {"uid": "s", "run_start": "0123456789", "time": 2.0, "exit_status": "fail"})
+    assert "0123456789" not in db
+
+
+# Scan ids, failures, descriptions ----------------------------------------------------------------
 
 
 def test_scan_ids_continue_unless_the_session_has_its_own(RE, db, live4d):

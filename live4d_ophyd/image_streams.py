@@ -1,4 +1,4 @@
-"""Which streams and data keys hold virtual-detector images: what preview, pictures and plots agree on."""
+"""Which streams and data keys hold virtual-detector images: what preview, pictures, plots and storage agree on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def preview_stream(device_name: str) -> str:
 
 
 def previewed_device(descriptor: Mapping[str, Any]) -> str | None:
-    """Name of the device whose previews a stream holds; None for any other stream."""
+    """Name of the device whose previews a stream holds; None for any other stream, whatever it is called.
+
+    A preview says how much of the raster it has seen, under the key ``<device>_live_fraction``; no result does.
+    """
     name = descriptor.get("name", "primary")
-    images = image_keys(descriptor["data_keys"])
-    if images and name.endswith(PREVIEW_SUFFIX):
+    if name.endswith(PREVIEW_SUFFIX) and f"{name}_fraction" in descriptor["data_keys"]:
         return name.removesuffix(PREVIEW_SUFFIX)
     return None
 
