@@ -83,6 +83,46 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     assert image.std() / image.mean() > 0.02  # there is something to see
 
 
+def test_what_a_plan_moves_is_read_back_with_the_images_it_was_moved_for(home):
+    """Settings of the device and of the detector, scanned and moved between Events."""
+    code = """
+import sys, json
+from contextlib import closing
+from bluesky import RunEngine, plan_stubs as bps, plans as bp
+from live4d_ophyd import Live4D, Disk, ScanGrid, Simplon, open_catalog
+from live4d_ophyd.storage import record
+RE = RunEngine({}, call_returns_result=False)
+record(RE, open_catalog(sys.argv[3]))
+device = Live4D(sys.argv[2], name="live4d", scan=ScanGrid(4, 5), control=Simplon(sys.argv[1]), engine="cpu",
+                detectors=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
+
+def one_step(detectors, motor, step):
+    yield from bps.mv(device.vbf_radius, 10 + 1e4 * step)
+    yield from bps.one_1d_step(detectors, motor, step)
+
+with closing(device):
+    (uid,) = RE(bp.list_scan([device], device.detector.frame_time, [1e-4, 2e-4, 4e-4], per_step=one_step))
+print(json.dumps(uid))
+"""
+    read_back = """
+import json, sys
+from databroker import catalog
+run = catalog["live4d"][sys.argv[1]].primary.read()
+print(json.dumps({key: run[f"live4d_{key}"].values.tolist() for key in (
+    "vbf_radius", "detector_frame_time", "series_frame_time", "vbf_center_row", "scan_unit", "nodata")}))
+"""
+    with SimulatorProcess(rows=4, cols=5, rate=2e3) as sim:
+        uid = in_new_process(code, sim.rest_url, sim.stream_endpoint, home / "catalog")
+    assert in_new_process(read_back, uid) == {
+        "vbf_radius": [11, 12, 14],
+        "detector_frame_time": [1e-4, 2e-4, 4e-4],
+        "series_frame_time": [1e-4, 2e-4, 4e-4],
+        "vbf_center_row": [20, 20, 20],
+        "scan_unit": ["px"] * 3,
+        "nodata": [True] * 3,
+    }
+
+
 @needs_captures
 def test_captured_messages_go_through_a_count_into_the_catalog(home):
     code = """
