@@ -6,11 +6,15 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import httpx
 import numpy as np
 import pytest
+from bluesky import RunEngine
 
-from live4d_ophyd import Disk, ScanGrid
+from live4d_ophyd import Disk, Live4D, ScanGrid
 from live4d_ophyd.engine import AcquisitionSpec, error_of
 from live4d_ophyd.engine.client import EngineClient
 from live4d_ophyd.sim import SimulatorProcess
@@ -88,7 +92,9 @@ def truth(_session):
     """The image of an ordinary trigger, armed for itself."""
     # The simulator computes its frames first.
     ordinary = replace(_session.spec, rasters=1, stay_armed=False, timeout=PATIENCE_S)
-    return _session.trigger(ordinary)["images"]
+    images = _session.trigger(ordinary)["images"]
+    _session.engine.release(timeout=10.0)  # a device's engine must not share the stream with it
+    return images
 
 
 def check(raster, truth, lost=()):
@@ -157,3 +163,73 @@ def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
     for raster in rasters:
         check(raster, truth)
     assert len({raster["series_id"] for raster in rasters}) == 3
+
+
+@pytest.fixture
+def live4d(session, truth):
+    """The same as a device; by now the simulator has computed its frames."""
+    with closing(
+        Live4D(
+            session.spec.endpoint,
+            name="live4d",
+            scan=GRID,
+            detectors=session.spec.detectors,
+            control=session.spec.control,
+            arm_per="run",
+            engine="cpu",
+            timeout=PATIENCE_S,
+        )
+    ) as device:
+        yield device
+
+
+def run(plan):
+    """The data of its Events."""
+    events = []
+    RunEngine({}, call_returns_result=False)(
+        plan, lambda name, doc: events.append(doc["data"]) if name == "event" else None
+    )
+    return events
+
+
+def test_a_count_arms_once_and_each_run_for_itself(session, live4d, truth):
+    events = run(bp.count([live4d], 4)) + run(bp.count([live4d], 2))
+    for data in events:
+        np.testing.assert_array_equal(data["live4d_vbf"], truth[0])
+        assert data["live4d_frames_received"] == N
+    first = events[0]["live4d_series_id"]
+    assert [data["live4d_series_id"] - first for data in events] == [0, 0, 0, 0, 1, 1]
+    assert session.state() == "idle"
+
+
+def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(session, live4d, truth):
+    @bpp.stage_decorator([live4d])
+    @bpp.run_decorator()
+    def plan():
+        yield from bps.trigger_and_read([live4d])
+        yield from bps.mv(live4d.detector.count_time, 0.5e-3)
+        yield from bps.trigger_and_read([live4d])
+
+    try:
+        full, half = run(plan())
+    finally:
+        session.spec.control.put("detector", "count_time", 1e-3)
+    np.testing.assert_array_equal(full["live4d_vbf"], truth[0])
+    assert half["live4d_series_id"] == full["live4d_series_id"] + 1
+    assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth[0]) < 0.6
+
+
+@pytest.mark.parametrize("arm_per", ["never", 0, 1.5, True])
+def test_arm_per_is_one_of_a_few(session, arm_per):
+    with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
+        Live4D(
+            session.spec.endpoint, name="live4d", scan=GRID, detectors=session.spec.detectors,
+            control=session.spec.control, arm_per=arm_per,
+        )  # fmt: skip
+
+
+def test_arming_once_needs_a_control(session):
+    with pytest.raises(ValueError, match="without control it is not the device that arms"):
+        Live4D(
+            session.spec.endpoint, name="live4d", scan=GRID, detectors=session.spec.detectors, arm_per="run"
+        )
