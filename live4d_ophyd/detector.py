@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,7 @@ class SimplonSignal(Signal):
             known.check(value)
         subsystem, _, key = known.key.split("/", 2)
         assert self.parent is not None
+        self.parent.before_put()
         self.parent.learn(self._control.put(subsystem, key, value))
 
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
@@ -186,6 +187,8 @@ class _OfDetector(Device):
 
     def __init__(self, *args: Any, control: Simplon | None = None, **kwargs: Any) -> None:
         self._own_control = control
+        #: called before a setting is changed
+        self.before_put: Callable[[], None] = lambda: None
         super().__init__(*args, **kwargs)
 
     @property

@@ -55,6 +55,8 @@ log = logging.getLogger(__name__)
 
 #: how long a trigger waits until the detector of a lost engine is disarmed, s
 DISARM_S = 30.0
+#: triggers, and frames, that arm_per="run" arms for: then it arms again
+RUN_TRIGGERS, RUN_FRAMES = 1000, 1 << 28
 
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -105,6 +107,9 @@ class Live4D(Device):
         ophyd object that is set to 1, or, if it cannot be set, triggered. What it raises fails the trigger. Its own
         ``stop()``, if it has one, is called when nothing is to come of the scan. Not with ``trigger_mode="ints"``,
         where the detector starts by itself
+    arm_per : "trigger" arms the detector for each; "run" once for all triggers of a run with the same settings, up to
+        1000, or as many as a whole number says: it then waits, armed, for the next trigger's pulses, and is armed anew
+        where images were lost or too many. For scans that `scan_start`, or the detector (``ints``), starts
     engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
         the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
@@ -212,6 +217,7 @@ class Live4D(Device):
         detectors: Sequence[Detector],
         control: Simplon | None = None,
         scan_start: Any = None,
+        arm_per: str | int = "trigger",
         engine: str = "auto",
         server: str | None = None,
         curve_keys: str | Path | None = None,
@@ -231,6 +237,12 @@ class Live4D(Device):
                 f"a device cannot be called {name!r}: its data keys and files begin with the name. Expected letters, "
                 "digits, _ and -"
             )
+        counted = isinstance(arm_per, int) and not isinstance(arm_per, bool) and arm_per >= 1
+        if arm_per not in ("trigger", "run") and not counted:
+            raise ValueError(f"arm_per is {arm_per!r}; expected 'trigger', 'run' or a number of triggers")
+        if arm_per != "trigger" and control is None:
+            raise ValueError(f"arm_per is {arm_per!r}, but without control it is not the device that arms")
+        self._arm_per = arm_per
         self._wanted_engine = engine
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
@@ -273,6 +285,8 @@ class Live4D(Device):
         for key in self.detector_names:
             getattr(self, key).put(np.full(scan.shape, np.nan))
         self.pattern_enabled.subscribe(self._pattern_switched)
+        if control is not None:
+            self.detector.before_put = self._leave_series
         self.spec()  # an impossible set-up is refused here, not in the first scan
 
     def _pattern_switched(self, value: Any, **_: Any) -> None:
@@ -301,8 +315,9 @@ class Live4D(Device):
             for d in self._detectors
         )
 
-    def spec(self, rasters: int = 1) -> AcquisitionSpec:
-        """What the engine is asked for at the next trigger. Raises ValueError naming what cannot be."""
+    def spec(self, rasters: int | None = None) -> AcquisitionSpec:
+        """What the engine is asked for at the next trigger, or for a movie. Raises ValueError naming what cannot be."""
+        stay_armed = rasters is None and self._arm_per != "trigger"
         dwell, control = self.dwell_time.get(), self._control()
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
@@ -313,7 +328,8 @@ class Live4D(Device):
             endpoint=self.endpoint.get(),
             grid=self.grid(),
             detectors=self.detectors(),
-            rasters=int(rasters),
+            rasters=self._triggers_to_arm() if stay_armed else int(1 if rasters is None else rasters),
+            stay_armed=stay_armed,
             control=control,
             channel=self.channel.get(),
             pattern=self.pattern_enabled.get(),
@@ -326,6 +342,16 @@ class Live4D(Device):
             gain=self.gain.get(),
             notes=self._run_notes,
         )
+
+    def _triggers_to_arm(self) -> int:
+        if isinstance(self._arm_per, int):
+            return self._arm_per
+        return max(1, min(RUN_TRIGGERS, RUN_FRAMES // self.grid().frames))
+
+    def _leave_series(self) -> None:
+        """Before a setting of the detector changes: it is armed with those of before."""
+        if self._arm_per != "trigger" and self._running is None and self._client is not None:
+            self._client.release()
 
     def _control(self) -> Simplon | None:
         """The control with the trigger mode as the signals have it now."""

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.pending import Pending
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
+from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
 from live4d_ophyd.simplon import SimplonError
 from live4d_ophyd.stream.batch import FrameBatch
 from live4d_ophyd.stream.receiver import Receiver
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 #: how long `end` may take after the last image before the series counts as over without it, s
 END_GRACE_S = 0.25
-#: with several connections, how long after `end` the others may still be behind, s
-STRAGGLER_S = 0.5
 #: how long a receive thread waits for messages, s: without images under way, and with
 _WAIT_S, _WAIT_DECODING_S = 0.05, 0.002
 #: how long the detector may take to be idle after `end`, s
@@ -73,6 +72,10 @@ class Acquisition:
         self._raster = 0
         self._armed = False
         self._hold = Hold(spec.control) if spec.control else None
+        #: whether the detector is armed and waits for the next trigger
+        self.stands = False
+        self._steps = Steps(self.ledger)
+        self._trigger_thread: threading.Thread | None = None
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
@@ -88,7 +91,7 @@ class Acquisition:
         self._wake()
 
     def progress(self) -> Progress:
-        return self.ledger.progress()
+        return self.ledger.progress_of(self._raster) if self.spec.stay_armed else self.ledger.progress()
 
     def preview(self) -> np.ndarray | None:
         """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
@@ -97,8 +100,11 @@ class Acquisition:
 
     # The caller's thread -------------------------------------------------------------------------
 
-    def run(self) -> Iterator[Raster]:
+    def run(self) -> Generator[Raster, None, None]:
         """Take the series; yields its rasters in order.
+
+        With ``stay_armed``, ``next`` is the trigger of a raster; between them the detector is armed (`stands`), and
+        closing the iterator disarms it. OutOfStep says that the next raster needs another series.
 
         Raises AcquisitionError when there is nothing to show for the time, SimplonError when the detector
         does not obey, Cancelled after ``cancel``, ValueError when the detectors do not fit the frames.
@@ -108,21 +114,24 @@ class Acquisition:
             self._arm()
             self.ledger.last_activity = time.monotonic()
             self._stream.listen(self._listen)
-            if self.spec.control and self.spec.control.software_triggered:
-                # It cannot be interrupted from here; releasing the detector ends it.
-                threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True).start()
-            self.on_ready()
             for raster in range(self.spec.rasters):
                 self._raster = raster
+                if raster == 0 or self.spec.stay_armed:
+                    self._begin(raster)
                 for method in self.series.methods or ():
                     method.release(raster - 1)
                 self._await(raster)
-                over = raster + 1 == self.spec.rasters
-                yield self._result(raster, self._finish_detector() if over else None)
+                over = self._is_last(raster)
+                result = self._result(raster, self._finish_detector() if over else None)
+                self.stands = self.spec.stay_armed and not over
+                yield result
+                if over:
+                    return
         finally:
             self._stream.stop_listening()
             if not over:
                 self._abandon_detector()
+            self.stands = False
             if self._hold is not None:
                 self._hold.give_up()
             if self.series.key is not None:
@@ -162,6 +171,35 @@ class Acquisition:
             self.ledger.changed.wait(0.05)
         self._go_on()
 
+    def _begin(self, raster: int) -> None:
+        """Let the raster be scanned: the detector is armed for it, and listened to."""
+        if raster and self.spec.control and self._hold:
+            if self.series.ended or self._failure is not None:
+                raise OutOfStep("it ended between two triggers")
+            self._steps.check(raster, self.spec.control, self._hold)
+            self.stands = False
+            self.ledger.last_activity = time.monotonic()
+            self._go_on()
+        if self.spec.control and self.spec.control.software_triggered:
+            # It cannot be interrupted from here; releasing the detector ends it.
+            self._trigger_thread = threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True)
+            self._trigger_thread.start()
+        self.on_ready()
+
+    def _is_last(self, raster: int) -> bool:
+        """Whether the series is over with this raster: with ``stay_armed``, also if the next might be out of step."""
+        if raster + 1 == self.spec.rasters or not self.spec.stay_armed:
+            return raster + 1 == self.spec.rasters
+        if self._trigger_thread is not None:
+            self._trigger_thread.join(IDLE_TIMEOUT_S)  # answered when the exposures are over
+        triggered = self._trigger_error is None and not (
+            self._trigger_thread and self._trigger_thread.is_alive()
+        )
+        if self._steps.kept(raster) and triggered and not self.series.ended:
+            return False
+        self._gave_up = True  # it is still armed, and not to be waited for
+        return True
+
     def _trigger(self) -> None:
         assert self.spec.control is not None
         try:
@@ -186,7 +224,10 @@ class Acquisition:
             raise self._failure
         if self._cancelled:
             raise Cancelled
-        if raster + 1 < self.spec.rasters:
+        if self.spec.stay_armed:
+            if self._steps.over(raster, now):
+                return True
+        elif raster + 1 < self.spec.rasters:
             if ledger.complete(raster) or ledger.overtaken(raster):
                 return True
         elif ledger.settled == self.spec.frames:
@@ -201,18 +242,21 @@ class Acquisition:
         if silent < self.spec.timeout:
             return False
         self._stream.doubtful = True
-        if not ledger.received:
+        if self._nothing_came(raster):
             raise AcquisitionError(self._why_nothing_came())
         log.warning(
             "series %s stopped after %d of %d images without an end message; %.3g s of silence",
-            self.series.name, ledger.settled, self.spec.frames, silent,
+            self.series.name, self.progress().frames_received, self.progress().frames_expected, silent,
         )  # fmt: skip
         self._gave_up = self.series.ended = True
         return True
 
+    def _nothing_came(self, raster: int) -> bool:
+        return not (self.ledger.received_of(raster) if self.spec.stay_armed else self.ledger.received)
+
     def _result(self, raster: int, dropped: int | None) -> Raster:
         losses, rate = self.ledger.close(raster)
-        if not self.ledger.received:
+        if self._nothing_came(raster):
             raise AcquisitionError(self._why_nothing_came())
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
@@ -261,7 +305,10 @@ class Acquisition:
         if control is None or hold is None or not self._armed or not hold.is_ours():
             return
         try:
-            control.abort()
+            if not self.stands:
+                control.abort()
+            elif control.state() in ("ready", "acquire"):
+                control.disarm()  # nothing is exposed
         except SimplonError as error:
             log.error("the detector may still be armed: %s", error)
 

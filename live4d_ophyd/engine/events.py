@@ -49,6 +49,7 @@ class Conversation:
         self.spec = spec
         self._armed = False
         self._rasters = 0
+        self._asked = spec.rasters_per_trigger
 
     def accept(self, message: dict[str, Any]) -> bool:
         """Whether the message is of this acquisition, not of one before. Raises WireError if it is wrong."""
@@ -76,13 +77,13 @@ class Conversation:
             if images is not None:
                 check_images(images, self.spec)
         elif kind == "raster":
-            if self._rasters == self.spec.rasters:
-                raise ValueError(f"one more than the {self.spec.rasters} that were asked for")
+            if self._rasters == self._asked:
+                raise ValueError(f"one more than the {self._asked} that were asked for")
             Raster.from_dict(message.get("raster")).check(self.spec, self._rasters)
             self._rasters += 1
         elif kind == "done":
-            if self._rasters < self.spec.rasters:
-                raise ValueError(f"{self._rasters} of {self.spec.rasters} rasters came before it")
+            if self._rasters < self._asked:
+                raise ValueError(f"{self._rasters} of {self._asked} rasters came before it")
         elif kind == "failed":
             for name in ("error", "reason"):
                 if not isinstance(message.get(name), str) or not message[name]:

@@ -32,6 +32,7 @@ class Ledger:
         self._last = np.full(rasters, np.nan)
         self._over = 0  # rasters below this one are over: what comes late is not taken in any more
         self._newest = 0
+        self._highest = -1  # of the image ids that came
         self._unreadable = 0
         self._foreign = 0
         self._duplicates = 0
@@ -71,7 +72,9 @@ class Ledger:
             new[inside] = fresh
             self._duplicates += len(ids) - int(fresh.sum())
             self._claimed[ids[fresh]] = True
-            if fresh.any():  # what does not move the series on must not keep the wait for it alive
+            if fresh.any():
+                self._highest = max(self._highest, int(ids[fresh].max()))
+                # What does not move the series on must not keep the wait for it alive.
                 self.last_activity = time.monotonic()
             return new
 
@@ -150,6 +153,27 @@ class Ledger:
         """The raster after the next one has begun: what is missing by now does not come any more."""
         return self._newest >= raster + 2
 
+    def received_of(self, raster: int) -> int:
+        """Images of one raster received so far."""
+        return int(self._received[raster])
+
+    def arrived(self, raster: int) -> int:
+        """Images of one raster that came so far, whether settled or still being decoded."""
+        frames = self.grid.frames
+        return int(np.count_nonzero(self._claimed[raster * frames : (raster + 1) * frames]))
+
+    def settled_of(self, raster: int) -> int:
+        """Images of one raster that are received or bad so far."""
+        return int(self._received[raster] + self._bad[raster])
+
+    def reached_end(self, raster: int) -> bool:
+        """The raster's last image came."""
+        return bool(self._claimed[(raster + 1) * self.grid.frames - 1])
+
+    def went_beyond(self, raster: int) -> bool:
+        """Images came that are behind the raster."""
+        return self._highest >= (raster + 1) * self.grid.frames or self._beyond > 0
+
     def close(self, raster: int) -> tuple[Losses, float | None]:
         """End a raster; returns where its images are and the rate from its first to its last, Hz."""
         with self.changed:
@@ -173,6 +197,11 @@ class Ledger:
         frames = int(self._received[raster] + self._bad[raster])
         span = self._last[raster] - self._first[raster]
         return float((frames - 1) / span) if frames > 1 and span > 0 else None
+
+    def progress_of(self, raster: int) -> Progress:
+        """As of an acquisition of this raster alone."""
+        with self.changed:
+            return Progress(self.settled_of(raster), self.grid.frames, self._rate(raster), 0)
 
     def progress(self) -> Progress:
         with self.changed:

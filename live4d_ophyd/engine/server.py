@@ -1,8 +1,7 @@
 """The engine process: commands in, progress and rasters out.
 
-One session at a time. Main thread: a ROUTER socket to the session and an inproc PULL socket from the
-acquisition. ``live4d-acquisition`` runs one acquisition after the other; ``live4d-progress`` reports on the one
-that runs; ``live4d-owner`` ends the process when the session that spawned it is gone.
+One session at a time. Main thread: a ROUTER socket to the session and an inproc PULL socket from its Worker, whose
+threads acquire and report. ``live4d-owner`` ends the process when the session that spawned it is gone.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +19,16 @@ from zmq.auth import load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, GpuLost, choose_backend
+from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import wire
-from live4d_ophyd.engine.acquisition import Acquisition, Cancelled, OpenStream
 from live4d_ophyd.engine.events import failure
 from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
 from live4d_ophyd.engine.versions import software
+from live4d_ophyd.engine.worker import ANY_SESSION, END, EVENTS, Worker
 
 log = logging.getLogger(__name__)
 
-#: how often progress goes to the session, with a preview if one is wanted, s
-PROGRESS_PERIOD_S = 0.1
 _POLL_MS = 500
-_EVENTS = "inproc://events"
-_END = b""
-_ANY_SESSION = b""  # events are [session they are for, message]
 
 
 class EngineServer:
@@ -69,9 +61,9 @@ class EngineServer:
         self._socket.bind(endpoint)
         self.endpoint = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
         self._events = self._context.socket(zmq.PULL)
-        self._events.bind(_EVENTS)
+        self._events.bind(EVENTS)
         self._session: bytes | None = None
-        self._worker = _Worker(self._context, b"", self._backends["cpu"])
+        self._worker = Worker(self._context, b"", self._backends["cpu"])
 
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
@@ -99,9 +91,9 @@ class EngineServer:
                     self._check_session()
                 if self._events in ready:
                     session, event = self._events.recv_multipart()
-                    if event == _END:
+                    if event == END:
                         return
-                    if session in (self._session, _ANY_SESSION):
+                    if session in (self._session, ANY_SESSION):
                         self._send(event)
                 if self._socket in ready:
                     identity, *parts = self._socket.recv_multipart()
@@ -129,8 +121,8 @@ class EngineServer:
     def end(self) -> None:
         """End `run`, from any thread."""
         with self._context.socket(zmq.PUSH) as events:
-            events.connect(_EVENTS)
-            events.send_multipart([_ANY_SESSION, _END])
+            events.connect(EVENTS)
+            events.send_multipart([ANY_SESSION, END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
         message: dict[str, Any] = {}
@@ -171,7 +163,7 @@ class EngineServer:
             return
         if self._session != identity:
             # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
-            self._worker = _Worker(self._context, identity, backend, self._worker)
+            self._worker = Worker(self._context, identity, backend, self._worker)
         self._session = identity
         about = {"engine": backend.name, "detail": backend.detail, "versions": software()}
         self._send(wire.encode("ready", pid=os.getpid(), **about))
@@ -225,152 +217,14 @@ class _LogForwarder(logging.Handler):
         super().__init__(logging.WARNING)
         self._events = context.socket(zmq.PUSH)  # used under the handler's lock only
         self._events.linger = 0
-        self._events.connect(_EVENTS)
+        self._events.connect(EVENTS)
 
     def emit(self, record: logging.LogRecord) -> None:
         message = wire.encode("log", level=record.levelno, text=record.getMessage()[:1000])
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
-            self._events.send_multipart([_ANY_SESSION, message], zmq.DONTWAIT)
+            self._events.send_multipart([ANY_SESSION, message], zmq.DONTWAIT)
 
     def close(self) -> None:
         with self.lock or contextlib.nullcontext():
             self._events.close()
         super().close()
-
-
-class _Worker:
-    """Runs one session's acquisitions one after the other in its thread; keeps the stream open between them.
-
-    ``before`` is the worker of the session before, which is ended first. The other methods are for the main thread; the
-    stream is closed by whichever thread is first: the worker's own may be waiting for the detector's answer.
-    """
-
-    def __init__(
-        self, context: zmq.Context, session: bytes, backend: Backend, before: _Worker | None = None
-    ) -> None:
-        self._context = context
-        self._backend = backend
-        self._session = session
-        self._before = before
-        self._jobs: queue.Queue[tuple[int, AcquisitionSpec] | str | None] = queue.Queue()
-        self._current: tuple[int, Acquisition] | None = None
-        #: set when the session wants a preview: it is busy enough without those it does not look at
-        self.preview_wanted = threading.Event()
-        self._generation = 0
-        self._cancelled_up_to = 0
-        self._lock = threading.Lock()
-        self._stream: OpenStream | None = None
-        self._thread = threading.Thread(target=self._work, name="live4d-acquisition", daemon=True)
-        self._thread.start()
-
-    def acquire(self, generation: int, spec: AcquisitionSpec) -> None:
-        with self._lock:
-            self._generation = max(self._generation, generation)
-        self._jobs.put((generation, spec))
-
-    def cancel(self, generation: int) -> None:
-        """Cancel this generation and all before it."""
-        with self._lock:
-            self._cancelled_up_to = max(self._cancelled_up_to, generation)
-            if self._current is not None and self._current[0] <= generation:
-                self._current[1].cancel()
-
-    def release(self) -> None:
-        """Cancel everything and drop the connections at once; ``released`` follows when the detector is left, too."""
-        self.cancel(self._generation)
-        self._close_stream()
-        self._jobs.put("release")
-
-    def end(self) -> None:
-        self.cancel(self._generation)
-        self._close_stream()
-        self._jobs.put(None)
-        self._thread.join()
-
-    def _tell(self, events: zmq.Socket, kind: str, **values: Any) -> None:
-        events.send_multipart([self._session, wire.encode(kind, **values)])
-
-    def _work(self) -> None:
-        events = self._context.socket(zmq.PUSH)
-        events.linger = 0
-        events.connect(_EVENTS)
-        try:
-            if self._before is not None:
-                self._before.end()
-                self._before = None
-            while (job := self._jobs.get()) is not None:
-                if job == "release":
-                    self._close_stream()
-                    self._tell(events, "released")
-                else:
-                    assert not isinstance(job, str)
-                    self._run(events, *job)
-        finally:
-            self._close_stream()
-            events.close()
-
-    def _open_stream(self, spec: AcquisitionSpec) -> OpenStream:
-        stream = self._stream
-        if stream and (stream.endpoint, stream.connections) != (spec.endpoint, spec.connections):
-            self._close_stream()
-            stream = None
-        if stream is None:
-            stream = self._stream = OpenStream(spec.endpoint, spec.connections)
-        return stream
-
-    def _close_stream(self) -> None:
-        with self._lock:
-            stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-
-    def _run(self, events: zmq.Socket, generation: int, spec: AcquisitionSpec) -> None:
-        try:
-            if generation <= self._cancelled_up_to:
-                raise Cancelled  # and open no connections, which would take frames of the next
-            acquisition = Acquisition(spec, self._open_stream(spec), self._backend)
-            with self._lock:
-                if generation <= self._cancelled_up_to:
-                    raise Cancelled
-                self._current = (generation, acquisition)
-            acquisition.on_ready = lambda: self._tell(events, "armed", generation=generation)
-            over = threading.Event()
-            reporter = threading.Thread(
-                target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
-            )
-            reporter.start()
-            try:
-                for raster in acquisition.run():
-                    self._tell(events, "raster", generation=generation, raster=raster.to_dict())
-            finally:
-                over.set()
-                reporter.join()
-                with self._lock:
-                    self._current = None
-            self._tell(events, "done", generation=generation)
-        except Cancelled:
-            self._tell_failure(events, generation, AcquisitionError("cancelled"))
-        except GpuLost as error:
-            log.error("%s", error)
-            self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
-            events.send_multipart([_ANY_SESSION, _END])
-        except Exception as error:
-            log.info("acquisition %d failed", generation, exc_info=True)
-            self._tell_failure(events, generation, error)
-
-    def _tell_failure(self, events: zmq.Socket, generation: int, error: Exception) -> None:
-        self._tell(events, "failed", generation=generation, **failure(error))
-
-    def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
-        events = self._context.socket(zmq.PUSH)
-        events.linger = 0
-        events.connect(_EVENTS)
-        try:
-            while not over.wait(PROGRESS_PERIOD_S):
-                progress = asdict(acquisition.progress())
-                images = acquisition.preview() if self.preview_wanted.is_set() else None
-                if images is not None:
-                    self.preview_wanted.clear()
-                self._tell(events, "progress", generation=generation, progress=progress, images=images)
-        finally:
-            events.close()

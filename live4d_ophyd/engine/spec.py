@@ -47,6 +47,7 @@ class AcquisitionSpec:
     grid : scan geometry
     detectors : virtual detectors, one image each; names differ
     rasters : scans that follow each other in one series
+    stay_armed : each trigger takes the next raster of one series, and the detector stays armed between them
     control : arms and disarms the detector; None listens passively to the next series
     connections : PULL connections to each address, each with its own receive loop
     channel : data channel to use, empty for the first that the series names; images without it are bad
@@ -65,6 +66,7 @@ class AcquisitionSpec:
     grid: ScanGrid
     detectors: tuple[Detector, ...]
     rasters: int = 1
+    stay_armed: bool = False
     control: Simplon | None = None
     connections: int = 1
     channel: str = ""
@@ -98,7 +100,7 @@ class AcquisitionSpec:
             # What is too long for it the detector knows.
             dwell = checks.seconds("the dwell time", self.frame_time, ", or NaN to leave it", math.inf)
             self._set("frame_time", dwell)
-        for name in ("nodata", "pattern"):
+        for name in ("nodata", "pattern", "stay_armed"):
             self._set(name, checks.switch(name, getattr(self, name)))
         checks.text("channel", self.channel)
         if self.saturated not in SATURATED:
@@ -110,6 +112,8 @@ class AcquisitionSpec:
         if self.gain is not None:
             checks.gain(self.gain)
         self._check_size()
+        if self.stay_armed and self.control is None:
+            raise ValueError("stay_armed needs a control, which arms: without one, series are what comes")
         if self.control is not None and self.control.trigger_per == "line" and self.grid.lead_in:
             raise ValueError(
                 f"trigger_per is 'line', but the scan has {self.grid.lead_in} images before its first line: lead_in "
@@ -139,11 +143,21 @@ class AcquisitionSpec:
         return self.rasters * self.grid.frames
 
     @property
+    def rasters_per_trigger(self) -> int:
+        """Rasters that one acquisition gives."""
+        return 1 if self.stay_armed else self.rasters
+
+    @property
+    def frames_per_trigger(self) -> int:
+        """Images of one acquisition."""
+        return self.rasters_per_trigger * self.grid.frames
+
+    @property
     def images_and_triggers(self) -> tuple[int, int]:
         """Images of each trigger, and triggers, as the control's trigger mode wants them."""
         assert self.control is not None
         if self.control.software_triggered:
-            return self.frames, 1
+            return self.frames_per_trigger, self.rasters if self.stay_armed else 1
         if self.control.trigger_per == "line":
             lines = self.rasters * self.grid.rows
             return self.frames // lines, lines
@@ -296,9 +310,10 @@ class Progress:
 
     def check(self, spec: AcquisitionSpec) -> None:
         """Raise ValueError unless ``spec`` can be so far."""
-        if self.frames_expected != spec.frames or self.frames_received > spec.frames:
+        frames, rasters = spec.frames_per_trigger, spec.rasters_per_trigger
+        if self.frames_expected != frames or self.frames_received > frames:
             raise ValueError(
-                f"{self.frames_received} of {self.frames_expected} images; {spec.frames} were asked for"
+                f"{self.frames_received} of {self.frames_expected} images; {frames} were asked for"
             )
-        if self.raster >= spec.rasters:
-            raise ValueError(f"it is at raster {self.raster} of {spec.rasters}")
+        if self.raster >= rasters:
+            raise ValueError(f"it is at raster {self.raster} of {rasters}")

@@ -99,4 +99,6 @@ def why_refused(endpoint: str, error: zmq.ZMQError) -> str:
     if error.errno == errno.ENAMETOOLONG:
         size = len(os.fsencode(endpoint.removeprefix("ipc://")))
         return f"the path of a socket has at most {MAX_IPC_PATH_BYTES} bytes, this one has {size}: choose a shorter one"
-    return f"{error.strerror}; it looks like tcp://gpu-host:31100"
+    reason = os.strerror(error.errno or 0)
+    malformed = error.errno in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV)
+    return f"{reason}; it looks like tcp://gpu-host:31100" if malformed else reason
