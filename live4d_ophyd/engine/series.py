@@ -65,6 +65,8 @@ class Memory:
     finished: set[SeriesKey] = field(default_factory=set)
     #: messages that came behind the end of the last series taken
     left_over: list[FrameBatch] = field(default_factory=list)
+    #: whether it was said that no pixel is masked
+    unmasked_said: bool = False
     preparation: Preparation = field(default_factory=Preparation)
 
 
@@ -340,6 +342,20 @@ class Series:
                 self.name, announced_in_words(start), in_words(frame),
             )  # fmt: skip
         mask, weights = self._memory.preparation.prepare(spec, frame.shape, self._detectors_mask())
+        if (
+            mask is None
+            and start is not None
+            and not start.pixel_mask_enabled
+            and not self._memory.unmasked_said
+        ):
+            self._memory.unmasked_said = True
+            log.warning(
+                "series %s: no pixel is masked: dead and hot pixels are counted like all others. The stream brought no "
+                "pixel mask%s, start %s that the detector applies its own, and none was given. Set header_detail of "
+                "the detector's stream to 'all', or pass pixel_mask=...; calibrate_bright_field lists hot pixels",
+                self.name, f" of channel {self.channel!r}" if start.pixel_mask else "",
+                "does not say" if start.pixel_mask_enabled is None else "denies",
+            )  # fmt: skip
         methods: list[Method] = [VirtualImages(weights, spec.grid)]
         if spec.pattern:
             methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
