@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 #: how long `end` may take after the last image before the series counts as over without it, s
 END_GRACE_S = 0.25
-#: with several connections, how long after `end` the others may still be behind, s
+#: with several connections, how long after `end` one that is not known to be behind may still bring something, s
 STRAGGLER_S = 0.5
 #: how long a receive thread waits for messages, s: without images under way, and with
 _WAIT_S, _WAIT_DECODING_S = 0.05, 0.002
@@ -221,7 +221,7 @@ class Acquisition:
         silent = ledger.silence
         if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
             raise self._trigger_error
-        if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
+        if self.series.ended and silent >= self._patience():
             return True
         if silent < self.spec.timeout:
             return False
@@ -234,6 +234,15 @@ class Acquisition:
         )  # fmt: skip
         self._gave_up = self.series.ended = True
         return True
+
+    def _patience(self) -> float:
+        """How long the stream must have been silent after `end` before what is missing counts as lost, s."""
+        receivers = self._stream.receivers
+        if len(receivers) == 1:
+            return 0.0
+        # A connection that is cut has nothing under way any more.
+        alive = [number for number, receiver in enumerate(receivers) if receiver.connected()]
+        return min(STRAGGLER_S, self.spec.timeout) if self.series.all_came(alive) else self.spec.timeout
 
     def _result(self, raster: int, dropped: int | None) -> Raster:
         losses, rate = self.ledger.close(raster)
@@ -316,11 +325,12 @@ class Acquisition:
         backend = self._backend
         free = [backend.allocate() for _ in range(1 + backend.in_flight)]
         under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
-        alone = len(self._stream.receivers) == 1
+        number, alone = self._stream.receivers.index(receiver), len(self._stream.receivers) == 1
         try:
             while not receiver.stop[0] and not (alone and self.series.ended):
                 wait = _WAIT_DECODING_S if under_way else _WAIT_S
                 batch = receiver.receive(free.pop(), channel=self.series.channel.encode(), wait=wait)
+                batch.connection = number
                 under_way.append((batch, self.series.take(batch)))
                 while under_way and (not free or all(step.ready for step in under_way[0][1])):
                     batch, steps = under_way.popleft()

@@ -127,6 +127,11 @@ class Ledger:
         return bool(self._claimed.all())
 
     @property
+    def last_missing(self) -> int:
+        """The highest id that has not come; -1: all have."""
+        return int(np.max(np.flatnonzero(~self._claimed), initial=-1))
+
+    @property
     def strangers(self) -> int:
         """Images of other series so far."""
         return self._foreign

@@ -12,11 +12,13 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from live4d_ophyd.decode import Backend, FrameFormat
+from live4d_ophyd.engine.deliveries import Deliveries
 from live4d_ophyd.engine.frame_format import (
     agrees,
     announced_in_words,
@@ -100,6 +102,7 @@ class Series:
         self._start_overdue = False
         self._channel_settled = False  # by an image: it does not change any more
         self._end_came = False
+        self._deliveries = Deliveries()
         self._of_thread = threading.local()
 
     @property
@@ -123,15 +126,26 @@ class Series:
 
         The batch must stay as it is until all that is returned is finished, in that order.
         """
-        pending: list[Pending] = []
+        if self.spec.receivers > 1:
+            self._deliveries.add(batch)
         if self._held and not self._must_wait_for_start():
             self._take_held()
+        return self._sort(batch)
+
+    def _sort(self, batch: FrameBatch) -> list[Pending]:
+        pending: list[Pending] = []
         begin = 0
         for row in np.flatnonzero(~np.isin(batch.status, (IMAGE, NO_CHANNEL))).tolist():
             pending += self._take_images(batch, begin, row)
             pending += self._take_message(batch, row)
             begin = row + 1
         return pending + self._take_images(batch, begin, batch.count)
+
+    def all_came(self, connections: Sequence[int]) -> bool:
+        """Whether each of these connections has brought all it has to bring of the series, as far as can be told."""
+        return self.key is not None and self._deliveries.all_came(
+            self.key[0], connections, self.ledger.last_missing
+        )
 
     # Messages that are no plain image -----------------------------------------------------------
 
@@ -149,10 +163,12 @@ class Series:
         if isinstance(message, StartMessage):
             return self._begin(message, batch, row)
         if isinstance(message, EndMessage):
-            if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
+            if self.key is None and self._must_wait_for_start():
+                self._hold(batch, row, row + 1)
+            elif self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
                 return self._before_end()
-            if self._end_came:
+            elif self._end_came:
                 self._leave(batch, row, row + 1)
         else:
             log.info("left alone a message of type %r", message.type)
@@ -385,7 +401,7 @@ class Series:
         else:
             self.ledger.foreign(end - begin)
 
-    # Images that overtook their start on another connection -------------------------------------
+    # Images, and `end`, that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
         if self.start is not None or self._start_overdue or self.spec.receivers == 1:
@@ -406,5 +422,5 @@ class Series:
         with self._lock:
             held, self._held = self._held, []
         for batch in held:
-            for pending in self._take_images(batch, 0, batch.count):
+            for pending in self._sort(batch):
                 pending.finish()
