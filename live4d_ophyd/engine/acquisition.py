@@ -130,7 +130,7 @@ class Acquisition:
 
     def preview(self) -> np.ndarray | None:
         """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
-        methods = self.series.methods
+        methods = self.series.projection.methods
         return methods[0].result(self._raster) if methods else None
 
     # The caller's thread -------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Acquisition:
             self.on_ready()
             for raster in range(self.spec.rasters):
                 self._raster = raster
-                for method in self.series.methods or ():
+                for method in self.series.projection.methods or ():
                     method.release(raster - 1)
                 self._await(raster)
                 over = raster + 1 == self.spec.rasters
@@ -249,10 +249,12 @@ class Acquisition:
         if not self.ledger.received:
             raise AcquisitionError(self._why_nothing_came())
         assert self.series.key is not None
-        assert self.series.methods is not None
-        images, *others = [method.result(raster) for method in self.series.methods]
+        assert self.series.projection.methods is not None
+        images, *others = [method.result(raster) for method in self.series.projection.methods]
         pattern = others[0] if others else None
-        return Raster(raster, images, losses, self.series.key[0], rate, self.series.engine, pattern, dropped)
+        return Raster(
+            raster, images, losses, self.series.key[0], rate, self.series.projection.engine, pattern, dropped
+        )
 
     def _stop_listening(self, threads: list[threading.Thread]) -> None:
         for receiver in self._stream.receivers:

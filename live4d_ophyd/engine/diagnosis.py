@@ -30,8 +30,8 @@ def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, conn
     if series.reasons:
         reason, count = series.reasons.most_common(1)[0]
         return f"no image of series {series.name} could be used; {count} were refused: {reason}"
-    if series.contradiction:
-        return f"series {series.name} brought no image that could be used {waited}: {series.contradiction}"
+    if series.projection.contradiction:
+        return f"series {series.name} brought no image that could be used {waited}: {series.projection.contradiction}"
     if ledger.beyond:
         return (
             f"series {series.name} brought only image ids beyond the {spec.frames} of the grid: "

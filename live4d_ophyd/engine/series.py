@@ -7,7 +7,6 @@ receive thread calls it with its own batches.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -17,22 +16,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, FrameFormat
+from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.deliveries import Deliveries
-from live4d_ophyd.engine.frame_format import (
-    agrees,
-    announced_in_words,
-    choose_format,
-    formats_of,
-    in_words,
-)
 from live4d_ophyd.engine.ledger import Ledger
-from live4d_ophyd.engine.pending import End, Images, Pending
+from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
-from live4d_ophyd.engine.reasons import why_bad
+from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.spec import AcquisitionSpec
-from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
-from live4d_ophyd.stream.arrays import EncodedArray
 from live4d_ophyd.stream.batch import (
     IMAGE,
     NO_CHANNEL,
@@ -67,8 +57,6 @@ class Memory:
     finished: set[SeriesKey] = field(default_factory=set)
     #: messages that came behind the end of the last series taken
     left_over: list[FrameBatch] = field(default_factory=list)
-    #: whether it was said that no pixel is masked
-    unmasked_said: bool = False
     preparation: Preparation = field(default_factory=Preparation)
 
 
@@ -85,41 +73,35 @@ class Series:
         self.spec = spec
         self.ledger = ledger
         self.key: SeriesKey | None = None
-        self.start: StartMessage | None = None
         self.ended = False  #: nothing of it comes any more, and what came is booked
-        self.methods: list[Method] | None = None
-        self.engine = ""  #: what decodes the images
-        self.channel = spec.channel  #: the data channel that is summed; "" until the series has named one
         self.reasons: Counter[str] = Counter()
-        self._backend = backend
+        self.projection = Projection(spec, ledger, backend, memory.preparation, self._refuse)
         self._memory = memory
-        self._frame: FrameFormat | None = None
-        self._formats: Counter[FrameFormat] = Counter()  # of the first images
-        self._unsettled: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
         self._channel_settled = False  # by an image: it does not change any more
         self._end_came = False
         self._deliveries = Deliveries()
-        self._of_thread = threading.local()
 
     @property
     def name(self) -> str:
         return "?" if self.key is None else str(self.key[0])
 
     @property
-    def contradiction(self) -> str:
-        """What `start` and an image say of the images where nothing has told who is right yet; else ""."""
-        if self._frame is not None or not self._formats:
-            return ""
-        images = " or ".join(map(in_words, self._formats))
-        return f"its start message announces {announced_in_words(self.start)}, what came is {images}"
+    def start(self) -> StartMessage | None:
+        return self.projection.start
+
+    @property
+    def channel(self) -> str:
+        """The data channel that is summed; "" until the series has named one."""
+        return self.projection.channel
 
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
         self.key = (series_id, 0)
+        self.projection.name = self.name
 
     def take(self, batch: FrameBatch) -> list[Pending]:
         """Everything in the batch; runs in the thread that received it.
@@ -167,7 +149,7 @@ class Series:
                 self._hold(batch, row, row + 1)
             elif self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
-                return self._before_end()
+                return [*self.projection.finish(), End(self._end)]
             elif self._end_came:
                 self._leave(batch, row, row + 1)
         else:
@@ -191,14 +173,16 @@ class Series:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
                 self._leave(batch, row, row + 1)
-                return self._before_end()
+                return [*self.projection.finish(), End(self._end)]
             elif self.key is not None:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
             if not self._channel_settled:
-                self.channel = self.spec.channel or next(iter(start.channels), "")
-            self.key, self.start = key, start
+                self.projection.channel = self.spec.channel or next(iter(start.channels), "")
+            self.key = key
+            self.projection.name = self.name
+            self.projection.start = start  # the last: what overtook it is taken now
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
         announced = start.number_of_images
@@ -209,7 +193,7 @@ class Series:
             )  # fmt: skip
         with self.ledger.changed:
             self.ledger.last_activity = time.monotonic()
-        self._prepare_early()
+        self.projection.prepare_early()
         return []
 
     def _end(self) -> None:
@@ -274,46 +258,7 @@ class Series:
         rows = rows[usable]
         if not len(rows):
             return []
-        with self.ledger.working():
-            with self._lock:
-                if self._frame is None:
-                    self._formats.update(formats_of(batch, rows))
-                    self._settle_format(self.ledger.all_claimed)
-                if self._frame is None:
-                    first = int(rows[0])
-                    self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
-                    return []
-            return [*self._take_unsettled(), self._decode(batch, rows)]
-
-    def _settle_format(self, all_there: bool) -> None:
-        """Prepare for the format of the series if the images so far tell it, all of them if no other comes."""
-        if self._frame is None and self._formats:
-            frame = choose_format(self.start, self._formats, all_there)
-            if frame is not None:
-                self._prepare(frame)
-
-    def _take_unsettled(self) -> list[Pending]:
-        """The images that waited for the format."""
-        with self._lock:
-            if self._frame is None:
-                return []
-            waited, self._unsettled = self._unsettled, []
-        return [self._decode(batch, rows) for batch, rows in waited]
-
-    def _before_end(self) -> list[Pending]:
-        with self._lock, self.ledger.working():
-            self._settle_format(all_there=True)
-        return [*self._take_unsettled(), End(self._end)]
-
-    def _decode(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
-        """Begin to sum images with this thread's decoder."""
-        assert self._frame is not None
-        assert self.methods is not None
-        decoder = getattr(self._of_thread, "decoder", None)
-        if decoder is None:
-            decoder = self._of_thread.decoder = self._backend.decoder(self._frame, nodata=self.spec.nodata)
-            self.engine = decoder.engine
-        return Images(self.spec.grid, self.ledger, self._refuse_image, decoder, self.methods, batch, rows)
+        return self.projection.take(batch, rows)
 
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first image."""
@@ -322,7 +267,7 @@ class Series:
             if not self.channel:
                 message = read_message(batch.message(row))
                 assert isinstance(message, ImageMessage)
-                self.channel = next(iter(message.channels))
+                self.projection.channel = next(iter(message.channels))
             return self.channel
 
     def _refuse_images(self, batch: FrameBatch, rows: np.ndarray) -> None:
@@ -340,58 +285,6 @@ class Series:
         self._refuse(reason, len(rows))
         times = batch.column(RECEIVED_NS)[rows]
         self.ledger.settle(batch.image_id[rows], np.zeros(len(rows), bool), times)
-
-    def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
-        assert self._frame is not None
-        self._refuse(why_bad(status, batch, row, self._frame, self.start))
-
-    def _prepare(self, frame: FrameFormat) -> None:
-        """Make the methods, when the format of the frames is known."""
-        spec, start = self.spec, self.start
-        if start is None:
-            log.warning(
-                "series %s: no start message came; pixel masks of the detector are not known", self.name
-            )
-        elif not agrees(start, frame):
-            log.warning(
-                "series %s: the start message announces %s, but the images are %s: they are taken as they are",
-                self.name, announced_in_words(start), in_words(frame),
-            )  # fmt: skip
-        mask, weights = self._memory.preparation.prepare(spec, frame.shape, self._detectors_mask())
-        if (
-            mask is None
-            and start is not None
-            and not start.pixel_mask_enabled
-            and not self._memory.unmasked_said
-        ):
-            self._memory.unmasked_said = True
-            log.warning(
-                "series %s: no pixel is masked: dead and hot pixels are counted like all others. The stream brought no "
-                "pixel mask%s, start %s that the detector applies its own, and none was given. Set header_detail of "
-                "the detector's stream to 'all', or pass pixel_mask=...; calibrate_bright_field lists hot pixels",
-                self.name, f" of channel {self.channel!r}" if start.pixel_mask else "",
-                "does not say" if start.pixel_mask_enabled is None else "denies",
-            )  # fmt: skip
-        methods: list[Method] = [VirtualImages(weights, spec.grid)]
-        if spec.pattern:
-            methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, nodata=spec.nodata))
-        self.methods = methods
-        self._frame = frame  # the last: other threads may decode now
-
-    def _detectors_mask(self) -> EncodedArray | None:
-        """The pixels that the detector itself calls bad, as it sent them."""
-        masks = self.start.pixel_mask if self.start else None
-        return masks.get(self.channel) if masks else None
-
-    def _prepare_early(self) -> None:
-        """Make what `start` tells all about before images come: it is there then, `_prepare` finds it again."""
-        start = self.start
-        if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
-            return
-        # What does not fit is said when an image shows that start is right.
-        with self._lock, self.ledger.working(), contextlib.suppress(ValueError):
-            shape = (start.image_size_y, start.image_size_x)
-            self._memory.preparation.prepare(self.spec, shape, self._detectors_mask())
 
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
