@@ -113,6 +113,7 @@ class Acquisition:
         self._armed = False
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
+        self._dropped: int | None = None
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
         self.on_ready: Callable[[], None] = lambda: None
         #: called a few times a second by the thread that runs `run`
@@ -168,7 +169,7 @@ class Acquisition:
                 self._abandon_detector()
             if self.series.key is not None:
                 self._stream.memory.finished.add(self.series.key)
-            report(self.spec, self.series, self.ledger)
+            report(self.spec, self.series, self.ledger, self._dropped)
 
     def _arm(self) -> None:
         control = self.spec.control
@@ -245,6 +246,7 @@ class Acquisition:
         return min(STRAGGLER_S, self.spec.timeout) if self.series.all_came(alive) else self.spec.timeout
 
     def _result(self, raster: int, dropped: int | None) -> Raster:
+        self._dropped = dropped
         losses, rate = self.ledger.close(raster)
         if not self.ledger.received:
             raise AcquisitionError(self._why_nothing_came())

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
+
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.spec import AcquisitionSpec
 
 log = logging.getLogger(__name__)
 
+#: other clients' connections that are recognised
+_OTHER_CLIENTS = 8
+#: turns in a row that must look alike: by chance they do not
+_TURNS = 8
 
-def report(spec: AcquisitionSpec, series: Series, ledger: Ledger) -> None:
-    """Log what is known only at the end."""
+
+def report(spec: AcquisitionSpec, series: Series, ledger: Ledger, dropped: int | None) -> None:
+    """Log what is known only at the end; ``dropped``: images that the detector dropped, None: not known."""
     for reason, count in series.reasons.items():
         if count > 1:  # one was said when it came
             log.warning("series %s: %d bad: %s", series.name, count, reason)
@@ -22,6 +29,32 @@ def report(spec: AcquisitionSpec, series: Series, ledger: Ledger) -> None:
             "does the scan grid match the microscope's scan?",
             series.name, ledger.beyond, spec.frames, *spec.grid.shape,
         )  # fmt: skip
+    came = ledger.came
+    dealt = None if dropped else dealt_out(came, spec.receivers + _OTHER_CLIENTS)
+    if dealt is not None and series.all_came(range(spec.receivers)):
+        log.warning(
+            "series %s: %d of %d images did not come, regularly %d of every %d, %s: another client reads the stream of "
+            "%s, whose messages go to all clients in turn. End it: a viewer, a recorder, an engine or session that was "
+            "left behind", series.name, np.count_nonzero(~came), len(came), *dealt,
+            "and the detector dropped none" if dropped == 0 else "as no slow host loses them", spec.endpoint,
+        )  # fmt: skip
+
+
+def dealt_out(came: np.ndarray, clients: int) -> tuple[int, int] | None:
+    """(k, n) where k of every n images are missing, always the same ones in turn; None: they are not missing so.
+
+    ``came`` (images,) bool; n is at most ``clients``. Images that are lost by chance, or many in a row, do not look so.
+    """
+    came = came[: np.max(np.flatnonzero(came), initial=-1) + 1]
+    for n in range(2, 0 if came.all() else clients + 1):
+        turns = came[: len(came) // (_TURNS * n) * _TURNS * n].reshape(-1, _TURNS, n)
+        first = turns[:, 0]
+        alike = (turns == turns[:, :1]).all(axis=(1, 2)) & first.any(axis=1) & ~first.all(axis=1)
+        lossy = np.count_nonzero(~turns.all(axis=(1, 2)))
+        # A client that comes, goes or is slow for a moment shifts the turns now and then.
+        if lossy >= 3 and np.count_nonzero(alike) >= 0.8 * lossy:
+            return round(float((~first[alike]).sum(axis=1).mean())), n
+    return None
 
 
 def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, connected: bool) -> str:
