@@ -75,7 +75,8 @@ _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5
     show_default=True,
     help="Longest silence, s.",
 )
-@click.option("--flyback", type=click.IntRange(0), default=0, help="Images between two lines.")
+@click.option("--flyback", type=click.IntRange(0), default=0, help="Images after each line.")
+@click.option("--no-last-flyback", is_flag=True, help="None after the last line.")
 @click.option("--serpentine", is_flag=True, help="Odd lines run backwards.")
 @click.option("--channel", default="", help="Data channel, e.g. threshold_1; default: the first.")
 @click.option("--simplon", metavar="URL", help="Also arm the detector at this address; default: listen only.")
@@ -94,6 +95,7 @@ def listen(
     connections: int,
     timeout: float,
     flyback: int,
+    no_last_flyback: bool,
     serpentine: bool,
     channel: str,
     simplon: str | None,
@@ -115,7 +117,7 @@ def listen(
     if not detectors:
         raise click.UsageError("no detector: give --disk ROW,COL,RADIUS or --annulus ROW,COL,INNER,OUTER")
     try:
-        grid = ScanGrid(*scan, flyback=flyback, serpentine=serpentine)
+        grid = ScanGrid(*scan, flyback=flyback, last_flyback=not no_last_flyback, serpentine=serpentine)
         spec = AcquisitionSpec(
             endpoint, grid, tuple(detectors), connections=connections, channel=channel, timeout=timeout,
             control=Simplon(simplon) if simplon else None,

@@ -12,17 +12,20 @@ class ScanGrid:
     """One raster scan of the probe.
 
     Images are numbered from 0 in the order they are exposed: first ``lead_in`` images that belong to no
-    position, then line by line ``cols`` images and ``flyback`` images while the probe returns. With
-    ``serpentine`` every second line runs backwards. A movie continues the numbering with the next raster.
+    position, then line by line ``cols`` images and ``flyback`` images while the probe returns, after the last line only
+    with ``last_flyback``. With ``serpentine`` every second line runs backwards. A movie continues the numbering with
+    the next raster, at once behind the last image of the one before.
 
     Parameters
     ----------
     rows, cols : number of scan positions along scan_y and scan_x
     serpentine : odd lines run from the last column to the first
-    flyback : images recorded between two lines, not part of the image (the last line has them too)
+    flyback : images recorded after each line, not part of the image
     lead_in : images recorded before the first position of every raster
     step : distance of neighbouring positions, one number or (scan_y, scan_x), in ``unit``
     unit : unit of ``step``, for the axes of pictures
+    last_flyback : whether flyback images follow the last line, too; where the pulses end with the last position, they
+        do not, and a detector that expects them would wait for pulses that never come
     """
 
     rows: int
@@ -32,6 +35,7 @@ class ScanGrid:
     lead_in: int = 0
     step: float | tuple[float, float] = 1.0
     unit: str = "px"
+    last_flyback: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("rows", 1), ("cols", 1), ("flyback", 0), ("lead_in", 0)):
@@ -41,6 +45,10 @@ class ScanGrid:
                     f"ScanGrid {name} is {value!r}; it must be a whole number of at least {least}"
                 )
             object.__setattr__(self, name, int(value))
+        for name in ("serpentine", "last_flyback"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"ScanGrid {name} is {getattr(self, name)!r}; it must be True or False")
+            object.__setattr__(self, name, bool(getattr(self, name)))
         step = self.step if isinstance(self.step, tuple | list) else (self.step, self.step)
         if len(step) != 2 or not all(np.isfinite(s) and s > 0 for s in step):
             raise ValueError(
@@ -66,7 +74,8 @@ class ScanGrid:
     @property
     def frames(self) -> int:
         """Images the detector records for one raster, lead-in and flyback included."""
-        return self.lead_in + self.rows * (self.cols + self.flyback)
+        flybacks = self.rows if self.last_flyback else self.rows - 1
+        return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 
     def positions(self, image_ids: np.ndarray) -> np.ndarray:
         """Flat position ``raster * size + row * cols + col`` of each image, ``(n,) int64``.

@@ -4,14 +4,18 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.bright_field import DiskFit, fit_disk
+from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 from plans.components import component
 
 #: stream that holds what the calibration has set
 STREAM = "bright_field"
+#: hot pixels that are listed
+_MOST_HOT = 200
 
 
 @plan
@@ -23,7 +27,7 @@ def calibrate_bright_field(
 
     Virtual detectors that had the same centre get the new one, too. Nothing is changed when the pattern shows
     no disk. The pattern is in the run's stream ``primary``, the new centres and the radius in
-    ``bright_field``.
+    ``bright_field``. Pixels that are hot by the pattern are printed, as a mask for ``Live4D(pixel_mask=...)``.
 
     Parameters
     ----------
@@ -59,19 +63,23 @@ def calibrate_bright_field(
     }
 
     fit: Any = None  # a DiskFit; what a run itself returns is its uid
+    hot = np.zeros((0, 0), bool)
 
     @bpp.stage_decorator([detector])
     @bpp.run_decorator(md=start)
     def measure_and_set() -> MsgGenerator[None]:
-        nonlocal fit
+        nonlocal fit, hot
         reading = yield from bps.trigger_and_read([detector])
+        pattern = reading[f"{detector.name}_pattern"]["value"]
         try:
-            fit = fit_disk(reading[f"{detector.name}_pattern"]["value"])
+            fit = fit_disk(pattern)
         except ValueError as error:
             raise ValueError(
                 f"{detector.name}: {error}. {name} stays as it was; is the beam on the detector, and "
                 "most of the disk?"
             ) from error
+        frames = int(np.isfinite(reading[f"{detector.name}_{name}"]["value"]).sum())
+        hot = find_hot_pixels(pattern, frames, fit)
         for center in centers:
             yield from bps.mv(center, fit.center)
         yield from bps.mv(radius, fit.radius)
@@ -94,7 +102,24 @@ def calibrate_bright_field(
     # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
     image = radius.name.removesuffix("_radius")
     print(f"{image}: centre row {row:.2f}, col {col:.2f} px, radius {fit.radius:.2f} px")
+    print(f"{detector.name}: {_in_words(hot)}")
     return fit
+
+
+def _in_words(hot: np.ndarray) -> str:
+    """How many pixels are hot, and where: as Python that makes the mask."""
+    rows, cols = (where.tolist() for where in np.nonzero(hot))
+    if not rows:
+        return "no pixel is hot by this pattern"
+    if len(rows) > _MOST_HOT:
+        return (
+            f"{len(rows)} pixels are hot by this pattern, the first at row {rows[0]}, col {cols[0]}: too many for "
+            "single ones. Is the detector's own pixel mask applied, and the threshold above its noise?"
+        )
+    return (
+        f"{len(rows)} hot pixel{'s' * (len(rows) > 1)} by this pattern. To leave them out: "
+        f"mask = np.zeros({hot.shape}, bool); mask[{rows}, {cols}] = True; Live4D(..., pixel_mask=mask)"
+    )
 
 
 def _concentric(detector: Any, name: str) -> list[str]:

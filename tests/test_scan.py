@@ -16,7 +16,8 @@ def walk(grid, rasters):
             cols = range(grid.cols)
             for col in reversed(cols) if grid.serpentine and row % 2 else cols:
                 yield raster * grid.size + row * grid.cols + col
-            yield from [-1] * grid.flyback
+            if row + 1 < grid.rows or grid.last_flyback:
+                yield from [-1] * grid.flyback
 
 
 @given(
@@ -24,11 +25,16 @@ def walk(grid, rasters):
     st.integers(1, 7),
     st.booleans(),
     st.integers(0, 3),
+    st.booleans(),
     st.integers(0, 3),
     st.integers(1, 3),
 )
-def test_every_image_lands_where_the_probe_was(rows, cols, serpentine, flyback, lead_in, rasters):
-    grid = ScanGrid(rows, cols, serpentine=serpentine, flyback=flyback, lead_in=lead_in)
+def test_every_image_lands_where_the_probe_was(
+    rows, cols, serpentine, flyback, last_flyback, lead_in, rasters
+):
+    grid = ScanGrid(
+        rows, cols, serpentine=serpentine, flyback=flyback, lead_in=lead_in, last_flyback=last_flyback
+    )
     expected = list(walk(grid, rasters))
     assert len(expected) == rasters * grid.frames
     np.testing.assert_array_equal(grid.positions(np.arange(len(expected))), expected)
@@ -39,7 +45,16 @@ def test_ids_before_the_first_image_have_no_position():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"rows": 0}, {"cols": 2.5}, {"flyback": -1}, {"step": 0.0}, {"step": (1, 2, 3)}]
+    "bad",
+    [
+        {"rows": 0},
+        {"cols": 2.5},
+        {"flyback": -1},
+        {"step": 0.0},
+        {"step": (1, 2, 3)},
+        {"serpentine": "no"},
+        {"last_flyback": 0},
+    ],
 )
 def test_a_grid_that_cannot_be_is_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
@@ -47,5 +62,11 @@ def test_a_grid_that_cannot_be_is_refused_by_name(bad):
 
 
 def test_a_grid_survives_the_wire():
-    grid = ScanGrid(3, 5, serpentine=True, flyback=2, step=(0.5, 1.5), unit="nm")
+    grid = ScanGrid(3, 5, serpentine=True, flyback=2, step=(0.5, 1.5), unit="nm", last_flyback=False)
     assert ScanGrid.from_dict(grid.to_dict()) == grid
+
+
+def test_without_a_last_flyback_the_last_position_is_the_last_image():
+    grid = ScanGrid(3, 4, flyback=2, last_flyback=False)
+    assert grid.frames == 16
+    assert grid.positions(np.array([15, 16])).tolist() == [11, 12]  # the next raster follows at once

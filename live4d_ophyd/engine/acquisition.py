@@ -78,6 +78,7 @@ class Acquisition:
         self._trigger_thread: threading.Thread | None = None
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
+        self._dropped: int | None = None
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
         self.on_ready: Callable[[], None] = lambda: None
         #: called a few times a second by the thread that runs `run`
@@ -95,7 +96,7 @@ class Acquisition:
 
     def preview(self) -> np.ndarray | None:
         """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
-        methods = self.series.methods
+        methods = self.series.projection.methods
         return methods[0].result(self._raster) if methods else None
 
     # The caller's thread -------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class Acquisition:
                 self._raster = raster
                 if raster == 0 or self.spec.stay_armed:
                     self._begin(raster)
-                for method in self.series.methods or ():
+                for method in self.series.projection.methods or ():
                     method.release(raster - 1)
                 self._await(raster)
                 over = self._is_last(raster)
@@ -136,7 +137,7 @@ class Acquisition:
                 self._hold.give_up()
             if self.series.key is not None:
                 self._stream.memory.finished.add(self.series.key)
-            report(self.spec, self.series, self.ledger)
+            report(self.spec, self.series, self.ledger, self._dropped)
 
     def _arm(self) -> None:
         control, hold = self.spec.control, self._hold
@@ -237,7 +238,7 @@ class Acquisition:
         silent = ledger.silence
         if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
             raise self._trigger_error
-        if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
+        if self.series.ended and silent >= self._patience():
             return True
         if silent < self.spec.timeout:
             return False
@@ -254,18 +255,28 @@ class Acquisition:
     def _nothing_came(self, raster: int) -> bool:
         return not (self.ledger.received_of(raster) if self.spec.stay_armed else self.ledger.received)
 
+    def _patience(self) -> float:
+        """How long the stream must have been silent after `end` before what is missing counts as lost, s."""
+        receivers = self._stream.receivers
+        if len(receivers) == 1:
+            return 0.0
+        # A connection that is cut has nothing under way any more.
+        alive = [number for number, receiver in enumerate(receivers) if receiver.connected()]
+        return min(STRAGGLER_S, self.spec.timeout) if self.series.all_came(alive) else self.spec.timeout
+
     def _result(self, raster: int, dropped: int | None) -> Raster:
+        self._dropped = dropped
         losses, rate = self.ledger.close(raster)
         if self._nothing_came(raster):
             raise AcquisitionError(self._why_nothing_came())
-        assert self.series.methods is not None
-        images, *others = [method.result(raster) for method in self.series.methods]
-        pattern = others[0] if others else None
-        series = self.series
+        series, projection = self.series, self.series.projection
         assert series.key is not None
-        assert series.info is not None
+        assert projection.methods is not None
+        assert projection.info is not None
+        images, *others = [method.result(raster) for method in projection.methods]
+        pattern = others[0] if others else None
         return Raster(
-            raster, images, losses, series.key[0], rate, series.engine, pattern, dropped, series.info
+            raster, images, losses, series.key[0], rate, projection.engine, pattern, dropped, projection.info
         )
 
     def _finish_detector(self) -> int | None:
@@ -335,11 +346,12 @@ class Acquisition:
         backend = self._backend
         free = [backend.allocate() for _ in range(1 + backend.in_flight)]
         under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
-        alone = len(self._stream.receivers) == 1
+        number, alone = self._stream.receivers.index(receiver), len(self._stream.receivers) == 1
         try:
             while not receiver.stop[0] and not (alone and self.series.ended):
                 wait = _WAIT_DECODING_S if under_way else _WAIT_S
                 batch = receiver.receive(free.pop(), channel=self.series.channel.encode(), wait=wait)
+                batch.connection = number
                 under_way.append((batch, self.series.take(batch)))
                 while under_way and (not free or all(step.ready for step in under_way[0][1])):
                     batch, steps = under_way.popleft()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
+
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.spec import AcquisitionSpec
 
 log = logging.getLogger(__name__)
 
+#: other clients' connections that are recognised
+_OTHER_CLIENTS = 8
+#: turns in a row that must look alike: by chance they do not
+_TURNS = 8
 
 #: what the user is told of saturated pixels, by what was asked for
 _SATURATED = {
@@ -20,13 +26,13 @@ _SATURATED = {
 }
 
 
-def report(spec: AcquisitionSpec, series: Series, ledger: Ledger) -> None:
-    """Log what is known only at the end."""
+def report(spec: AcquisitionSpec, series: Series, ledger: Ledger, dropped: int | None) -> None:
+    """Log what is known only at the end; ``dropped``: images that the detector dropped, None: not known."""
     for reason, count in series.reasons.items():
         if count > 1:  # one was said when it came
             log.warning("series %s: %d bad: %s", series.name, count, reason)
     if ledger.saturated:
-        limit = math.nan if series.info is None else series.info.saturation
+        limit = math.nan if series.projection.info is None else series.projection.info.saturation
         log.warning(
             "series %s: %d images have pixels under a virtual detector that hold no count (%s): %s",
             series.name, ledger.saturated, "NaN" if math.isnan(limit) else f"{limit:.0f} and above",
@@ -38,6 +44,32 @@ def report(spec: AcquisitionSpec, series: Series, ledger: Ledger) -> None:
             "does the scan grid match the microscope's scan?",
             series.name, ledger.beyond, spec.frames, *spec.grid.shape,
         )  # fmt: skip
+    came = ledger.came
+    dealt = None if dropped else dealt_out(came, spec.receivers + _OTHER_CLIENTS)
+    if dealt is not None and series.all_came(range(spec.receivers)):
+        log.warning(
+            "series %s: %d of %d images did not come, regularly %d of every %d, %s: another client reads the stream of "
+            "%s, whose messages go to all clients in turn. End it: a viewer, a recorder, an engine or session that was "
+            "left behind", series.name, np.count_nonzero(~came), len(came), *dealt,
+            "and the detector dropped none" if dropped == 0 else "as no slow host loses them", spec.endpoint,
+        )  # fmt: skip
+
+
+def dealt_out(came: np.ndarray, clients: int) -> tuple[int, int] | None:
+    """(k, n) where k of every n images are missing, always the same ones in turn; None: they are not missing so.
+
+    ``came`` (images,) bool; n is at most ``clients``. Images that are lost by chance, or many in a row, do not look so.
+    """
+    came = came[: np.max(np.flatnonzero(came), initial=-1) + 1]
+    for n in range(2, 0 if came.all() else clients + 1):
+        turns = came[: len(came) // (_TURNS * n) * _TURNS * n].reshape(-1, _TURNS, n)
+        first = turns[:, 0]
+        alike = (turns == turns[:, :1]).all(axis=(1, 2)) & first.any(axis=1) & ~first.all(axis=1)
+        lossy = np.count_nonzero(~turns.all(axis=(1, 2)))
+        # A client that comes, goes or is slow for a moment shifts the turns now and then.
+        if lossy >= 3 and np.count_nonzero(alike) >= 0.8 * lossy:
+            return round(float((~first[alike]).sum(axis=1).mean())), n
+    return None
 
 
 def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, connected: bool) -> str:
@@ -46,8 +78,8 @@ def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, conn
     if series.reasons:
         reason, count = series.reasons.most_common(1)[0]
         return f"no image of series {series.name} could be used; {count} were refused: {reason}"
-    if series.contradiction:
-        return f"series {series.name} brought no image that could be used {waited}: {series.contradiction}"
+    if series.projection.contradiction:
+        return f"series {series.name} brought no image that could be used {waited}: {series.projection.contradiction}"
     if ledger.beyond:
         return (
             f"series {series.name} brought only image ids beyond the {spec.frames} of the grid: "

@@ -136,6 +136,16 @@ class Ledger:
         return bool(self._claimed.all())
 
     @property
+    def came(self) -> np.ndarray:
+        """Whether each image came, settled or still being decoded: (frames of the series,) bool, a copy."""
+        return self._claimed.copy()
+
+    @property
+    def last_missing(self) -> int:
+        """The highest id that has not come; -1: all have."""
+        return int(np.max(np.flatnonzero(~self._claimed), initial=-1))
+
+    @property
     def strangers(self) -> int:
         """Images of other series so far."""
         return self._foreign

@@ -32,6 +32,8 @@ class Preparation:
     """Mask and weights of the last series. For one thread at a time."""
 
     def __init__(self) -> None:
+        #: whether it was said that no pixel is masked
+        self.unmasked_said = False
         self._made_of: tuple[Any, ...] | None = None
         self._prepared: Prepared | None = None
 

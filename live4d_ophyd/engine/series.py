@@ -7,31 +7,22 @@ receive thread calls it with its own batches.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, FrameFormat, Saturation
-from live4d_ophyd.engine.frame_format import (
-    agrees,
-    announced_in_words,
-    choose_format,
-    formats_of,
-    in_words,
-)
+from live4d_ophyd.decode import Backend
+from live4d_ophyd.engine.deliveries import Deliveries
 from live4d_ophyd.engine.ledger import Ledger
-from live4d_ophyd.engine.pending import End, Images, Pending
+from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
-from live4d_ophyd.engine.reasons import why_bad
-from live4d_ophyd.engine.series_info import SeriesInfo, describe, saturation_value
+from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.spec import AcquisitionSpec
-from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
-from live4d_ophyd.stream.arrays import EncodedArray
 from live4d_ophyd.stream.batch import (
     IMAGE,
     NO_CHANNEL,
@@ -82,57 +73,61 @@ class Series:
         self.spec = spec
         self.ledger = ledger
         self.key: SeriesKey | None = None
-        self.start: StartMessage | None = None
         self.ended = False  #: nothing of it comes any more, and what came is booked
-        self.methods: list[Method] | None = None
-        self.engine = ""  #: what decodes the images
-        self.info: SeriesInfo | None = None  #: known with the format of the frames
-        self.channel = spec.channel  #: the data channel that is summed; "" until the series has named one
         self.reasons: Counter[str] = Counter()
-        self._backend = backend
+        self.projection = Projection(spec, ledger, backend, memory.preparation, self._refuse)
         self._memory = memory
-        self._frame: FrameFormat | None = None
-        self._saturation = Saturation()
-        self._formats: Counter[FrameFormat] = Counter()  # of the first images
-        self._unsettled: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
         self._channel_settled = False  # by an image: it does not change any more
         self._end_came = False
-        self._of_thread = threading.local()
+        self._deliveries = Deliveries()
 
     @property
     def name(self) -> str:
         return "?" if self.key is None else str(self.key[0])
 
     @property
-    def contradiction(self) -> str:
-        """What `start` and an image say of the images where nothing has told who is right yet; else ""."""
-        if self._frame is not None or not self._formats:
-            return ""
-        images = " or ".join(map(in_words, self._formats))
-        return f"its start message announces {announced_in_words(self.start)}, what came is {images}"
+    def start(self) -> StartMessage | None:
+        return self.projection.start
+
+    @property
+    def channel(self) -> str:
+        """The data channel that is summed; "" until the series has named one."""
+        return self.projection.channel
 
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
         self.key = (series_id, 0)
+        self.projection.name = self.name
 
     def take(self, batch: FrameBatch) -> list[Pending]:
         """Everything in the batch; runs in the thread that received it.
 
         The batch must stay as it is until all that is returned is finished, in that order.
         """
-        pending: list[Pending] = []
+        if self.spec.receivers > 1:
+            self._deliveries.add(batch)
         if self._held and not self._must_wait_for_start():
             self._take_held()
+        return self._sort(batch)
+
+    def _sort(self, batch: FrameBatch) -> list[Pending]:
+        pending: list[Pending] = []
         begin = 0
         for row in np.flatnonzero(~np.isin(batch.status, (IMAGE, NO_CHANNEL))).tolist():
             pending += self._take_images(batch, begin, row)
             pending += self._take_message(batch, row)
             begin = row + 1
         return pending + self._take_images(batch, begin, batch.count)
+
+    def all_came(self, connections: Sequence[int]) -> bool:
+        """Whether each of these connections has brought all it has to bring of the series, as far as can be told."""
+        return self.key is not None and self._deliveries.all_came(
+            self.key[0], connections, self.ledger.last_missing
+        )
 
     # Messages that are no plain image -----------------------------------------------------------
 
@@ -150,10 +145,12 @@ class Series:
         if isinstance(message, StartMessage):
             return self._begin(message, batch, row)
         if isinstance(message, EndMessage):
-            if self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
+            if self.key is None and self._must_wait_for_start():
+                self._hold(batch, row, row + 1)
+            elif self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
-                return self._before_end()
-            if self._end_came:
+                return [*self.projection.finish(), End(self._end)]
+            elif self._end_came:
                 self._leave(batch, row, row + 1)
         else:
             log.info("left alone a message of type %r", message.type)
@@ -176,14 +173,16 @@ class Series:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
                 self._leave(batch, row, row + 1)
-                return self._before_end()
+                return [*self.projection.finish(), End(self._end)]
             elif self.key is not None:
                 log.warning(
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
             if not self._channel_settled:
-                self.channel = self.spec.channel or next(iter(start.channels), "")
-            self.key, self.start = key, start
+                self.projection.channel = self.spec.channel or next(iter(start.channels), "")
+            self.key = key
+            self.projection.name = self.name
+            self.projection.start = start  # the last: what overtook it is taken now
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
         announced = start.number_of_images
@@ -194,7 +193,7 @@ class Series:
             )  # fmt: skip
         with self.ledger.changed:
             self.ledger.last_activity = time.monotonic()
-        self._prepare_early()
+        self.projection.prepare_early()
         return []
 
     def _end(self) -> None:
@@ -259,51 +258,7 @@ class Series:
         rows = rows[usable]
         if not len(rows):
             return []
-        with self.ledger.working():
-            with self._lock:
-                if self._frame is None:
-                    self._formats.update(formats_of(batch, rows))
-                    self._settle_format(self.ledger.all_claimed)
-                if self._frame is None:
-                    first = int(rows[0])
-                    self._unsettled.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
-                    return []
-            return [*self._take_unsettled(), self._decode(batch, rows)]
-
-    def _settle_format(self, all_there: bool) -> None:
-        """Prepare for the format of the series if the images so far tell it, all of them if no other comes."""
-        if self._frame is None and self._formats:
-            frame = choose_format(self.start, self._formats, all_there)
-            if frame is not None:
-                self._prepare(frame)
-
-    def _take_unsettled(self) -> list[Pending]:
-        """The images that waited for the format."""
-        with self._lock:
-            if self._frame is None:
-                return []
-            waited, self._unsettled = self._unsettled, []
-        return [self._decode(batch, rows) for batch, rows in waited]
-
-    def _before_end(self) -> list[Pending]:
-        with self._lock, self.ledger.working():
-            self._settle_format(all_there=True)
-        return [*self._take_unsettled(), End(self._end)]
-
-    def _decode(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
-        """Begin to sum images with this thread's decoder."""
-        assert self._frame is not None
-        assert self.methods is not None
-        decoder = getattr(self._of_thread, "decoder", None)
-        if decoder is None:
-            decoder = self._of_thread.decoder = self._backend.decoder(
-                self._frame, saturation=self._saturation
-            )
-            self.engine = decoder.engine
-        nan = self.spec.saturated == "nan"
-        return Images(
-            self.spec.grid, self.ledger, self._refuse_image, decoder, self.methods, batch, rows, nan
-        )
+        return self.projection.take(batch, rows)
 
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first image."""
@@ -312,7 +267,7 @@ class Series:
             if not self.channel:
                 message = read_message(batch.message(row))
                 assert isinstance(message, ImageMessage)
-                self.channel = next(iter(message.channels))
+                self.projection.channel = next(iter(message.channels))
             return self.channel
 
     def _refuse_images(self, batch: FrameBatch, rows: np.ndarray) -> None:
@@ -332,50 +287,6 @@ class Series:
         none = np.zeros(len(rows), bool)
         self.ledger.settle(batch.image_id[rows], none, times, none)
 
-    def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
-        assert self._frame is not None
-        self._refuse(why_bad(status, batch, row, self._frame, self.start))
-
-    def _prepare(self, frame: FrameFormat) -> None:
-        """Make the methods, when the format of the frames is known."""
-        spec, start = self.spec, self.start
-        if start is None:
-            log.warning(
-                "series %s: no start message came; pixel masks of the detector are not known", self.name
-            )
-        elif not agrees(start, frame):
-            log.warning(
-                "series %s: the start message announces %s, but the images are %s: they are taken as they are",
-                self.name, announced_in_words(start), in_words(frame),
-            )  # fmt: skip
-        prepared = self._memory.preparation.prepare(spec, frame.shape, self._detectors_mask())
-        self._saturation = Saturation(spec.nodata, saturation_value(start), spec.saturated == "count")
-        self.info = describe(
-            start, self.channel, frame, self._saturation, prepared.mask, prepared.detectors_mask
-        )
-        methods: list[Method] = [VirtualImages(prepared.weights, spec.grid)]
-        if spec.pattern:
-            methods.append(
-                MeanPattern(frame, spec.grid, pixel_mask=prepared.mask, saturation=self._saturation)
-            )
-        self.methods = methods
-        self._frame = frame  # the last: other threads may decode now
-
-    def _detectors_mask(self) -> EncodedArray | None:
-        """The pixels that the detector itself calls bad, as it sent them."""
-        masks = self.start.pixel_mask if self.start else None
-        return masks.get(self.channel) if masks else None
-
-    def _prepare_early(self) -> None:
-        """Make what `start` tells all about before images come: it is there then, `_prepare` finds it again."""
-        start = self.start
-        if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
-            return
-        # What does not fit is said when an image shows that start is right.
-        with self._lock, self.ledger.working(), contextlib.suppress(ValueError):
-            shape = (start.image_size_y, start.image_size_x)
-            self._memory.preparation.prepare(self.spec, shape, self._detectors_mask())
-
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
         left_over = self._memory.left_over
@@ -384,7 +295,7 @@ class Series:
         else:
             self.ledger.foreign(end - begin)
 
-    # Images that overtook their start on another connection -------------------------------------
+    # Images, and `end`, that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
         if self.start is not None or self._start_overdue or self.spec.receivers == 1:
@@ -405,5 +316,5 @@ class Series:
         with self._lock:
             held, self._held = self._held, []
         for batch in held:
-            for pending in self._take_images(batch, 0, batch.count):
+            for pending in self._sort(batch):
                 pending.finish()

@@ -120,6 +120,14 @@ class AcquisitionSpec:
                 "must be 0"
             )
 
+        by_line = self.control is not None and self.control.trigger_per == "line"
+        if by_line and self.grid.flyback and not self.grid.last_flyback:
+            raise ValueError(
+                f"trigger_per is 'line', but last_flyback is False with a flyback of {self.grid.flyback} images: the "
+                "detector takes as many images for the last line's pulse as for the others. Use last_flyback=True, or "
+                "trigger_per='pixel'"
+            )
+
     def _set(self, name: str, value: Any) -> None:
         """A field as the plain value that it stands for: 4 for numpy.int64(4)."""
         object.__setattr__(self, name, value)

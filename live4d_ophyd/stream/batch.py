@@ -41,13 +41,15 @@ class FrameBatch:
 
     ``buffer`` is one contiguous ``(capacity + SLACK,) uint8`` array; ``index`` is ``(max_messages, COLUMNS)
     int64``, of which the first ``count`` rows are valid; ``channel`` is what it was indexed for, b"" for the first
-    channel of each message. Frames stay compressed; nothing here allocates or copies per frame.
+    channel of each message; ``connection`` is the number of the one that brought it. Frames stay compressed; nothing
+    here allocates or copies per frame.
     """
 
     buffer: np.ndarray
     index: np.ndarray
     count: int = 0
     channel: bytes = b""
+    connection: int = 0
 
     @classmethod
     def allocate(cls, capacity: int = 32 << 20, max_messages: int = 4096) -> FrameBatch:
@@ -74,7 +76,7 @@ class FrameBatch:
         buffer = np.zeros(last - first + SLACK, np.uint8)
         buffer[: last - first] = self.buffer[first:last]
         index[:, [OFFSET, BLOB_OFFSET]] -= first
-        return FrameBatch(buffer, index, end - begin, self.channel)
+        return FrameBatch(buffer, index, end - begin, self.channel, self.connection)
 
     @property
     def capacity(self) -> int:

@@ -10,6 +10,7 @@ import bitshuffle
 import cbor2
 import numpy as np
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 UNIQUE_ID = "01GRXWT80JSDY2FNW8SGCCDZD9"
 
@@ -90,9 +91,16 @@ class SmallDcu:
         self._socket.linger = 0
         self._socket.sndtimeo = 50
         self._closing = False
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.endpoint = f"tcp://127.0.0.1:{port}"
         self._threads: list[threading.Thread] = []
+
+    def wait_for_clients(self, connections: int) -> None:
+        """Return when this many more connections have their turn in what is sent."""
+        for _ in range(connections):
+            assert self._monitor.poll(10_000)
+            recv_monitor_message(self._monitor)
 
     def send(self, messages: Iterable[bytes | list[bytes]]) -> None:
         """Send in the background; a list is a multipart message."""
@@ -115,7 +123,11 @@ class SmallDcu:
             thread.join(10)
 
     def close(self) -> None:
+        if self._socket.closed:
+            return
         self._closing = True
         self.wait()
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
         self._socket.close()
         self._context.term()

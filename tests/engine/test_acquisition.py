@@ -209,6 +209,18 @@ def test_flyback_and_serpentine_scans(dcu):
     assert raster.losses.received == grid.frames
 
 
+@pytest.mark.parametrize("rasters", [1, 3])
+def test_a_scan_without_flyback_after_its_last_line_is_whole_with_its_last_position(dcu, rasters):
+    """The detector waits for no pulse more: `end` comes, or the raster is over without it."""
+    grid = ScanGrid(3, 4, flyback=2, last_flyback=False)
+    pixels = frames(rasters * grid.frames)
+    dcu.send(series(pixels)[:-1])
+    sums = expected(pixels, ScanGrid(rasters, grid.frames))
+    for raster, line in zip(take(dcu, grid, rasters=rasters, timeout=30), sums):
+        np.testing.assert_array_equal(raster.images[0], np.stack([line[0:4], line[6:10], line[12:16]]))
+        assert (raster.losses.expected, raster.losses.lost) == (16, 0)
+
+
 def test_a_movie_is_one_series_of_rasters(dcu):
     pixels = frames(3 * GRID.frames)
     dcu.send(series(pixels))

@@ -123,3 +123,27 @@ def test_whatever_changes_is_made_anew(stream, pixels, made):
         (raster,) = acquisition(stream, **asked).run()
         np.testing.assert_array_equal(raster.images[0], expected)
     assert len(made) == len(cases)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "warned"),
+    [
+        ({}, {}, "does not say that the detector applies"),
+        ({"pixel_mask_enabled": False}, {}, "denies that the detector applies"),
+        ({"pixel_mask_enabled": True}, {}, None),
+        ({"pixel_mask": mask_of((12, 16))}, {}, None),
+        ({"pixel_mask": {"other": mask_of()["threshold_1"]}}, {}, "no pixel mask of channel 'threshold_1'"),
+        ({}, {"pixel_mask": np.zeros((24, 32), bool)}, None),
+    ],
+    ids=["nothing known", "switched off", "applied", "sent", "sent for another channel", "given"],
+)
+def test_that_no_pixel_is_masked_is_said_once(stream, pixels, caplog, said, asked, warned):
+    for number in (1, 2):
+        stream.dcu.send(
+            [start(number, f"ID{number}", 12, **said), *series(pixels, number, f"ID{number}")[1:]]
+        )
+        list(acquisition(stream, **asked).run())
+    lines = [record.message for record in caplog.records if "no pixel is masked" in record.message]
+    assert len(lines) == (0 if warned is None else 1)
+    if warned is not None:
+        assert warned in lines[0]

@@ -46,6 +46,7 @@ class FormulaEngine:
         self.contrast = 1.0
         self.counts = 1000
         self.beam_on_detector = True
+        self.hot = 0  #: pixels that count 40 in every frame, in row 3 from column 5 on
         self.fails_at: int | None = None
         self.asked: list[AcquisitionSpec] = []
         self.threads: list[threading.Thread] = []
@@ -98,7 +99,9 @@ class FormulaEngine:
             return np.random.default_rng(0).poisson(0.02, DETECTOR).astype(float)
         rows, cols = np.indices(DETECTOR)
         distance = np.hypot(rows - CENTER[0], cols - CENTER[1])
-        return 50 * np.clip(RADIUS - distance + 0.5, 0, 1) + 0.1
+        pattern = 50 * np.clip(RADIUS - distance + 0.5, 0, 1) + 0.1
+        pattern.reshape(-1)[3 * DETECTOR[1] + 5 :][: 7 * self.hot : 7] = 40
+        return pattern
 
     def cancel(self, generation):
         pass

@@ -17,6 +17,19 @@ def test_the_disk_is_found_set_and_returned(RE, live4d, capsys):
     assert "live4d_vbf: centre row 30.30, col 33.80 px, radius 11.4" in capsys.readouterr().out
 
 
+def test_hot_pixels_are_printed_as_a_mask(RE, live4d, engine, capsys):
+    RE(calibrate_bright_field(live4d))
+    assert "live4d: no pixel is hot by this pattern" in capsys.readouterr().out
+    engine.hot = 3
+    RE(calibrate_bright_field(live4d))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("live4d: 3 hot pixels by this pattern.")
+    found = {"np": np}
+    exec(line.split("To leave them out: ")[1].split("; Live4D")[0], found)
+    assert np.argwhere(found["mask"]).tolist() == [[3, 5], [3, 12], [3, 19]]
+    assert found["mask"].shape == DETECTOR
+
+
 def test_concentric_detectors_stay_concentric(RE, live4d):
     RE(calibrate_bright_field(live4d))
     assert live4d.adf_center.get() == live4d.vbf_center.get()

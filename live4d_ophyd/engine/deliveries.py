@@ -1,0 +1,47 @@
+"""Deliveries: what each of several connections has brought, and whether one of them is still behind.
+
+A detector deals its messages out in turn and sends `end` last, but a connection may be slower than the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from live4d_ophyd.stream.batch import END, SERIES_ID, FrameBatch
+
+#: in place of an image id, behind `end`
+_NO_MORE = 2**63 - 1
+
+
+class Deliveries:
+    """Counts of messages by connection and series. Each connection's thread adds its own."""
+
+    def __init__(self) -> None:
+        # series id (-1: unreadable) to messages, and to the newest image, of each connection
+        self._messages: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        self._newest: defaultdict[int, dict[int, int]] = defaultdict(dict)
+
+    def add(self, batch: FrameBatch) -> None:
+        messages, newest = self._messages[batch.connection], self._newest[batch.connection]
+        ids = batch.column(SERIES_ID)
+        for series_id in np.unique(ids).tolist():
+            here = ids == series_id
+            messages[series_id] += int(here.sum())
+            last = np.where(batch.status[here] == END, _NO_MORE, batch.image_id[here]).max()
+            newest[series_id] = max(newest.get(series_id, -1), int(last))
+
+    def all_came(self, series_id: int, connections: Sequence[int], last_missing: int) -> bool:
+        """Whether each of these connections has brought all it has to bring, as far as can be told.
+
+        Connections that are not behind differ by one message. One that the detector passed over while its queue was
+        full has brought fewer. But each is in order: behind `end`, or an image newer than ``last_missing``, none of
+        those that are missing can come.
+        """
+        brought = [self._messages[n][series_id] + self._messages[n][-1] for n in connections]
+        newest = [self._newest[n].get(series_id, -1) for n in connections]
+        return all(
+            count >= max(brought) - 1 or image_id > last_missing for count, image_id in zip(brought, newest)
+        )
