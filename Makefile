@@ -7,7 +7,7 @@ WORKERS ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo session test check bench clean
+.PHONY: help demo session test check bench resolve clean
 
 help:           ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ check: $(VENV)/.installed-dev     ## style, types, import direction
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of the README
 	$(BIN)/live4d bench cpu
+
+resolve: $(VENV)/.installed-dev   ## by hand: what pip and uv choose for a GPU
+	$(PIP) uv
+	$(BIN)/python -m pytest -q -s --noconftest tests/by_hand/resolve.py
 
 clean:          ## remove the environment and what was made
 	rm -rf $(VENV) $(TICKIT) out build dist

@@ -31,7 +31,7 @@ from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, check
 from live4d_ophyd.engine.client import EngineClient
 from live4d_ophyd.engine.spec import MAX_RECEIVERS, SATURATED, Progress
 from live4d_ophyd.imaging.detectors import Detector
-from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.scan import MOST, ScanGrid
 from live4d_ophyd.scan_start import ScanStarter
 from live4d_ophyd.signals import (
     SETTING,
@@ -162,11 +162,12 @@ class Live4D(Device):
     connections = setting(Whole, value=1, least=1, most=MAX_RECEIVERS)
     endpoint = setting(Text, value="", check=lambda text: checks.addresses("it", text))
     channel = setting(Text, value="")
-    scan_rows = setting(Whole, value=1, least=1)
-    scan_cols = setting(Whole, value=1, least=1)
+    scan_rows = setting(Whole, value=1, least=1, most=MOST)
+    scan_cols = setting(Whole, value=1, least=1, most=MOST)
     scan_serpentine = setting(Flag, value=False)
-    scan_flyback = setting(Whole, value=0, least=0)
-    scan_lead_in = setting(Whole, value=0, least=0)
+    scan_flyback = setting(Whole, value=0, least=0, most=MOST)
+    scan_last_flyback = setting(Flag, value=True)
+    scan_lead_in = setting(Whole, value=0, least=0, most=MOST)
     scan_step_y = setting(Number, value=1.0, positive=True)
     scan_step_x = setting(Number, value=1.0, positive=True)
     scan_unit = setting(Text, value="px")
@@ -276,6 +277,7 @@ class Live4D(Device):
             self.scan_cols: scan.cols,
             self.scan_serpentine: scan.serpentine,
             self.scan_flyback: scan.flyback,
+            self.scan_last_flyback: scan.last_flyback,
             self.scan_lead_in: scan.lead_in,
             self.scan_step_y: scan.steps[0],
             self.scan_step_x: scan.steps[1],
@@ -301,6 +303,7 @@ class Live4D(Device):
             cols=self.scan_cols.get(),
             serpentine=self.scan_serpentine.get(),
             flyback=self.scan_flyback.get(),
+            last_flyback=self.scan_last_flyback.get(),
             lead_in=self.scan_lead_in.get(),
             step=(self.scan_step_y.get(), self.scan_step_x.get()),
             unit=self.scan_unit.get(),
@@ -328,7 +331,7 @@ class Live4D(Device):
             endpoint=self.endpoint.get(),
             grid=self.grid(),
             detectors=self.detectors(),
-            rasters=self._triggers_to_arm() if stay_armed else int(1 if rasters is None else rasters),
+            rasters=self._triggers_to_arm() if stay_armed else 1 if rasters is None else rasters,
             stay_armed=stay_armed,
             control=control,
             channel=self.channel.get(),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
+
+#: positions along an axis, or images of a flyback: far beyond what a scan generator does
+MOST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,23 @@ class ScanGrid:
     def __post_init__(self) -> None:
         for name, least in (("rows", 1), ("cols", 1), ("flyback", 0), ("lead_in", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | np.integer)
+                or not least <= value <= MOST
+            ):
                 raise ValueError(
-                    f"ScanGrid {name} is {value!r}; it must be a whole number of at least {least}"
+                    f"ScanGrid {name} is {value!r}; it must be a whole number from {least} to {MOST}"
                 )
             object.__setattr__(self, name, int(value))
         for name in ("serpentine", "last_flyback"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(f"ScanGrid {name} is {getattr(self, name)!r}; it must be True or False")
             object.__setattr__(self, name, bool(getattr(self, name)))
+        if not isinstance(self.unit, str):
+            raise ValueError(f"ScanGrid unit is {self.unit!r}; it must be text")
         step = self.step if isinstance(self.step, tuple | list) else (self.step, self.step)
-        if len(step) != 2 or not all(np.isfinite(s) and s > 0 for s in step):
+        if len(step) != 2 or not all(isinstance(s, Real) and np.isfinite(s) and s > 0 for s in step):
             raise ValueError(
                 f"ScanGrid step is {self.step!r}; it must be one or two positive lengths in {self.unit}"
             )

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 import zmq
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from live4d_ophyd import decode_rate, doctor_command
 from live4d_ophyd.cli import live4d
-from live4d_ophyd.decode import CpuBackend, EngineUnavailable
+from live4d_ophyd.decode import CpuBackend, EngineUnavailable, cuda_install
 from live4d_ophyd.decode.errors import GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.nvcomp import NvcompError
 from live4d_ophyd.sim import SimulatorProcess
@@ -242,6 +243,48 @@ def test_a_gpu_that_is_not_there_is_missing_and_a_broken_one_failed(monkeypatch,
     monkeypatch.setattr(doctor_command, "choose_backend", refuse)
     check = doctor_command.gpu_engine()
     assert check.status == status
+    assert advice in check.advice
+
+
+def torch_of(cuda):
+    """A torch that sees no GPU."""
+    torch = types.ModuleType("torch")
+    torch.__version__ = "2.10.0"
+    torch.version = types.SimpleNamespace(cuda=cuda)
+    torch.cuda = types.SimpleNamespace(is_available=lambda: False)
+    return torch
+
+
+@pytest.mark.parametrize(
+    ("torch_cuda", "driver", "found", "advice"),
+    [
+        (
+            None,
+            (13, 0),
+            "torch 2.10.0 is built without CUDA; engine='auto' takes the CPU",
+            "pip install 'live4d-ophyd[gpu]'",
+        ),
+        (None, (12, 8), "torch 2.10.0 is built without CUDA", "pip install 'live4d-ophyd[gpu12]'"),
+        (
+            "13.0",
+            (12, 8),
+            "torch 2.10.0 is built for CUDA 13.0, the driver takes CUDA 12.8 at most",
+            "pip install 'live4d-ophyd[gpu12]'",
+        ),
+    ],
+)
+def test_packages_and_driver_of_different_cuda_come_with_what_mends_them(
+    monkeypatch, torch_cuda, driver, found, advice
+):
+    monkeypatch.setitem(sys.modules, "torch", torch_of(torch_cuda))
+    monkeypatch.setattr(cuda_install, "driver_cuda", lambda: driver)
+    check = doctor_command.gpu_engine()
+    assert check.status == "missing"
+    assert check.found.startswith(found)
+    assert (
+        "pip uninstall -y torch nvidia-libnvcomp-cu12 nvidia-libnvcomp-cu13 nvidia-cuda-nvrtc && "
+        in check.advice
+    )
     assert advice in check.advice
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from live4d_ophyd.decode import cpu
+from live4d_ophyd.decode.cuda_install import OF_ONE_CUDA, explain_no_gpu, install_command
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.framing import FrameFormat
 from live4d_ophyd.decode.saturation import Projected, Saturation
@@ -108,12 +109,10 @@ class GpuBackend:
         torch = _import("torch")
         if torch.version.cuda is None:
             raise EngineUnavailable(
-                f"torch {torch.__version__} is built without CUDA: install a CUDA build of it"
+                f"torch {torch.__version__} is built without CUDA: {install_command('torch', *OF_ONE_CUDA)}"
             )
         if not torch.cuda.is_available():
-            raise EngineUnavailable(
-                f"torch {torch.__version__} sees no NVIDIA GPU: does nvidia-smi show one?"
-            )
+            raise EngineUnavailable(explain_no_gpu(torch.__version__, torch.version.cuda))
         self._gpu = _import("live4d_ophyd.decode.gpu")
         kernels = _import("live4d_ophyd.decode.cuda_kernels")
         nvcomp = _import("live4d_ophyd.decode.nvcomp")
@@ -178,7 +177,7 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
-        raise EngineUnavailable(f"{error}: pip install 'live4d-ophyd[gpu]'") from error
+        raise EngineUnavailable(f"{error}: {install_command()}") from error
 
 
 def choose_backend(engine: str) -> Backend:

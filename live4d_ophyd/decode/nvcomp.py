@@ -10,6 +10,8 @@ import ctypes
 import importlib
 from dataclasses import dataclass
 
+from live4d_ophyd.decode.cuda_install import OF_ONE_CUDA, install_command
+
 #: oldest version with an inverse bit-shuffle in LZ4, and the first one not known to work
 VERSIONS = ((5, 2), (7, 0))
 
@@ -86,7 +88,7 @@ class Nvcomp:
     """The loaded library. Raises NvcompError where there is none that fits ``cuda_major``."""
 
     def __init__(self, cuda_major: int) -> None:
-        install = f"pip install 'nvidia-libnvcomp-cu{cuda_major}>=5.2,<7'"
+        install = install_command(*OF_ONE_CUDA, cuda_major=cuda_major)
         try:
             package = importlib.import_module("nvidia.libnvcomp")
             self._library = package.load_library()

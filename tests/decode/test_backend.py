@@ -13,6 +13,7 @@ from live4d_ophyd.decode import (
     Saturation,
     backend,
     choose_backend,
+    cuda_install,
 )
 from live4d_ophyd.decode.errors import GpuLost, GpuMemoryError
 
@@ -41,17 +42,28 @@ def test_an_unknown_engine_is_refused():
     ("torch", "reason"),
     [
         (None, r"pip install 'live4d-ophyd\[gpu\]'"),
-        (torch_of(None, False), "built without CUDA"),
+        (
+            torch_of(None, False),
+            r"built without CUDA: pip uninstall -y torch .* && pip install 'live4d-ophyd\[gpu\]'",
+        ),
         (torch_of("13.0", False), "sees no NVIDIA GPU"),
     ],
 )
 def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch, torch, reason):
     monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(cuda_install, "driver_cuda", lambda: (13, 0))
     with pytest.raises(EngineUnavailable, match=reason):
         choose_backend("gpu")
     chosen = choose_backend("auto")
     assert chosen.name == "cpu"
     assert chosen.detail.startswith("no GPU: ")
+
+
+def test_a_driver_too_old_for_torch_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", torch_of("13.0", False))
+    monkeypatch.setattr(cuda_install, "driver_cuda", lambda: (12, 4))
+    with pytest.raises(EngineUnavailable, match=r"built for CUDA 13.0, the driver takes CUDA 12.4 at most"):
+        choose_backend("gpu")
 
 
 class FailingGpu(backend.GpuBackend):

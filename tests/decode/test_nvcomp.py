@@ -75,7 +75,10 @@ def test_a_fitting_library_says_its_version(monkeypatch):
     [
         (fake_library(5100, 13000), r"nvCOMP 5\.1\.0 is installed, 5\.2 to 6 is needed"),
         (fake_library(7000, 13000), r"nvCOMP 7\.0\.0 is installed"),
-        (fake_library(6000, 12080), r"built for CUDA 12, torch for CUDA 13.*nvidia-libnvcomp-cu13"),
+        (
+            fake_library(6000, 12080),
+            r"built for CUDA 12, torch for CUDA 13: .* && pip install 'live4d-ophyd\[gpu\]'",
+        ),
         (None, "not where its package should have it"),
     ],
 )
@@ -85,10 +88,19 @@ def test_a_library_that_does_not_fit_is_refused_with_the_remedy(monkeypatch, lib
         Nvcomp(13)
 
 
-def test_a_missing_library_is_named(monkeypatch):
+@pytest.mark.parametrize(("cuda", "extra"), [(12, "gpu12"), (13, "gpu")])
+def test_a_missing_library_is_named(monkeypatch, cuda, extra):
     monkeypatch.setitem(sys.modules, "nvidia.libnvcomp", None)
-    with pytest.raises(NvcompError, match=r"pip install 'nvidia-libnvcomp-cu13>=5\.2,<7'"):
-        Nvcomp(13)
+    with pytest.raises(NvcompError, match=rf"pip install 'live4d-ophyd\[{extra}\]'"):
+        Nvcomp(cuda)
+
+
+def test_a_library_for_cuda_13_is_replaced_where_torch_is_for_cuda_12(monkeypatch):
+    install(monkeypatch, fake_library(6000, 13000))
+    with pytest.raises(
+        NvcompError, match=r"built for CUDA 13, torch for CUDA 12: .* && pip install 'live4d-ophyd\[gpu12\]'"
+    ):
+        Nvcomp(12)
 
 
 def test_a_call_that_fails_says_which_and_how(monkeypatch):

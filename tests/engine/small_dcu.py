@@ -1,15 +1,14 @@
-"""A stream for tests: messages built with cbor2 and bitshuffle alone, pushed by a thread over real TCP."""
+"""A stream for tests: messages built with cbor2 and HDF5's filter alone, pushed by a thread over real TCP."""
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Iterable
 
-import bitshuffle
 import cbor2
 import numpy as np
 import zmq
+from hdf5_filter import write_bslz4
 from zmq.utils.monitor import recv_monitor_message
 
 UNIQUE_ID = "01GRXWT80JSDY2FNW8SGCCDZD9"
@@ -17,10 +16,8 @@ UNIQUE_ID = "01GRXWT80JSDY2FNW8SGCCDZD9"
 
 def encoded(frame: np.ndarray) -> cbor2.CBORTag:
     """The frame as a bslz4 array of the stream."""
-    compressed = bitshuffle.compress_lz4(frame, 8192 // frame.itemsize).tobytes()
-    blob = struct.pack(">QI", frame.nbytes, 8192) + compressed
     kind = {1: 64, 2: 69, 4: 70}[frame.itemsize]
-    content = cbor2.CBORTag(kind, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, blob]))
+    content = cbor2.CBORTag(kind, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, write_bslz4(frame)]))
     return cbor2.CBORTag(40, [list(frame.shape), content])
 
 

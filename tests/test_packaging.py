@@ -1,0 +1,92 @@
+"""What pyproject.toml asks for is what the modules need, on every platform and Python that it admits."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DISTRIBUTIONS = packages_distributions()
+PACKAGE = ("live4d_ophyd", "plans")
+FOR_TESTS = ("tests", "benchmarks")
+#: loaded only where the GPU's packages are found
+FOR_A_GPU = {
+    "live4d_ophyd/decode/gpu.py",
+    "live4d_ophyd/decode/cuda_kernels.py",
+    "benchmarks/straightforward.py",
+}
+
+
+def always_installed(requirements):
+    """Distributions that come whatever the platform and the Python."""
+    return {r.name for r in map(Requirement, requirements) if r.marker is None}
+
+
+def modules(folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported_at_once(path):
+    """Top-level packages that are imported when ``path`` is."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "requirements"),
+    [(PACKAGE, PROJECT["dependencies"]), (FOR_TESTS, PROJECT["dependencies"] + EXTRAS["dev"])],
+)
+def test_every_module_can_be_imported_wherever_it_is_installed(folders, requirements):
+    # numba asks for the llvmlite that it was built with.
+    declared = always_installed(requirements) | {"llvmlite"}
+    # Tests import each other by name or folder.
+    ours = {name for path in modules(PACKAGE + FOR_TESTS) for name in (path.stem, path.parent.name)}
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules(folders)
+        if str(path.relative_to(ROOT)) not in FOR_A_GPU
+        for name in set(imported_at_once(path)) - ours - set(sys.stdlib_module_names)
+        if not declared & {distribution.lower() for distribution in DISTRIBUTIONS.get(name, [])}
+    }
+    assert undeclared == set()
+
+
+@pytest.mark.parametrize(
+    ("extra", "cuda", "admitted", "refused"),
+    [
+        # PyPI's torch is for CUDA 13 since 2.11; before, for CUDA 12 (and on aarch64 for none).
+        ("gpu", 13, ["2.11.0", "2.15.0"], ["2.9.1", "2.10.0"]),
+        ("gpu12", 12, ["2.6.0", "2.10.0"], ["2.11.0", "2.15.0"]),
+    ],
+)
+def test_an_extra_for_a_gpu_is_of_one_cuda(extra, cuda, admitted, refused):
+    requirements = {r.name: r for r in map(Requirement, EXTRAS[extra])}
+    torch = requirements["torch"].specifier
+    assert list(torch.filter(admitted + refused)) == admitted
+    assert list(requirements["cuda-bindings"].specifier.filter(["12.9.4", "13.0.3", "14.0.0"])) == [
+        {12: "12.9.4", 13: "13.0.3"}[cuda]
+    ]
+    assert f"nvidia-libnvcomp-cu{cuda}" in requirements
+    # cuda-core's extras ask for any cuda-toolkit: resolvers then give up the torch that agrees with nvCOMP.
+    assert not requirements["cuda-core"].extras
+    assert "cuda-toolkit" not in requirements
+
+
+def test_only_torch_for_cuda_12_on_aarch64_is_left_to_the_user():
+    markers = {
+        r.name: r.marker for extra in ("gpu", "gpu12") for r in map(Requirement, EXTRAS[extra]) if r.marker
+    }
+    assert list(markers) == ["torch"]
+    assert not markers["torch"].evaluate({"platform_machine": "aarch64"})
+    assert markers["torch"].evaluate({"platform_machine": "x86_64"})
