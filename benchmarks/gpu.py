@@ -17,6 +17,7 @@ from benchmarks.report import machine
 from benchmarks.source import SIZES, Size, messages
 from benchmarks.straightforward import CHUNK, Straightforward, image_of
 from live4d_ophyd.decode import FrameFormat, Weights, choose_backend
+from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk, weight_maps
 from live4d_ophyd.stream.batch import IMAGE_ID, FrameBatch
 from live4d_ophyd.stream.index import index_batch
@@ -179,7 +180,7 @@ def run(rounds: int = 3) -> dict:
         batch = _batch(size)
         batches = [batch, _pinned(batch), _pinned(batch)]
         frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
-        decoders = [backend.decoder(frame, nodata=True) for _ in range(3)]
+        decoders = [backend.decoder(frame, saturation=NODATA) for _ in range(3)]
         maps = {}
         for name, chosen in {
             "1": detectors(size, 1), "4": detectors(size, 4), "16": detectors(size, 16),
