@@ -1,5 +1,10 @@
 """Plans by name: RE(count([live4d])) in IPython, and the list that bluesky-queueserver offers."""
 
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
 from bluesky.plan_stubs import mv, mvr, sleep  # noqa: F401
 from bluesky.plans import (  # noqa: F401
     adaptive_scan,
@@ -12,6 +17,7 @@ from bluesky.plans import (  # noqa: F401
     rel_scan,
     scan,
 )
+from bluesky.protocols import Movable
 
 from plans import (  # noqa: F401
     autofocus,
@@ -21,3 +27,26 @@ from plans import (  # noqa: F401
     single_image,
     tile_scan,
 )
+
+
+def _annotated(plan, **annotations):
+    """The plan with other annotations. By these the queueserver accepts a call and finds devices by their names."""
+    signature = inspect.signature(plan)
+    parameters = [
+        p.replace(annotation=annotations.get(p.name, p.annotation)) for p in signature.parameters.values()
+    ]
+
+    @functools.wraps(plan)
+    def annotated(*args, **kwargs):
+        return (yield from plan(*args, **kwargs))
+
+    annotated.__signature__ = signature.replace(parameters=parameters)
+    return annotated
+
+
+# Bluesky's own want each axis and its points in a pair that the plan does not take, and names of axes stay text.
+_snaked = Sequence[Movable] | bool | None
+list_scan = _annotated(list_scan, args=Movable | Any)
+list_grid_scan = _annotated(list_grid_scan, snake_axes=_snaked)
+grid_scan = _annotated(grid_scan, snake_axes=_snaked)
+rel_grid_scan = _annotated(rel_grid_scan, snake_axes=_snaked)

@@ -142,20 +142,22 @@ def test_a_queue_runs_to_its_end(manager, environment):
     for name, args in (
         ("count", [["live4d"]]),
         ("calibrate_bright_field", ["live4d"]),
+        ("list_scan", [["live4d"], "defocus", [0, 12.5, 20]]),
         ("focal_series", [["live4d"], "defocus", -20, 20, 3]),
     ):
         manager("queue_item_add", item={"item_type": "plan", "name": name, "args": args}, **user)
     manager("queue_start")
-    manager.wait_for(lambda status: status["items_in_history"] == 3 and status["manager_state"] == "idle")
+    manager.wait_for(lambda status: status["items_in_history"] == 4 and status["manager_state"] == "idle")
     history = manager("history_get")["items"]
-    assert [item["result"]["exit_status"] for item in history] == ["completed"] * 3, history
+    assert [item["result"]["exit_status"] for item in history] == ["completed"] * 4, history
     manager("environment_close")
     manager.wait_for(lambda status: not status["worker_environment_exists"])
 
     reader = (
         "from databroker import catalog\n"
         "db = catalog['live4d']\n"
-        "print(len(db), db[1].start['plan_name'], db[-1].primary['live4d_vbf'].shape)\n"
+        "print(len(db), db[1].start['plan_name'], db[-1].primary['live4d_vbf'].shape, "
+        "db[-2].primary['microscope_defocus'].read().tolist())\n"
     )
     answer = subprocess.check_output([sys.executable, "-c", reader], env=environment, text=True, timeout=60)
-    assert answer.strip() == "3 count (3, 16, 16)"
+    assert answer.strip() == "4 count (3, 16, 16) [0.0, 12.5, 20.0]"
