@@ -54,4 +54,4 @@ resolve: $(VENV)/.installed-dev   ## by hand: what pip and uv choose for a GPU
 	$(BIN)/python -m pytest -q -s --noconftest tests/by_hand/resolve.py
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) out build dist
+	rm -rf $(VENV) $(TICKIT) .venv-torch out build dist
