@@ -12,6 +12,8 @@ import numpy as np
 
 from live4d_ophyd.stream.batch import END, SERIES_ID, FrameBatch
 
+#: series that are told apart on a connection: hostile messages can differ without end
+_SERIES_KEPT = 100
 #: in place of an image id, behind `end`
 _NO_MORE = 2**63 - 1
 
@@ -28,6 +30,8 @@ class Deliveries:
         messages, newest = self._messages[batch.connection], self._newest[batch.connection]
         ids = batch.column(SERIES_ID)
         for series_id in np.unique(ids).tolist():
+            if series_id not in messages and len(messages) >= _SERIES_KEPT:
+                continue
             here = ids == series_id
             messages[series_id] += int(here.sum())
             last = np.where(batch.status[here] == END, _NO_MORE, batch.image_id[here]).max()

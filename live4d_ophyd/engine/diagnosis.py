@@ -85,9 +85,18 @@ def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, conn
             f"series {series.name} brought only image ids beyond the {spec.frames} of the grid: "
             "does the scan grid match the microscope's scan?"
         )
+    if series.key is not None and spec.control is not None and series.others:
+        came = ", ".join(f"{count} images of series {n}" for n, count in series.others.most_common(3))
+        return (
+            f"series {series.name} was armed and brought no image {waited}, but {came} came from {spec.endpoint} and "
+            "were left alone: does another session arm the detector, or does it still send an earlier series?"
+        )
     if series.key is not None:
         ended = "ended without an image" if series.ended else f"brought no image {waited}"
         return f"series {series.name} {ended}: is the scan running, and triggering the detector?"
+    if "start" in series.unusable.values():
+        reason = next(reason for reason, kind in series.unusable.items() if kind == "start")
+        return f"no series began {waited}: the start message that came cannot be used: {reason}"
     if ledger.strangers:
         return (
             f"{ledger.strangers} images of other series came from {spec.endpoint} but no series began {waited}: "

@@ -75,6 +75,10 @@ class Series:
         self.key: SeriesKey | None = None
         self.ended = False  #: nothing of it comes any more, and what came is booked
         self.reasons: Counter[str] = Counter()
+        self.unusable: dict[
+            str, str
+        ] = {}  #: why `start` or `end` messages could not be used, and which it was
+        self.others: Counter[int] = Counter()  #: images of other series that were left alone, by series id
         self.projection = Projection(spec, ledger, backend, memory.preparation, self._refuse)
         self._memory = memory
         self._lock = threading.Lock()
@@ -139,8 +143,11 @@ class Series:
                 fill_from_message(batch, row, message, batch.channel)
                 return self._take_images(batch, row, row + 1)
         except StreamError as error:
-            self._refuse(str(error))
-            self.ledger.unreadable()
+            if error.message_type in ("start", "end"):
+                self._refuse_other(error.message_type, str(error))
+            else:
+                self._refuse(str(error))
+                self.ledger.unreadable()
             return []
         if isinstance(message, StartMessage):
             return self._begin(message, batch, row)
@@ -164,9 +171,7 @@ class Series:
             elif key in self._memory.finished or key == self.key:
                 return []
             elif self.spec.control is not None:
-                log.warning(
-                    "left alone the start of series %d: series %s was armed", start.series_id, self.name
-                )
+                log.info("left alone the start of series %d: series %s was armed", start.series_id, self.name)
                 return []
             elif self.key is not None and (self._end_came or self.ledger.begun):
                 if not self._end_came:
@@ -219,6 +224,15 @@ class Series:
             if new and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad image: %s", self.name, reason)
 
+    def _refuse_other(self, kind: str, reason: str) -> None:
+        """A `start` or `end` that cannot be read: no image is bad for it."""
+        with self._lock:
+            new = reason not in self.unusable and len(self.unusable) < REASONS_KEPT
+            if new:
+                self.unusable[reason] = kind
+        if new:
+            log.warning("series %s: the %s message cannot be used: %s", self.name, kind, reason)
+
     # Images -------------------------------------------------------------------------------------
 
     def _take_images(self, batch: FrameBatch, begin: int, end: int) -> list[Pending]:
@@ -246,6 +260,7 @@ class Series:
                 self._leave(batch, begin, end)
             else:
                 self.ledger.foreign(len(rows) - int(ours.sum()))
+                self._count_others(index[~ours, SERIES_ID])
             rows = rows[ours]
         if not len(rows):
             return []
@@ -259,6 +274,12 @@ class Series:
         if not len(rows):
             return []
         return self.projection.take(batch, rows)
+
+    def _count_others(self, series_ids: np.ndarray) -> None:
+        with self._lock:
+            for series_id, count in zip(*np.unique(series_ids, return_counts=True)):
+                if series_id in self.others or len(self.others) < REASONS_KEPT:
+                    self.others[int(series_id)] += int(count)
 
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first image."""

@@ -37,7 +37,12 @@ DTYPES = tuple(
 
 
 class StreamError(ValueError):
-    """A message is not what the DECTRIS stream v2 says; the text names the field and what belongs there."""
+    """A message is not what the DECTRIS stream v2 says; the text names the field and what belongs there.
+
+    ``message_type`` is what the message calls itself, "" where that cannot be read.
+    """
+
+    message_type = ""
 
 
 @dataclass(frozen=True)

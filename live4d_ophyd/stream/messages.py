@@ -8,6 +8,7 @@ frames go through :mod:`live4d_ophyd.stream.index`. Any thread.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -163,6 +164,19 @@ def read_message(raw: bytes) -> Message:
     Unknown keys are skipped. Optional values that are missing, or not what belongs there, are None, the latter
     with a note: no scan is refused for them. Only what the sums need must be right: series_id, image_id, data.
     """
+    try:
+        return _read(raw)
+    except StreamError as error:
+        named = _TYPE.search(bytes(raw[:64]))
+        error.message_type = (named[1] or named[2]).decode() if named else ""
+        raise
+
+
+#: the key `type`, which comes first, and its value
+_TYPE = re.compile(rb"\x64type(?:\x65(start|image)|\x63(end))")
+
+
+def _read(raw: bytes) -> Message:
     values = _decode(raw)
     kind = Fields(values, "message", []).required("type", fields.text)
     if kind not in ("start", "image", "end"):

@@ -128,6 +128,23 @@ def test_frames_of_another_shape_are_bad(dcu, pixels):
     assert np.isnan(raster.images[0].flat[3])
 
 
+def test_an_end_that_cannot_be_read_is_no_bad_image(dcu, pixels, caplog):
+    dcu.send([*series(pixels)[:-1], end()[:-5]])
+    (raster,) = take(dcu)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+    assert (raster.losses.received, raster.losses.bad) == (12, 0)
+    assert "the end message cannot be used: the message is cut off" in caplog.text
+    assert "bad image" not in caplog.text
+
+
+def test_a_start_that_cannot_be_read_is_no_bad_image_and_named_in_the_error(dcu, pixels, caplog):
+    dcu.send([start(series_id="one"), *series(pixels)[1:]])
+    words = "the start message that came cannot be used: start message: series_id is text 'one'"
+    with pytest.raises(AcquisitionError, match=words):
+        take(dcu, timeout=0.4)
+    assert "bad image" not in caplog.text
+
+
 def test_legal_but_unusual_messages_are_taken_all_the_same(dcu, pixels):
     messages = series(pixels)
     messages[2] = image(pixels[1], 1, user_data={1.5: {"a": [None, 2**70]}})
@@ -453,6 +470,16 @@ def test_an_engine_that_keeps_the_detector_is_named(dcu, monkeypatch):
         acquisition.cancel()
         with pytest.raises(AcquisitionError, match=words):
             list(Acquisition(spec, stream).run())
+
+
+def test_an_armed_series_beside_another_one_says_so_in_one_text(dcu, pixels, caplog):
+    control = FakeControl()
+    control.arm = lambda: 2
+    dcu.send(series(pixels, 1, "A"))
+    words = r"series 2 was armed and brought no image within 0\.4 s, but 12 images of series 1 came from tcp"
+    with pytest.raises(AcquisitionError, match=words):
+        take(dcu, timeout=0.4, control=control)
+    assert not [record for record in caplog.records if "series 1" in record.message]
 
 
 def test_frames_of_an_earlier_series_of_the_same_number_are_left_alone(dcu, pixels):

@@ -383,6 +383,26 @@ def test_whatever_an_optional_field_of_an_image_holds_it_is_an_image(odd):
     assert not any(PYTHON_WORDS.search(note) for note in message.notes)
 
 
+@pytest.mark.parametrize(
+    ("raw", "message_type"),
+    [
+        (start(series_id="3"), "start"),
+        (start()[:60], "start"),
+        (wire.end()[:-3], "end"),
+        (cbor2.dumps({"type": "end"}), "end"),
+        (cbor2.dumps(PREVIEW_START), "start"),
+        (wire.image(image_id=None), "image"),
+        (wire.image()[:100], "image"),
+        (b"\x05", ""),
+        (b"", ""),
+    ],
+)
+def test_a_message_that_is_refused_is_still_called_what_it_is(raw, message_type):
+    with pytest.raises(StreamError) as refused:
+        read_message(raw)
+    assert refused.value.message_type == message_type
+
+
 def test_every_truncation_is_refused():
     for raw in (wire.image(), wire.end(), start()):
         for length in range(len(raw)):
