@@ -193,7 +193,7 @@ class Acquisition:
         try:
             self.spec.control.trigger()
         except SimplonError as error:
-            # It lasts as long as the exposures: while images come it does not matter that it failed.
+            # It lasts as long as the exposures: when images come it does not matter that it failed.
             self._trigger_error = error
 
     def _await(self, raster: int) -> None:
@@ -220,15 +220,15 @@ class Acquisition:
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
         silent = now - ledger.last_activity
-        if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
-            raise self._trigger_error
+        if self._trigger_error is not None and not ledger.begun and silent >= STRAGGLER_S:
+            raise self._nothing_came()
         if self.series.ended and (len(self._stream.receivers) == 1 or silent >= STRAGGLER_S):
             return True
         if silent < self.spec.timeout:
             return False
         self._stream.doubtful = True
         if not ledger.received:
-            raise AcquisitionError(self._why_nothing_came())
+            raise self._nothing_came()
         log.warning(
             "series %s stopped after %d of %d images without an end message; %.3g s of silence",
             self.series.name, ledger.settled, self.spec.frames, silent,
@@ -239,7 +239,7 @@ class Acquisition:
     def _result(self, raster: int, dropped: int | None) -> Raster:
         losses, rate = self.ledger.close(raster)
         if not self.ledger.received:
-            raise AcquisitionError(self._why_nothing_came())
+            raise self._nothing_came()
         assert self.series.key is not None
         assert self.series.methods is not None
         images, *others = [method.result(raster) for method in self.series.methods]
@@ -270,8 +270,9 @@ class Acquisition:
             if control.wait_idle(0.0 if self._gave_up else IDLE_TIMEOUT_S) != "idle":
                 control.disarm()
         except SimplonError as error:
-            log.error("the detector may still be armed: %s", error)
+            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
             return None
+        control.put_back()
         try:
             dropped = control.dropped()
         except SimplonError as error:
@@ -287,14 +288,21 @@ class Acquisition:
         return dropped
 
     def _abandon_detector(self) -> None:
-        if self.spec.control is None or not self._armed:
+        control = self.spec.control
+        if control is None:
             return
         try:
-            self.spec.control.abort()
+            if self._armed:
+                control.abort()
+                control.wait_idle(IDLE_TIMEOUT_S)
         except SimplonError as error:
-            log.error("the detector may still be armed: %s", error)
+            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
+        else:
+            control.put_back()
 
     def _report(self) -> None:
+        if self._trigger_error is not None and self.ledger.begun:
+            log.warning("series %s: the software trigger failed: %s", self.series.name, self._trigger_error)
         for reason, count in self.series.reasons.items():
             if count > 1:  # one was said when it came
                 log.warning("series %s: %d bad: %s", self.series.name, count, reason)
@@ -304,6 +312,12 @@ class Acquisition:
                 "does the scan grid match the microscope's scan?",
                 self.series.name, self.ledger.beyond, self.spec.frames, *self.spec.grid.shape,
             )  # fmt: skip
+
+    def _nothing_came(self) -> Exception:
+        """A software trigger that failed is the reason, unless images came all the same."""
+        if self._trigger_error is not None and not self.ledger.begun:
+            return self._trigger_error
+        return AcquisitionError(self._why_nothing_came())
 
     def _why_nothing_came(self) -> str:
         spec, ledger = self.spec, self.ledger
