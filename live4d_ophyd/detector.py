@@ -2,7 +2,7 @@
 
 In: ``set`` of plans. Out: SIMPLON requests. A set value is checked here before anything is sent, and all that the
 detector changes with it is read again. What is read may be a second old, or, while the detector does not answer, older.
-Threads: those of the callers, and one for each ``set`` while it lasts.
+Threads: those of the callers, and one for each ``set`` while it lasts; they take turns in the order of the calls.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 FRESH_S = 1.0
 #: and how long when the detector did not answer: asking may take it many seconds
 SILENT_S = 30.0
-_DTYPES = {"float": "number", "uint": "integer", "int": "integer", "bool": "boolean", "string": "string"}
 _NUMPY = {"number": "<f8", "integer": "<i8"}
+#: what others depend on is put back first, what depends on all others last
+_FIRST = ("roi_mode", "binning_mode", "pixel_format", "incident_energy")
+_LAST = ("count_time", "frame_time")
 
 
 class SimplonSignal(Signal):
@@ -90,8 +92,9 @@ class SimplonSignal(Signal):
         self.keep(FRESH_S)
         if self._kind_if_there is not None:
             self.kind, self._kind_if_there = self._kind_if_there, None
-        if parameter.value != self._readback:
-            super().put(parameter.value, force=True)
+        value = parameter.in_documents[1]
+        if value != self._readback:
+            super().put(value, force=True)
 
     @property
     def stale(self) -> bool:
@@ -122,28 +125,38 @@ class SimplonSignal(Signal):
 
     def get(self, **kwargs: Any) -> Any:
         """The value in the detector. Raises UnknownKey where it has none, SimplonError where it cannot be asked."""
-        return self._known().value
+        return self._known().in_documents[1]
 
     def check_value(self, value: Any, **kwargs: Any) -> None:
         """Raise ValueError with the detector's limits unless it would take ``value``."""
         self._known().check(_plain(value))
 
     def put(self, value: Any, *, force: bool = False, **kwargs: Any) -> None:
-        """Set it, and read again what changed with it. Raises ValueError, SimplonError with the detector's words."""
+        """Set it, and read again what changed with it.
+
+        Raises ValueError, SimplonError with the detector's words, or when it keeps another value.
+        """
         known, value = self._known(), _plain(value)
         if not force:
             known.check(value)
         subsystem, _, key = known.key.split("/", 2)
         assert self.parent is not None
-        self.parent.before_put()
-        self.parent.learn(self._control.put(subsystem, key, value))
+        # One at a time: what another sets meanwhile may change this, and would look like disobedience.
+        with self.parent.setting:
+            self.parent.before_put()
+            changed = self._control.put(subsystem, key, value)
+            self.parent.remember(key, changed)
+            self.parent.learn(changed)
 
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
         """As `put`; what is out of limits is refused at once, thresholds may take the detector seconds."""
         self.check_value(value)
         status = Status(self, timeout=timeout, settle_time=settle_time or 0)
+        assert self.parent is not None
 
         def put() -> None:
+            if before is not None:
+                before.join()
             try:
                 self.put(value)
             except Exception as error:
@@ -151,7 +164,9 @@ class SimplonSignal(Signal):
             else:
                 status.set_finished()
 
-        threading.Thread(target=put, name=f"{self.name}-set", daemon=True).start()
+        thread = threading.Thread(target=put, name=f"{self.name}-set", daemon=True)
+        before = self.parent.queue_up(thread)
+        thread.start()
         return status
 
     @property
@@ -167,7 +182,7 @@ class SimplonSignal(Signal):
 
     def describe(self) -> dict[str, Any]:
         known = self._known()
-        dtype = _DTYPES.get(known.value_type, "string")
+        dtype, _ = known.in_documents
         entry: dict[str, Any] = {"source": f"{self._control.url}/{known.key}", "dtype": dtype, "shape": []}
         if dtype in _NUMPY:
             entry["dtype_numpy"] = _NUMPY[dtype]
@@ -189,6 +204,11 @@ class _OfDetector(Device):
         self._own_control = control
         #: called before a setting is changed
         self.before_put: Callable[[], None] = lambda: None
+        #: held while something is set, which may take seconds
+        self.setting = threading.RLock()
+        self._queue = threading.Lock()
+        self._last_set: threading.Thread | None = None
+        self._set_here: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
 
     @property
@@ -230,6 +250,25 @@ class _OfDetector(Device):
         """Take what is known for the truth, without asking, until `forget`, or until it is set."""
         for signal in self._asking():
             signal.keep(np.inf)
+
+    def queue_up(self, thread: threading.Thread) -> threading.Thread | None:
+        """Have ``thread`` set something; returns the one to wait for before."""
+        with self._queue:
+            before, self._last_set = self._last_set, thread
+        return before
+
+    def remember(self, key: str, changed: dict[str, Parameter]) -> None:
+        """Note that ``key`` was set here, and what that changed of what was set before."""
+        self._set_here |= {
+            name: parameter.value
+            for name, parameter in changed.items()
+            if name == key or name in self._set_here
+        }
+
+    def set_here(self) -> tuple[tuple[str, Any], ...]:
+        """What was set in this session, by the detector's keys, in the order in which it can be put back."""
+        order = {key: n for n, key in enumerate((*_FIRST, "", *_LAST))}
+        return tuple(sorted(self._set_here.copy().items(), key=lambda item: order.get(item[0], order[""])))
 
     def learn(self, changed: dict[str, Parameter]) -> None:
         """Take what the detector says of some keys."""
@@ -296,7 +335,8 @@ class DetectorStatus(_OfDetector):
 class DetectorSettings(_OfDetector):
     """What a user sets on the detector, ``bps.mv(live4d.detector.frame_time, 33.3e-6)``, and its ``status``.
 
-    Settings are recorded with every run. ``trigger_mode`` and ``trigger_per`` are those of `Simplon`; numbers of images
+    Settings are recorded with every run. What was set here is put back when the detector was restarted
+    (``Simplon(restore_settings=...)``). ``trigger_mode`` and ``trigger_per`` are those of `Simplon`; numbers of images
     and triggers follow from the scan.
     """
 

@@ -362,7 +362,10 @@ class Live4D(Device):
             return None
         settings = self.detector
         return replace(
-            self.control, trigger_mode=settings.trigger_mode.get(), trigger_per=settings.trigger_per.get()
+            self.control,
+            trigger_mode=settings.trigger_mode.get(),
+            trigger_per=settings.trigger_per.get(),
+            settings=settings.set_here(),
         )
 
     def note_run(self, name: str, doc: dict[str, Any]) -> None:
@@ -668,7 +671,7 @@ class Live4D(Device):
 
         def disarm() -> None:
             try:
-                control.abort()
+                control.release()
             except SimplonError as error:
                 log.error("the detector may still be armed: %s", error)
 

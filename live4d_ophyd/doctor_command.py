@@ -33,6 +33,7 @@ from live4d_ophyd.simplon import Simplon, SimplonError
 from live4d_ophyd.stream.batch import FrameBatch
 from live4d_ophyd.stream.libzmq import addresses
 from live4d_ophyd.stream.receiver import Receiver
+from live4d_ophyd.urls import shown, shown_text
 
 Status = Literal["ok", "warn", "missing", "failed"]
 
@@ -258,16 +259,16 @@ def stream(endpoint: str) -> Check:
     return Check("stream", "ok", f"{endpoint} answers")
 
 
-def simplon(url: str) -> Check:
+def simplon(url: str, api: str = "") -> Check:
     try:
-        control = Simplon(url)
+        control = Simplon(url, api=api)
         version, state = control.rest.api, control.get("detector", "status", "state")
     except (SimplonError, ValueError) as error:
         return Check(
-            "SIMPLON", "failed", f"{url}: {_one_line(error)}",
+            "SIMPLON", "failed", f"{shown(url)}: {_one_line(error)}",
             "is the control unit on and this its address (http://HOST, port 80 unless given)?",
         )  # fmt: skip
-    found = f"{url} speaks {version}, the detector's state is {state}"
+    found = f"{control.url} speaks {version}, the detector's state is {state}"
     if state == "error":
         return Check(
             "SIMPLON", "warn", found, "the detector's web interface says what is wrong; initialize it there"
@@ -279,8 +280,8 @@ def simplon(url: str) -> Check:
 
 
 def _one_line(error: BaseException) -> str:
-    """An exception's text, which may be empty or of many lines."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An exception's text, which may be empty or of many lines, without what is secret in its addresses."""
+    return shown_text(" ".join(str(error).split())) or type(error).__name__
 
 
 def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]:
@@ -304,6 +305,12 @@ def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]
 )
 @click.option("--simplon", "url", metavar="URL", help="Also ask the detector's REST interface, http://HOST.")
 @click.option(
+    "--api",
+    default="",
+    metavar="VERSION",
+    help="SIMPLON version there, e.g. 1.8.0; default: asks the detector.",
+)
+@click.option(
     "--catalog",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -312,7 +319,12 @@ def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.pass_context
 def doctor(
-    context: click.Context, endpoint: str | None, url: str | None, directory: Path | None, as_json: bool
+    context: click.Context,
+    endpoint: str | None,
+    url: str | None,
+    api: str,
+    directory: Path | None,
+    as_json: bool,
 ) -> None:
     """Say what of this machine works: engines with measured rates, catalog, and the detector if one is named.
 
@@ -332,7 +344,7 @@ def doctor(
         ("stream", partial(stream, address.strip())) for address in (endpoint or "").split(",") if address
     ]
     if url:
-        checks.append(("SIMPLON", partial(simplon, url)))
+        checks.append(("SIMPLON", partial(simplon, url, api)))
     done = []
     for check in run_checks(checks):
         done.append(check)

@@ -81,6 +81,12 @@ _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5
 @click.option("--channel", default="", help="Data channel, e.g. threshold_1; default: the first.")
 @click.option("--simplon", metavar="URL", help="Also arm the detector at this address; default: listen only.")
 @click.option(
+    "--api",
+    default="",
+    metavar="VERSION",
+    help="SIMPLON version there, e.g. 1.8.0; default: asks the detector.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the images here (.npy), one file a detector.",
@@ -99,6 +105,7 @@ def listen(
     serpentine: bool,
     channel: str,
     simplon: str | None,
+    api: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -114,13 +121,15 @@ def listen(
             for n, (r, c, i, o) in enumerate(annulus, 1)
         ),
     ]
+    if api and not simplon:
+        raise click.UsageError("--api is of the detector's control unit: give --simplon URL with it")
     if not detectors:
         raise click.UsageError("no detector: give --disk ROW,COL,RADIUS or --annulus ROW,COL,INNER,OUTER")
     try:
         grid = ScanGrid(*scan, flyback=flyback, last_flyback=not no_last_flyback, serpentine=serpentine)
         spec = AcquisitionSpec(
             endpoint, grid, tuple(detectors), connections=connections, channel=channel, timeout=timeout,
-            control=Simplon(simplon) if simplon else None,
+            control=Simplon(simplon, api=api) if simplon else None,
         )  # fmt: skip
         raster = _take(spec, choose_backend(engine), quiet=as_json)
     except (AcquisitionError, EngineUnavailable, SimplonError, ValueError) as error:

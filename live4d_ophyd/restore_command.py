@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from live4d_ophyd.urls import shown_text
+
 if TYPE_CHECKING:
     from live4d_ophyd.storage import Backup
 
@@ -107,4 +109,4 @@ def _complain(error: Exception, prefix: str = "") -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown_text(" ".join(str(error).split())) or type(error).__name__

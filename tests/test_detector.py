@@ -1,6 +1,8 @@
 """The detector's settings as ophyd signals, and what the device does with them, against the simulated DCU."""
 
 import json
+import os
+import signal
 import threading
 import time
 from contextlib import closing
@@ -167,12 +169,126 @@ def test_triggers_that_cannot_be_are_refused_before_the_scan(sim, RE):
         device(sim, grid=ScanGrid(6, 5, lead_in=2), control=Simplon(sim.rest_url, trigger_per="line"))
 
 
-def test_the_header_says_what_is_scanned_and_by_which_run(live4d, RE, control):
-    RE.subscribe(live4d.note_run)
-    (uid,) = RE(bp.count([live4d]))
-    header = json.loads(control.get("stream", "config", "header_appendix"))
+def stream_settings(control):
+    return {key: control.get("stream", "config", key) for key in ("mode", "header_detail", "header_appendix")}
+
+
+def test_the_header_says_what_is_scanned_and_by_which_run(sim, RE, control):
+    before = stream_settings(control)
+    during = []
+    with closing(device(sim, scan_start=lambda: during.append(stream_settings(control)))) as live4d:
+        RE.subscribe(live4d.note_run)
+        (uid,) = RE(bp.count([live4d]))
+    header = json.loads(during[0]["header_appendix"])
     assert ScanGrid.from_dict(header["scan"]) == live4d.grid()
     assert (header["rasters"], header["plan_name"], header["uid"]) == (1, "count", uid)
+    assert during[0]["header_detail"] == "all"
+    assert stream_settings(control) == before
+    assert (before["header_detail"], before["header_appendix"]) == ("basic", "")
+
+
+def test_the_file_writer_stays_as_its_user_has_it(live4d, RE, control):
+    RE(bp.count([live4d]))
+    assert control.get("filewriter", "config", "mode") == "enabled"
+
+
+def test_a_stream_that_was_switched_off_is_used_and_switched_off_again(live4d, RE, control):
+    seen = Documents()
+    RE.subscribe(seen)
+    control.put("stream", "mode", "disabled")
+    try:
+        RE(bp.count([live4d]))
+        assert control.get("stream", "config", "mode") == "disabled"
+    finally:
+        control.put("stream", "mode", "enabled")
+    assert seen.events()[0]["data"]["live4d_frames_received"] == ROWS * COLS
+
+
+def test_an_appendix_of_the_user_is_in_the_header_and_stays(live4d, RE, control):
+    control.put("stream", "header_appendix", "sample 7")
+    try:
+        RE(bp.count([live4d]))
+        assert stream_settings(control)["header_appendix"] == "sample 7"
+    finally:
+        control.put("stream", "header_appendix", "")
+
+
+def test_the_detector_s_bad_pixels_are_left_out_although_its_stream_would_not_name_them(RE):
+    with SimulatorProcess(rows=2, cols=2, rate=1e3, dead_pixels=200) as sim:
+        control = Simplon(sim.rest_url)
+        assert control.get("stream", "config", "header_detail") == "basic"
+        seen = Documents()
+        RE.subscribe(seen)
+        # Dead pixels read as the largest number: each would add 65535.
+        with closing(device(sim, grid=ScanGrid(2, 2), nodata=False)) as live4d:
+            live4d.vbf_radius.put(60.0)
+            RE(bp.count([live4d]))
+        assert stream_settings(control)["header_detail"] == "basic"
+    (event,) = seen.events()
+    assert event["data"]["live4d_frames_received"] == 4
+    assert np.max(event["data"]["live4d_vbf"]) < 100 * 65535
+
+
+def test_a_killed_engine_s_changes_are_put_back_by_the_session(sim, RE, control):
+    before = stream_settings(control)
+
+    def kill():
+        assert stream_settings(control) != before
+        os.kill(live4d._client.pid, signal.SIGKILL)
+
+    sim.set_faults(stall_at=10, stall_s=60.0)
+    try:
+        with closing(device(sim, scan_start=kill)) as live4d:
+            with pytest.raises(FailedStatus, match="was killed by SIGKILL"):
+                RE(bp.count([live4d]))
+            live4d._disarming.join(30)
+    finally:
+        sim.set_faults()
+    assert control.state() == "idle"
+    assert stream_settings(control) == before
+
+
+def test_what_a_session_has_set_survives_the_detector_s_failure_and_is_recorded(sim, RE, caplog):
+    seen = Documents()
+    RE.subscribe(seen)
+    energy = 41e3
+
+    def plan():
+        yield from bps.mv(live4d.detector.threshold_1_energy, energy)
+        yield from bps.mv(live4d.detector.frame_time, 2e-4)
+        yield from bp.count([live4d])
+        yield from bp.count([live4d])
+
+    with closing(device(sim, timeout=1.0)) as live4d:
+        sim.set_faults(fail_series=True)
+        try:
+            RE(plan())
+        finally:
+            sim.set_faults()
+        (half, whole) = seen.events()
+        assert half["data"]["live4d_frames_lost"] > 0
+        assert whole["data"]["live4d_frames_received"] == ROWS * COLS
+        descriptor = [doc for doc in seen.of("descriptor") if doc["name"] == "primary"][-1]
+        recorded = descriptor["configuration"]["live4d"]["data"]
+        assert recorded["live4d_detector_threshold_1_energy"] == energy
+        assert recorded["live4d_detector_frame_time"] == pytest.approx(2e-4)
+        assert Simplon(sim.rest_url).get("detector", "config", "threshold/1/energy") == energy
+    assert (
+        "put back what this session has set: threshold/1/energy = 41000.0, frame_time = 0.0002" in caplog.text
+    )
+
+
+def test_a_detector_that_lost_its_settings_is_not_armed_where_that_is_asked_for(sim, RE):
+    with closing(device(sim, timeout=1.0, control=Simplon(sim.rest_url, restore_settings=False))) as live4d:
+        sim.set_faults(fail_series=True)
+        try:
+            RE(bp.count([live4d]))
+        finally:
+            sim.set_faults()
+        with pytest.raises(FailedStatus, match="because restore_settings is False"):
+            RE(bp.count([live4d]))
+        live4d.control.initialize()
+        RE(bp.count([live4d]))
 
 
 def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):

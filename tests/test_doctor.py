@@ -126,6 +126,30 @@ def test_a_dead_control_unit_fails_and_is_named(endpoint_without_anybody):
     assert url in check.found
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:s3cr3t@127.0.0.1:9",
+        "http://user:s3/cr3t@dcu",
+        "user:s3cr3t@dcu",
+        "http://us er:s3cr3t@dcu",
+    ],
+)
+def test_the_password_of_a_control_unit_is_not_shown(url):
+    check = doctor_command.simplon(url)
+    assert check.status == "failed"
+    assert "cr3t" not in f"{check.found} {check.advice}"
+
+
+def test_a_control_unit_is_asked_in_the_version_that_is_given(no_catalog):
+    with SimulatorProcess(rows=2, cols=2, api="1.6.0") as sim:
+        url = sim.rest_url.replace("http://", "http://user:s3cr3t@")
+        code, checks = run_json("--catalog", no_catalog, "--simplon", url, "--api", "1.6.0")
+        assert code == 0
+        assert checks["SIMPLON"]["found"] == f"{sim.rest_url} speaks 1.6.0, the detector's state is idle"
+        assert doctor_command.simplon(sim.rest_url, "1.8.0").status == "failed"
+
+
 def test_a_live_detector_is_ok(no_catalog):
     with SimulatorProcess(rows=2, cols=2) as sim:
         code, checks = run_json(

@@ -137,6 +137,10 @@ class Acquisition:
                 self._hold.give_up()
             if self.series.key is not None:
                 self._stream.memory.finished.add(self.series.key)
+            if self._trigger_error is not None and self.ledger.begun:
+                log.warning(
+                    "series %s: the software trigger failed: %s", self.series.name, self._trigger_error
+                )
             report(self.spec, self.series, self.ledger, self._dropped)
 
     def _arm(self) -> None:
@@ -206,7 +210,7 @@ class Acquisition:
         try:
             self.spec.control.trigger()
         except SimplonError as error:
-            # It lasts as long as the exposures: while images come it does not matter that it failed.
+            # It lasts as long as the exposures: when images come it does not matter that it failed.
             self._trigger_error = error
 
     def _await(self, raster: int) -> None:
@@ -236,15 +240,16 @@ class Acquisition:
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
         silent = ledger.silence
-        if self._trigger_error is not None and silent >= STRAGGLER_S and not self.series.ended:
-            raise self._trigger_error
+        begun = ledger.arrived(raster) if self.spec.stay_armed else ledger.begun
+        if self._trigger_error is not None and not begun and silent >= STRAGGLER_S:
+            raise self._failure_of(raster)
         if self.series.ended and silent >= self._patience():
             return True
         if silent < self.spec.timeout:
             return False
         self._stream.doubtful = True
         if self._nothing_came(raster):
-            raise AcquisitionError(self._why_nothing_came())
+            raise self._failure_of(raster)
         log.warning(
             "series %s stopped after %d of %d images without an end message; %.3g s of silence",
             self.series.name, self.progress().frames_received, self.progress().frames_expected, silent,
@@ -268,7 +273,7 @@ class Acquisition:
         self._dropped = dropped
         losses, rate = self.ledger.close(raster)
         if self._nothing_came(raster):
-            raise AcquisitionError(self._why_nothing_came())
+            raise self._failure_of(raster)
         series, projection = self.series, self.series.projection
         assert series.key is not None
         assert projection.methods is not None
@@ -295,8 +300,9 @@ class Acquisition:
                     return None
                 control.disarm()
         except SimplonError as error:
-            log.error("the detector may still be armed: %s", error)
+            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
             return None
+        control.put_back()
         try:
             dropped = control.dropped()
         except SimplonError as error:
@@ -313,15 +319,25 @@ class Acquisition:
 
     def _abandon_detector(self) -> None:
         control, hold = self.spec.control, self._hold
-        if control is None or hold is None or not self._armed or not hold.is_ours():
+        if control is None or hold is None or (self._armed and not hold.is_ours()):
             return
         try:
-            if not self.stands:
+            if self._armed and not self.stands:
                 control.abort()
-            elif control.state() in ("ready", "acquire"):
+                control.wait_idle(IDLE_TIMEOUT_S)
+            elif self._armed and control.state() in ("ready", "acquire"):
                 control.disarm()  # nothing is exposed
         except SimplonError as error:
-            log.error("the detector may still be armed: %s", error)
+            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
+        else:
+            control.put_back()
+
+    def _failure_of(self, raster: int) -> Exception:
+        """Why there is nothing to show: a software trigger that failed, unless images came all the same."""
+        begun = self.ledger.arrived(raster) if self.spec.stay_armed else self.ledger.begun
+        if self._trigger_error is not None and not begun:
+            return self._trigger_error
+        return AcquisitionError(self._why_nothing_came())
 
     def _why_nothing_came(self) -> str:
         return why_nothing_came(self.spec, self.series, self.ledger, self._stream.connected())

@@ -57,6 +57,7 @@ class Dcu:
         self.config = settings.detector_settings(detector, microscope, dtype, api)
         self.stream_config = settings.stream_settings()
         self.filewriter_config = settings.filewriter_settings()
+        self.keep_settings()
         self.error = ""
         self._faults = faults
         # when the high voltage is there, time.monotonic()
@@ -116,9 +117,14 @@ class Dcu:
 
     # commands
 
+    def keep_settings(self) -> None:
+        """Make the detector's settings those that it starts with."""
+        self._at_start = self.config.values()
+
     def initialize(self) -> None:
-        """To idle from any state; a running series is aborted."""
+        """To idle from any state, with the settings it starts with; a running series is aborted."""
         self._end_series(abort=True)
+        self.config.restore(self._at_start)
         self.error = ""
         self._set_state("idle")
 

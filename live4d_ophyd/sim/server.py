@@ -96,6 +96,7 @@ def build_dcu(
         dcu.config.put("frame_time", 1 / rate)
         dcu.config.put("count_time", 1 / rate)
         dcu.config.put("nimages", raster.frames)
+        dcu.keep_settings()
     except ValueError:
         dcu.close()
         raise

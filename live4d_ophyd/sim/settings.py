@@ -100,6 +100,11 @@ class Settings:
         """All values by name, hidden ones too, a copy."""
         return {name: parameter.value for name, parameter in self._parameters.items()}
 
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Make all values again what :meth:`values` said."""
+        for name, value in values.items():
+            self._parameters[name].value = value
+
     def put(self, name: str, value: Any) -> list[str]:
         """Set a value; the names of all parameters that changed, ``name`` always first. Raises ValueError."""
         before = self.values()
@@ -219,8 +224,8 @@ def stream_settings() -> Settings:
 
 
 def filewriter_settings() -> Settings:
-    """``/filewriter/api/.../config``: there is no file writer, it can only be off."""
-    return Settings({"mode": Parameter("disabled", allowed=("disabled",))})
+    """``/filewriter/api/.../config``: there is only its switch, on as on a detector whose user wants files."""
+    return Settings({"mode": Parameter("enabled", allowed=("enabled", "disabled"))})
 
 
 def channels(detector: Settings) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def statuses(dcu: Dcu) -> dict[str, dict[str, Parameter]]:
             "error": fixed([], "list"),
             "dropped": fixed(dcu.dropped, "uint"),
         },
-        "filewriter": {"state": fixed("disabled")},
+        "filewriter": {"state": fixed("ready" if dcu.filewriter_config["mode"] == "enabled" else "disabled")},
     }
     return {
         module: {key: value for key, value in keys.items() if key not in dcu.without}

@@ -1,7 +1,7 @@
 """Rest: the detector's REST interface (SIMPLON), typed. It asks the device what it has instead of assuming it.
 
-Any thread; every request is a connection of its own. Repeated are only requests that change nothing when they are
-done twice.
+Any thread; every request is a connection of its own. Only idempotent requests are retried. A value that is set is read
+back: a detector that keeps another one has not obeyed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import json
 import logging
 import re
 import time
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import httpx
+
+from live4d_ophyd.simplon.parameter import ROUNDED, Parameter, is_same
+from live4d_ophyd.urls import shown, split_login
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,6 @@ _REPEATABLE_COMMANDS = ("disarm", "cancel", "abort")
 _IMAGES = ("flatfield", "pixel_mask")
 #: versions to try where none is told
 _VERSIONS = ("1.8.0", "1.7.0", "1.6.0")
-_TYPES: dict[str, tuple[type, ...]] = {
-    "float": (float, int),
-    "uint": (int,),
-    "int": (int,),
-    "string": (str,),
-    "bool": (bool,),
-}
 
 
 class SimplonError(RuntimeError):
@@ -50,66 +45,10 @@ class UnknownKey(SimplonError):
     """This detector, or its firmware, does not have the key."""
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One key as the device describes it. Limits and unit are None or "" where it says nothing."""
-
-    key: str  #: ``detector/config/frame_time``
-    value: Any
-    value_type: str = ""
-    unit: str = ""
-    writable: bool = True
-    minimum: float | None = None
-    maximum: float | None = None
-    allowed: tuple[Any, ...] | None = None
-
-    @classmethod
-    def from_answer(cls, key: str, answer: dict[str, Any]) -> Parameter:
-        allowed = answer.get("allowed_values")
-        return cls(
-            key,
-            answer["value"],
-            value_type=str(answer.get("value_type", "")),
-            unit=str(answer.get("unit", "")),
-            writable="w" in str(answer.get("access_mode", "rw")),
-            minimum=answer.get("min"),
-            maximum=answer.get("max"),
-            allowed=tuple(allowed) if isinstance(allowed, (list, tuple)) and allowed else None,
-        )
-
-    def __str__(self) -> str:
-        """Value, unit, and what is allowed."""
-        text = f"{self.value!r} {self.unit}".rstrip()
-        if not self.writable:
-            return text
-        if self.allowed is not None:
-            return f"{text}  ({', '.join(map(str, self.allowed))})"
-        if self.minimum is None and self.maximum is None:
-            return text
-        return f"{text}  ({_bound(self.minimum)} to {_bound(self.maximum)})"
-
-    def check(self, value: Any) -> None:
-        """Raise ValueError with key, value and limits unless the device would take ``value``."""
-        if not self.writable:
-            raise ValueError(f"{self.key} cannot be set: the device only reports it")
-        kinds = _TYPES.get(self.value_type)
-        # A bool is an int to Python, never to the detector.
-        if kinds and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
-            raise ValueError(f"{self.key} = {value!r}: the device wants a {self.value_type}")
-        unit = f" {self.unit}" if self.unit else ""
-        if self.allowed is not None and value not in self.allowed:
-            raise ValueError(
-                f"{self.key} = {value!r}{unit}: the device allows {', '.join(map(str, self.allowed))}"
-            )
-        low, high = self.minimum, self.maximum
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            raise ValueError(
-                f"{self.key} = {value!r}{unit}: the device allows {_bound(low)} to {_bound(high)}{unit}"
-            )
-
-
-def _bound(limit: float | None) -> str:
-    return "anything" if limit is None else f"{limit:g}"
+@lru_cache(maxsize=1000)
+def say_once(level: int, text: str) -> None:
+    """Log what a scan would else say again with every trigger."""
+    log.log(level, text)
 
 
 @cache
@@ -122,11 +61,16 @@ def _http() -> httpx.Client:
 
 
 class Rest:
-    """The interface at ``url``; ``api`` is its version, "" asks for it."""
+    """The interface at ``url``; ``api`` is its version, "" asks for it; ``login`` is ``user:password``.
 
-    def __init__(self, url: str, api: str = "") -> None:
-        self.url = url.rstrip("/")
+    A login in the url is taken out of it.
+    """
+
+    def __init__(self, url: str, api: str = "", login: str = "") -> None:
+        self.url, in_url = split_login(url.rstrip("/"))
         self._asked_api = api
+        user, _, password = (in_url or login).partition(":")
+        self._auth = httpx.BasicAuth(user, password) if user or password else None
 
     @cached_property
     def api(self) -> str:
@@ -165,27 +109,45 @@ class Rest:
         return Parameter.from_answer(f"{subsystem}/{kind}/{key}", answer)
 
     def write(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
-        """Set a configuration key; returns what changed with it, as it is afterwards, as far as that can be read.
+        """Set a configuration key; returns it and what changed with it, as they are afterwards.
 
-        Raises UnknownKey, SimplonError with the device's words.
+        Raises UnknownKey, SimplonError with the device's words, and SimplonError when it keeps another value; one that
+        it has rounded is logged.
         """
         path = self._path(subsystem, "config", key)
         answer = self._request("PUT", path, {"value": value}, repeatable=True)
-        # Firmware that says nothing has changed at least this.
-        changed = answer if isinstance(answer, list) else [key]
+        changed = map(str, answer if isinstance(answer, list) else ())
         found = {}
-        for name in map(str, changed):
+        # Not every firmware names the key itself.
+        for name in dict.fromkeys([key, *changed]):
             if name.endswith(_IMAGES):
                 continue
             try:
                 found[name] = self.read(subsystem, "config", name)
             except SimplonError as error:
+                if name == key:
+                    raise SimplonError(
+                        f"{self.url}: {subsystem}/config/{key} was set to {value!r}, but not read back: {error}"
+                    ) from error
                 # Devices also name keys that they do not have (difference_mode); the value was set all the same.
                 log.log(logging.INFO if isinstance(error, UnknownKey) else logging.WARNING, "%s", error)
+        if key in found:
+            self._compare(found[key], value)
         return found
 
-    def command(self, name: str, timeout: float | None = REQUEST_TIMEOUT_S) -> Any:
-        """Run a detector command; returns its answer. ``timeout`` None waits as long as it lasts."""
+    def _compare(self, found: Parameter, wanted: Any) -> None:
+        if is_same(found.value, wanted):
+            return
+        text = f"{self.url}: {found.key} is {found.value!r} {found.unit}".rstrip()
+        if not is_same(found.value, wanted, ROUNDED):
+            raise SimplonError(
+                f"{text} after it was set to {wanted!r}: the detector answered that it took the value, and did not. "
+                "Does its state, or another setting, not allow it?"
+            )
+        say_once(logging.WARNING, f"{text}, not the {wanted!r} that was set: the detector has rounded it")
+
+    def command(self, name: str, timeout: float = REQUEST_TIMEOUT_S) -> Any:
+        """Run a detector command; returns its answer."""
         path = self._path("detector", "command", name)
         return self._request("PUT", path, None, timeout, repeatable=name in _REPEATABLE_COMMANDS)
 
@@ -197,7 +159,7 @@ class Rest:
         method: str,
         path: str,
         body: Any = None,
-        timeout: float | None = REQUEST_TIMEOUT_S,
+        timeout: float = REQUEST_TIMEOUT_S,
         *,
         repeatable: bool,
     ) -> Any:
@@ -211,11 +173,12 @@ class Rest:
                 time.sleep(pause)
         raise AssertionError  # the last round returns or raises
 
-    def _try(self, method: str, path: str, body: Any, timeout: float | None) -> Any:
+    def _try(self, method: str, path: str, body: Any, timeout: float) -> Any:
         request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
         try:
             limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
-            with _http().stream(method, self.url + path, json=body, timeout=limits) as response:
+            call = _http().stream(method, self.url + path, json=body, timeout=limits, auth=self._auth)
+            with call as response:
                 content = bytearray()
                 for piece in response.iter_bytes():
                     content += piece
@@ -227,7 +190,7 @@ class Rest:
             raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
         except httpx.TimeoutException as error:
             # Not repeated: who is silent for so long is so again, and a scan waits.
-            raise SimplonError(f"{request}: no answer within {timeout or CONNECT_TIMEOUT_S:g} s") from error
+            raise SimplonError(f"{request}: no answer within {timeout:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
@@ -236,8 +199,17 @@ class Rest:
             raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
         if response.is_server_error:
             raise _Passing(f"{request}: {response.status_code} {words}")
-        if response.is_error:
-            raise SimplonError(f"{request}: {response.status_code} {words}")
+        if response.next_request is not None:
+            # Not followed: what is there may be no detector, and a PUT may become a GET.
+            target = shown(str(response.next_request.url.copy_with(query=None, fragment=None)))
+            raise SimplonError(
+                f"{request}: {response.status_code}, redirected to {target}: give the address that this names (url of "
+                "Simplon), or its API version (api, or --api)"
+            )
+        if response.status_code == 401:
+            words += "; is the login right? Simplon takes it in its url, http://USER:PASSWORD@HOST"
+        if not response.is_success:
+            raise SimplonError(f"{request}: {response.status_code} {words}".rstrip())
         if not content:
             return None
         try:

@@ -19,6 +19,8 @@ from typing import Any
 
 from tiled.utils import safe_json_dump
 
+from live4d_ophyd.urls import shown_text
+
 logger = logging.getLogger(__name__)
 
 
@@ -140,7 +142,8 @@ class BackedUp:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())  # an HTTP client's may be of several lines
+    # An HTTP client's may be of several lines, and name its server with all that gives access to it.
+    return shown_text(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _make_room(reason: str) -> str:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
+from live4d_ophyd.urls import shown, split_login
 
 PROFILE = "live4d"
 
@@ -76,8 +78,9 @@ def existing_catalog(which: str | None = None) -> Any:
     Parameters
     ----------
     which
-        Name of a Tiled profile, directory of a catalog, or URL of a Tiled server. Default: what a session
-        opens, by ``$LIVE4D_CATALOG``, else ``$LIVE4D_PROFILE``, else the profile ``live4d``.
+        Name of a Tiled profile, directory of a catalog, or URL of a Tiled server, which may hold a login
+        (``http://user:password@host``) or ``?api_key=``. Default: what a session opens, by
+        ``$LIVE4D_CATALOG``, else ``$LIVE4D_PROFILE``, else the profile ``live4d``.
 
     Raises
     ------
@@ -89,8 +92,13 @@ def existing_catalog(which: str | None = None) -> Any:
     from tiled.profiles import load_profiles
 
     which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
-    if which.startswith(("http://", "https://")):
-        return from_uri(which)
+    if which.lower().startswith(("http://", "https://")):
+        # What is secret goes apart: Tiled's errors and the log of its client show the address.
+        address, login = split_login(which)
+        parts = urlsplit(address)
+        api_key = parse_qs(parts.query).get("api_key", [None])[0]
+        headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else None
+        return from_uri(parts._replace(query="", fragment="").geturl(), api_key=api_key, headers=headers)
     load_profiles.cache_clear()
     profiles = {name: _directory_of(content) for name, (_, content) in load_profiles().items()}
     directory = profiles.get(which, Path(which).expanduser().resolve())
@@ -122,9 +130,8 @@ def backup_directory(db: Any) -> Path | None:
         return Path(directory)
     if hasattr(db.context.http_client, "app"):
         return None
-    url = urlsplit(db.uri)
-    host = url.netloc.rpartition("@")[2]  # no password becomes the name of a folder
-    return _backups(Path(host, *(part for part in url.path.split("/") if part not in ("", ".", ".."))))
+    url = urlsplit(split_login(db.uri)[0])  # no password becomes the name of a folder
+    return _backups(Path(url.netloc, *(part for part in url.path.split("/") if part not in ("", ".", ".."))))
 
 
 def _backups(catalog: Path) -> Path:
@@ -142,6 +149,8 @@ def catalog_directory(name: str = PROFILE) -> Path | None:
 def choose_directory(path: str | os.PathLike | None, name: str) -> Path:
     """The directory that ``open_catalog(path, name)`` opens."""
     if wanted := path or os.environ.get("LIVE4D_CATALOG") or catalog_directory(name):
+        if "://" in str(wanted):
+            raise ValueError(f"the catalog's path is the address {shown(str(wanted))}; expected a directory")
         return Path(wanted).expanduser().resolve()
     data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data_home) / "live4d-ophyd" / name
@@ -219,7 +228,8 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
         if existing == content or _directory_of(existing) == directory:
             return
         if not overwrite:
-            other = _directory_of(existing) or existing.get("uri", "something that is no local catalog")
+            server = shown(str(existing.get("uri", "something that is no local catalog")))
+            other = _directory_of(existing) or server
             raise ProfileConflict(
                 f"the Tiled profile {name!r} ({source}) opens {other}, not {directory}: "
                 f"pass another name or that path, or overwrite=True to make {name!r} open {directory}"

@@ -12,6 +12,7 @@ LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (ne
 import importlib.util
 import logging
 import os
+import re
 import sys
 
 import bluesky.plan_stubs as bps  # noqa: F401
@@ -25,6 +26,7 @@ from IPython import get_ipython
 
 from live4d_ophyd import Live4DBestEffortCallback, ScanProgressBar, open_catalog
 from live4d_ophyd.storage import catalog_directory, record
+from live4d_ophyd.urls import shown
 
 
 def _in_queueserver():
@@ -48,8 +50,10 @@ def _metadata():
     from redis import Redis
     from redis_json_dict import RedisJSONDict
 
-    host, _, port = address.partition(":")
-    return RedisJSONDict(Redis(host, int(port or 6379)), prefix="live4d-")
+    place = re.fullmatch(r"([\w.-]+)(?::(\d+))?", address)
+    if not place:
+        raise ValueError(f"LIVE4D_REDIS is {shown(address)!r}; expected HOST or HOST:PORT")
+    return RedisJSONDict(Redis(place[1], int(place[2] or 6379)), prefix="live4d-")
 
 
 _shell = None if _in_queueserver() else get_ipython()

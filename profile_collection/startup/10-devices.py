@@ -27,9 +27,10 @@ def _scan_shape(text):
 def _detector_side(control):
     """Shorter side of the detector, px; 192 where the detector cannot be asked."""
     try:
-        return min(control.get("detector", "config", f"{axis}_pixels_in_detector") for axis in "xy")
+        sides = [control.get("detector", "config", f"{axis}_pixels_in_detector") for axis in "xy"]
     except (AttributeError, SimplonError):
         return 192
+    return min(sides) if all(isinstance(side, int) for side in sides) else 192
 
 
 _rows, _cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))

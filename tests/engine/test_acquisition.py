@@ -13,9 +13,10 @@ from small_dcu import SmallDcu, end, frames, image, series, start
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec
-from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
+from live4d_ophyd.engine.acquisition import STRAGGLER_S, Cancelled, OpenStream
 from live4d_ophyd.imaging.detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.simplon import SimplonError
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)
@@ -354,6 +355,9 @@ class FakeControl:
     def abort(self):
         self.heard.append("abort")
 
+    def put_back(self):
+        self.heard.append("put back")
+
 
 @pytest.mark.parametrize(
     ("kept", "last"),
@@ -370,7 +374,82 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
             list(Acquisition(spec, stream).run())
         except AcquisitionError:
             assert last == "abort"
-    assert control.heard[-1] == last
+    assert control.heard[-2:] == [last, "put back"]
+
+
+def test_a_detector_that_was_never_armed_gets_its_settings_back(dcu, pixels):
+    control = FakeControl()
+    dead = "tcp://127.0.0.1:9"
+    with closing(OpenStream(dead)) as stream:
+        spec = AcquisitionSpec(dead, GRID, (DISK,), timeout=0.2, control=control)
+        with pytest.raises(AcquisitionError, match="Nothing was armed"):
+            list(Acquisition(spec, stream).run())
+    assert control.heard == ["configure 1 x 12", "put back"]
+
+
+class SoftwareTriggered(FakeControl):
+    """Its trigger fails as when the control unit dies, once ``dies`` is set."""
+
+    software_triggered = True
+
+    def __init__(self):
+        super().__init__()
+        self.dies = threading.Event()
+
+    def trigger(self):
+        assert self.dies.wait(20)
+        raise SimplonError("PUT trigger: connection reset")
+
+
+def take_triggered(dcu, control, messages, dies_after, timeout=1.0):
+    """The raster of ``messages``, the control unit dying when ``dies_after`` of its images have come."""
+    with closing(OpenStream(dcu.endpoint)) as stream:
+        assert stream.connected(2)
+        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=timeout, control=control)
+        acquisition = Acquisition(spec, stream)
+        acquisition.on_progress = lambda: (
+            control.dies.set() if acquisition.progress().frames_received >= dies_after else None
+        )
+        dcu.send(messages)
+        (raster,) = acquisition.run()
+    return raster
+
+
+def test_a_control_unit_that_dies_during_its_trigger_costs_only_what_did_not_come(dcu, pixels, caplog):
+    """After ``timeout`` of silence, as when pulses trigger the detector."""
+    control = SoftwareTriggered()
+    raster = take_triggered(dcu, control, series(pixels)[:6], dies_after=5)
+    truth = expected(pixels)
+    truth.flat[5:] = np.nan
+    np.testing.assert_array_equal(raster.images[0], truth)
+    assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (5, 7, 0)
+    assert "the software trigger failed: PUT trigger: connection reset" in caplog.text
+    assert control.heard[-2:] == ["disarm", "put back"]
+
+
+def test_images_that_come_on_after_the_trigger_has_failed_are_taken(dcu, pixels):
+    control = SoftwareTriggered()
+
+    def messages():
+        yield from series(pixels)[:6]
+        assert control.dies.wait(20)
+        time.sleep(STRAGGLER_S + 0.2)  # a silence after which nothing that came would have been thrown away
+        yield from series(pixels)[6:]
+
+    raster = take_triggered(dcu, control, messages(), dies_after=5, timeout=10.0)
+    np.testing.assert_array_equal(raster.images[0], expected(pixels))
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["silence", "an end message"])
+def test_when_nothing_came_the_failed_trigger_is_the_reason(dcu, pixels, ended):
+    messages = [series(pixels)[0], end()] if ended else series(pixels)[:1]
+    control = SoftwareTriggered()
+    control.dies.set()
+    began = time.monotonic()
+    with pytest.raises(SimplonError, match="connection reset"):
+        take_triggered(dcu, control, messages, dies_after=0, timeout=20.0)
+    assert time.monotonic() - began < 10
+    assert control.heard[-1] == "put back"
 
 
 class SlowControl(FakeControl):

@@ -162,3 +162,14 @@ def test_firmware_without_keys(make_dcu):
 def test_impossible_firmware_is_refused(make_dcu, options, words):
     with pytest.raises(ValueError, match=words):
         make_dcu(**options)
+
+
+def test_initialize_resets_what_was_set_and_leaves_the_stream(make_dcu):
+    dcu = make_dcu(rate=1e3)
+    before = dcu.config.values()
+    configure(dcu, threshold__1__energy=41e3, frame_time=0.5, binning_mode="2x2", mask_to_zero=True)
+    dcu.stream_config.put("header_appendix", "sample 7")
+    dcu.initialize()
+    assert dcu.config.values() == before
+    assert dcu.config["frame_time"] == 1e-3
+    assert dcu.stream_config["header_appendix"] == "sample 7"

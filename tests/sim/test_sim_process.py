@@ -56,7 +56,7 @@ def test_put_answers_what_changed(client):
 def test_version_keys_and_other_modules(client):
     assert client.http.get("/detector/api/version").json()["value"] == "1.8.0"
     assert "count_time" in client.http.get("/detector/api/1.8.0/config").json()
-    assert client.get("mode", "filewriter") == "disabled"
+    assert client.get("mode", "filewriter") == "enabled"
     assert client.get("high_voltage/state", kind="status") == "READY"
     assert client.command("hv_enabled").status_code == 200
 

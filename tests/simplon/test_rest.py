@@ -1,81 +1,13 @@
 """The REST client asks the device what it is and has, says what was refused in the device's words, and repeats only
 what is safe to repeat."""
 
-import json
 import threading
 import time
-from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from fake_dcu import FRAME_TIME
 
 from live4d_ophyd.simplon import Parameter, Rest, Simplon, SimplonError, UnknownKey
-
-FRAME_TIME = {
-    "value": 1e-3,
-    "value_type": "float",
-    "unit": "s",
-    "min": 1e-6,
-    "max": 10.0,
-    "access_mode": "rw",
-}
-
-
-class FakeDcu:
-    """A server with scripted answers: path -> (status, body) or a list of them, one a request."""
-
-    def __init__(self):
-        self.answers = {"/detector/api/version": (200, {"value": "1.8.0"})}
-        self.requests = []
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self._answer(None)
-
-            def do_PUT(self):
-                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self._answer(json.loads(raw) if raw else None)
-
-            def _answer(self, body):
-                fake.requests.append((self.command, self.path, body))
-                answer = fake.answers.get(self.path, (404, "no such key"))
-                if isinstance(answer, list):
-                    answer = answer.pop(0) if len(answer) > 1 else answer[0]
-                status, content = answer
-                if callable(content):
-                    content = content()
-                text = content if isinstance(content, str) else json.dumps(content)
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def asked(self, path):
-        return [request for request in self.requests if request[1] == path]
-
-    def close(self):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def dcu():
-    with closing(FakeDcu()) as fake:
-        yield fake
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.simplon.rest._PAUSES_S", (0.0, 0.0))
 
 
 def test_the_version_is_asked_for_once_and_used(dcu):
@@ -217,6 +149,18 @@ def test_an_answer_that_takes_too_long_is_an_error(dcu):
     assert time.monotonic() - begin < 3
 
 
+def test_a_software_trigger_that_nobody_answers_ends(dcu, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.simplon.client.ARM_TIMEOUT_S", 0.1)
+    released = threading.Event()
+    dcu.scannable().settings |= {"detector/config/nimages": 100, "detector/config/frame_time": 1e-3}
+    dcu.answers["/detector/api/1.8.0/command/trigger"] = (200, lambda: str(released.wait(20)).lower())
+    try:
+        with pytest.raises(SimplonError, match=r"command/trigger: no answer within 0\.3 s"):
+            Simplon(dcu.url).trigger()
+    finally:
+        released.set()
+
+
 def test_nobody_there_is_said(dcu):
     with pytest.raises(SimplonError, match=r"is the detector \(or the simulator\) on\?"):
         _ = Rest("http://127.0.0.1:9").api
@@ -224,15 +168,13 @@ def test_nobody_there_is_said(dcu):
 
 def test_a_parameter_that_the_firmware_lacks_is_left_out_and_said(dcu, caplog):
     dcu.answers["/detector/api/version"] = (200, {"value": "1.6.0"})
-    dcu.answers["/detector/api/1.6.0/status/state"] = (200, {"value": "idle"})
-    for key in ("detector/trigger_mode", "detector/nimages", "detector/ntrigger", "stream/mode"):
-        subsystem, name = key.split("/")
-        path = f"/{subsystem}/api/1.6.0/config/{name}"
-        dcu.answers[path] = [(200, {"value": 0}), (200, [name]), (200, {"value": 0})]
+    dcu.scannable()
+    for key in ("stream/config/format", "stream/config/header_appendix", "filewriter/config/mode"):
+        del dcu.settings[key]
     with caplog.at_level("INFO"):
         Simplon(dcu.url).configure(1, 12)
-    assert "has no stream/config/format: left out" in caplog.text
-    assert dcu.asked("/detector/api/1.6.0/config/ntrigger")[1][2] == {"value": 12}
+    assert "has no stream/config/format" in caplog.text
+    assert dcu.settings["detector/config/ntrigger"] == 12
 
 
 def test_a_version_that_the_device_does_not_tell_is_found(dcu):

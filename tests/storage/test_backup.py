@@ -230,3 +230,14 @@ def test_a_document_that_is_no_json_goes_into_the_catalog_alone(writer, path, ca
     assert writer[2] == odd
     assert "could not be written (TypeError" in caplog.text
     assert not path.exists()
+
+
+def test_a_server_that_fails_is_logged_without_its_password(tmp_path, caplog):
+    def fail(name, doc):
+        raise OSError("500 for url 'http://user:s3cr3t@tiled/api/v1/?api_key=s3cr3t'")
+
+    backed_up = BackedUp(fail, tmp_path / "run.jsonl")
+    backed_up("start", {"uid": "1", "time": 0})
+    backed_up._close()
+    assert "OSError: 500 for url 'http://tiled/api/v1/'" in caplog.text
+    assert "s3cr3t" not in caplog.text

@@ -1,14 +1,20 @@
 """The profile that lets other processes open the catalog."""
 
+import base64
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from live4d_ophyd.cli import live4d
 from live4d_ophyd.storage import ProfileConflict, backup_directory, catalog_directory, open_catalog
-from live4d_ophyd.storage.catalog import choose_directory, write_profile
+from live4d_ophyd.storage.catalog import choose_directory, existing_catalog, write_profile
 
 
 @pytest.fixture
@@ -147,3 +153,74 @@ def test_the_default_directory_is_the_environment_s_then_the_profile_s_then_xdg_
     monkeypatch.setenv("LIVE4D_CATALOG", str(tmp_path / "environment"))
     assert choose_directory(None, "live4d") == tmp_path / "environment"
     assert choose_directory(tmp_path / "given", "live4d") == tmp_path / "given"
+
+
+# Passwords ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def refusing_server():
+    """(address, headers of the requests it got): a server that lets nobody in."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers)
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_server_is_logged_in_to_and_no_error_shows_how(caplog):
+    with refusing_server() as (address, seen), caplog.at_level("INFO"):
+        done = CliRunner().invoke(
+            live4d, ["restore", "--catalog", f"http://user:s3cr3t@{address}/?api_key=k3y"]
+        )
+    assert done.exit_code == 1
+    assert f"401: Unauthorized http://{address}/api/v1/" in done.output
+    assert base64.b64decode(seen[-1]["Authorization"].removeprefix("Basic ")) == b"user:s3cr3t"
+    for text in (done.output, caplog.text):
+        assert "s3cr3t" not in text
+        assert "k3y" not in text
+
+
+def test_the_key_of_a_server_goes_apart_from_its_address(monkeypatch):
+    asked = []
+    monkeypatch.setattr("tiled.client.from_uri", lambda *address, **options: asked.append((address, options)))
+    existing_catalog("https://tiled/api/v1/metadata/me@home?api_key=k3y")
+    existing_catalog("http://tiled")
+    assert asked == [
+        (("https://tiled/api/v1/metadata/me@home",), {"api_key": "k3y", "headers": None}),
+        (("http://tiled",), {"api_key": None, "headers": None}),
+    ]
+
+
+def test_backups_of_a_server_s_runs_lie_in_a_folder_without_its_password(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    context = SimpleNamespace(http_client=object())
+    db = SimpleNamespace(metadata={}, context=context, uri="http://user:s3cr3t@tiled:8000/api/v1/metadata/")
+    assert backup_directory(db) == tmp_path / "live4d-ophyd/backup/tiled:8000/api/v1/metadata"
+
+
+def test_a_profile_of_a_server_is_named_without_its_password(levels, tmp_path):
+    put(levels[0], "live4d", {"live4d": {"uri": "http://user:s3cr3t@localhost:8000?api_key=k3y"}})
+    with pytest.raises(ProfileConflict, match="opens http://localhost:8000, not"):
+        write_profile("live4d", tmp_path / "b")
+
+
+def test_an_address_is_no_directory(monkeypatch):
+    monkeypatch.setenv("LIVE4D_CATALOG", "http://user:s3cr3t@tiled:8000")
+    with pytest.raises(ValueError, match="path is the address http://tiled:8000; expected a directory"):
+        choose_directory(None, "live4d")

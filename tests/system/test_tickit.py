@@ -198,5 +198,5 @@ def test_it_is_initialized_armed_and_released_when_no_pulse_comes(tickit, RE):
         key: tickit.value("detector", "config", key) for key in ("trigger_mode", "nimages", "ntrigger")
     }
     assert configured == {"trigger_mode": "exts", "nimages": 1, "ntrigger": 15}
-    assert tickit.value("stream", "config", "format") == "cbor"
+    assert tickit.value("stream", "config", "format") == "legacy"  # as it was found
     assert tickit.value("detector", "status", "state") == "idle"

@@ -54,10 +54,18 @@ def dcu(stack):
     return stack.enter_context(closing(RestartedSimulator(**SMALL, rate=2000.0)))
 
 
-@pytest.mark.parametrize("how", ["connections break", "power fails, no connection breaks"])
-def test_dcu_restarted_in_mid_scan_gives_what_came_and_the_next_trigger_works(stack, dcu, how):
+@pytest.mark.parametrize(
+    ("how", "mode"),
+    [
+        ("connections break", "exts"),
+        ("connections break", "ints"),
+        ("power fails, no connection breaks", "exts"),
+    ],
+)
+def test_dcu_restarted_in_mid_scan_gives_what_came_and_the_next_trigger_works(stack, dcu, how, mode):
     network = stack.enter_context(closing(Network(dcu.process.stream_endpoint)))
     rig = stack.enter_context(closing(Rig(dcu.process, GRID, network.endpoint)))
+    rig.live4d.detector.trigger_mode.put(mode)
     (clean,) = rig.count()
     assert clean.received == GRID.frames
     rig.live4d.timeout.put(SILENCE_S)
@@ -97,11 +105,16 @@ def test_dcu_down_the_trigger_says_so_and_the_next_one_works(stack, dcu):
     assert clean.received == GRID.frames
 
 
-def test_detector_fails_in_mid_scan_gives_what_came_and_the_next_trigger_works(rig, truth):
+@pytest.mark.parametrize("mode", ["exts", "ints"])
+def test_detector_fails_in_mid_scan_gives_what_came_and_the_next_trigger_works(rig, truth, mode):
     """It breaks off half way, in state `error`, without an `end`."""
     rig.live4d.timeout.put(SILENCE_S)
     rig.fault(fail_series=True)
-    half, clean = rig.count(2)
+    rig.live4d.detector.trigger_mode.put(mode)
+    try:
+        half, clean = rig.count(2)
+    finally:
+        rig.live4d.detector.trigger_mode.put("exts")
     assert (half.received, half.bad) == (GRID.frames // 2, 0)
     half.check(truth)
     assert clean.received == GRID.frames
