@@ -43,7 +43,7 @@ def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level
     warm_up()
     try:
         server = EngineServer(endpoint, engine=engine, curve_keys=curve)
-    except zmq.ZMQError as error:
+    except (zmq.ZMQError, OSError, ValueError) as error:  # the last two of key files
         raise click.ClickException(f"cannot serve at {endpoint}: {error}") from error
     if owned:
         # Ctrl-C in the session's terminal is for the session.
