@@ -24,6 +24,7 @@ from live4d_ophyd.stream.messages import (
     StartMessage,
     read_message,
 )
+from live4d_ophyd.stream.recorded import recorded_message
 
 Record = dict[str, Any]
 
@@ -60,7 +61,7 @@ def inspect(context: click.Context, files: tuple[Path, ...], as_json: bool) -> N
 def inspect_file(path: Path) -> Record:
     """What one file holds: ``file``, ``type``, ``image_id``, ``channels`` and more; or ``error``."""
     try:
-        return {"file": str(path), **describe_message(read_message(path.read_bytes()))}
+        return {"file": str(path), **describe_message(read_message(recorded_message(path)))}
     except (OSError, ValueError) as error:  # StreamError and DecodeError are ValueErrors
         return {"file": str(path), "error": str(error)}
 

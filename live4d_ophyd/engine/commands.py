@@ -49,6 +49,8 @@ def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level
         raise click.ClickException(
             f"cannot serve at {endpoint}: {wire.why_refused(endpoint, error)}"
         ) from error
+    except (OSError, ValueError) as error:  # of key files
+        raise click.ClickException(f"cannot serve at {endpoint}: {error}") from error
     if owned:
         # Ctrl-C in the session's terminal is for the session.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -67,12 +67,13 @@ class EngineServer:
 
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=str(keys / "clients"))
+        # Before the thread starts: it would keep a process alive that found no key.
         self._socket.curve_publickey, self._socket.curve_secretkey = load_certificate(
             keys / "server.key_secret"
         )
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve(domain="*", location=str(keys / "clients"))
         self._socket.curve_server = True
 
     def run(self) -> None:

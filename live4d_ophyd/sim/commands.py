@@ -172,7 +172,7 @@ def replay(files, endpoint, rate, repeat, make_start, linger):
     """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, in a detector's order.
 
     Prints one JSON line, {"stream_endpoint": ...}, waits for a client, sends the messages in the order
-    given, and ends when they are delivered.
+    given, and ends when they are delivered. A file that is no message is refused before anything is sent.
     """
     from live4d_ophyd.sim.replay import Recording, stream_recording
 

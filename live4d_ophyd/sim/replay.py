@@ -6,6 +6,7 @@ thread.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ from live4d_ophyd.sim.encode import (
     start_message,
 )
 from live4d_ophyd.sim.sender import bound_address
+from live4d_ophyd.stream.messages import StreamError, read_message
+from live4d_ophyd.stream.recorded import recorded_message
 
 _DTYPES = {tag: dtype for dtype, tag in TYPED_ARRAY_TAGS.items()}
 
@@ -34,19 +37,21 @@ class Recording:
     """Messages in sending order and what each is."""
 
     messages: tuple[bytes, ...]
-    #: ``type`` of each message: start, image, end, or ``?`` for bytes that are no stream v2 message
-    types: tuple[str, ...]
+    types: tuple[str, ...]  #: of each message: start, image or end
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> Recording:
-        """Files in the order given, a directory's ``*.cbor`` as a detector sends them. ValueError when none."""
+        """Files in the order given, a directory's ``*.cbor`` as a detector sends them.
+
+        Raises ValueError where there are none, and for the first that is no message: a client would get it as one.
+        """
         files: list[Path] = []
         for path in map(Path, paths):
             files += sorted(path.glob("*.cbor"), key=_sending_order) if path.is_dir() else [path]
         if not files:
             raise ValueError("nothing to replay: no *.cbor files in the directories given")
-        messages = tuple(file.read_bytes() for file in files)
-        return cls(messages, tuple(map(message_type, messages)))
+        messages, types = zip(*map(_read, files))
+        return cls(messages, types)
 
     @property
     def start_missing(self) -> bool:
@@ -56,19 +61,32 @@ class Recording:
         """The same with a start message before everything, made from the first image. Raises ValueError."""
         if "image" not in self.types:
             raise ValueError("cannot make a start message: there is no image among the files")
-        first = cbor2.loads(self.messages[self.types.index("image")])
+        raw = self.messages[self.types.index("image")]
+        try:
+            read_message(raw)
+        except StreamError as error:
+            raise ValueError(f"cannot make a start message from the first image: {error}") from None
+        first = cbor2.loads(raw)
         start = start_from_image(first, self.types.count("image"))
         return replace(self, messages=(start, *self.messages), types=("start", *self.types))
 
 
-def message_type(message: bytes) -> str:
-    """``type`` of a message, ``?`` when it has none."""
+def _read(file: Path) -> tuple[bytes, str]:
+    """The message in a file and its type. Fields are not looked at: a client is to get odd ones as well."""
     try:
-        content = cbor2.loads(message)
-    except (cbor2.CBORDecodeError, UnicodeDecodeError):
-        return "?"
-    kind = content.get("type") if hasattr(content, "get") else None
-    return kind if isinstance(kind, str) else "?"
+        raw = recorded_message(file)
+        stream = io.BytesIO(raw)
+        try:
+            kind = cbor2.CBORDecoder(stream).decode()["type"]
+        except Exception:  # cbor2 raises what it likes
+            kind = None
+        if kind is None or stream.tell() < len(raw):
+            read_message(raw)  # has the reason
+        if kind not in ("start", "image", "end"):
+            raise StreamError(f"its type is {kind!r}; expected start, image or end")
+    except StreamError as error:
+        raise ValueError(f"{file} cannot be replayed: {error}") from None
+    return raw, kind
 
 
 def start_from_image(image: Any, number_of_images: int) -> bytes:
@@ -131,7 +149,7 @@ def stream_recording(
 
 
 def _sending_order(file: Path) -> tuple[int, int, int, str]:
-    """Sort key: by series, and in it `start`, images by number, `end`; what is no message comes last, by name."""
+    """Sort key: by series, and in it `start`, images by number, `end`; what cannot be read comes last, by name."""
     try:
         message = cbor2.loads(file.read_bytes())
         place = ("start", "image", "end").index(message["type"])

@@ -187,7 +187,7 @@ def _documents(lines: BinaryIO) -> Iterator[tuple[str, dict] | None]:
                 descriptors.add(doc["uid"])
             elif "descriptor" in doc and doc["descriptor"] not in descriptors:
                 raise KeyError(doc["descriptor"])
-        except (ValueError, KeyError, TypeError, ValidationError):
+        except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
             yield None
         else:
             yield name, doc

@@ -12,7 +12,11 @@ from live4d_ophyd.simplon import Simplon
 
 def spec(grid, rasters=1, **control):
     return AcquisitionSpec(
-        "tcp://dcu:31001", grid, (Disk("vbf", radius=3),), rasters, Simplon("http://dcu", **control)
+        "tcp://dcu:31001",
+        grid,
+        (Disk("vbf", radius=3),),
+        rasters=rasters,
+        control=Simplon("http://dcu", **control),
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import cbor2
 import numpy as np
 import pytest
 from captures import EIGER2_500K, needs_captures
@@ -112,9 +113,52 @@ def test_a_recorded_start_is_kept(tmp_path):
     assert read_message(recording.messages[0]).series_id == 4
 
 
-def test_bytes_that_are_no_message_are_replayed_too(tmp_path):
-    (tmp_path / "a.cbor").write_bytes(b"\xff\x00nonsense")
-    assert Recording.load([tmp_path]).types == ("?",)
+def output_of_a_refusal(*arguments):
+    result = CliRunner().invoke(replay, [str(argument) for argument in arguments])
+    assert result.exit_code != 0
+    assert "stream_endpoint" not in result.output  # nothing was bound, so nothing sent
+    return result.output
+
+
+FOREIGN = {
+    "empty": (b"", "the file is empty"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "the file is an HDF5 file"),
+    "NumPy": (b"\x93NUMPY\x01\x00", "the file is a NumPy array"),
+    "TIFF": (b"II*\x00" + bytes(100), "the file is a TIFF image"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(100), "the file is compressed by gzip"),
+    "JSON": (b'{"type": "image", "series_id": 4}', "the file is JSON"),
+    "JSON lines": (b'{"name": "start"}\n{"name": "stop"}\n', "the file is JSON"),
+    "text": (b"not a message", "the file is text"),
+    "stream v1": (b'{"htype":"dheader-1.0","series":1}', "old stream v1"),
+    "zeros": (bytes(100), "goes on for 99 bytes after its end"),
+    "cut off": (end_message(SERIES)[:-1], "cut off"),
+    "more than one": (end_message(SERIES) * 2, "after its end"),
+    "another map": (cbor2.dumps({"a": 1}), "type is missing"),
+    "another type": (cbor2.dumps({"type": "note"}), "its type is 'note'; expected start, image or end"),
+    "no map": (cbor2.dumps([1, 2]), "expected a map"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("by", ["file", "directory"])
+def test_a_file_that_is_no_message_is_refused_by_name_before_anything_is_sent(recorded, by, content, reason):
+    odd = recorded / "000001a.cbor"
+    odd.write_bytes(content)
+    output = output_of_a_refusal(*([recorded] if by == "directory" else [recorded / "000000.cbor", odd]))
+    assert f"{odd} cannot be replayed" in output
+    assert reason in output
+
+
+def test_messages_with_odd_fields_are_replayed_as_they_are(tmp_path):
+    odd = cbor2.dumps({"type": "start", "series_id": -1, "beam_center_x": "none"})
+    (tmp_path / "a.cbor").write_bytes(odd)
+    assert Recording.load([tmp_path]).messages == (odd,)
+
+
+def test_a_start_message_is_not_made_from_an_image_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.cbor").write_bytes(cbor2.dumps({"type": "image"}))
+    output = output_of_a_refusal(tmp_path, "--make-start")
+    assert "cannot make a start message from the first image: image message: series_id is missing" in output
 
 
 def test_errors_are_told(tmp_path, recorded):
@@ -139,7 +183,6 @@ def test_a_directory_is_sent_as_a_detector_would_send_it(recorded):
     (recorded / "z-start.cbor").write_bytes(
         start_message(SERIES, Header(10, 14, "uint32", number_of_images=3))
     )
-    (recorded / "0-broken.cbor").write_bytes(b"no message")
     recording = Recording.load([recorded])
-    assert recording.types == ("start", "image", "image", "image", "end", "?")
+    assert recording.types == ("start", "image", "image", "image", "end")
     assert [read_message(raw).image_id for raw in recording.messages[1:4]] == [0, 1, 2]

@@ -153,6 +153,21 @@ def test_what_a_stream_says_of_itself_is_shown(tmp_path):
     assert '  says of itself: {"scan":1}' in lines
 
 
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (b'{"type": "image"}', "JSON"),
+        (b"notes", "text"),
+    ],
+)
+def test_a_file_of_another_format_is_said_to_be_one(tmp_path, content, what):
+    code, (record,) = run_json(write(tmp_path / "a.cbor", content))
+    assert code == 1
+    assert record["error"].startswith(f"the file is {what}; expected one message of the stream v2")
+
+
 def test_a_file_that_is_not_there_is_an_error_of_usage(tmp_path):
     code, lines = run(tmp_path / "none.cbor")
     assert code == 2
