@@ -7,10 +7,10 @@ WORKERS ?= 2
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo session test check bench resolve clean
+.PHONY: help demo session test check bench resolve aarch64 clean
 
 help:           ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "live4d-ophyd needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -52,6 +52,10 @@ bench: $(VENV)/.installed-dev     ## the CPU numbers of the README
 resolve: $(VENV)/.installed-dev   ## by hand: what pip and uv choose for a GPU
 	$(PIP) uv
 	$(BIN)/python -m pytest -q -s --noconftest tests/by_hand/resolve.py
+
+aarch64: $(VENV)/.installed-dev   ## by hand: tests under an emulated aarch64; hours
+	$(PIP) uv
+	PYTHON=$(BIN)/python tests/by_hand/aarch64.sh
 
 clean:          ## remove the environment and what was made
 	rm -rf $(VENV) $(TICKIT) .venv-torch out build dist
