@@ -34,7 +34,7 @@ def test_the_detector_is_set_to_as_many_images_as_the_scan_has(last_flyback, con
     grid = ScanGrid(3, 4, flyback=2, last_flyback=last_flyback)
     asked = spec(grid, 2, **control)
     assert asked.images_and_triggers == expected
-    assert json.loads(asked.appendix())["scan"]["last_flyback"] is last_flyback
+    assert json.loads(asked.appendix("an engine"))["scan"]["last_flyback"] is last_flyback
 
 
 def test_a_pulse_for_each_line_needs_lines_of_the_same_length():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import zmq
 from small_dcu import SmallDcu, frames, series
+from test_acquisition import FakeControl
 
 from live4d_ophyd.engine import Acquisition, AcquisitionSpec
 from live4d_ophyd.engine.acquisition import OpenStream
@@ -18,26 +19,11 @@ GRID = ScanGrid(16, 16)
 DISK = Disk("vbf", center=(12, 16), radius=6)
 
 
-class Control:
+class Control(FakeControl):
     """A detector that has ended by itself and counts what it dropped."""
-
-    software_triggered = False
-    trigger_per = "pixel"
-
-    def __init__(self, dropped):
-        self._dropped = dropped
-
-    def configure(self, *args):
-        pass
-
-    def arm(self):
-        return 1
 
     def wait_idle(self, timeout):
         return "idle"
-
-    def dropped(self):
-        return self._dropped
 
 
 @contextmanager
