@@ -121,7 +121,7 @@ class Series:
     def _sort(self, batch: FrameBatch) -> list[Pending]:
         pending: list[Pending] = []
         begin = 0
-        for row in np.flatnonzero(~np.isin(batch.status, (IMAGE, NO_CHANNEL))).tolist():
+        for row in np.flatnonzero((batch.status != IMAGE) & (batch.status != NO_CHANNEL)).tolist():
             pending += self._take_images(batch, begin, row)
             pending += self._take_message(batch, row)
             begin = row + 1

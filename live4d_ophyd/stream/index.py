@@ -123,7 +123,8 @@ def index_batch(batch: FrameBatch, channel: str | bytes = "") -> None:
 def index_images(batch: FrameBatch, rows: np.ndarray, channel: str) -> None:
     """Index ``rows``, ``(n,) int64``, which are images, for another channel than the batch was indexed for."""
     _index_rows(batch.buffer, batch.index, rows, channel_name(channel), np.zeros(SCRATCH_SIZE, np.int64))
-    for row in rows[~np.isin(batch.status[rows], (IMAGE, NO_CHANNEL))].tolist():
+    status = batch.status[rows]
+    for row in rows[(status != IMAGE) & (status != NO_CHANNEL)].tolist():
         fill_from_message(batch, row, read_message(batch.message(row)), channel)
 
 
