@@ -129,12 +129,14 @@ class Acquisition:
                 if over:
                     return
         finally:
-            self._stream.stop_listening()
-            if not over:
-                self._abandon_detector()
-            self.stands = False
-            if self._hold is not None:
-                self._hold.give_up()
+            try:
+                self._stream.stop_listening()
+                if not over:
+                    self._abandon_detector()
+            finally:  # another engine must not wait for a detector that this one is done with
+                self.stands = False
+                if self._hold is not None:
+                    self._hold.give_up()
             if self.series.key is not None:
                 self._stream.memory.finished.add(self.series.key)
             if self._trigger_error is not None and self.ledger.begun:
