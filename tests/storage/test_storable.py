@@ -114,6 +114,7 @@ def test_an_array_without_elements_is_left_out():
         ({"limits": (0, math.inf)}, ["'limits[1]'", "inf", "finite"]),
         ({"score": np.float32("nan")}, ["'score'", "float"]),
         ({"scores": np.array([1, math.nan])}, ["'scores[1]'", "nan"]),
+        ({"scores": np.array([1, math.inf], "f4")}, ["'scores[1]'", "inf"]),
         ({"key": 2**65}, ["'key'", "int", "64 bits"]),
         ({"sample": {3: "a"}}, ["'sample'", "the key 3 of type int"]),
         ({"file": "\udce9"}, ["'file'", "str"]),
