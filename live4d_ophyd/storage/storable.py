@@ -61,14 +61,14 @@ class _Stream:
         for key, data_key in descriptor["data_keys"].items():
             if "external" not in data_key:
                 self._keys[key] = (Array if data_key["dtype"] == "array" else Column).of(data_key)
-        arrays = {key for key, kind in self._keys.items() if isinstance(kind, Array)}
-        fault = stream_fault(self._name) or keys_fault(self._keys.keys() - arrays, arrays)
+        arrays = {key: isinstance(kind, Array) for key, kind in self._keys.items()}
+        fault = stream_fault(self._name) or keys_fault(arrays)
         if fault:
             raise Unstorable(f"stream {self._name!r} cannot be stored: {fault}. Rename it")
 
     def event(self, doc: dict) -> dict:
         keys, data, timestamps = dict(self._keys), dict(doc["data"]), dict(doc["timestamps"])
-        for key in data.keys() & keys.keys():
+        for key in filter(keys.__contains__, doc["data"]):
             what = f"key {key!r}"
             try:
                 keys[key], data[key] = keys[key].holding(data[key])
