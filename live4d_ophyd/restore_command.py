@@ -31,7 +31,8 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
     Such a run was cut short (the session died; it has no stop document, and gets none), or the catalog failed
     meanwhile (disk full, Tiled server gone). Events are counted over all streams.
     Without FILES: all in the catalog's backup directory. What the catalog has of a run is replaced. A run
-    that is being written is left alone. The exit code is 1 if a run could not be restored: its file stays.
+    that is being written is left alone. Documents that cannot be read or stored are left out and said, and the file is
+    kept as *.damaged. The exit code is 1 if a run could not be restored: its file stays.
     """
     # Not at the top: every `live4d --help` would pay for the import of Tiled.
     from live4d_ophyd.storage import BackupInUse, backup_directory, existing_catalog, read_backup

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 PLAIN = "letters, digits, '_', '-' and '.', and no '.' at the start"
 
@@ -20,7 +20,7 @@ def stream_fault(name: str) -> str | None:
     return None
 
 
-def keys_fault(scalars: Iterable[str], arrays: Iterable[str]) -> str | None:
+def keys_fault(is_array: Mapping[str, bool]) -> str | None:
     """Why the catalog cannot have these data keys in one stream; None where it can.
 
     Scalars and the timestamps ``ts_KEY`` of all keys are columns of an SQL table; arrays are nodes found by URL.
@@ -31,8 +31,8 @@ def keys_fault(scalars: Iterable[str], arrays: Iterable[str]) -> str | None:
 
     columns = {"seq_num": "seq_num", "time": "time"}
     renamed = {name: f"{name}_" for name in columns}  # what its normalizer makes of these two
-    for key in (*scalars, *arrays):
-        names = [renamed.get(key, key)] if key in scalars else []
+    for key, array in is_array.items():
+        names = [] if array else [renamed.get(key, key)]
         for column in (*names, f"ts_{renamed.get(key, key)}"):
             try:
                 is_safe_identifier(column, COLUMN_NAME_PATTERN)
@@ -42,6 +42,6 @@ def keys_fault(scalars: Iterable[str], arrays: Iterable[str]) -> str | None:
                 return f"{key!r} cannot be a column: its name begins with '_'"
             if (other := columns.setdefault(column.lower(), key)) != key:
                 return f"{other!r} and {key!r} would be one column (case does not count, 'ts_' is for times)"
-        if key in arrays and re.search(r"[?#\x00-\x1f]", key):
+        if array and re.search(r"[?#\x00-\x1f]", key):
             return f"{key!r} holds '?', '#' or a line break"
     return None

@@ -61,14 +61,14 @@ class _Stream:
         for key, data_key in descriptor["data_keys"].items():
             if "external" not in data_key:
                 self._keys[key] = (Array if data_key["dtype"] == "array" else Column).of(data_key)
-        arrays = {key for key, kind in self._keys.items() if isinstance(kind, Array)}
-        fault = stream_fault(self._name) or keys_fault(self._keys.keys() - arrays, arrays)
+        arrays = {key: isinstance(kind, Array) for key, kind in self._keys.items()}
+        fault = stream_fault(self._name) or keys_fault(arrays)
         if fault:
             raise Unstorable(f"stream {self._name!r} cannot be stored: {fault}. Rename it")
 
     def event(self, doc: dict) -> dict:
         keys, data, timestamps = dict(self._keys), dict(doc["data"]), dict(doc["timestamps"])
-        for key in data.keys() & keys.keys():
+        for key in filter(keys.__contains__, doc["data"]):
             what = f"key {key!r}"
             try:
                 keys[key], data[key] = keys[key].holding(data[key])
@@ -114,10 +114,8 @@ def _metadata(value: Any, where: str, *, finite: bool) -> Any:
                             f"{where}{path!r} has the key {key!r} of type {type(key).__name__}; keys are text"
                         )
                 return {key: plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
-            case np.ndarray() if value.dtype.kind in "bU" or (
-                value.dtype.kind in "iu" and value.itemsize < 8
-            ):
-                return value.tolist()  # an image's mask is large
+            case np.ndarray() if _is_plain(value):
+                return value.tolist()  # a pixel mask has millions of elements
             case np.ndarray() | list() | tuple() | range():
                 return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
             case bool() | None:
@@ -138,6 +136,13 @@ def _metadata(value: Any, where: str, *, finite: bool) -> Any:
         )
 
     return plain(value, "")
+
+
+def _is_plain(array: np.ndarray) -> bool:
+    """Whether JSON and the catalog's writer take every element as it is."""
+    if array.dtype.kind in "iuf" and array.size:
+        return bool(array.min() > -(2**53) and array.max() < 2**53)  # false with NaN, too
+    return array.dtype.kind in "biuf"
 
 
 def _is_json_number(value: int | float) -> bool:

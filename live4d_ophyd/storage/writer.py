@@ -142,7 +142,9 @@ class _NamedDimsRunWriter(_RunWriter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._tables: defaultdict[str, dict[str, type]] = defaultdict(dict)  # by stream: types of the columns
+        self._types: defaultdict[str, dict[str, type]] = defaultdict(
+            dict
+        )  # by stream: of the table's columns
 
     def descriptor(self, doc: Any) -> None:
         super().descriptor(doc)
@@ -166,12 +168,12 @@ class _NamedDimsRunWriter(_RunWriter):
         for key in arrays:
             self.data_keys[key] = {**self.data_keys[key], "dtype_numpy": row[key].dtype.str}
         types = {key: type(row[key]) for key in row.keys() - arrays if row[key] is not None}
-        known = self._tables[stream]
+        known = self._types[stream]
         new = {key: kind for key, kind in types.items() if known.get(key) is not kind}
         for key in new.keys() & self.data_keys.keys():
             self.data_keys[key] = {**self.data_keys[key], "dtype_numpy": np.dtype(new[key]).str}
-        if new.keys() & known.keys():
-            self._widen(stream, desc_node, new)
+        if wider := {key: kind for key, kind in new.items() if key in known}:
+            self._widen(stream, desc_node, wider)
         known.update(new)
         super()._write_internal_data(data_cache, desc_node)
 

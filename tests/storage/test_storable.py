@@ -44,12 +44,13 @@ def array(*shape, **others):
 
 def test_a_refusal_names_stream_and_key_and_the_run_goes_on_as_if_nothing_had_come():
     run = Run()
-    stream = run.stream("tiles", x={}, image=array(2, 2))
+    stream = run.stream("tiles", x={"dtype": "integer"}, image=array(2, 2))
     run.event(stream, x=1, image=np.ones((2, 2)))
     with pytest.raises(Unstorable, match=r"stream 'tiles', key 'image': an array of shape \(3, 2\) came"):
-        run.event(stream, x="text", image=np.ones((3, 2)))
+        run.event(stream, x=0.5, image=np.ones((3, 2)))
     run.event(stream, x=2, image=np.ones((2, 2)))
     assert [data["x"] for data in run.data] == [1, 2]
+    assert type(run.data[-1]["x"]) is int
 
 
 def test_a_stream_keeps_its_shape_over_a_new_descriptor():
@@ -114,6 +115,7 @@ def test_an_array_without_elements_is_left_out():
         ({"limits": (0, math.inf)}, ["'limits[1]'", "inf", "finite"]),
         ({"score": np.float32("nan")}, ["'score'", "float"]),
         ({"scores": np.array([1, math.nan])}, ["'scores[1]'", "nan"]),
+        ({"scores": np.array([1, math.inf], "f4")}, ["'scores[1]'", "inf"]),
         ({"key": 2**65}, ["'key'", "int", "64 bits"]),
         ({"sample": {3: "a"}}, ["'sample'", "the key 3 of type int"]),
         ({"file": "\udce9"}, ["'file'", "str"]),

@@ -3,6 +3,7 @@
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import event_model
 import numpy as np
 import pytest
 from fake_device import FakeLive4D, ImageSignal
@@ -173,6 +174,22 @@ def test_columns_of_a_stream_of_many_tables_get_wider(RE, db, readings, monkeypa
     assert len(list(db[uid].primary.base)) == 1 + 3  # the image, and 7 columns in tables of at most 3
 
 
+def test_a_text_that_is_not_there_stays_so_when_a_column_gets_wider(db):
+    writer = CatalogWriter(db)
+    run = event_model.compose_run()
+    writer("start", run.start_doc)
+    keys = {
+        key: {"source": "s", "dtype": kind, "shape": []} for key, kind in (("n", "integer"), ("t", "string"))
+    }
+    stream = run.compose_descriptor("primary", keys)
+    writer("descriptor", stream.descriptor_doc)
+    for n, t in ((1, None), (0.5, "a")):
+        writer("event", stream.compose_event(data={"n": n, "t": t}, timestamps={"n": 1.0, "t": 1.0}))
+    table = db[run.start_doc["uid"]].primary.base["internal"].read()
+    assert table["n"].tolist() == [1, 0.5]
+    assert table["t"].isna().tolist() == [True, False]
+
+
 def configured_each(device, signal, values):
     @bpp.run_decorator()
     def plan():
@@ -224,11 +241,18 @@ def test_metadata_that_cannot_be_stored_are_named_before_a_run_begins(RE, db, li
 
 def test_large_numbers_in_metadata_are_not_cut_off(RE, db, readings):
     record(RE, db)
-    given = {"time_ns": 1795902403910672999, "id": 2**64 - 1, "dose": 1e20, "rows": [2**53 + 1, -(2**63)]}
+    given = {
+        "time_ns": 1795902403910672999,
+        "id": 2**64 - 1,
+        "dose": 1e20,
+        "rows": [2**53 + 1, -(2**63)],
+        "table": np.array([2**60 + 1]),
+    }
     readings.number.kind = "config"
     readings.number.put(2**53 + 1)
     (uid,) = RE(bp.count([readings]), **given)
     run = db[uid]
+    given["table"] = given["table"].tolist()
     assert {key: run.metadata["start"][key] for key in given} == given
     configuration = run.primary.metadata["configuration"]["d"]["data"]
     assert configuration["d_number"] == 2**53 + 1
