@@ -126,10 +126,12 @@ def _stages(decoder, batch: FrameBatch, weights: Weights) -> dict:
         index = decoder._upload(batch.index[: batch.count])
         frames, maps = BATCH * plan.selection.stride, len(weights)
         # Zeros: good statuses, and as fast to sum as counts.
-        memory, (decoded, status, sums_at) = decoder._carve(frames, 4 * BATCH, 8 * BATCH * maps)
+        memory, (decoded, status, *results) = decoder._carve(
+            frames, 4 * BATCH, 8 * BATCH * maps, BATCH * maps
+        )
         memory.zero_()
     decode = _event_ms(stream, lambda: decoder._pass(layout, plan, device, index, rows, rows, None))
-    sums = _event_ms(stream, lambda: decoder._weigh(plan, decoded, status, BATCH, sums_at))
+    sums = _event_ms(stream, lambda: decoder._weigh(plan, decoded, status, BATCH, *results))
     mhz = {
         name: BATCH / ms / 1e3 for name, ms in (("copy", copy), ("decode and sums", decode), ("sums", sums))
     }

@@ -458,20 +458,23 @@ class GpuDecoder:
         if weights is None:
             selection = select_blocks(layout, dtype.itemsize, None)
             return _Plan(None, selection, self._upload(selection.place))
-        flat = weights.maps.reshape(len(weights), -1)
-        selection = select_blocks(layout, dtype.itemsize, (flat != 0).any(axis=0))
+        touched = np.zeros(self.format.pixels, bool)
+        for indices, _ in weights.pixels:
+            touched[indices] = True
+        selection = select_blocks(layout, dtype.itemsize, touched)
         # Sums of integers in float64 are as exact while they stay below 2^53, and several times as fast.
         result = weights.sums_of(self.format)
         exact = result == np.int64 and not weights.fit_float64(dtype)
         kind = np.dtype(np.int64 if exact else np.float64)
-        selected = flat[:, selection.pixels]
-        which, places = np.nonzero(selected)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(which, minlength=len(flat)))])
-        longest = int(np.diff(starts).max())
+        places = np.concatenate([np.searchsorted(selection.pixels, indices) for indices, _ in weights.pixels])
+        values = np.concatenate([of_map for _, of_map in weights.pixels])
+        lengths = [len(indices) for indices, _ in weights.pixels]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        longest = max(lengths)
         maps = _Maps(
             self._upload(starts),
             self._upload(places.astype(np.int32)),
-            self._upload(selected[which, places].astype(kind)),
+            self._upload(values.astype(kind)),
             result,
             weigh_name(dtype.name, kind.name, result.name),
             threads=32 if longest < 2048 else 128 if longest < 65536 else 1024,

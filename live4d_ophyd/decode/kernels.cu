@@ -257,6 +257,8 @@ __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 
     const PIXEL* frame[FRAMES];
     SUM total[FRAMES];
     int hits = 0;  // a bit a frame
+    const bool limited = rule & 1, nan = rule & 2, all = counted;
+    const PIXEL cap = (PIXEL)limit;
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) {
         frame[f] = (const PIXEL*)(decoded + min(i + f, n - 1) * stride);
@@ -270,9 +272,10 @@ __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 
         for (int f = 0; f < FRAMES; ++f) {
             PIXEL pixel = frame[f][place];
             // NaN is the float that differs from itself; it holds no data as an integer's maximum does.
-            bool empty = rule & 1 && pixel >= (PIXEL)limit || rule & 2 && pixel != pixel;
-            hits |= (int)empty << f;
-            if (!empty || counted) total[f] += (SUM)pixel * weight;
+            bool empty = (limited & (pixel >= cap)) | (nan & (pixel != pixel));
+            // A branch that is seldom taken costs less than arithmetic on every pixel.
+            if (empty) hits |= 1 << f;
+            if (!empty | all) total[f] += (SUM)pixel * weight;
         }
     }
 #pragma unroll
