@@ -114,7 +114,7 @@ class Live4D(Device):
         the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
-    channel : data channel (``threshold_1``), empty for the first of each image
+    channel : data channel (``threshold_1``), empty for the first that the series names; images without it are bad
     connections : parallel connections to the stream
     nodata : pixels at the dtype's maximum hold no count
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
