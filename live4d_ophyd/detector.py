@@ -65,8 +65,11 @@ class SimplonSignal(Signal):
 
     def look(self) -> None:
         """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
-        if not self.stale:
-            return
+        if self.stale:
+            self.ask()
+
+    def ask(self) -> None:
+        """`look`, however fresh the value is; until the answer is there it counts as before."""
         try:
             for key in self._keys:
                 try:
@@ -155,9 +158,9 @@ class SimplonSignal(Signal):
         assert self.parent is not None
 
         def put() -> None:
-            if before is not None:
-                before.join()
             try:
+                if before is not None:
+                    before.join()
                 self.put(value)
             except Exception as error:
                 status.set_exception(error)
@@ -243,13 +246,15 @@ class _OfDetector(Device):
 
     def as_armed(self) -> dict[str, Any]:
         """Readings of all settings, asked for anew: what the detector was armed with."""
-        self.forget()
-        return self.read()
+        for signal in self._asking():
+            signal.ask()
+        return super().read()
 
     def hold(self) -> None:
-        """Take what is known for the truth, without asking, until `forget`, or until it is set."""
+        """Take what is known for the truth, without asking, until `forget`: readings must not wait for a request."""
         for signal in self._asking():
-            signal.keep(np.inf)
+            if signal.asked:
+                signal.keep(np.inf)
 
     def queue_up(self, thread: threading.Thread) -> threading.Thread | None:
         """Have ``thread`` set something; returns the one to wait for before."""

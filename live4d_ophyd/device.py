@@ -29,6 +29,7 @@ from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.detector import DetectorSettings
 from live4d_ophyd.engine import AcquisitionError, AcquisitionSpec, Raster, checks, error_of
 from live4d_ophyd.engine.client import EngineClient
+from live4d_ophyd.engine.hold import Claim
 from live4d_ophyd.engine.spec import MAX_RECEIVERS, SATURATED, Progress
 from live4d_ophyd.imaging.detectors import Detector
 from live4d_ophyd.scan import MOST, ScanGrid
@@ -50,6 +51,7 @@ from live4d_ophyd.signals import (
     setting,
 )
 from live4d_ophyd.simplon import Simplon, SimplonError
+from live4d_ophyd.simplon.client import ARM_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 
@@ -185,10 +187,12 @@ class Live4D(Device):
     ) -> Live4D:
         # Components are class attributes: an instance with its own detectors gets a class with their signals.
         components: dict[str, Cpt] = {}
+        taken: set[str] = set()
         for detector in detectors:
             own = _detector_components(detector)
-            for name in own:
-                if name in components:
+            keys = [*own, f"{detector.name}_center_row", f"{detector.name}_center_col"]
+            for name in keys:
+                if name in taken:
                     raise ValueError(
                         f"the virtual detectors {[d.name for d in detectors]} would share the data key {name!r}: "
                         "names must differ, also from each other's with _mean, _contrast and the like"
@@ -198,6 +202,7 @@ class Live4D(Device):
                         f"a virtual detector cannot be called {detector.name!r}: the device has {name!r} itself"
                     )
             components.update(own)
+            taken.update(keys)
         if control is not None:
             components["detector"] = Cpt(DetectorSettings, "", control=control, kind=SETTING)
         return super().__new__(type(cls.__name__, (cls,), components))
@@ -258,6 +263,8 @@ class Live4D(Device):
         self._generation = 0
         self._running: _Running | None = None
         self._movie: deque[tuple[float, dict[str, Any], Future]] = deque()
+        #: readings of the detector's settings while it stays armed
+        self._armed_settings: dict[str, Any] | None = None
         self._taken: dict[str, Any] = {}  #: readings of the settings that the newest image was taken with
         self._described: dict[
             str, tuple[int, ...]
@@ -353,8 +360,14 @@ class Live4D(Device):
 
     def _leave_series(self) -> None:
         """Before a setting of the detector changes: it is armed with those of before."""
-        if self._arm_per != "trigger" and self._running is None and self._client is not None:
-            self._client.release()
+        self._armed_settings = None
+        if self._arm_per == "trigger" or self._running is not None or self._client is None:
+            return
+        if not self._client.release(ARM_TIMEOUT_S) and self._client.alive:
+            raise AcquisitionError(
+                f"{self.name}: the detector is still armed for the series before, {ARM_TIMEOUT_S:g} s after it was "
+                "told to end: set it when it answers again"
+            )
 
     def _control(self) -> Simplon | None:
         """The control with the trigger mode as the signals have it now."""
@@ -478,6 +491,7 @@ class Live4D(Device):
         if self.control is not None:
             with self._fence:
                 self._generation += 1  # what is still read of the detector is of no use any more
+                self._armed_settings = None
                 self.detector.forget()
         return super().unstage()
 
@@ -560,10 +574,7 @@ class Live4D(Device):
             kind = event["kind"]
             if kind == "armed":
                 if self.control is not None:
-                    # In a thread: what the engine says must be heard meanwhile.
-                    threading.Thread(
-                        target=self._note_detector, args=(running,), name="live4d-settings", daemon=True
-                    ).start()
+                    self._note_armed(running)
                 if self._scan is not None:
                     self._scan.start(lambda error: self._scan_failed(running, error))
                 return
@@ -587,6 +598,19 @@ class Live4D(Device):
         # An Event has the detector's settings, too.
         running.settings.add_done_callback(lambda _: running.status.set_finished())
 
+    def _note_armed(self, running: _Running) -> None:
+        """Have the detector's settings in the Event; while the raster runs, nobody else asks for them."""
+        self.detector.hold()
+        if self._armed_settings is not None:  # it stays armed from the trigger before
+            self._taken.update(self._armed_settings)
+            running.settings.set_result(self._armed_settings)
+            return
+        # In a thread: what the engine says must be heard meanwhile.
+        thread = threading.Thread(
+            target=self._note_detector, args=(running,), name="live4d-settings", daemon=True
+        )
+        thread.start()
+
     def _note_detector(self, running: _Running) -> None:
         """Read what the detector was armed with; runs in a thread of its own beside the raster."""
         settings: dict[str, Any] = {}
@@ -597,8 +621,11 @@ class Live4D(Device):
         with self._fence:
             if running.generation == self._generation:
                 self._taken.update(settings)
-                if self._staged is Staged.yes and settings:
+                if self._staged is Staged.yes:
                     self.detector.hold()  # the RunEngine reads and describes without a request
+                    self._armed_settings = settings if self._arm_per != "trigger" else None
+                else:
+                    self.detector.forget()
         running.settings.set_result(settings)
 
     def _why(self, event: dict[str, Any]) -> Exception:
@@ -655,11 +682,6 @@ class Live4D(Device):
                 "%s: series %d: %d of %d frames lost, %d bad", self.name, raster.series_id, losses.lost,
                 losses.expected, losses.bad,
             )  # fmt: skip
-        if losses.saturated:
-            log.warning(
-                "%s: series %d: %d of %d frames have saturated pixels under a virtual detector", self.name,
-                raster.series_id, losses.saturated, losses.expected,
-            )  # fmt: skip
         if running.flying:
             self._movie.append((time.time(), self._without_pattern(self.read()), running.settings))
 
@@ -670,10 +692,16 @@ class Live4D(Device):
             return
 
         def disarm() -> None:
+            claim = Claim(control.url)
+            if not claim.take():
+                log.info("%s: another engine has the detector by now: it is left alone", control.url)
+                return
             try:
                 control.release()
             except SimplonError as error:
                 log.error("the detector may still be armed: %s", error)
+            finally:
+                claim.give_up()
 
         self._disarming = threading.Thread(target=disarm, name="live4d-disarm", daemon=True)
         self._disarming.start()
@@ -702,9 +730,12 @@ class Live4D(Device):
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Events of the rasters that ended since the last call."""
-        while self._movie and self._movie[0][2].done():
+        while self._movie and (self._movie[0][2].done() or self._flight.done):
             when, readings, settings = self._movie.popleft()
-            readings |= {key: entry for key, entry in settings.result().items() if key in readings}
+            armed = (
+                settings.result() if settings.done() else {}
+            )  # a flight that was ended while they were asked for
+            readings |= {key: entry for key, entry in armed.items() if key in readings}
             yield {
                 "time": when,
                 "data": {key: entry["value"] for key, entry in readings.items()},

@@ -105,7 +105,11 @@ class Number(Setting):
         super().__init__(*args, **kwargs)
 
     def accepted(self, value: Any) -> float:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool | np.bool_) else None
+        real = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+        try:
+            number = float(value) if real else None
+        except OverflowError:  # a whole number of 400 digits
+            number = math.inf
         if number is None or (math.isnan(number) and not self._nan) or math.isinf(number):
             raise self.refused(value, f"a number{self._bounds()}{' or NaN' * self._nan}")
         if not math.isnan(number) and not self._least <= number <= self._most:
@@ -214,7 +218,7 @@ class PixelArray(Setting):
 
     def __init__(self, *args: Any, check: Callable[[Any], None], mask: bool = False, **kwargs: Any) -> None:
         self._check, self._mask = check, mask
-        self._source = ""
+        self._source, self._summary = "", "none"
         super().__init__(*args, value=None, **kwargs)
 
     def accepted(self, value: Any) -> np.ndarray | None:
@@ -232,8 +236,9 @@ class PixelArray(Setting):
     def put(self, value: Any, **kwargs: Any) -> None:
         super().put(value, **kwargs)
         self._source = f" from {value}" if isinstance(value, str | Path) else ""
+        self._summary = self._summarize()  # once: readings must not take a digest of millions of pixels
 
-    def summary(self) -> str:
+    def _summarize(self) -> str:
         """``"none"``, or size, source and digest."""
         array = self.get()
         if array is None:
@@ -244,7 +249,7 @@ class PixelArray(Setting):
         return f"{size}{self._source}, sha256 {digest(array)}"
 
     def read(self) -> dict[str, Any]:
-        return {self.name: {"value": self.summary(), "timestamp": self.timestamp}}
+        return {self.name: {"value": self._summary, "timestamp": self.timestamp}}
 
     def describe(self) -> dict[str, Any]:
         return {self.name: {"source": f"live4d:{self.name}", "dtype": "string", "shape": []}}

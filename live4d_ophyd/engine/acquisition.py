@@ -155,7 +155,7 @@ class Acquisition:
         # This also enables the stream, without which some do not listen on its port.
         header = self.spec.appendix(ENGINE_ID)
         control.configure(*self.spec.images_and_triggers, self.spec.frame_time, header)
-        hold.mark(header)
+        hold.mark()
         self._go_on()
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
             raise AcquisitionError(
@@ -304,14 +304,14 @@ class Acquisition:
         except SimplonError as error:
             log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
             return None
-        control.put_back()
+        dropped = None
         try:
             dropped = control.dropped()
         except SimplonError as error:
             log.warning(
                 "series %s: it is not known how many images the detector dropped: %s", self.series.name, error
             )
-            return None
+        control.put_back()  # afterwards: the stream's settings may reset its counter
         if dropped:
             log.warning(
                 "series %s: the detector dropped %d images because they were not fetched in time: a slower scan, a "

@@ -163,10 +163,10 @@ class EngineClient:
                 self._job = None
         self._post(wire.encode("cancel", generation=generation))
 
-    def release(self, timeout: float = 2.0) -> None:
+    def release(self, timeout: float = 2.0) -> bool:
         """Let the engine drop its connections to the stream, at once, and leave the detector idle.
 
-        Returns when that is done, or after ``timeout`` s: a control unit may take long to answer.
+        Returns when that is done, or after ``timeout`` s: a control unit may take long to answer. Says whether it is.
         """
         self._released.clear()
         self._post(wire.encode("release"))
@@ -176,7 +176,8 @@ class EngineClient:
                 log.warning(
                     "the engine has left the stream, but still waits for the detector after %g s", timeout
                 )
-                return
+                return False
+        return True
 
     def close(self) -> None:
         """End the connection, and the engine if this client spawned it."""

@@ -84,6 +84,8 @@ class Conversation:
         elif kind == "done":
             if self._rasters < self._asked:
                 raise ValueError(f"{self._rasters} of {self._asked} rasters came before it")
+            if not self._armed:
+                raise ValueError("the detector was not said to be armed, or listened to, before it")
         elif kind == "failed":
             for name in ("error", "reason"):
                 if not isinstance(message.get(name), str) or not message[name]:

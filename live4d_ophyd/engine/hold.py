@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import socket
 import struct
@@ -54,10 +55,12 @@ class Hold:
     def give_up(self) -> None:
         self._claim.give_up()
 
-    def mark(self, header: str) -> None:
-        """The detector was configured with this header, which names this process: see `is_ours`."""
-        # Devices that have no header, or refuse it, cannot tell later either.
-        self._header = header if self._header_there() == header else None
+    def mark(self) -> None:
+        """The detector was configured with a header that names this process: see `is_ours`."""
+        # As it is there: what is to be put back is noted in it, too. Devices that have no header, or refuse it, cannot
+        # tell later either.
+        there = self._header_there()
+        self._header = there if _engine_of(there) == ENGINE_ID else None
 
     def is_ours(self) -> bool:
         """Whether the detector is still armed for this process, as far as it tells."""
@@ -71,6 +74,14 @@ class Hold:
             return str(self._control.get("stream", "config", "header_appendix"))
         except SimplonError:
             return None
+
+
+def _engine_of(header: str | None) -> str | None:
+    """The process that a header names; None where it names none."""
+    try:
+        return str(json.loads(header or "")["engine"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class Claim:

@@ -211,7 +211,8 @@ class Ledger:
     def progress_of(self, raster: int) -> Progress:
         """As of an acquisition of this raster alone."""
         with self.changed:
-            return Progress(self.settled_of(raster), self.grid.frames, self._rate(raster), 0)
+            rate, saturated = self._rate(raster), int(self._saturated[raster])
+            return Progress(self.settled_of(raster), self.grid.frames, rate, 0, saturated)
 
     def progress(self) -> Progress:
         with self.changed:

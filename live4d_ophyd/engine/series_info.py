@@ -98,6 +98,6 @@ def saturation_value(start: StartMessage | None) -> int | None:
     except ValueError as error:
         log.warning("series %d: the countrate correction table is not used: %s", start.series_id, error)
         return None
-    # Placeholders of two entries are seen in recorded messages; they say nothing.
-    rising = len(counts) > 2 and bool((np.diff(counts.astype(np.float64)) >= 0).all())
-    return int(counts[-1]) if rising and np.isfinite(counts[-1]) and counts[-1] > 0 else None
+    # Corrected counts are never below the measured ones; placeholders of two entries, and factors, are no such table.
+    table_of_counts = counts.dtype.kind == "u" and len(counts) > 2 and counts[-1] >= len(counts) - 1
+    return int(counts[-1]) if table_of_counts and bool((counts[1:] >= counts[:-1]).all()) else None

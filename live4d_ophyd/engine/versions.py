@@ -14,8 +14,10 @@ _PACKAGES = (
     "cbor2",
     "dectris-compression",
     "torch",
-    "nvidia-nvcomp-cu13",
-    "nvidia-nvcomp-cu12",
+    "nvidia-libnvcomp-cu13",
+    "nvidia-libnvcomp-cu12",
+    "cuda-core",
+    "cuda-bindings",
 )
 
 

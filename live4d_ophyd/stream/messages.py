@@ -100,7 +100,7 @@ class StartMessage:
     pixel_size_x: float | None = None
     #: height of a pixel, m
     pixel_size_y: float | None = None
-    #: largest valid pixel value, counts (larger: no data)
+    #: counts at which a pixel is saturated: it, and what is larger, holds no count
     saturation_value: int | None = None
     sensor_material: str | None = None
     #: m

@@ -1,5 +1,6 @@
 """One series from a real socket to images: what arrives is summed exactly, what does not is NaN and counted."""
 
+import json
 import os
 import threading
 import time
@@ -332,7 +333,8 @@ class FakeControl:
 
     def configure(self, images, triggers, frame_time, appendix):
         self.heard.append(f"configure {images} x {triggers}")
-        self.header = appendix
+        # With a note of what is to be put back, as the real one writes it.
+        self.header = json.dumps({**json.loads(appendix), "put_back": {"header_detail": "basic"}})
 
     def get(self, subsystem, kind, key):
         assert (subsystem, kind, key) == ("stream", "config", "header_appendix")

@@ -54,6 +54,14 @@ ARMED = {"kind": "armed", "generation": 7}
 DONE = {"kind": "done", "generation": 7}
 
 
+def test_done_without_armed_is_refused():
+    """The device waits for what the detector was armed with."""
+    said = Conversation(7, spec())
+    said.accept(raster())
+    with pytest.raises(WireError, match="was not said to be armed"):
+        said.accept(DONE)
+
+
 def test_a_whole_conversation_passes():
     said = Conversation(7, spec(rasters=2, pattern=True))
     pattern = np.ones((24, 32))

@@ -76,3 +76,12 @@ def test_unreadable_messages_are_bad_as_far_as_images_are_missing():
     ledger.unreadable()
     losses, _ = ledger.close(0)
     assert (losses.received, losses.bad, losses.lost) == (5, 1, 0)
+
+
+def test_progress_says_how_many_images_are_saturated():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(12))
+    settle(ledger, [6, 7, 8], saturated=[1, 0, 1])
+    assert ledger.progress_of(1).saturated == 2
+    ledger.close(0)
+    assert ledger.progress().saturated == 2
