@@ -157,6 +157,7 @@ class Acquisition:
         control.configure(*self.spec.images_and_triggers, self.spec.frame_time, header)
         hold.mark()
         self._go_on()
+        self._stream.memory.preparation.prepare_again(self.spec)
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
             raise AcquisitionError(
                 f"no stream answers at {self.spec.endpoint}, though its control unit does: is that its address? "

@@ -5,6 +5,7 @@ Both take time for millions of pixels. What they are made of seldom changes from
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,13 @@ class Preparation:
             self._prepared = Prepared(mask, own, weights)
             self._made_of = made_of
         return self._prepared
+
+    def prepare_again(self, spec: AcquisitionSpec) -> None:
+        """Make before arming what frames like those of the last series need; what does not fit is said later."""
+        if self._made_of is not None:
+            _, shape, detectors_mask, *_ = self._made_of
+            with contextlib.suppress(ValueError):
+                self.prepare(spec, shape, detectors_mask)
 
 
 class _Array:

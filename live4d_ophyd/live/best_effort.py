@@ -121,6 +121,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
             if not preview:
                 stream = self._descriptors[doc["descriptor"]]["name"]
                 parts += ["" if stream == "primary" else stream, self._moved(doc)]
+            parts.append(_saturated(device, doc["data"]))
             self._titles[device] = ", ".join(filter(None, parts))
             if time.monotonic() - self._drawn_at.get(device, -math.inf) >= self._period:
                 self._draw(device)
@@ -164,6 +165,12 @@ class Live4DBestEffortCallback(BestEffortCallback):
             figure.save(path)
             self.picture_paths[device] = path
         self._drawn_at[device] = time.monotonic()
+
+
+def _saturated(device: str, data: Mapping[str, Any]) -> str:
+    """How many frames of a preview, or of a result, have saturated pixels; "" for none."""
+    count = data.get(f"{device}_live_saturated", data.get(f"{device}_frames_saturated", 0))
+    return f"{count} frames saturated" if count else ""
 
 
 def scan_axes(descriptor: Mapping[str, Any], device: str) -> ScanAxes | None:

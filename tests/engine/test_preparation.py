@@ -147,3 +147,25 @@ def test_that_no_pixel_is_masked_is_said_once(stream, pixels, caplog, said, aske
     assert len(lines) == (0 if warned is None else 1)
     if warned is not None:
         assert warned in lines[0]
+
+
+def test_another_detector_is_made_for_the_frames_of_the_last_series_before_arming(stream, made, pixels):
+    stream.dcu.send(series(pixels, 1, "A"))
+    list(acquisition(stream).run())
+    moved = Disk("vbf", center=(10, 10), radius=4)
+    stream.memory.preparation.prepare_again(acquisition(stream, disk=moved).spec)
+    assert made == [(DISK,), (moved,)]
+    stream.dcu.wait()
+    stream.dcu.send(series(pixels, 2, "B"))
+    (raster,) = acquisition(stream, disk=moved).run()
+    np.testing.assert_array_equal(raster.images[0], sums(pixels, moved))
+    assert made == [(DISK,), (moved,)]
+
+
+def test_a_detector_that_does_not_fit_the_last_series_is_not_refused_before_the_next(stream, pixels):
+    """The frames may be others by then."""
+    stream.dcu.send(series(pixels, 1, "A"))
+    list(acquisition(stream).run())
+    stream.memory.preparation.prepare_again(
+        acquisition(stream, disk=Disk("vbf", center=(500, 500), radius=4)).spec
+    )

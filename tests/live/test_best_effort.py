@@ -81,6 +81,21 @@ def test_a_title_says_where_the_plan_has_moved(RE, bec, live4d):
     assert plt.figure("live4d images").get_suptitle() == "scan 1, scan, event 2, motor1 1"
 
 
+@pytest.mark.parametrize(("key", "count", "words"), [
+    ("live4d_frames_saturated", 3, ", 3 frames saturated"),
+    ("live4d_live_saturated", 2, ", 2 frames saturated"),
+    ("live4d_frames_saturated", 0, ""),
+])  # fmt: skip
+def test_the_title_says_how_many_frames_are_saturated(RE, live4d, key, count, words):
+    callback = Live4DBestEffortCallback(max_rate=1000)
+
+    def saturated(name, doc):
+        callback(name, {**doc, "data": {**doc["data"], key: count}} if name == "event" else doc)
+
+    RE(bp.count([live4d]), saturated)
+    assert plt.figure("live4d images").get_suptitle() == f"scan 1, count, event 1{words}"
+
+
 def test_detectors_of_a_device_stand_side_by_side(RE, bec):
     device = FakeLive4D(name="live4d", detectors=("vbf", "adf"))
     device.rows_per_s = 1000
