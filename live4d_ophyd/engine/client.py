@@ -216,7 +216,10 @@ class EngineClient:
                 if self._socket in ready:
                     self._receive(self._socket.recv())
                 if self._monitor in ready:
-                    self._connection_changed(recv_monitor_message(self._monitor)["event"])
+                    change = recv_monitor_message(self._monitor)["event"]
+                    while self._socket.poll(0):  # why it ended may have been said before it did
+                        self._receive(self._socket.recv())
+                    self._connection_changed(change)
                 self._look_for_end()
                 if self._lost:
                     return

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from live4d_ophyd.decode import FrameFormat
+from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.nvcomp import NvcompCallError, NvcompError
 from live4d_ophyd.imaging.methods import MeanPattern
@@ -77,7 +77,7 @@ def test_a_mean_pattern_of_torch_s_arrays_is_that_of_numpy_s(dtype, nodata):
     grid = ScanGrid(2, 3)
     means = []
     for pixels in (frames, torch.from_numpy(frames)):
-        method = MeanPattern(FrameFormat(7, 9, np.dtype(dtype)), grid, nodata=nodata)
+        method = MeanPattern(FrameFormat(7, 9, np.dtype(dtype)), grid, saturation=Saturation(nodata))
         method.add(np.arange(12), pixels)  # of two rasters
         means.append([method.result(raster) for raster in range(2)])
     np.testing.assert_array_equal(*means)

@@ -108,6 +108,7 @@ def test_the_trigger_after_a_broken_one_works(client, engine):
             assert "0 of 1 rasters came before it" in events.last()["reason"]
             assert engine.hear()["kind"] == "cancel"
             engine.raster(value, generation=1)  # late: it must not be taken for the next one's
+    engine.say("armed", generation=2)
     engine.raster(9.0, generation=2)
     engine.say("done", generation=2)
     assert events.last()["kind"] == "done"
@@ -139,6 +140,7 @@ def test_a_malformed_message_fails_the_trigger_and_the_client_goes_on(client, en
     events = Events()
     client.acquire(2, SPEC, events)
     engine.hear()
+    engine.say("armed", generation=2)
     engine.raster(1.0, generation=2)
     engine.say("done", generation=2)
     assert events.last()["kind"] == "done"
@@ -151,6 +153,7 @@ def test_noise_between_triggers_harms_nothing(client, engine):
     events = Events()
     client.acquire(1, SPEC, events)
     engine.hear()
+    engine.say("armed", generation=1)
     engine.raster(1.0)
     engine.say("done", generation=1)
     assert events.last()["kind"] == "done"
