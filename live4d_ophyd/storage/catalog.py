@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+import subprocess
+import sys
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -67,6 +70,7 @@ def open_catalog(
     directory = choose_directory(path, name)
     write_profile(name, directory, overwrite)
     (directory / "images").mkdir(parents=True, exist_ok=True)
+    _make_database(directory / "catalog.db")
     load_profiles.cache_clear()  # Tiled reads the files once a process; ours may be newer
     with _quiet_server():
         return from_profile(name)
@@ -180,7 +184,7 @@ def _profile_content(directory: Path) -> dict:
                             f"file://localhost{directory / 'images'}",
                             f"sqlite:///{directory / 'tables.db'}",
                         ],
-                        "init_if_not_exists": True,
+                        # Not "init_if_not_exists": that is a process of some seconds whenever a catalog is opened.
                         # Any client of the catalog finds its backups there.
                         "metadata": {"backup_directory": str(_backups(directory))},
                         # db[-1], db[scan_id] and db["uid8"] come with this spec.
@@ -190,6 +194,17 @@ def _profile_content(directory: Path) -> dict:
             ],
         }
     }
+
+
+def _make_database(path: Path) -> None:
+    """Make the catalog's database unless it is there, by Tiled's own command, in some seconds."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        if database.execute("select * from alembic_version").fetchone():
+            return
+    command = [sys.executable, "-m", "tiled", "catalog", "init", "--if-not-exists", f"sqlite:///{path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"the catalog's database {path} cannot be made:\n{done.stderr.strip()}")
 
 
 def _find_profile(name: str) -> tuple[Path, Mapping] | None:

@@ -96,6 +96,30 @@ def test_odd_paths_come_back_from_the_profile(levels, tmp_path, folder):
     assert catalog_directory("odd") == Path(tmp_path / folder)
 
 
+def test_a_database_is_made_once(levels, tmp_path, monkeypatch):
+    """By a process of some seconds, which opening a catalog that is there must not cost."""
+    path = tmp_path / "per%cent" / "catalog"
+    open_catalog(path, name="once").context.close()
+    monkeypatch.setattr("subprocess.run", lambda *args, **kwargs: pytest.fail("a process was started"))
+    db = open_catalog(path, name="once")
+    assert list(db) == []
+    db.context.close()
+
+
+def test_a_database_that_was_never_finished_is_finished(levels, tmp_path):
+    (tmp_path / "catalog").mkdir()
+    (tmp_path / "catalog" / "catalog.db").touch()
+    db = open_catalog(tmp_path / "catalog", name="torn")
+    assert list(db) == []
+    db.context.close()
+
+
+def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path):
+    (tmp_path / "catalog" / "catalog.db").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"catalog\.db cannot be made:(.|\n)*unable to open"):
+        open_catalog(tmp_path / "catalog", name="odd")
+
+
 @pytest.mark.parametrize("folder", ["what?", "h#sh"])
 def test_a_path_that_tiled_would_cut_short_is_refused(levels, tmp_path, folder):
     with pytest.raises(ValueError, match="takes for a URI"):
