@@ -68,13 +68,13 @@ class SimplonSignal(Signal):
         if self.stale:
             self.ask()
 
-    def ask(self) -> None:
-        """`look`, however fresh the value is; until the answer is there it counts as before."""
+    def ask(self) -> bool:
+        """`look`, however fresh the value is; until the answer is there it counts as before. Says whether it came."""
         try:
             for key in self._keys:
                 try:
                     self.learn(self._control.rest.read("detector", *key.split("/", 1)))
-                    return
+                    return True
                 except UnknownKey:
                     continue
         except SimplonError as error:
@@ -82,12 +82,13 @@ class SimplonSignal(Signal):
                 raise
             # The images of a scan must not be lost because its detector went away.
             self.parent.silent(error)
-            return
+            return False
         self._parameter = None
         self.keep(FRESH_S)
         if self._kind_if_there is None:
             self._kind_if_there = self.kind  # type: ignore[has-type]
             self.kind = Kind.omitted
+        return True
 
     def learn(self, parameter: Parameter) -> None:
         """Take what the detector says of the key."""
@@ -247,7 +248,8 @@ class _OfDetector(Device):
     def as_armed(self) -> dict[str, Any]:
         """Readings of all settings, asked for anew: what the detector was armed with."""
         for signal in self._asking():
-            signal.ask()
+            if not signal.ask():
+                break  # to ask for the others, too, may take minutes, and the Event waits for them
         return super().read()
 
     def hold(self) -> None:

@@ -16,11 +16,13 @@ from bluesky import RunEngine, SupplementalData
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from ophyd import Signal
+from served_dcu import served_dcu
 from test_device import Documents
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.scan_start import ScanStarter
 from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.sim.settings import UNPREPARED
 from live4d_ophyd.simplon import SimplonError, UnknownKey
 
 ROWS, COLS = 6, 5
@@ -486,6 +488,56 @@ def test_a_detector_left_armed_or_acquiring_is_brought_to_idle(sim, RE, live4d, 
     (event,) = seen.events()
     assert event["data"]["live4d_frames_received"] == ROWS * COLS
     assert f"left in state {state}" in caplog.text
+
+
+def test_a_detector_that_others_left_as_no_scan_can_use_it_is_prepared_and_its_stream_left_as_it_was(RE):
+    seen = Documents()
+    RE.subscribe(seen)
+    armed = []
+    with served_dcu(rows=ROWS, cols=COLS, unprepared=True, dead_pixels=3) as sim:
+        dcu = sim.dcu
+        assert (dcu.state, dcu.high_voltage) == ("idle", "OFF")
+        stream, files = dcu.stream_config.values(), dcu.filewriter_config.values()
+        with closing(device(sim, scan_start=lambda: armed.append(dcu.stream_config.values()))) as live4d:
+            live4d.dwell_time.put(1e-2)
+            RE(bp.count([live4d]))
+        assert dcu.high_voltage == "READY"
+        assert {key: armed[0][key] for key in UNPREPARED["stream"]} == {
+            "mode": "enabled", "format": "cbor", "header_detail": "all",
+        }  # fmt: skip
+        assert dcu.stream_config.values() == stream
+        assert dcu.filewriter_config.values() == files == {"mode": "enabled"}
+        wanted = {"trigger_mode": "exts", "nimages": 1, "ntrigger": ROWS * COLS, "frame_time": 1e-2}
+        readout = UNPREPARED["detector"]["detector_readout_time"]
+        # and nothing else
+        expected = UNPREPARED["detector"] | wanted | {"count_time": pytest.approx(1e-2 - readout)}
+        assert {key: dcu.config[key] for key in expected} == expected
+    (event,) = seen.events()
+    data = event["data"]
+    assert data["live4d_frames_received"] == ROWS * COLS
+    assert np.isfinite(data["live4d_vbf"]).all()
+    assert data["live4d_series_count_time"] == pytest.approx(1e-2 - readout)
+    assert data["live4d_series_frame_time"] == 1e-2
+    assert data["live4d_series_pixels_masked"] == 3
+    # 100 images a second, for 0.3 s: a busy machine may bring the first or the last of them late
+    assert 30 < data["live4d_frame_rate"] < 300
+
+
+def test_the_event_says_how_many_images_the_detector_dropped(RE, caplog):
+    """As fast as they go, many times faster than they can be summed, and hardly any wait for their client."""
+    seen = Documents()
+    RE.subscribe(seen)
+    images = 40_000
+    with served_dcu(rows=ROWS, cols=COLS, rate=1e6, buffered=10) as sim:
+        with closing(device(sim, grid=ScanGrid(200, 200))) as live4d:
+            RE(bp.count([live4d]))
+        dropped = sim.dcu.dropped
+    (event,) = seen.events()
+    data = event["data"]
+    assert data["live4d_frames_dropped"] == dropped > 0
+    assert data["live4d_frames_received"] + dropped == images
+    assert data["live4d_frames_lost"] == dropped
+    assert f"the detector dropped {dropped} images" in caplog.text
 
 
 def test_a_detector_that_does_not_answer_is_said_when_it_is_staged(sim, RE):

@@ -147,6 +147,40 @@ def test_a_restarted_detector_s_values_are_not_taken_for_what_was_set(dcu, setti
     assert settings.set_here() == (("threshold/1/energy", 3e4),)
 
 
+def test_no_setting_is_lost_while_the_detector_is_silent(dcu, settings, caplog, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.simplon.rest._PAUSES_S", (0.0, 0.0))
+    dcu.settings["detector/status/temperature"] = 22.5
+    settings.threshold_1_energy.put(3e4)
+
+    def found():
+        readings = settings.read_configuration() | settings.status.read()
+        described = settings.describe_configuration() | settings.status.describe()
+        assert readings.keys() == described.keys()
+        return {key: reading["value"] for key, reading in readings.items()}
+
+    before = found()
+    assert {"detector_count_time", "detector_frame_time", "detector_status_temperature"} <= before.keys()
+    for part in (settings, settings.status):
+        part._own_control = Simplon("http://127.0.0.1:9")
+        part.forget()
+    assert found() == before
+    for part in (settings, settings.status):
+        assert part.name + ": GET http://127.0.0.1:9" in caplog.text
+        part.forget()
+    caplog.clear()
+    armed = settings.as_armed() | settings.status.read()
+    assert {key: reading["value"] for key, reading in armed.items()} == before
+    # not asked for one setting after the other: each may take many seconds
+    assert caplog.text.count("its last known settings are used") == 2
+    assert settings.set_here() == (("threshold/1/energy", 3e4),)
+
+    dcu.settings[KEY + "count_time"] = 5e-4
+    for part in (settings, settings.status):
+        part._own_control = Simplon(dcu.url)
+        part.forget()
+    assert found() == before | {"detector_count_time": 5e-4}
+
+
 def test_no_document_holds_the_password(dcu):
     control = Simplon(dcu.url.replace("http://", "http://user:s3cr3t@"))
     settings = DetectorSettings("", name="detector", control=control)

@@ -13,11 +13,14 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+import zmq
 from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
 from engine.small_dcu import SmallDcu, frames, image, series, start
 from event_model import unpack_event_page
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
+from live4d_ophyd.engine import AcquisitionError
+from live4d_ophyd.engine.client import EngineClient
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -142,24 +145,35 @@ def test_previews_flow_into_an_unmodified_plan(live4d, dcu, RE):
     messages = series(pixels)
     RE.preprocessors.append(live_preview([live4d], max_rate=50))
     docs = Documents()
-    half = threading.Event()
+    shown = {count: threading.Event() for count in (3, 6, 9)}
 
     def watch(name, doc):
         docs(name, doc)
-        if name == "event" and doc["data"].get("live4d_live_fraction") == 0.5:
-            half.set()
+        if name == "event" and "live4d_live_fraction" in doc["data"]:
+            count = round(12 * doc["data"]["live4d_live_fraction"])
+            if count in shown:
+                shown[count].set()
 
     def feed():
-        dcu.send(messages[:7])
-        half.wait(10)
-        dcu.send(messages[7:])
+        sent = 0
+        for count, preview in shown.items():
+            dcu.send(messages[sent : 1 + count])  # the start message, too
+            sent = 1 + count
+            preview.wait(10)
+        dcu.send(messages[sent:])
 
     feeder = threading.Thread(target=feed)
     feeder.start()
     RE(bp.count([live4d]), watch)
     feeder.join()
-    seen = [np.isfinite(e["data"]["live4d_vbf"]).sum() for e in docs.events("live4d_live")]
-    assert 6 in seen
+    images = {
+        round(12 * event["data"]["live4d_live_fraction"]): event["data"]["live4d_vbf"]
+        for event in docs.events("live4d_live")
+    }
+    for count in shown:
+        grown = expected(pixels).astype(float)
+        grown.flat[count:] = np.nan
+        np.testing.assert_array_equal(images[count], grown)
     np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
 
 
@@ -275,6 +289,20 @@ def test_the_standard_fly_plan_works_too(live4d, dcu, RE):
     assert len(docs.events(f"{live4d.name}_movie")) == 2
 
 
+def test_after_unstage_the_stream_is_for_others(live4d, dcu, RE):
+    """A client that stayed connected would get its share of their images."""
+    dcu.send(series(frames(GRID.frames), 1, "A"))
+    RE(bp.count([live4d]))
+    dcu.wait_for_leaving(1)
+    messages = series(frames(GRID.frames, seed=2), 2, "B")
+    with zmq.Context() as context, context.socket(zmq.PULL) as viewer:
+        viewer.linger, viewer.rcvtimeo = 0, 10_000
+        viewer.connect(dcu.endpoint)
+        dcu.wait_for_clients(2)  # the engine was the first
+        dcu.send(messages)
+        assert [viewer.recv() for _ in messages] == messages
+
+
 def test_the_mean_pattern_is_read_when_asked_for(live4d, dcu, RE):
     pixels = frames(GRID.frames)
     dcu.send(series(pixels))
@@ -350,6 +378,24 @@ def test_a_bad_value_of_a_detector_is_refused_before_the_scan(live4d):
     live4d.adf_inner.put(50.0)
     with pytest.raises(ValueError, match="expected 0 <= inner < outer"):
         live4d.stage()
+
+
+def test_an_engine_that_never_gets_ready_is_said_before_a_run_and_waited_for_anew(tmp_path, RE, monkeypatch):
+    words = f"no engine answered at ipc://{tmp_path}/nobody within 0.2 s"
+    wait_ready = EngineClient.wait_ready
+    docs = Documents()
+    server = f"ipc://{tmp_path}/nobody"
+    with closing(Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, detectors=[DISK], server=server)) as device:
+        with pytest.raises(AcquisitionError, match=words):
+            device.wait_for_connection(timeout=0.2)
+        assert device._client is None
+        monkeypatch.setattr(EngineClient, "wait_ready", lambda self, timeout: wait_ready(self, 0.2))
+        for _ in range(2):
+            with pytest.raises(AcquisitionError, match=words):
+                RE(bp.count([device]), docs)
+            assert device._client is None
+    assert docs.all == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "live4d-engine-client"]
 
 
 def test_a_device_that_never_ran_has_no_engine():

@@ -57,7 +57,7 @@ class ArmedSeries:
 
     @property
     def streaming(self) -> bool:
-        return self.stream["mode"] == "enabled"
+        return self.stream["mode"] == "enabled" and self.stream["format"] == "cbor"
 
     @property
     def readout(self) -> Readout:

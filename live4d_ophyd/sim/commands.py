@@ -93,6 +93,12 @@ def _text(error: Exception) -> str:
 @click.option(
     "--uninitialized", is_flag=True, help="Start in state na, without high voltage, as after switching on."
 )
+@click.option(
+    "--unprepared",
+    is_flag=True,
+    help="Start as others may leave a detector: without high voltage, stream disabled and in the legacy format, "
+    "software triggers, long exposures.",
+)
 @click.option("--api", default="1.8.0", show_default=True, help="SIMPLON version: 1.6.0, 1.7.0 or 1.8.0.")
 @click.option(
     "--without",

@@ -45,9 +45,10 @@ class Dcu:
         faults: Faults,
         dtype: str = "uint16",
         initialized: bool = True,
+        prepared: bool = True,
         api: str = settings.API_VERSIONS[-1],
     ) -> None:
-        """``initialized`` False: as after switching on."""
+        """``initialized`` False: as after switching on; ``prepared`` False: as others left it, without high voltage."""
         self.sender, self.source = sender, source
         self.detector = detector
         self.microscope, self.scan = microscope, scan
@@ -57,11 +58,14 @@ class Dcu:
         self.config = settings.detector_settings(detector, microscope, dtype, api)
         self.stream_config = settings.stream_settings()
         self.filewriter_config = settings.filewriter_settings()
+        if not prepared:
+            self.config.restore(settings.UNPREPARED["detector"])
+            self.stream_config.restore(settings.UNPREPARED["stream"])
         self.keep_settings()
         self.error = ""
         self._faults = faults
         # when the high voltage is there, time.monotonic()
-        self._voltage_at = -math.inf if initialized else math.inf
+        self._voltage_at = -math.inf if initialized and prepared else math.inf
         self._state = "idle" if initialized else "na"
         self._changed = threading.Condition()
         self._armed: ArmedSeries | None = None

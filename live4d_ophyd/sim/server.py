@@ -53,6 +53,7 @@ def build_dcu(
     buffered: int | None = None,
     block: bool = False,
     uninitialized: bool = False,
+    unprepared: bool = False,
     api: str = API_VERSIONS[-1],
     without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
@@ -61,8 +62,8 @@ def build_dcu(
     """A DCU that streams at ``endpoint``.
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
-    images wait for a slow client (None: what fits in BUFFER_BYTES); ``without`` are config and status keys that the
-    firmware does not have.
+    images wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
+    settings UNPREPARED instead of ``rate``; ``without`` are config and status keys that the firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
     """
@@ -89,13 +90,15 @@ def build_dcu(
         faults=faults,
         dtype=dtype,
         initialized=not uninitialized,
+        prepared=not unprepared,
         api=api,
     )
     try:
         leave_out(dcu, without)
-        dcu.config.put("frame_time", 1 / rate)
-        dcu.config.put("count_time", 1 / rate)
-        dcu.config.put("nimages", raster.frames)
+        if not unprepared:
+            dcu.config.put("frame_time", 1 / rate)
+            dcu.config.put("count_time", 1 / rate)
+            dcu.config.put("nimages", raster.frames)
         dcu.keep_settings()
     except ValueError:
         dcu.close()

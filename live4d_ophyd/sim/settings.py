@@ -21,6 +21,20 @@ API_VERSIONS = ("1.6.0", "1.7.0", "1.8.0")
 #: value of ``binning_mode`` -> edge of the square that is one pixel
 BINNING = {"off": 1, "2x2": 2}
 
+#: what another user may leave a detector with, and a scan cannot use; the readout time, s, is the detector's own
+UNPREPARED: dict[str, dict[str, Any]] = {
+    "detector": {
+        "detector_readout_time": 1e-5,
+        "trigger_mode": "ints",
+        "nimages": 7,
+        "ntrigger": 3,
+        "frame_time": 0.5,
+        "count_time": 0.2,
+        "compression": "none",
+    },
+    "stream": {"mode": "disabled", "format": "legacy", "header_detail": "none"},
+}
+
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
     "uint": (int,),
@@ -101,7 +115,7 @@ class Settings:
         return {name: parameter.value for name, parameter in self._parameters.items()}
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Make all values again what :meth:`values` said."""
+        """Make values again what :meth:`values` said; those it does not name stay."""
         for name, value in values.items():
             self._parameters[name].value = value
 
@@ -117,12 +131,13 @@ class Settings:
 
 def _frame_time_follows(settings: Settings) -> None:
     frame_time = settings.parameter("frame_time")
-    frame_time.value = max(frame_time.value, settings["count_time"])
+    frame_time.value = max(frame_time.value, settings["count_time"] + settings["detector_readout_time"])
 
 
 def _count_time_follows(settings: Settings) -> None:
     count_time = settings.parameter("count_time")
-    count_time.value = min(count_time.value, settings["frame_time"])
+    longest = settings["frame_time"] - settings["detector_readout_time"]
+    count_time.value = max(min(count_time.value, longest), count_time.minimum or 0.0)
 
 
 def _bit_depth_follows(settings: Settings) -> None:
@@ -215,7 +230,8 @@ def stream_settings() -> Settings:
     return Settings(
         {
             "mode": Parameter("enabled", allowed=("enabled", "disabled")),
-            "format": Parameter("cbor", allowed=("cbor",)),
+            # legacy: another protocol on another port, which is not simulated
+            "format": Parameter("cbor", allowed=("cbor", "legacy")),
             "header_detail": Parameter("basic", allowed=HEADER_DETAILS),
             "header_appendix": Parameter(""),
             "image_appendix": Parameter(""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 
 import cbor2
@@ -88,16 +89,27 @@ class SmallDcu:
         self._socket.linger = 0
         self._socket.sndtimeo = 50
         self._closing = False
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._seen: Counter[int] = Counter()
         port = self._socket.bind_to_random_port("tcp://127.0.0.1")
         self.endpoint = f"tcp://127.0.0.1:{port}"
         self._threads: list[threading.Thread] = []
 
     def wait_for_clients(self, connections: int) -> None:
         """Return when this many more connections have their turn in what is sent."""
-        for _ in range(connections):
+        self._wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, connections)
+
+    def wait_for_leaving(self, connections: int) -> None:
+        """Return when this many more connections have ended."""
+        self._wait_for(zmq.EVENT_DISCONNECTED, connections)
+
+    def _wait_for(self, event: int, count: int) -> None:
+        while self._seen[event] < count:
             assert self._monitor.poll(10_000)
-            recv_monitor_message(self._monitor)
+            self._seen[recv_monitor_message(self._monitor)["event"]] += 1
+        self._seen[event] -= count
 
     def send(self, messages: Iterable[bytes | list[bytes]]) -> None:
         """Send in the background; a list is a multipart message."""

@@ -278,6 +278,39 @@ def test_no_engine_at_an_endpoint_is_said(tmp_path):
         client.wait_ready(0.3)
 
 
+@pytest.fixture
+def engine_is(tmp_path, monkeypatch):
+    """From now on a spawned engine is these lines of a shell."""
+
+    def replace(*lines):
+        script = tmp_path / "engine"
+        script.write_text("\n".join(["#!/bin/sh", *lines]))
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return replace
+
+
+def test_an_engine_that_ends_before_it_is_ready_is_said_with_its_last_words(engine_is):
+    engine_is("echo no numba here >&2", "exit 3")
+    with closing(EngineClient.spawn("cpu")) as client:
+        with pytest.raises(EngineLost, match=r"ended with exit code 3; its last words:\n  no numba here"):
+            client.wait_ready(10)
+        assert not client.alive
+
+
+def test_an_engine_that_does_not_get_ready_is_said_with_its_last_words(engine_is):
+    engine_is("echo compiling >&2", "cat")  # which ends when its standard input does
+    with closing(EngineClient.spawn("cpu")) as client:
+        deadline = time.monotonic() + 10
+        while "compiling" not in client._process.last_words() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(
+            AcquisitionError, match=r"no engine answered at .* within 0.1 s; its last words:\n  compiling"
+        ):
+            client.wait_ready(0.1)
+
+
 def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 110)))
     os.mkdir(tempfile.tempdir)

@@ -223,6 +223,36 @@ def test_waits_for_other_groups_outside_runs_and_amid_readings_are_left_alone(RE
     assert stream_counts(documents) == {"primary": 1}
 
 
+def test_a_wait_behind_the_end_of_its_run_shows_nothing(RE, documents, live4d):
+    def plan():
+        for _ in range(2):
+            yield from bps.open_run()
+            yield from bps.trigger(live4d, group="g", wait=False)
+            yield from bps.close_run()
+            yield from bps.wait("g")
+
+    RE(plan())
+    assert [name for name, _ in documents] == ["start", "stop"] * 2
+    assert not live4d.preview.reads
+    RE(bp.count([live4d]))
+    assert stream_counts(documents)["live4d_live"] > 0
+
+
+def test_an_event_that_was_open_at_the_end_of_a_run_is_not_one_of_the_next(RE, documents, live4d):
+    def plan():
+        yield from bps.open_run()
+        yield from bps.create("primary")
+        yield from bps.read(det)
+        yield from bps.close_run()
+        yield from bps.open_run()
+        yield from bps.trigger(live4d, group="g", wait=False)
+        yield from bps.wait("g")
+        yield from bps.close_run()
+
+    RE(plan())
+    assert stream_counts(documents)["live4d_live"] > 0
+
+
 def test_previews_go_to_the_run_whose_wait_it_is(RE, documents, live4d):
     def inner():
         yield from bp.count([live4d])

@@ -1,5 +1,6 @@
 """One raster, and movies: every raster that was taken is in the documents, whatever ends the movie."""
 
+import numpy as np
 import pytest
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 
@@ -20,6 +21,21 @@ def test_a_movie_is_one_series_with_an_event_for_each_raster(RE, run, live4d, en
     assert run.start["uid"] == uid
     assert [run.start["sample"], run.start["num_points"]] == ["stripes", 5]
     assert run.descriptors["live4d_movie"]["configuration"]["live4d"]["data"]["live4d_movie_rasters"] == 5
+
+
+def test_a_movie_has_no_patterns_and_the_images_after_it_have(RE, run, live4d, engine):
+    """Its stream is described before the first raster, when the size of a pattern is not known yet."""
+    live4d.pattern_enabled.put(1)
+    RE(single_image([live4d]))
+    before = run.events["primary"][0]["data"]["live4d_pattern"]
+    RE(movie(live4d, 2))
+    assert "live4d_pattern" not in run.descriptors["live4d_movie"]["data_keys"]
+    events = run.events["live4d_movie"]
+    assert ["live4d_pattern" in event["data"] for event in events] == [False, False]
+    assert run.stop["exit_status"] == "success"
+    RE(single_image([live4d]))
+    np.testing.assert_array_equal(run.events["primary"][0]["data"]["live4d_pattern"], before)
+    assert [spec.pattern for spec in engine.asked] == [True, False, True]
 
 
 def test_a_movie_leaves_the_device_as_it_was(RE, live4d):

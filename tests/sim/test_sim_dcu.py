@@ -10,6 +10,7 @@ from sim_client import configure, disk, wait_for
 
 from live4d_ophyd.sim.dcu import CommandError
 from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.settings import UNPREPARED
 from live4d_ophyd.sim.specimen import truth
 
 
@@ -227,14 +228,30 @@ def test_images_that_nobody_fetches_are_counted(make_dcu, make_client):
     assert received.end is not None
 
 
-def test_disabled_stream_sends_nothing(make_dcu, make_client):
+@pytest.mark.parametrize(("key", "value"), [("mode", "disabled"), ("format", "legacy")])
+def test_disabled_stream_sends_nothing(make_dcu, make_client, key, value):
     dcu = make_dcu()
-    dcu.stream_config.put("mode", "disabled")
+    dcu.stream_config.put(key, value)
     client = make_client(dcu.sender.endpoint)
     dcu.arm()
     wait_for(lambda: dcu.state == "idle")
     with pytest.raises(TimeoutError):
         client.message(timeout=0.2)
+
+
+def test_an_unprepared_detector_is_idle_and_as_others_left_it(make_dcu):
+    dcu = make_dcu(unprepared=True)
+    assert (dcu.state, dcu.high_voltage) == ("idle", "OFF")
+    with pytest.raises(CommandError, match="the high voltage is OFF"):
+        dcu.arm()
+    prepared = make_dcu()
+    for settings, usual in ((dcu.config, prepared.config), (dcu.stream_config, prepared.stream_config)):
+        changed = {name for name, value in settings.values().items() if value != usual[name]}
+        found = {name: settings[name] for name in changed}
+        assert found == (UNPREPARED["detector"] if settings is dcu.config else UNPREPARED["stream"])
+    dcu.config.put("nimages", 2)
+    dcu.initialize()
+    assert dcu.config["nimages"] == UNPREPARED["detector"]["nimages"]
 
 
 def test_commands_that_do_not_fit_the_state(make_dcu):

@@ -1,6 +1,7 @@
 """The simulator as its users meet it: a process, its REST interface, its microscope, its commands."""
 
 import contextlib
+import inspect
 import json
 import os
 import select
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.sim.commands import sim
 from live4d_ophyd.sim.process import command_line
+from live4d_ophyd.sim.server import build_dcu
 
 
 @pytest.fixture
@@ -28,6 +31,11 @@ def test_ready_line_tells_the_truth(simulator, client):
     assert facts["bf_radius"] == simulator.bf_radius == 15
     assert len(facts["dead_pixels"]) == 3
     assert facts["electrons_per_frame"] == pytest.approx(20805, abs=1)
+
+
+def test_what_a_dcu_is_built_with_are_options_of_the_command():
+    options = {option.name for option in sim.params}
+    assert inspect.signature(build_dcu).parameters.keys() - options == {"endpoint", "faults", "specimen"}
 
 
 def test_one_series_over_rest(client):

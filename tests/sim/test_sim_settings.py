@@ -19,6 +19,16 @@ def test_frame_time_and_count_time_keep_each_other(config):
     assert config.put("count_time", 4e-4) == ["count_time"]
 
 
+def test_the_readout_takes_its_part_of_a_frame(config):
+    config.restore({"detector_readout_time": 1e-4, "frame_time": 1e-3, "count_time": 5e-4})
+    assert config.put("count_time", 2e-3) == ["count_time", "frame_time"]
+    assert config["frame_time"] == pytest.approx(2.1e-3)
+    assert config.put("frame_time", 1e-3) == ["frame_time", "count_time"]
+    assert config["count_time"] == pytest.approx(9e-4)
+    config.put("frame_time", 5e-5)
+    assert config["count_time"] == 1e-7
+
+
 def test_pixel_format_sets_bit_depth_and_saturation(config):
     assert config.put("pixel_format", "uint32") == ["pixel_format", "bit_depth_image", "saturation_value"]
     assert (config["bit_depth_image"], config["saturation_value"]) == (32, 2**32 - 2)
@@ -85,6 +95,6 @@ def test_bad_values_are_named(config, name, value, words):
     assert config.values() == before
 
 
-def test_old_stream_formats_are_refused():
-    with pytest.raises(ValueError, match=r"format = 'legacy': allowed values are \['cbor'\]"):
-        stream_settings().put("format", "legacy")
+def test_stream_formats_that_no_detector_has_are_refused():
+    with pytest.raises(ValueError, match=r"format = 'hdf5': allowed values are \['cbor', 'legacy'\]"):
+        stream_settings().put("format", "hdf5")

@@ -100,6 +100,47 @@ def test_what_the_catalog_refuses_is_whole_in_the_file(writer, path, name, caplo
     assert read_backup(path).complete
 
 
+def test_what_only_the_file_has_is_on_the_disk_and_not_on_its_way_there(writer, path, monkeypatch):
+    """A catalog that has the document makes it durable itself: then nobody waits for the disk a second time."""
+    reached = []
+
+    def fsync(descriptor):
+        assert os.path.samestat(os.fstat(descriptor), path.stat())
+        reached.append(len(documents_in(path)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer.refused = {"event"}
+    backed_up = BackedUp(writer, path)
+    for document in RUN:
+        backed_up(*document)
+    assert reached == [3, 4, 5, 6]  # start and descriptor are in the catalog
+
+
+@pytest.mark.parametrize(("code", "advice"), [(errno.EIO, ""), (errno.ENOSPC, ". Make room")])
+def test_a_file_that_does_not_reach_the_disk_has_not_taken_the_document(
+    writer, path, monkeypatch, caplog, code, advice
+):
+    """As on a network's disk, which says only then that it is full."""
+
+    def fsync(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    writer.refused = {"event"}
+    backed_up = BackedUp(writer, path)
+    for document in RUN[:2]:
+        backed_up(*document)
+    with pytest.raises(RuntimeError) as failure:
+        backed_up(*RUN[2])
+    assert "neither the catalog nor the backup" in str(failure.value)
+    assert f"backup: OSError: [Errno {code}]" in str(failure.value)
+    assert str(failure.value).endswith(f"`live4d restore` brings it into the catalog{advice}")
+    with pytest.raises(RuntimeError, match="neither"):
+        backed_up(*RUN[3])
+    assert documents_in(path)[:2] == RUN[:2]
+    assert not read_backup(path).in_use
+
+
 def test_a_full_disk_of_the_backup_does_not_end_the_run(writer, path, caplog):
     backed_up = BackedUp(writer, path)
     for document in RUN[:3]:

@@ -220,6 +220,23 @@ def test_a_catalog_that_fails_again_leaves_the_file(
     np.testing.assert_array_equal(images(db, uid), [live4d.complete[0]] * 3)
 
 
+@pytest.mark.parametrize("damage", [None, b'{"name": "event", "doc": {"da\n'])
+def test_a_complete_backup_replaces_a_complete_run(db, documents, uid, backup, damage):
+    """Also one with a line that cannot be read before its stop document."""
+    lines = lines_of(documents)
+    restore_backup(db, backup)
+    for _, doc in documents[2:5]:
+        doc["data"]["live4d_vbf_mean"] = 7.5
+    again = lines_of(documents)
+    write_lines(backup, again if damage is None else [*again[:3], damage, *again[4:]])
+    assert lines != again
+    assert restore_backup(db, backup) == uid
+    means = db[uid].primary.read(["live4d_vbf_mean"])["live4d_vbf_mean"].to_numpy()
+    assert means.tolist() == [7.5] * (3 if damage is None else 2)
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+    assert not backup.exists()
+
+
 def test_a_backup_that_ends_early_does_not_replace_a_complete_run(db, documents, uid, backup, tmp_path):
     early = write_lines(tmp_path / "early.jsonl", lines_of(documents[:4]))
     restore_backup(db, backup)

@@ -63,22 +63,34 @@ def test_dimension_names(data_keys, named):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_previews_are_emitted_and_stored_only_when_asked_for(RE, db, asked):
-    device = FakeLive4D(name="stem", shape=(8, 8), rows_per_s=200)  # the stream is stem_live
-    emitted, backed_up = [], set()
+    device = FakeLive4D(name="stem", shape=(8, 8))  # the stream is stem_live
+    emitted, backed_up, previews = [], set(), []
 
     def look(name, doc):
         if name == "descriptor":
             emitted.append(doc["name"])
         elif name == "event":
+            if "stem_live_fraction" in doc["data"]:
+                previews.append(doc["data"])
             for path in backup_directory(db).glob("*.jsonl"):
                 backed_up.update(found for found in ("stem_live", "primary") if found in path.read_text())
 
+    def two_rows_a_preview(msg):
+        if msg.command == "wait" and device.status is not None:
+            device.advance(2)
+
     RE.preprocessors.append(live_preview([device], max_rate=100))
+    RE.msg_hook = two_rows_a_preview
     record(RE, db, previews=asked)
     RE.subscribe(look)
     (uid,) = RE(bp.count([device]))
     assert set(emitted) == {"primary", "stem_live"}
     assert set(db[uid]) == backed_up == ({"primary", "stem_live"} if asked else {"primary"})
+    assert [preview["stem_live_fraction"] for preview in previews] == [0.25, 0.5, 0.75]
+    if asked:
+        stored = db[uid]["stem_live"].read()
+        for key in ("stem_live_fraction", "stem_vbf"):
+            np.testing.assert_array_equal(stored[key], [preview[key] for preview in previews])
     assert db[uid].metadata["stop"]["exit_status"] == "success"
 
 

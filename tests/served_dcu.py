@@ -1,0 +1,38 @@
+"""A simulated DCU in this process, with its REST interface: a test sees both what a client sees and what is inside."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from types import SimpleNamespace
+
+import uvicorn
+
+from live4d_ophyd.sim.rest import create_app
+from live4d_ophyd.sim.server import build_dcu, warm_up
+
+
+@contextmanager
+def served_dcu(**options) -> Iterator[SimpleNamespace]:
+    """A DCU of `build_dcu`; has the attributes of a SimulatorProcess, and ``dcu``."""
+    with closing(build_dcu(**options)) as dcu, socket.create_server(("127.0.0.1", 0)) as listener:
+        warm_up(dcu.sender)
+        config = uvicorn.Config(
+            create_app(dcu), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield SimpleNamespace(
+                dcu=dcu,
+                rest_url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+                stream_endpoint=dcu.sender.endpoint,
+                bf_center=dcu.detector.bf_center,
+                bf_radius=dcu.detector.bf_radius,
+            )
+        finally:
+            server.should_exit = True
+            thread.join()
