@@ -1,7 +1,10 @@
 """The ledger's book: every image once, in the raster it belongs to, with the rate it came at."""
 
+import threading
+
 import numpy as np
 import pytest
+from rival import Rival, array_read_before, number_read_before
 
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.scan import ScanGrid
@@ -85,3 +88,77 @@ def test_progress_says_how_many_images_are_saturated():
     assert ledger.progress_of(1).saturated == 2
     ledger.close(0)
     assert ledger.progress().saturated == 2
+
+
+# Several threads at once ------------------------------------------------------------------------
+
+
+def test_an_image_that_two_threads_bring_at_once_is_new_to_one_of_them():
+    ledger, theirs = Ledger(GRID, 1), []
+    rival = Rival(lambda: theirs.append(ledger.claim(np.arange(4))))
+    ledger._claimed = array_read_before(rival, ledger._claimed)
+    mine = ledger.claim(np.arange(4))
+    rival.finish()
+    np.testing.assert_array_equal(mine.astype(int) + theirs[0], 1)
+    assert ledger.close(0)[0].duplicates == 4
+
+
+def test_images_that_two_threads_settle_at_once_all_count_for_the_rate():
+    ledger = Ledger(GRID, 1)
+    ledger.claim(np.arange(3))
+    rival = Rival(lambda: settle(ledger, [0, 1], at=[SECOND, 2 * SECOND]))
+    ledger._first = array_read_before(rival, ledger._first)
+    settle(ledger, [2], at=[9 * SECOND])
+    rival.finish()
+    losses, rate = ledger.close(0)
+    assert losses.received == 3
+    assert rate == pytest.approx(0.25)  # 3 images in 8 s
+
+
+@pytest.mark.parametrize("what", ["close", "progress_of", "progress"])
+def test_what_is_said_of_a_raster_is_of_one_moment(what):
+    ledger = Ledger(GRID, 1)
+    ledger.claim(np.arange(2))
+    rival = Rival(lambda: settle(ledger, [0, 1], at=[0, SECOND], saturated=[1, 1]))
+    ledger._received = array_read_before(rival, ledger._received)
+    if what == "close":
+        losses, rate = ledger.close(0)
+        said = (losses.received, losses.saturated, rate)
+    else:
+        progress = ledger.progress_of(0) if what == "progress_of" else ledger.progress()
+        said = (progress.frames_received, progress.saturated, progress.rate_hz)
+    rival.finish()
+    assert said in [(0, 0, None), (2, 2, 1.0)]
+
+
+def test_images_of_other_series_and_unreadable_messages_of_two_threads_all_count():
+    ledger = Ledger(GRID, 1)
+    foreign, unreadable = Rival(lambda: ledger.foreign(2)), Rival(ledger.unreadable)
+    ledger._foreign, ledger._unreadable = number_read_before(foreign), number_read_before(unreadable)
+    ledger.foreign(3)
+    ledger.unreadable()
+    foreign.finish()
+    unreadable.finish()
+    losses, _ = ledger.close(0)
+    assert (losses.foreign, losses.bad) == (5, 2)
+
+
+def test_the_stream_is_not_silent_while_one_of_two_threads_still_works():
+    ledger, over = Ledger(GRID, 1), threading.Event()
+
+    def work():
+        with ledger.working():
+            working.set()
+            assert over.wait(10)
+
+    working, rival = threading.Event(), Rival(work)
+    ledger._working = number_read_before(rival)
+    with ledger.working():
+        pass
+    assert working.wait(10)
+    ledger.last_activity -= 5
+    assert ledger.silence == 0
+    over.set()
+    rival.finish()
+    ledger.last_activity -= 5
+    assert ledger.silence >= 5

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import cbor2
 import numpy as np
@@ -93,6 +93,27 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
     (raster,) = scan.run()
     np.testing.assert_array_equal(raster.images[0], sums(pixels))
     assert len(made) == 1
+
+
+def test_connections_that_bring_the_first_images_together_prepare_once(pixels, monkeypatch):
+    """Images that were summed under the other's weights would be lost with them."""
+    made, together = [], threading.Barrier(2)
+    really = module.weight_maps
+
+    def weight_maps(*args, **kwargs):
+        made.append(args)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
+        assert stream.connected(10)
+        scan = acquisition(stream, connections=2)
+        dcu.send(series(pixels))
+        (raster,) = scan.run()
+    assert len(made) == 1
+    np.testing.assert_array_equal(raster.images[0], sums(pixels))
 
 
 def test_series_that_want_the_same_share_it(stream, pixels, made):
