@@ -378,4 +378,4 @@ def test_a_status_says_in_its_text_how_it_ended(status):
     failed.set_exception(RuntimeError("no series began"))
     with pytest.raises(RuntimeError):
         failed.wait(10)
-    assert str(failed) == "live4d failed: no series began"
+    assert str(failed) == repr(failed) == "live4d failed: no series began"
