@@ -90,6 +90,116 @@ def test_progress_says_how_many_images_are_saturated():
     assert ledger.progress().saturated == 2
 
 
+def test_what_came_and_what_became_of_it_so_far():
+    ledger = Ledger(GRID, 2)
+    assert (ledger.begun, ledger.all_claimed, ledger.last_missing) == (False, False, 11)
+    ledger.claim(np.array([0, 1, 5, 7, 11]))
+    assert (ledger.begun, ledger.all_claimed, ledger.last_missing) == (True, False, 10)
+    settle(ledger, [0, 1, 7], good=[1, 0, 1], saturated=[1, 0, 1])
+    assert (ledger.settled, ledger.received, ledger.saturated) == (3, 2, 2)
+    assert [ledger.settled_of(n) for n in (0, 1)] == [2, 1]
+    assert [ledger.received_of(n) for n in (0, 1)] == [1, 1]
+    assert [ledger.arrived(n) for n in (0, 1)] == [3, 2]
+    came = ledger.came
+    assert np.flatnonzero(came).tolist() == [0, 1, 5, 7, 11]
+    ledger.claim(np.arange(12))
+    assert came.sum() == 5
+    assert (ledger.all_claimed, ledger.last_missing) == (True, -1)
+
+
+def test_a_raster_is_complete_when_each_of_its_images_is_received_or_bad():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(12))
+    settle(ledger, np.arange(5), good=[1, 0, 1, 1, 0])
+    assert not ledger.complete(0)
+    settle(ledger, [5, 6])
+    assert [ledger.complete(n) for n in (0, 1)] == [True, False]
+
+
+def test_a_raster_is_overtaken_when_the_one_after_the_next_has_begun():
+    ledger = Ledger(GRID, 4)
+    ledger.claim(np.arange(24))
+    settle(ledger, [0, 6])
+    assert not ledger.overtaken(0)
+    settle(ledger, [12])
+    assert [ledger.overtaken(n) for n in (0, 1)] == [True, False]
+    settle(ledger, [1])  # a late one takes nothing back
+    assert ledger.overtaken(0)
+
+
+def test_a_raster_reached_its_end_with_its_last_image_and_images_may_come_from_beyond():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(5))
+    assert (ledger.reached_end(0), ledger.went_beyond(0)) == (False, False)
+    ledger.claim(np.array([5]))
+    assert (ledger.reached_end(0), ledger.went_beyond(0), ledger.reached_end(1)) == (True, False, False)
+    ledger.claim(np.array([6]))
+    assert (ledger.went_beyond(0), ledger.went_beyond(1)) == (True, False)
+    ledger.claim(np.array([12]))
+    assert ledger.went_beyond(1)
+    assert (ledger.beyond, ledger.strangers) == (1, 0)
+    ledger.foreign(3)
+    ledger.foreign(1)
+    assert ledger.strangers == 4
+
+
+def test_the_stream_is_silent_since_something_new_came_and_never_while_it_is_worked_on(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("live4d_ophyd.engine.ledger.time.monotonic", lambda: now[0])
+    ledger = Ledger(GRID, 1)
+    now[0] = 103.0
+    assert ledger.silence == 3
+    ledger.claim(np.array([0]))
+    assert ledger.silence == 0
+    now[0] = 105.0
+    ledger.claim(np.array([0, 77]))  # nothing new
+    assert ledger.silence == 2
+    settle(ledger, [0])
+    assert ledger.silence == 0
+    with ledger.working():
+        now[0] = 200.0
+        assert ledger.silence == 0
+    assert ledger.silence == 0
+    now[0] = 201.0
+    settle(ledger, [])
+    assert ledger.silence == 1
+
+
+def test_who_waits_for_a_raster_is_woken_when_it_is_complete():
+    ledger, woken = Ledger(GRID, 1), []
+    ledger.claim(np.arange(6))
+    ledger.changed.notify_all = lambda: woken.append(ledger.settled)
+    settle(ledger, np.arange(5))
+    assert woken == []
+    settle(ledger, [5])
+    assert woken == [6]
+
+
+def test_progress_is_of_the_raster_that_runs():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(12))
+    settle(ledger, np.arange(6), at=np.arange(6) * SECOND)
+    settle(ledger, [6, 7, 8], good=[1, 1, 0], at=[20 * SECOND, 21 * SECOND, 22 * SECOND])
+    first, second = ledger.progress_of(0), ledger.progress_of(1)
+    assert (first.frames_received, first.frames_expected, first.rate_hz, first.raster) == (6, 6, 1.0, 0)
+    assert (second.frames_received, second.frames_expected, second.rate_hz) == (3, 6, 1.0)
+    whole = ledger.progress()
+    assert (whole.frames_received, whole.frames_expected, whole.raster) == (9, 12, 0)
+    ledger.close(0)
+    assert ledger.progress().raster == 1
+    ledger.close(1)
+    assert ledger.progress().raster == 1  # the last one
+
+
+def test_an_unreadable_message_is_bad_once():
+    ledger = Ledger(GRID, 2)
+    ledger.claim(np.arange(9))
+    settle(ledger, np.arange(9), good=[1, 1, 1, 1, 0, 1, 1, 1, 1])
+    for _ in range(4):
+        ledger.unreadable()
+    assert [ledger.close(n)[0].bad for n in (0, 1)] == [1, 3]
+
+
 # Several threads at once ------------------------------------------------------------------------
 
 
