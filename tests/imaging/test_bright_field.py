@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import erfc
 
 from live4d_ophyd.imaging.bright_field import fit_disk
 
@@ -43,6 +44,73 @@ def test_centre_and_radius_of_a_mean_pattern(seed, hot):
     assert fit.intensity == pytest.approx(7, rel=0.02)
     assert fit.edge_width < 1
     assert fit.residual < 0.05
+
+
+def ideal(center, radius, width, intensity, background, shape):
+    """A disk as `DiskFit` describes it, without noise."""
+    rows, cols = np.indices(shape)
+    distance = np.hypot(rows - center[0], cols - center[1])
+    return intensity / 2 * erfc((distance - radius) / width) + background
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_every_number_of_an_ideal_disk(scale):
+    """Whatever the unit of counts."""
+    counts = ideal((40.25, 61.5), 17.3, 1.6, 7.0 * scale, 0.4 * scale, (90, 120))
+    fit = fit_disk(counts)
+    np.testing.assert_allclose(fit.center, (40.25, 61.5), atol=1e-3)
+    assert fit.radius == pytest.approx(17.3, abs=1e-3)
+    assert fit.edge_width == pytest.approx(1.6, abs=5e-3)
+    assert fit.intensity == pytest.approx(7.0 * scale, rel=1e-3)
+    assert fit.background == pytest.approx(0.4 * scale, rel=1e-2)
+    assert fit.residual < 1e-3
+
+
+def test_the_residual_is_the_median_deviation_as_a_part_of_the_intensity():
+    counts = ideal((40, 40), 15, 1.0, 10.0, 2.0, (80, 80))
+    counts[::2] += 0.5
+    counts[1::2] -= 0.5
+    assert fit_disk(counts).residual == pytest.approx(0.05, abs=0.005)
+
+
+def test_a_disk_on_a_frame_of_millions_of_pixels():
+    """Of which a part is fitted."""
+    counts = ideal((700.4, 820.7), 300.2, 2.0, 50.0, 1.0, (1500, 1600))
+    fit = fit_disk(counts)
+    np.testing.assert_allclose(fit.center, (700.4, 820.7), atol=0.01)
+    assert fit.radius == pytest.approx(300.2, abs=0.01)
+
+
+def test_the_largest_bright_region_is_the_disk_also_with_a_hole():
+    counts = ideal((60, 50), 20, 1.0, 10.0, 0.1, (128, 128))
+    counts[100:108, 100:108] = 12.0  # brighter, and smaller
+    valid = np.ones(counts.shape, bool)
+    valid[56:65, 46:55] = False  # a beam stop
+    counts[56:65, 46:55] = 0
+    fit = fit_disk(counts, valid)
+    np.testing.assert_allclose(fit.center, (60, 50), atol=0.05)
+    assert fit.radius == pytest.approx(20, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (ideal((-40, 60), 50, 1.0, 10.0, 0.1, (120, 120)), "lies on the pattern of 120 x 120 px"),
+        (ideal((60, 60), 20, 1.0, 2.0, 8.0, (120, 120)), "no bright-field disk: "),
+        (ideal((60, 60), 8, 30.0, 10.0, 0.0, (120, 120)), "no bright-field disk: "),
+    ],
+    ids=["mostly outside", "little contrast", "all edge"],
+)
+def test_what_is_no_disk_in_the_fit(counts, words):
+    with pytest.raises(ValueError, match=words):
+        fit_disk(counts)
+
+
+def test_a_third_of_the_level_is_contrast_enough():
+    counts = ideal((60, 60), 20, 1.0, 4.0, 6.0, (120, 120))
+    fit = fit_disk(counts)
+    assert fit.intensity == pytest.approx(4.0, rel=0.01)
+    assert fit.background == pytest.approx(6.0, rel=0.01)
 
 
 def test_one_frame_of_few_counts():
@@ -96,5 +164,10 @@ def test_no_disk(make):
 def test_patterns_that_cannot_be_fitted():
     with pytest.raises(ValueError, match=r"pattern of shape \(3,\)"):
         fit_disk(np.zeros(3))
+    for shape in ((4, 64), (64, 4)):
+        with pytest.raises(ValueError, match="at least 5 px each"):
+            fit_disk(np.ones(shape))
+    with pytest.raises(ValueError, match="no bright-field disk: "):
+        fit_disk(np.ones((5, 5)))
     with pytest.raises(ValueError, match=r"valid of shape \(4, 4\)"):
         fit_disk(np.zeros((64, 64)), np.ones((4, 4), bool))
