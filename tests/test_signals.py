@@ -256,6 +256,7 @@ def test_a_preview_has_the_newest_images_how_far_they_are_and_asks_for_the_next(
     assert preview.parent.asked == 2
     preview.clear()
     np.testing.assert_equal(values_of(preview), before)
+    assert {reading["timestamp"] for reading in preview.read().values()} == {preview._time}
     preview.update(images, 1.0)
     assert values_of(preview)["live4d_live_saturated"] == 0
 
@@ -338,6 +339,8 @@ def test_before_the_first_frame_nobody_knows_how_long_it_takes(status):
     status.watch(lambda **values: told.append(values))
     status.report(Progress(0, 120, None, 0, 0))
     assert (told[0]["fraction"], told[0]["time_remaining"], told[0]["rate"]) == (1.0, None, None)
+    status.report(Progress(0, 0, None, 0, 0))
+    assert told[1]["fraction"] is None
 
 
 def test_a_watcher_that_knows_no_rate_gets_none(status):

@@ -116,10 +116,28 @@ def test_connections_that_bring_the_first_images_together_prepare_once(pixels, m
     np.testing.assert_array_equal(raster.images[0], sums(pixels))
 
 
-def test_series_that_want_the_same_share_it(stream, pixels, made):
+def odd_gain():
+    gain = np.ones((24, 32))
+    gain[0, 0] = np.nan  # on no detector
+    return gain
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict,
+        lambda: {"pixel_mask": np.eye(24, 32, k=-20, dtype=bool)},
+        lambda: {"pixel_mask": np.eye(24, 32, k=-20, dtype=np.uint32)},
+        lambda: {"gain": odd_gain()},
+        lambda: {"gain": np.ones((24, 32), np.float32), "pixel_mask": np.zeros((24, 32), int)},
+    ],
+    ids=["nothing", "a mask", "a mask of bits", "a gain with NaN", "both"],
+)
+def test_series_that_want_the_same_share_it(stream, pixels, made, asked):
+    """Also where the arrays are others of the same elements."""
     for number in (1, 2, 3):
         stream.dcu.send(series(pixels, number, f"ID{number}"))
-        (raster,) = acquisition(stream).run()
+        (raster,) = acquisition(stream, **asked()).run()
         np.testing.assert_array_equal(raster.images[0], sums(pixels))
     assert len(made) == 1
 
