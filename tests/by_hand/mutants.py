@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def run(*names: str) -> None:
-    """Test these mutants. One process: tests of several would disturb each other on the two cores of a small machine."""
+    """Test these mutants, in one process: the tests of several would disturb each other on a machine of two cores."""
     # The tests must find the package that mutmut changed, not the checkout's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([*MUTMUT, "run", "--max-children", "1", *names], cwd=ROOT, env=environment, check=True)
