@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import erfc
@@ -58,12 +60,12 @@ def test_every_number_of_an_ideal_disk(scale):
     """Whatever the unit of counts."""
     counts = ideal((40.25, 61.5), 17.3, 1.6, 7.0 * scale, 0.4 * scale, (90, 120))
     fit = fit_disk(counts)
-    np.testing.assert_allclose(fit.center, (40.25, 61.5), atol=1e-3)
-    assert fit.radius == pytest.approx(17.3, abs=1e-3)
-    assert fit.edge_width == pytest.approx(1.6, abs=5e-3)
-    assert fit.intensity == pytest.approx(7.0 * scale, rel=1e-3)
-    assert fit.background == pytest.approx(0.4 * scale, rel=1e-2)
-    assert fit.residual < 1e-3
+    np.testing.assert_allclose(fit.center, (40.25, 61.5), atol=1e-6)
+    assert fit.radius == pytest.approx(17.3, abs=1e-6)
+    assert fit.edge_width == pytest.approx(1.6, abs=1.1e-3)
+    assert fit.intensity == pytest.approx(7.0 * scale, rel=1e-6)
+    assert fit.background == pytest.approx(0.4 * scale, rel=1e-6)
+    assert fit.residual < 1e-6
 
 
 def test_the_residual_is_the_median_deviation_as_a_part_of_the_intensity():
@@ -93,17 +95,45 @@ def test_the_largest_bright_region_is_the_disk_also_with_a_hole():
 
 
 @pytest.mark.parametrize(
-    ("counts", "words"),
+    ("disk", "words"),
     [
-        (ideal((-40, 60), 50, 1.0, 10.0, 0.1, (120, 120)), "lies on the pattern of 120 x 120 px"),
-        (ideal((60, 60), 20, 1.0, 2.0, 8.0, (120, 120)), "no bright-field disk: "),
-        (ideal((60, 60), 8, 30.0, 10.0, 0.0, (120, 120)), "no bright-field disk: "),
+        (
+            ((-40, 60), 50, 1.0, 10.0, 0.1),
+            "of the edge at row -40.0, col 60.0 with radius 50.0 px, 20 % lies on the pattern of 120 x 130 px",
+        ),
+        (
+            ((60, 40), 20, 1.0, 2.9, 7.1),
+            "row 60.0, col 40.0 with radius 20.0 px is 2.9 counts above a background of 7.1",
+        ),
+        (
+            ((60, 70), 8, 9.0, 10.0, 0.0),
+            "the edge at row 60.0, col 70.0 with radius 8.0 px is 9.0 px wide, wider than the disk",
+        ),
     ],
     ids=["mostly outside", "little contrast", "all edge"],
 )
-def test_what_is_no_disk_in_the_fit(counts, words):
-    with pytest.raises(ValueError, match=words):
-        fit_disk(counts)
+def test_what_is_no_disk_is_said_with_what_was_found(disk, words):
+    with pytest.raises(ValueError, match=f"^no bright-field disk: {re.escape(words)}$"):
+        fit_disk(ideal(*disk, (120, 130)))
+
+
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+def test_a_quarter_of_the_edge_must_lie_on_the_pattern(side):
+    """Of a circle of 50 px, 27 % lie above a line 33 px from its centre, and 24 % above one at 36 px."""
+
+    def fit(away):
+        center = {
+            "top": (-away, 60),
+            "bottom": (119 + away, 60),
+            "left": (60, -away),
+            "right": (60, 129 + away),
+        }
+        return center[side], fit_disk(ideal(center[side], 50, 1.0, 10.0, 0.1, (120, 130)))
+
+    center, found = fit(33)
+    np.testing.assert_allclose(found.center, center, atol=1e-6)
+    with pytest.raises(ValueError, match="24 % lies on the pattern of 120 x 130 px"):
+        fit(36)
 
 
 def test_a_third_of_the_level_is_contrast_enough():
