@@ -49,6 +49,14 @@ def test_what_is_taken_is_read(of, options, taken):
         np.testing.assert_equal(signal.get(), value)
 
 
+def test_a_plan_may_ask_for_time_to_settle():
+    signal = Number(name="it")
+    status = signal.set(1, settle_time=0.2, timeout=30)
+    assert (status.settle_time, status.timeout, status.done) == (0.2, 30, False)
+    assert signal.get() == 1
+    status.wait(10)
+
+
 @pytest.mark.parametrize(
     ("of", "options", "value", "words"),
     [

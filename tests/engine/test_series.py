@@ -1,5 +1,6 @@
 """What a series takes of the messages that come: its own, once, and nothing of others, which it counts."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,23 @@ def test_a_start_that_announces_another_number_of_images_is_said(pixels, caplog)
     caplog.clear()
     give(series_for(), start(3, number_of_images=12))
     assert not caplog.text
+
+
+def test_each_thread_has_one_decoder_for_the_whole_series(pixels, monkeypatch):
+    """It holds the thread's scratch memory."""
+    taker, made = series_for(), []
+    really = CpuBackend.decoder
+    monkeypatch.setattr(
+        CpuBackend, "decoder", lambda *args, **kwargs: made.append(args) or really(*args, **kwargs)
+    )
+    first, *images, last = series(pixels)
+    give(taker, first, *images[:4])
+    give(taker, *images[4:8])
+    thread = threading.Thread(target=lambda: [give(taker, *images[n : n + 2], last) for n in (8, 10)])
+    thread.start()
+    thread.join(30)
+    assert len(made) == 2
+    np.testing.assert_array_equal(result(taker), sums(pixels))
 
 
 # What is refused --------------------------------------------------------------------------------

@@ -33,6 +33,13 @@ def test_a_whole_raster_is_over_when_it_was_watched_for_a_moment():
     assert steps.over(0, NOW + 1.1 * SETTLE_S)
 
 
+def test_the_moment_is_over_when_it_has_passed():
+    for ids, wait in [(range(6), SETTLE_S), ((0, 1, 5), STRAGGLER_S)]:
+        steps = Steps(came(*ids))
+        assert not steps.over(0, 0.0)
+        assert steps.over(0, wait)
+
+
 def test_one_with_gaps_is_watched_longer():
     steps = Steps(came(0, 1, 5))
     assert not steps.over(0, NOW)

@@ -117,6 +117,15 @@ def test_what_is_no_disk_is_said_with_what_was_found(disk, words):
         fit_disk(ideal(*disk, (120, 130)))
 
 
+@pytest.mark.parametrize("usable", ["inside", "around"])
+def test_pixels_inside_and_around_the_disk_are_needed(usable):
+    counts = ideal((40, 40), 12, 1.0, 10.0, 1.0, (80, 80))
+    distance = np.hypot(*(np.indices(counts.shape) - 40))
+    valid = distance < 13 if usable == "inside" else distance > 11
+    with pytest.raises(ValueError, match="no bright-field disk: "):
+        fit_disk(counts, valid)
+
+
 @pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
 def test_a_quarter_of_the_edge_must_lie_on_the_pattern(side):
     """Of a circle of 50 px, 27 % lie above a line 33 px from its centre, and 24 % above one at 36 px."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,7 @@ def test_on_the_edge_of_the_disk_nothing_is_judged():
         pattern[row, col] = 1000.0
     near = {row for row, col in cols.items() if abs(np.hypot(row - 30, col - 40) - 10) <= 2.5}
     assert near == {30, 28, 26}
+    assert not find_hot_pixels(pattern, 100, replace(disk, radius=7.5))[30, 50]  # 2.5 px away
     found = find_hot_pixels(pattern, 100, disk)
     assert {int(row) for row, _ in np.argwhere(found)} == set(cols) - near
     assert found.dtype == bool
