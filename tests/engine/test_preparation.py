@@ -152,7 +152,9 @@ def test_whatever_changes_is_made_anew(stream, pixels, made):
         ({"pixel_mask": mask_of((12, 16))}, {}, sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape)),
         ({"pixel_mask": mask_of((11, 16))}, {}, sums(pixels) - pixels[:, 11, 16].reshape(GRID.shape)),
         ({}, {"pixel_mask": bad}, sums(pixels) - pixels[:, 13, 16].reshape(GRID.shape)),
+        ({}, {}, sums(pixels)),
         ({}, {"gain": gain}, 2 * sums(pixels)),
+        ({}, {"gain": 2 * gain}, 4 * sums(pixels)),
         ({}, {"disk": other}, sums(pixels, other)),
     ]
     for number, (said, asked, expected) in enumerate(cases, 1):

@@ -97,6 +97,20 @@ def test_each_thread_has_one_decoder_for_the_whole_series(pixels, monkeypatch):
     np.testing.assert_array_equal(result(taker), sums(pixels))
 
 
+@pytest.mark.parametrize(("saturated", "seen"), [("leave_out", 0), ("count", 40_000), ("nan", np.nan)])
+def test_what_a_saturated_pixel_does_to_the_sum_of_its_frame(pixels, saturated, seen):
+    pixels = pixels.copy()
+    pixels[3, 12, 16] = 40_000
+    pixels[5, 0, 0] = 40_000  # under no virtual detector
+    taker = series_for(saturated=saturated)
+    give(taker, start(number_of_images=12, saturation_value=30_000), *series(pixels)[1:])
+    pixels[3, 12, 16] = 0
+    expected = sums(pixels)
+    expected.flat[3] += seen
+    np.testing.assert_array_equal(result(taker), expected)
+    assert losses(taker).saturated == 1
+
+
 # What is refused --------------------------------------------------------------------------------
 
 
