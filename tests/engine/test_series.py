@@ -3,6 +3,7 @@
 import threading
 from types import SimpleNamespace
 
+import cbor2
 import numpy as np
 import pytest
 from small_dcu import UNIQUE_ID, end, frames, image, series, start
@@ -11,6 +12,7 @@ from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionSpec
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.series import REASONS_KEPT, REASONS_LOGGED, Memory, Series
+from live4d_ophyd.engine.series_info import digest
 from live4d_ophyd.imaging.detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.stream.batch import FrameBatch
@@ -109,6 +111,33 @@ def test_what_a_saturated_pixel_does_to_the_sum_of_its_frame(pixels, saturated, 
     expected.flat[3] += seen
     np.testing.assert_array_equal(result(taker), expected)
     assert losses(taker).saturated == 1
+
+
+def test_an_image_that_contradicts_start_is_taken_at_once_where_it_is_the_only_one(pixels):
+    """No other can tell who is right."""
+    taker = series_for(ScanGrid(1, 1))
+    announced = {"image_size_y": 48, "image_size_x": 64, "image_dtype": "uint16"}
+    give(taker, start(number_of_images=1, **announced), image(pixels[0], 0))
+    assert taker.ledger.received == 1
+    taker = series_for()
+    give(taker, start(number_of_images=12, **announced), image(pixels[0], 0))
+    assert taker.ledger.received == 0
+    give(taker, image(pixels[1], 1))
+    assert taker.ledger.received == 2
+
+
+def test_what_is_recorded_of_a_series_has_its_masks_and_its_limit(pixels):
+    own, users = np.zeros((24, 32), "<u4"), np.zeros((24, 32), bool)
+    own[12, 16] = 8
+    users[2, 3] = True
+    encoded_mask = cbor2.CBORTag(40, [[24, 32], cbor2.CBORTag(70, own.tobytes())])
+    taker = series_for(pixel_mask=users)
+    first = start(number_of_images=12, pixel_mask={"threshold_1": encoded_mask}, saturation_value=500)
+    give(taker, first, *series(pixels)[1:])
+    info = taker.projection.info
+    assert (info.unique_id, info.channel, info.saturation) == (UNIQUE_ID, "threshold_1", 500.0)
+    assert info.pixels_masked == 2
+    assert (info.pixel_mask, info.detector_mask) == (digest(users | (own != 0)), digest(own != 0))
 
 
 # What is refused --------------------------------------------------------------------------------
