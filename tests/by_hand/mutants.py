@@ -66,9 +66,9 @@ def change(name: str) -> dict[str, str]:
 def write(size: int, seed: int, made: dict[str, Any], tested: dict[str, Any]) -> None:
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     reasons = {(e["in"], e["was"], e["now"]): e["why"] for e in before.get("equivalent", [])}
-    equivalent, survivors, untested = [], [], [name for name, code in tested.items() if code is None]
-    if untested:
-        raise SystemExit(f"{len(untested)} mutants were not tested, {untested[0]} for one: run it again")
+    equivalent: list[dict[str, str]] = []
+    survivors: list[dict[str, str]] = []
+    drawn, tested = len(tested), {name: code for name, code in tested.items() if code is not None}
     for name in (name for name, code in tested.items() if code in SURVIVED):
         found = change(name)
         why = reasons.get((found["in"], found["was"], found["now"]))
@@ -82,7 +82,7 @@ def write(size: int, seed: int, made: dict[str, Any], tested: dict[str, Any]) ->
     result = {
         "tool": f"mutmut {version('mutmut')}, Python {sys.version.split()[0]}",
         "command": f"make mutants SAMPLE={size} SEED={seed}",
-        "mutants": len(made), "tested": len(tested), "killed": killed,
+        "mutants": len(made), "drawn": drawn, "tested": len(tested), "killed": killed,
         "killed_of_not_equivalent_percent": round(100 * killed / max(1, counted), 1),
         "modules": modules,
         "equivalent": sorted(equivalent, key=lambda e: (e["in"], e["was"], e["now"])),

@@ -33,6 +33,15 @@ def test_an_image_is_new_once_and_its_repetitions_are_counted():
     assert (losses.duplicates, losses.received, losses.lost, losses.beyond) == (2, 4, 2, 0)
 
 
+@pytest.mark.parametrize("ids", [[3, 3], [3, 2, 3], [2, 3, 3], [4, 3, 2, 3, 4]])
+def test_repetitions_within_a_batch_are_found_in_any_order(ids):
+    ledger = Ledger(GRID, 1)
+    new = ledger.claim(np.array(ids))
+    assert sorted(np.array(ids)[new]) == sorted(set(ids))
+    assert new[[ids.index(image_id) for image_id in set(ids)]].all()  # the first of each
+    assert ledger.close(0)[0].duplicates == len(ids) - len(set(ids))
+
+
 def test_ids_that_the_grid_does_not_have_are_counted_apart():
     ledger = Ledger(GRID, 1)
     assert ledger.claim(np.array([-1, 0, 6, 7])).tolist() == [False, True, False, False]
@@ -43,9 +52,11 @@ def test_received_bad_and_saturated_are_booked_by_raster():
     ledger = Ledger(GRID, 2)
     ledger.claim(np.arange(12))
     settle(ledger, [0, 1, 6, 7, 8], good=[1, 0, 1, 1, 0], saturated=[1, 1, 0, 1, 1])
+    settle(ledger, [2, 9], saturated=[1, 0])
+    settle(ledger, [3, 10], good=[0, 1], saturated=[1, 1])
     first, second = ledger.close(0)[0], ledger.close(1)[0]
-    assert (first.received, first.bad, first.lost, first.saturated) == (1, 1, 4, 1)
-    assert (second.received, second.bad, second.lost, second.saturated) == (2, 1, 3, 1)
+    assert (first.received, first.bad, first.lost, first.saturated) == (2, 2, 2, 2)
+    assert (second.received, second.bad, second.lost, second.saturated) == (4, 1, 1, 2)
 
 
 def test_the_rate_is_from_the_first_to_the_last_image_of_a_raster():
