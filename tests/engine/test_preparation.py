@@ -95,6 +95,15 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
     assert len(made) == 1
 
 
+def test_nothing_is_prepared_before_it_is_known_whose_mask_holds(stream, pixels, made):
+    """Without a channel in start, the first image names it."""
+    said = {"image_size_x": 32, "image_size_y": 24, "pixel_mask": mask_of((12, 16))}
+    stream.dcu.send([start(number_of_images=12, **said), *series(pixels)[1:]])
+    (raster,) = acquisition(stream).run()
+    np.testing.assert_array_equal(raster.images[0], sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape))
+    assert len(made) == 1
+
+
 def test_connections_that_bring_the_first_images_together_prepare_once(pixels, monkeypatch):
     """Images that were summed under the other's weights would be lost with them."""
     made, together = [], threading.Barrier(2)

@@ -117,6 +117,22 @@ def test_what_is_no_disk_is_said_with_what_was_found(disk, words):
         fit_disk(ideal(*disk, (120, 130)))
 
 
+def test_what_is_left_out_may_look_like_the_disk():
+    counts = ideal((40, 30), 12, 1.0, 10.0, 1.0, (80, 120))
+    valid = np.ones(counts.shape, bool)
+    valid[:, 45:] = False
+    counts[:, 45:] = 11.0
+    np.testing.assert_allclose(fit_disk(counts, valid).center, (40, 30), atol=1e-6)
+
+
+def test_hot_pixels_beside_a_disk_of_a_twentieth_of_a_count():
+    counts = ideal((40, 50), 15, 1.0, 0.05, 0.0, (90, 100))
+    counts[[5, 70, 80], [90, 20, 60]] = 3.0
+    fit = fit_disk(counts)
+    np.testing.assert_allclose(fit.center, (40, 50), atol=0.01)
+    assert fit.radius == pytest.approx(15, abs=0.01)
+
+
 @pytest.mark.parametrize("usable", ["inside", "around"])
 def test_pixels_inside_and_around_the_disk_are_needed(usable):
     counts = ideal((40, 40), 12, 1.0, 10.0, 1.0, (80, 80))
