@@ -2,12 +2,16 @@
 PYTHON ?= python3
 VENV   ?= .venv
 TICKIT := .venv-tickit
+MUTANTS := .venv-mutants
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
 WORKERS ?= 2
+# of `make mutants`: how many are tested, and which
+SAMPLE ?= 400
+SEED   ?= 7
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo session test check bench resolve aarch64 clean
+.PHONY: help demo session test check bench resolve aarch64 mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,5 +61,15 @@ aarch64: $(VENV)/.installed-dev   ## by hand: tests under an emulated aarch64; h
 	$(PIP) uv
 	PYTHON=$(BIN)/python tests/by_hand/aarch64.sh
 
+# In an environment of its own: mutmut brings tools that nothing else here needs.
+$(MUTANTS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' 'mutmut==3.8.1'
+	@touch $@
+
+mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices; half an hour
+	$(MUTANTS)/bin/python tests/by_hand/chosen_mutants.py
+	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
+
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) .venv-torch out build dist
+	rm -rf $(VENV) $(TICKIT) $(MUTANTS) .venv-torch mutants out build dist

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.scan import MOST, ScanGrid
 
 
 def walk(grid, rasters):
@@ -59,6 +59,33 @@ def test_ids_before_the_first_image_have_no_position():
 def test_a_grid_that_cannot_be_is_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ScanGrid(**{"rows": 4, "cols": 4, **bad})
+
+
+@pytest.mark.parametrize(
+    ("step", "steps"), [(0.5, (0.5, 0.5)), ((0.5, 2), (0.5, 2.0)), ([3, np.float32(0.25)], (3.0, 0.25))]
+)
+def test_steps_along_scan_y_and_scan_x_may_differ(step, steps):
+    assert ScanGrid(2, 3, step=step).steps == steps
+    assert {type(s) for s in ScanGrid(2, 3, step=step).steps} == {float}
+
+
+@pytest.mark.parametrize("name", ["rows", "cols", "flyback", "lead_in"])
+def test_sizes_reach_from_nothing_to_the_most(name):
+    least = 0 if name in ("flyback", "lead_in") else 1
+    for size in (least, MOST, np.int32(7)):
+        grid = ScanGrid(**{"rows": 4, "cols": 4, name: size})
+        assert getattr(grid, name) == size
+        assert type(getattr(grid, name)) is int
+    for size in (least - 1, MOST + 1, True):
+        with pytest.raises(ValueError, match=rf"ScanGrid {name} is .*from {least} to {MOST}"):
+            ScanGrid(**{"rows": 4, "cols": 4, name: size})
+
+
+def test_positions_are_those_of_ids_of_any_kind():
+    for ids in ([0, 5, 6], np.array([0, 5, 6], np.uint8), np.array([0.0, 5.0, 6.0])):
+        positions = ScanGrid(2, 3).positions(ids)
+        assert positions.dtype == np.int64
+        assert positions.tolist() == [0, 5, 6]
 
 
 def test_a_grid_survives_the_wire():

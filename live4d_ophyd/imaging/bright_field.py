@@ -113,7 +113,10 @@ def _disk(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 def _fit(y: np.ndarray, x: np.ndarray, counts: np.ndarray, start: np.ndarray) -> np.ndarray:
     level = start[3]
     # Shot noise is no outlier: without this, a pattern of few counts is fitted to its medians.
-    low, high = np.percentile(counts[np.hypot(y - start[0], x - start[1]) < 0.7 * start[2] + 1], [16, 84])
+    inside = counts[np.hypot(y - start[0], x - start[1]) < 0.7 * start[2] + 1]
+    if not len(inside):
+        raise ValueError(f"no bright-field disk: no usable pixels inside {_at(start)}")
+    low, high = np.percentile(inside, [16, 84])
     scale = max(_OUTLIER, (high - low) / 2 / level)
     return least_squares(
         lambda parameters: (_disk(parameters, y, x) - counts) / level,

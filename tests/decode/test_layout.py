@@ -53,6 +53,14 @@ def test_selected_pixels_are_where_they_are_said_to_be(
     np.testing.assert_array_equal(found, frame[selection.pixels])
     wanted = np.arange(pixels) if mask is None else np.flatnonzero(mask)
     assert np.isin(wanted, selection.pixels).all()
+    # No more than the wanted blocks, the last of which may be shorter, and the raw bytes if they are wanted.
+    sizes = np.minimum(layout.block, layout.in_blocks - np.arange(layout.blocks) * layout.block)
+    bytes_of_blocks = int(sizes[selection.place >= 0].sum())
+    leftover = total - total % granule < total and selection.leftover_at >= 0
+    assert selection.block_bytes == bytes_of_blocks
+    assert selection.nbytes == bytes_of_blocks + (total % granule if leftover else 0)
+    assert selection.leftover_at in (-1, bytes_of_blocks)
+    assert selection.place.dtype == np.int32
     assert selection.stride >= selection.nbytes
     assert selection.stride % 64 == 0
     assert selection.count == (selection.place >= 0).sum()
@@ -64,6 +72,88 @@ def test_a_small_disk_needs_a_third_of_the_blocks():
     selection = select_blocks(layout, 4, (np.hypot(row, col) <= 30).reshape(-1))
     assert (layout.blocks, selection.count) == (18, 6)
     assert selection.nbytes == 6 * 8192
+
+
+def test_a_frame_is_blocks_a_shorter_one_and_raw_bytes():
+    layout = Layout(BSLZ4, "bslz4", 2, 200, 64, 16)
+    assert (layout.in_blocks, layout.blocks) == (192, 3)
+    layout = Layout(BSLZ4, "bslz4", 2, 250, 64, 16)
+    assert (layout.in_blocks, layout.blocks) == (240, 4)  # and 10 bytes, less than 8 pixels
+    touched = np.zeros(125, bool)
+    touched[[3, 124]] = True
+    selection = select_blocks(layout, 2, touched)
+    assert selection.place.tolist() == [0, -1, -1, -1]
+    assert (selection.count, selection.block_bytes, selection.leftover_at, selection.nbytes) == (
+        1,
+        64,
+        64,
+        74,
+    )
+    assert selection.pixels.tolist() == [*range(32), *range(120, 125)]
+    assert selection.stride == 128
+    touched[[3, 124, 119]] = False, False, True
+    selection = select_blocks(layout, 2, touched)
+    assert selection.place.tolist() == [-1, -1, -1, 0]
+    assert (selection.count, selection.block_bytes, selection.leftover_at, selection.nbytes) == (
+        1,
+        48,
+        -1,
+        48,
+    )
+    assert selection.pixels.tolist() == [*range(96, 120)]
+    assert selection.stride == 64
+    everything = select_blocks(layout, 2, None)
+    assert (everything.count, everything.block_bytes, everything.nbytes) == (4, 240, 250)
+    assert everything.pixels.tolist() == [*range(125)]
+    assert everything.stride == 256
+
+
+def test_blocks_that_do_not_begin_with_a_pixel_are_decoded_all():
+    layout = Layout(LZ4, "lz4", 0, 80, 33, 1)
+    touched = np.zeros(20, bool)
+    touched[2] = True
+    assert select_blocks(layout, 4, touched).count == layout.blocks == 3
+
+
+def test_which_layouts_nvcomp_knows():
+    def layout(name="bslz4", elem_size=2, block=8192):
+        return Layout(BSLZ4, name, elem_size, 100_000, block, 8 * elem_size)
+
+    assert [layout(elem_size=size).nvcomp_unshuffles for size in (1, 2, 4, 8)] == [True, True, True, False]
+    assert [layout(block=size).nvcomp_unshuffles for size in (8192, 8208)] == [True, False]
+    assert not layout("bszstd").nvcomp_unshuffles
+    assert [layout(name).shuffled for name in ("bslz4", "bszstd", "lz4", "")] == [True, True, False, False]
+    assert [layout(name).may_be_stored for name in ("bslz4", "bszstd", "lz4", "")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("trpx", f.NOT_ON_GPU), ("gzip", f.UNKNOWN_ALGORITHM), (None, f.UNREADABLE)],
+)
+def test_algorithms_without_a_layout_have_a_reason(monkeypatch, name, status):
+    monkeypatch.setattr("live4d_ophyd.decode.layout.algorithm_name", lambda batch, row: name)
+    assert found(bslz4(np.zeros((8, 8), np.uint16), 512), OTHER_ALGORITHM) == status
+
+
+def test_zstd_has_the_layout_of_its_header(monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.decode.layout.algorithm_name", lambda batch, row: "bszstd")
+    blob = bslz4(np.zeros((8, 8), np.uint16), 512)
+    assert found(blob, OTHER_ALGORITHM) == Layout(OTHER_ALGORITHM, "bszstd", 2, 128, 512, 16)
+    assert found(blob, OTHER_ALGORITHM, elem_size=3) == f.BAD_ELEM_SIZE
+
+
+def test_there_are_no_more_blocks_than_bytes_for_them():
+    """Four in front of each, and one inside."""
+    blocks = 8  # of 16 bytes
+    header = struct.pack(">QI", 128, 16)
+    assert found(header + bytes(5 * blocks - 1)) == f.BLOCK_TRUNCATED
+    assert found(header + bytes(5 * blocks)) == Layout(BSLZ4, "bslz4", 2, 128, 16, 16)
+    assert found(struct.pack(">QI", 128, 2**31 - 16) + bytes(5)).block == 2**31 - 16
 
 
 def test_nothing_wanted_is_nothing_decoded():

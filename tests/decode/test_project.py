@@ -136,10 +136,11 @@ def test_only_the_rows_asked_for_in_their_order():
     assert status.shape == (0,)
 
 
-def test_a_frame_of_another_shape_or_dtype_is_never_decoded():
+@pytest.mark.parametrize("shape", [(8, 32), (16, 8), (8, 16), (16, 17)])
+def test_a_frame_of_another_shape_or_dtype_is_never_decoded(shape):
     frames = np.ones((3, 16, 16), "<u2")
     batch = batch_of([bslz4(frame) for frame in frames], (16, 16), "<u2")
-    batch.index[0, ROWS], batch.index[0, COLS] = 8, 32
+    batch.index[0, ROWS], batch.index[0, COLS] = shape
     batch.index[1, ARRAY_TAG] = 65  # the same two bytes, big-endian
     sums, status = decoder_for(frames).project(batch, Weights(np.ones((1, 16, 16), int)))
     assert status.tolist() == [WRONG_SHAPE, WRONG_DTYPE, 0]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live4d_ophyd.decode import Weights
-from live4d_ophyd.decode.saturation import NODATA
+from live4d_ophyd.decode import FrameFormat, Weights
+from live4d_ophyd.decode.saturation import NODATA, Saturation
 
 
 def rebuilt(weights: Weights) -> np.ndarray:
@@ -44,7 +44,8 @@ def test_few_values_take_few_masks():
         (np.ones((4, 4)), r"\(4, 4\): expected \(maps, rows, cols\)"),
         (np.ones((0, 4, 4)), "none of them 0"),
         (np.full((1, 2, 2), np.nan), "4 weights are not finite"),
-        (np.full((1, 2, 2), np.inf), "mask such pixels"),
+        (np.array([[[1, np.nan, -np.inf]]]), "2 weights are not finite: mask such pixels"),
+        (np.ones((1, 2, 2), "U1"), "expected integers or floats"),
         (np.ones((1, 2, 2), complex), "complex128"),
         (np.full((1, 2, 2), 2**63, np.uint64), "int64"),
     ],
@@ -60,6 +61,51 @@ def test_integer_sums_that_could_overflow_are_refused():
     with pytest.raises(ValueError, match="uint32 pixels can exceed int64: use float weights"):
         weights.sums_dtype(np.dtype(np.uint32))
     assert Weights(weights.maps * 1.0).sums_dtype(np.dtype(np.uint32)) == np.float64
+
+
+def test_sums_up_to_the_largest_int64_are_exact_and_those_beyond_are_refused():
+    most = np.iinfo(np.int64).max // 65535  # of weights, with each pixel at its largest
+    for low, high, refused in [(most, 0, False), (most + 1, 0, True), (-most - 1, 0, True), (most, -1, True)]:
+        weights = Weights(np.array([[[low, high]]]))
+        if refused:
+            with pytest.raises(ValueError, match="can exceed int64"):
+                weights.sums_dtype(np.dtype(np.uint16))
+        else:
+            assert weights.sums_dtype(np.dtype(np.uint16)) == np.int64
+    assert Weights(np.array([[[2**60, 2**60]]])).sums_dtype(np.dtype("f4")) == np.float64
+
+
+def test_float64_holds_integer_sums_below_2_to_the_53():
+    most = (2**53 - 1) // 255
+    assert Weights(np.array([[[most, 0]]])).fit_float64(np.dtype("u1"))
+    assert not Weights(np.array([[[most, 1]]])).fit_float64(np.dtype("u1"))
+    assert not Weights(np.array([[[1, 0]], [[0, most + 1]]])).fit_float64(np.dtype("u1"))
+    assert not Weights(np.array([[[1.0, 0.0]]])).fit_float64(np.dtype("u1"))
+
+
+def test_weights_are_for_frames_of_their_shape():
+    weights = Weights(np.ones((1, 3, 4), int))
+    assert weights.sums_of(FrameFormat(3, 4, np.dtype("u2"))) == np.int64
+    with pytest.raises(ValueError, match=r"weights for frames of \(3, 4\) px, but the frames have \(4, 3\)"):
+        weights.sums_of(FrameFormat(4, 3, np.dtype("u2")))
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("dtype", ["u2", "i4", "f4"])
+@pytest.mark.parametrize("kind", [int, float])
+def test_one_frame_of_any_dtype_is_summed_by_the_definition(dtype, counted, kind):
+    rng = np.random.default_rng(4)
+    maps = (rng.integers(-3, 4, (3, 5, 7)) * 1.0).astype(kind)
+    maps[2] = 0
+    maps[2, 0, 0] = 2
+    pixels = rng.integers(0, 100, (5, 7)).astype(dtype)
+    pixels[1, 2] = pixels[3, 3] = 200
+    sums, saturated = Weights(maps).project_pixels(pixels, Saturation(value=150, counted=counted))
+    taken = np.where((pixels >= 150) & (not counted), 0, pixels)
+    np.testing.assert_array_equal(sums, (maps * taken.astype(float)).sum(axis=(1, 2)))
+    np.testing.assert_array_equal(saturated, ((maps != 0) & (pixels >= 150)).any(axis=(1, 2)))
+    assert sums.dtype == (np.int64 if kind is int and dtype != "f4" else np.float64)
+    assert not saturated[2]
 
 
 def test_boolean_maps_are_integers():

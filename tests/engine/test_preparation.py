@@ -2,7 +2,7 @@
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import cbor2
 import numpy as np
@@ -95,10 +95,58 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
     assert len(made) == 1
 
 
-def test_series_that_want_the_same_share_it(stream, pixels, made):
+def test_nothing_is_prepared_before_it_is_known_whose_mask_holds(stream, pixels, made):
+    """Without a channel in start, the first image names it."""
+    said = {"image_size_x": 32, "image_size_y": 24, "pixel_mask": mask_of((12, 16))}
+    stream.dcu.send([start(number_of_images=12, **said), *series(pixels)[1:]])
+    (raster,) = acquisition(stream).run()
+    np.testing.assert_array_equal(raster.images[0], sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape))
+    assert len(made) == 1
+
+
+def test_connections_that_bring_the_first_images_together_prepare_once(pixels, monkeypatch):
+    """Images that were summed under the other's weights would be lost with them."""
+    made, together = [], threading.Barrier(2)
+    really = module.weight_maps
+
+    def weight_maps(*args, **kwargs):
+        made.append(args)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
+        assert stream.connected(10)
+        scan = acquisition(stream, connections=2)
+        dcu.send(series(pixels))
+        (raster,) = scan.run()
+    assert len(made) == 1
+    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+
+
+def odd_gain():
+    gain = np.ones((24, 32))
+    gain[0, 0] = np.nan  # on no detector
+    return gain
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict,
+        lambda: {"pixel_mask": np.eye(24, 32, k=-20, dtype=bool)},
+        lambda: {"pixel_mask": np.eye(24, 32, k=-20, dtype=np.uint32)},
+        lambda: {"gain": odd_gain()},
+        lambda: {"gain": np.ones((24, 32), np.float32), "pixel_mask": np.zeros((24, 32), int)},
+    ],
+    ids=["nothing", "a mask", "a mask of bits", "a gain with NaN", "both"],
+)
+def test_series_that_want_the_same_share_it(stream, pixels, made, asked):
+    """Also where the arrays are others of the same elements."""
     for number in (1, 2, 3):
         stream.dcu.send(series(pixels, number, f"ID{number}"))
-        (raster,) = acquisition(stream).run()
+        (raster,) = acquisition(stream, **asked()).run()
         np.testing.assert_array_equal(raster.images[0], sums(pixels))
     assert len(made) == 1
 
@@ -113,7 +161,9 @@ def test_whatever_changes_is_made_anew(stream, pixels, made):
         ({"pixel_mask": mask_of((12, 16))}, {}, sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape)),
         ({"pixel_mask": mask_of((11, 16))}, {}, sums(pixels) - pixels[:, 11, 16].reshape(GRID.shape)),
         ({}, {"pixel_mask": bad}, sums(pixels) - pixels[:, 13, 16].reshape(GRID.shape)),
+        ({}, {}, sums(pixels)),
         ({}, {"gain": gain}, 2 * sums(pixels)),
+        ({}, {"gain": 2 * gain}, 4 * sums(pixels)),
         ({}, {"disk": other}, sums(pixels, other)),
     ]
     for number, (said, asked, expected) in enumerate(cases, 1):

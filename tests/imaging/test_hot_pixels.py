@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from live4d_ophyd.imaging.bright_field import fit_disk
+from live4d_ophyd.imaging.bright_field import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 
 SHAPE = (96, 96)
@@ -45,8 +47,51 @@ def test_neighbours_in_a_pair_are_both_found():
     assert np.argwhere(find_hot_pixels(pattern, 100)).tolist() == [[20, 20], [20, 21]]
 
 
+@pytest.mark.parametrize(
+    ("level", "frames", "limit"),
+    [
+        # 8 standard deviations of shot noise and of a structure of 10 % above the level
+        (4.0, 100, 4 + 8 * np.sqrt(4 / 100 + 0.4**2)),
+        (4.0, 1, 4 + 8 * np.sqrt(4 / 1 + 0.4**2)),
+        (100.0, 10, 100 + 8 * np.sqrt(100 / 10 + 10**2)),
+        # where nothing is, as if there were half a count in all frames
+        (0.0, 100, 8 * np.sqrt(0.5 / 100 / 100)),
+    ],
+)
+def test_how_far_above_its_neighbours_a_pixel_is_hot(level, frames, limit):
+    pattern = np.full((20, 30), level)
+    pattern[10, 12], pattern[15, 20] = limit * 1.001, limit * 0.999
+    assert np.argwhere(find_hot_pixels(pattern, frames)).tolist() == [[10, 12]]
+
+
+def test_on_the_edge_of_the_disk_nothing_is_judged():
+    disk = DiskFit((30.0, 40.0), 10.0, 0.5, 4.0, 4.0, 0.0)
+    pattern = np.full((60, 80), 4.0)
+    cols = {30: 50, 28: 52, 32: 53, 34: 57, 26: 47}
+    for row, col in cols.items():
+        pattern[row, col] = 1000.0
+    near = {row for row, col in cols.items() if abs(np.hypot(row - 30, col - 40) - 10) <= 2.5}
+    assert near == {30, 28, 26}
+    assert not find_hot_pixels(pattern, 100, replace(disk, radius=7.5))[30, 50]  # 2.5 px away
+    found = find_hot_pixels(pattern, 100, disk)
+    assert {int(row) for row, _ in np.argwhere(found)} == set(cols) - near
+    assert found.dtype == bool
+    assert len(np.argwhere(find_hot_pixels(pattern, 100))) == len(cols)
+
+
+def test_half_of_the_neighbourhood_may_be_hot_too():
+    pattern = np.full((20, 20), 2.0)
+    pattern[8:11, 8:12] = 500.0  # 12 of 25
+    assert find_hot_pixels(pattern, 100)[9, 9]
+    assert find_hot_pixels(pattern.astype(np.uint16), 100).sum() == 12
+    assert find_hot_pixels(pattern.tolist(), 100).sum() == 12
+
+
 def test_a_pattern_of_nothing_has_none():
     assert not find_hot_pixels(np.full(SHAPE, np.nan), 1).any()
     assert not find_hot_pixels(np.zeros(SHAPE), 1).any()
     with pytest.raises(ValueError, match="of 0 frames"):
         find_hot_pixels(np.zeros(SHAPE), 0)
+    with pytest.raises(ValueError, match=r"pattern of shape \(3,\)"):
+        find_hot_pixels(np.zeros(3), 1)
+    assert not find_hot_pixels(np.ones((1, 1)), 1).any()

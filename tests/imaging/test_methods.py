@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rival import Rival, dict_read_before
 
 from live4d_ophyd.decode import FrameFormat, Saturation, Weights
 from live4d_ophyd.imaging.methods import MeanPattern, VirtualImages
@@ -96,3 +97,31 @@ def test_the_images_of_a_raster_that_is_over_are_freed():
     images.add(np.array([0, GRID.size]), np.array([[1], [2]]))
     images.release(0)
     assert list(images._images) == [1]
+
+
+def test_two_threads_that_bring_the_first_frames_of_a_raster_share_its_images():
+    images = VirtualImages(Weights(np.ones((1, 4, 5), int)), GRID)
+    rival = Rival(lambda: images.add(np.array([1]), np.array([[2]])))
+    images._images = dict_read_before(rival, images._images)
+    images.add(np.array([0]), np.array([[1]]))
+    rival.finish()
+    assert images.result(0)[0, 0, :2].tolist() == [1, 2]
+
+
+def test_the_sums_of_a_pattern_are_read_and_changed_by_one_thread_at_a_time():
+    """NumPy adds large arrays without the interpreter's lock."""
+    pattern, locked = MeanPattern(FORMAT, GRID), []
+
+    class Sums(dict):
+        def setdefault(self, *arguments):
+            locked.append(pattern._lock.locked())
+            return super().setdefault(*arguments)
+
+        def __getitem__(self, raster):
+            locked.append(pattern._lock.locked())
+            return super().__getitem__(raster)
+
+    pattern._sums = Sums()
+    pattern.add(np.array([0]), patterns(count=1))
+    pattern.result(0)
+    assert locked == [True, True]

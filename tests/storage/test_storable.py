@@ -146,6 +146,34 @@ def test_metadata_that_json_has_come_through():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [2**53 - 1, 2**53, 2**63 - 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_that_the_catalogs_writer_would_cut_off_come_through_whole(size, sign):
+    """It cuts off whole numbers from 2**53 on, of Python and in lists."""
+    number = sign * size
+    stored = storable_metadata({"n": number, "all": np.array([0, number]), "x": 2.0**60 * sign})
+    for value, was in [(stored["n"], number), (stored["all"][1], number), (stored["x"], 2.0**60 * sign)]:
+        assert value == was
+        assert (type(value) in (int, float)) == (abs(was) < 2**53)
+    assert type(stored["all"][0]) is int
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63)])
+def test_whole_numbers_of_64_bits_are_the_largest(number):
+    assert storable_metadata({"n": number})["n"] == number
+    with pytest.raises(Unstorable, match="64 bits"):
+        storable_metadata({"n": number + (1 if number > 0 else -1)})
+
+
+def test_a_value_that_cannot_be_stored_is_shown_in_60_characters():
+    for shown in (60, 61):
+        text = repr(b"a" * (shown - 3))
+        assert len(text) == shown
+        with pytest.raises(Unstorable) as refused:
+            storable_metadata({"raw": b"a" * (shown - 3)})
+        assert f"cannot be stored: {text[:60]}{'...' if shown > 60 else ''} is of type" in str(refused.value)
+
+
 def test_what_a_device_does_not_know_of_its_configuration_is_null():
     run = Run()
     values = {"dwell": math.nan, "limit": math.inf}
