@@ -115,6 +115,21 @@ class Dcu:
         """Images of the last series that no client fetched in time."""
         return self._dropped + (self.sender.progress[1] if self._state == "acquire" else 0)
 
+    @property
+    def progress(self) -> dict[str, object]:
+        """What it is doing, as a text and in numbers of frames, for somebody who waits for images."""
+        armed, state = self._armed, self._state
+        raster = armed.raster if armed else None
+        computed, frames = raster.progress if raster else (0, 0)
+        sent = sum(self.sender.progress)
+        if state == "acquire" and raster is None:
+            text = "computing the specimen"
+        elif computed < frames:
+            text = f"computing, {computed} of {frames} frames"
+        else:
+            text = {"acquire": "streaming", "ready": "waiting for the scan"}.get(state, state)
+        return {"text": f"simulator: {text}", "computed": computed, "frames": frames, "sent": sent}
+
     # commands
 
     def keep_settings(self) -> None:
@@ -203,6 +218,7 @@ class Dcu:
         with self._changed:
             self._buffered = ()
             self.sender.close()
+        self.source.close()
 
     def _end_series(self, *, abort: bool) -> int:
         with self._changed:

@@ -154,6 +154,11 @@ class SimMicroscope(Device):
         """What a perfect measurement would find: bf_center (row, col) and bf_radius in px, and more."""
         return self.client.get("/microscope/truth").raise_for_status().json()
 
+    @property
+    def progress(self) -> str:
+        """What the simulator is doing: "simulator: computing, 1280 of 65536 frames"."""
+        return self.client.get("/microscope/progress").raise_for_status().json()["text"]
+
     def set_scan(self, rows: int, cols: int, step_nm: float | None = None) -> None:
         """Raster that the microscope scans from the next series on."""
         scan = {"rows": rows, "cols": cols} | ({} if step_nm is None else {"step_nm": step_nm})

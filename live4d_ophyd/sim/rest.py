@@ -38,7 +38,7 @@ MICROSCOPE = {
     "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
 }
 
-#: scan positions that fit into memory as encoded frames
+#: scan positions; a table of them is kept
 MAX_POSITIONS = 1 << 20
 
 
@@ -58,6 +58,8 @@ def create_app(dcu: Dcu) -> Starlette:
         Route("/microscope/scan", rest.scan, methods=["GET", "PUT"]),
         # what a perfect measurement would find
         Route("/microscope/truth", rest.truth),
+        # what it is doing, for somebody who waits: text, computed, frames, sent
+        Route("/microscope/progress", rest.progress),
         # a name of MICROSCOPE
         Route("/microscope/{name}", rest.microscope, methods=["GET", "PUT"]),
         # fields of Faults: a PUT sets all, those it does not name to their defaults; a GET says what is left
@@ -171,6 +173,9 @@ class _Rest:
             answer
             | {"electrons_per_frame": electrons, "dead_pixels": [[int(r), int(c)] for r, c in zip(*dead)]}
         )
+
+    async def progress(self, request: Request) -> Response:
+        return JSONResponse(self.dcu.progress)
 
     async def faults(self, request: Request) -> Response:
         if request.method == "PUT":

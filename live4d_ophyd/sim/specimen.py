@@ -1,7 +1,7 @@
-"""Convergent-beam patterns of a thin specimen: what the simulated microscope puts on the simulated detector.
+"""The simulated microscope, its specimen and its detector: the model behind the patterns (patterns.py).
 
-In: the state of the microscope, the scan and the detector's geometry. Out: frames of electron counts and
-the truth about them. Pure NumPy/SciPy on the calling thread; nothing here knows of messages or sockets.
+In: the state of the microscope, the scan and the detector's geometry. Out: the specimen's transmission, the
+aperture function, and the truth about the frames. Pure NumPy/SciPy on the calling thread.
 
 Model (lengths in nm, angles in rad inside, every pair is (row, col)): the probe's aperture function on the
 detector's own pixel grid is ``A exp(-i chi)`` with ``chi = (pi/lambda) alpha**2 (C10 + C12 cos 2(phi -
@@ -16,7 +16,6 @@ thermal diffuse and inelastic scattering, partial coherence, the detector's poin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,9 +24,6 @@ import scipy.fft
 from scipy import constants
 
 ELEMENTARY_CHARGE_C = constants.e
-
-#: frames computed at once: a batch of 96x96 complex64 stays inside a core's cache
-BATCH = 32
 
 #: largest edge of the simulated wave, px; a larger detector sees nothing further out
 MAX_WINDOW = 192
@@ -190,7 +186,7 @@ class Specimen:
 
 
 @lru_cache(maxsize=2)
-def _transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
+def transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
     """exp(i phase), continued periodically by one window: ``(n + window, n + window) complex64``."""
     phase = np.pad(specimen.phase(pixel_nm), (0, window), mode="wrap")
     return np.exp(1j * phase).astype(np.complex64)
@@ -240,56 +236,3 @@ def aperture(microscope: Microscope, detector: Detector) -> np.ndarray:
     chi = math.pi / microscope.wavelength_nm * alpha**2 * (c10 + c12 * np.cos(2 * (azimuth - angle)))
     wave = np.sqrt(intensity) * np.exp(-1j * chi)
     return (wave / np.sqrt(intensity.sum())).astype(np.complex64)
-
-
-def diffraction_patterns(
-    specimen: Specimen, microscope: Microscope, scan: Scan, detector: Detector
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Noise-free patterns in batches: positions, ``(b, n, n) float32`` that sum to about 1 each.
-
-    ``n`` is ``detector.window``.
-    """
-    n = detector.window
-    pixel = truth(microscope, detector).window_nm / n
-    transmission = _transmission(specimen, pixel, n)
-    period = len(transmission) - n
-    stage = np.array([microscope.stage_y_nm, microscope.stage_x_nm])
-    position = (scan.positions_nm() + stage) / pixel
-    whole = np.floor(position).astype(np.int64)
-    fraction = position - whole
-    corner = (whole - n // 2) % period
-    patches = np.lib.stride_tricks.sliding_window_view(transmission, (n, n))
-    probe = aperture(microscope, detector)
-    frequency = -2j * math.pi / n * np.arange(n)
-    for start in range(0, scan.frames, BATCH):
-        batch = slice(start, min(start + BATCH, scan.frames))
-        # A phase ramp puts the probe at its sub-pixel place in the middle of the patch.
-        ramp = np.exp(frequency * (fraction[batch, :, None] + n // 2)).astype(np.complex64)
-        wave = scipy.fft.ifft2(probe * ramp[:, 0, :, None] * ramp[:, 1, None, :], workers=1, overwrite_x=True)
-        wave *= patches[corner[batch, 0], corner[batch, 1]]
-        wave = scipy.fft.fft2(wave, workers=1, overwrite_x=True)
-        yield batch, wave.real**2 + wave.imag**2
-
-
-def simulate(
-    specimen: Specimen,
-    microscope: Microscope,
-    scan: Scan,
-    detector: Detector,
-    dwell_s: float,
-    rng: np.random.Generator | None,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Frames in batches: positions, ``(b, rows, cols) int64`` counts (``float32`` means without ``rng``).
-    Outside the simulated square no electron arrives.
-    """
-    electrons = microscope.electrons(dwell_s)
-    (row, col), n = detector.origin, detector.window
-    for batch, pattern in diffraction_patterns(specimen, microscope, scan, detector):
-        pattern *= electrons
-        counts = pattern if rng is None else rng.poisson(pattern)
-        if (detector.rows, detector.cols) == (n, n):
-            yield batch, counts
-        else:
-            frame = np.zeros((len(counts), detector.rows, detector.cols), counts.dtype)
-            frame[:, row : row + n, col : col + n] = counts
-            yield batch, frame

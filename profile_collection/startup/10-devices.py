@@ -50,7 +50,7 @@ else:
     _control = Simplon(simulator.rest_url)
     _endpoint = simulator.stream_endpoint
     _grid = ScanGrid(_rows, _cols, step=simulator.step_nm, unit="nm")
-    _timeout = 60.0  # it computes its frames before it sends them
+    _timeout = 10.0
 
     microscope = SimMicroscope(simulator.rest_url, name="microscope", labels=["motors"])
     defocus = microscope.defocus
