@@ -35,6 +35,8 @@ class Leftover:
     dropped: int = 0
     #: messages of an aborted series that are still to come (fault after_abort)
     messages: tuple[bytes, ...] = ()
+    #: the image whose turn it was when it was stopped; None: all were sent
+    next_image: int | None = None
 
 
 @dataclass
@@ -47,6 +49,8 @@ class ArmedSeries:
     channels: tuple[str, ...]
     #: fault fail_series
     fails: bool = False
+    #: the probe scans when the scan generator is told to start, not by itself
+    commanded: bool = False
     thread: threading.Thread | None = None
     #: software triggers asked for and done
     asked: int = 0
@@ -72,10 +76,10 @@ class ArmedSeries:
             count_time=self.config["count_time"],
         )
 
-    def send_start(self, sender: StreamSender, dead: np.ndarray) -> bool:
+    def send_start(self, sender: StreamSender, dead: np.ndarray, scan: Scan) -> bool:
         """Send `start` as soon as a client is connected. False when the series was ended before."""
         # bit 1 of SIMPLON's mask: dead
-        header = settings.header(self.config, self.stream, self.channels, dead * 2)
+        header = settings.header(self.config, self.stream, self.channels, dead * 2, scan)
         start = start_message(self.series, header, self.stream["header_detail"])
         return sender.send(start, lambda: self.finish)
 
@@ -113,7 +117,7 @@ class ArmedSeries:
                 sent.dropped,
             )
             if not self.abort or sent.next_image is None:
-                return Leftover(sent.dropped)
+                return Leftover(sent.dropped, next_image=sent.next_image)
             last = min(sent.next_image + faults.after_abort, first + count)
             messages = (
                 template.message(i, raster.payload(i % len(raster))) for i in range(sent.next_image, last)

@@ -62,7 +62,14 @@ class MicroscopeSignal(Signal):
         """Set the value. Raises LimitError outside the limits, ConnectionError when nobody answers."""
         if not force:
             self.check_value(value)
-        super().put(self._request("PUT", json={"value": float(value)})["value"], force=True, **kwargs)
+        super().put(self._request("PUT", json={"value": self._plain(value)})["value"], force=True, **kwargs)
+
+    def _plain(self, value: Any) -> Any:
+        """As JSON has it: ``float``, unless the microscope says it is an int or a bool."""
+        kinds = {"uint": int, "bool": bool}
+        kind = kinds.get(self._known_facts()["value_type"], float)
+        plain = kind(value)
+        return plain if plain == value else value  # 2.5 rows: the microscope says what is wrong
 
     def set(self, value: float, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
         """Set the value; the simulated lens and stage are there at once."""
@@ -73,20 +80,20 @@ class MicroscopeSignal(Signal):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Lowest and highest value."""
+        """Lowest and highest value; (0, 0) where there are none, as ophyd has it."""
         facts = self._known_facts()
-        return facts["min"], facts["max"]
+        return facts.get("min", 0), facts.get("max", 0)
 
     def check_value(self, value: float, **kwargs: Any) -> None:
         """Raises LimitError that names the limits."""
         low, high = self.limits
-        if not low <= value <= high:
+        if low < high and not low <= value <= high:
             raise LimitError(f"{self.name} = {value} {self.egu}: allowed from {low} to {high} {self.egu}")
 
     @property
     def egu(self) -> str:
         """Unit of the value."""
-        return self._known_facts()["unit"]
+        return self._known_facts().get("unit", "")
 
     @property
     def position(self) -> float:
@@ -97,17 +104,21 @@ class MicroscopeSignal(Signal):
         return {self.name: {"value": self.get(), "timestamp": self.timestamp}}
 
     def describe(self) -> dict[str, Any]:
+        kinds = {"uint": ("integer", "<i8"), "bool": ("boolean", "|b1")}
+        dtype, numpy = kinds.get(self._known_facts()["value_type"], ("number", "<f8"))
         low, high = self.limits
-        key = {
+        key: dict[str, Any] = {
             "source": f"SIM:{self._client.base_url}{self._path}",
-            "dtype": "number",
-            "dtype_numpy": "<f8",
+            "dtype": dtype,
+            "dtype_numpy": numpy,
             "shape": [],
-            "units": self.egu,
-            "lower_ctrl_limit": low,
-            "upper_ctrl_limit": high,
-            "precision": 3,
         }
+        if low < high:
+            key |= {"lower_ctrl_limit": low, "upper_ctrl_limit": high}
+        if self.egu:
+            key["units"] = self.egu
+        if dtype == "number":
+            key["precision"] = 3
         return {self.name: key}
 
     @property

@@ -62,21 +62,56 @@ class Microscope:
 
 @dataclass(frozen=True)
 class Scan:
-    """Raster of probe positions: rows are slow, columns fast."""
+    """What the scan generator does with the probe: rows are slow, columns fast."""
 
     rows: int = 64
     cols: int = 64
-    step_nm: float = 0.25
+    #: distance of neighbouring positions: one number, or along rows and columns of the image (scan_y, scan_x)
+    step_nm: float | tuple[float, float] = 0.25
+    #: odd lines run backwards
+    serpentine: bool = False
+    #: images while the probe returns after each line, on its straight way
+    flyback: int = 0
+    #: also after the last line, then to the first position
+    last_flyback: bool = True
+    #: images at the first position before the raster
+    lead_in: int = 0
+    #: from the specimen's columns to the scan's fast axis, towards its rows
+    rotation_deg: float = 0.0
+
+    @property
+    def steps_nm(self) -> tuple[float, float]:
+        """(scan_y, scan_x)"""
+        return self.step_nm if isinstance(self.step_nm, tuple) else (self.step_nm, self.step_nm)
 
     @property
     def frames(self) -> int:
-        return self.rows * self.cols
+        """Images of one raster."""
+        flybacks = self.rows if self.last_flyback else self.rows - 1
+        return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 
     def positions_nm(self) -> np.ndarray:
-        """Probe positions about the middle of the field of view, ``(rows * cols, 2) float64``."""
-        y = (np.arange(self.rows) - (self.rows - 1) / 2) * self.step_nm
-        x = (np.arange(self.cols) - (self.cols - 1) / 2) * self.step_nm
-        return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        """Probe positions about the middle of the field of view in order of time, ``(frames, 2) float64``."""
+        y = (np.arange(self.rows) - (self.rows - 1) / 2) * self.steps_nm[0]
+        x = (np.arange(self.cols) - (self.cols - 1) / 2) * self.steps_nm[1]
+        lines = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
+        if self.serpentine:
+            lines[1::2] = lines[1::2, ::-1].copy()
+        way = np.arange(1, self.flyback + 1)[:, None] / (self.flyback + 1)
+        ends, begins = lines[:, -1:], np.roll(lines[:, :1], -1, axis=0)
+        path = np.concatenate([lines, ends + (begins - ends) * way], axis=1).reshape(-1, 2)
+        path = np.concatenate([np.repeat(path[:1], self.lead_in, axis=0), path])[: self.frames]
+        turn = math.radians(self.rotation_deg)
+        fast, slow = (math.sin(turn), math.cos(turn)), (math.cos(turn), -math.sin(turn))
+        return path[:, :1] * np.array(slow) + path[:, 1:] * np.array(fast)
+
+    def as_header(self) -> dict[str, object]:
+        """What the header of a stream says of it, by the names of a ScanGrid."""
+        values: dict[str, object] = {
+            name: getattr(self, name) for name in ("rows", "cols", "serpentine", "flyback")
+        }
+        values |= {"last_flyback": self.last_flyback, "lead_in": self.lead_in}
+        return values | {"step": list(self.steps_nm), "unit": "nm", "rotation_deg": self.rotation_deg}
 
 
 @dataclass(frozen=True)
