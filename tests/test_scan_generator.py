@@ -185,6 +185,17 @@ def test_a_pause_stops_the_probe_and_resuming_scans_anew(sim, RE, generator, con
         assert live4d.frames_lost.get() == 0
 
 
+def test_a_session_goes_on_with_a_simulator_that_was_restarted(RE):
+    with SimulatorProcess(rows=16, cols=16) as sim:
+        generator = SimScanGenerator(sim.rest_url)
+        with closing(device(sim, scan_generator=generator)) as live4d:
+            for _ in range(2):
+                RE(bp.count([live4d]))
+                assert_is(live4d.vbf.get(), sim, GRID)
+                sim.restart()
+        generator.destroy()
+
+
 # Without one ---------------------------------------------------------------------------------------
 
 

@@ -201,3 +201,35 @@ def test_faults_are_set_from_outside_the_process(simulator, client):
     assert client.http.get("/faults").json()["drop"] == ""
     with pytest.raises(ValueError, match="fault drop: 'some' picks no images"):
         simulator.set_faults(drop="some")
+
+
+def test_a_restarted_simulator_is_where_and_what_it_was(make_client):
+    with SimulatorProcess(rows=4, cols=4, shape=(32, 32), seed=3) as process:
+        client = make_client(process.stream_endpoint, process.rest_url)
+        client.http.put(
+            "/microscope/scan", json={"rows": 3, "cols": 5, "serpentine": True}
+        ).raise_for_status()
+        client.put("nimages", 15)
+        addresses, pid = (process.rest_url, process.stream_endpoint), process.pid
+
+        def frames():
+            client.command("arm").raise_for_status()
+            return client.series().frames()
+
+        before = frames()
+        process.restart()
+        assert (process.rest_url, process.stream_endpoint) == addresses
+        assert process.pid != pid
+        client.put("nimages", 15)
+        after = frames()
+        assert list(after) == list(range(15))
+        assert all(np.array_equal(after[n], before[n]) for n in range(15))
+
+
+def test_a_simulator_that_died_is_restarted_as_it_was_started():
+    with SimulatorProcess(rows=2, cols=3) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process._process.wait(20)
+        process.restart()
+        assert process.running
+        assert httpx.get(f"{process.rest_url}/microscope/scan", trust_env=False).json()["cols"] == 3
