@@ -4,6 +4,9 @@ Each measurement is a process of its own on one core: a simulated DCU and, in th
 its images without looking at them. Three series of one raster each: the first, the next with new noise, and one more
 that repeats the counts of the one before (``frozen_noise``). Time is the process's own on its core, from arm to the
 last image: others who work on the machine do not count, the client does.
+
+And what one sees in a session (device, engine, simulator, as many cores as there are): seconds from a trigger to the
+first preview with something in it, and images a second of the whole raster; the second raster has new noise.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 #: rows and columns of the raster, px of the detector
 RASTER, SHAPES = 96, (96, 192)
+#: positions a side of the sessions' rasters
+SESSIONS = (64, 256, 512)
 #: the checkout to compare with: LIVE4D_BENCH_BEFORE, or none
 BEFORE = "LIVE4D_BENCH_BEFORE"
 
@@ -57,7 +63,39 @@ def run(rounds: int) -> dict[str, Any]:
         "commits": commits,
         "raster": f"{RASTER}x{RASTER}",
         "results": results,
+        "sessions": {f"{side}x{side}": session(side) for side in SESSIONS},
     }
+
+
+def session(side: int) -> dict[str, list[float]]:
+    """Two rasters of a Live4D on the simulator: seconds to the first image, and images a second."""
+    from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
+    from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
+
+    found: dict[str, list[float]] = {"first_image_s": [], "hz": []}
+    with SimulatorProcess(rows=side, cols=side) as simulator:
+        live4d = Live4D(
+            simulator.stream_endpoint,
+            name="live4d",
+            scan=ScanGrid(side, side, step=simulator.step_nm, unit="nm"),
+            detectors=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
+            control=Simplon(simulator.rest_url),
+            scan_generator=SimScanGenerator(simulator.rest_url),
+        )
+        with closing(live4d):
+            live4d.wait_for_connection()
+            for _ in range(2):
+                live4d.stage()
+                began = time.perf_counter()
+                status = live4d.trigger()
+                while not status.done and not live4d.preview.read()["live4d_live_fraction"]["value"]:
+                    time.sleep(0.02)
+                found["first_image_s"].append(time.perf_counter() - began)
+                status.wait(600)
+                found["hz"].append(side**2 / (time.perf_counter() - began))
+                assert live4d.frames_lost.get() == live4d.frames_bad.get() == 0
+                live4d.unstage()
+    return found
 
 
 def _commit(checkout: Path) -> str:
@@ -73,6 +111,9 @@ def table(report: dict[str, Any]) -> str:
             median = {key: statistics.median(value) for key, value in values.items()}
             rates = " ".join(f"{median[key] / 1e3:8.2f}" for key in ("first_hz", "next_hz", "repeated_hz"))
             lines.append(f"{shape:>9} {name:>7} {rates}  {median['first_image_s'] * 1e3:9.0f}")
+    for raster, found in report["sessions"].items():
+        first, rates = found["first_image_s"], [f"{hz / 1e3:.1f} kHz" for hz in found["hz"]]
+        lines.append(f"session of {raster}: first image after {first[0]:.2f} s; {rates[0]}, then {rates[1]}")
     return "\n".join(lines)
 
 
