@@ -209,6 +209,23 @@ def test_a_header_that_disagrees_is_an_error_before_the_first_image(sim, RE, gen
         assert live4d.frames_received.get() == 256  # of the scan before
 
 
+def test_where_the_header_says_nothing_a_count_that_does_not_fit_is_warned_of(RE, caplog):
+    with (
+        SimulatorProcess(rows=6, cols=6, silent_scan=True) as sim,
+        closing(device(sim, ScanGrid(4, 5), control=None)) as live4d,
+    ):
+        control = Simplon(sim.rest_url)
+        live4d.wait_for_connection()
+        live4d.stage()
+        status = live4d.trigger()
+        control.configure(1, 36)
+        control.arm()
+        status.wait(30)
+        live4d.unstage()
+        assert live4d.frames_received.get() == 20
+    assert "announces 36 images, the grid needs 20 (4 x 5 x 1 rasters)" in caplog.text
+
+
 SAID = {"rows": 3, "cols": 4, "serpentine": False, "flyback": 0, "last_flyback": True, "lead_in": 0}
 
 

@@ -76,7 +76,7 @@ class ArmedSeries:
             count_time=self.config["count_time"],
         )
 
-    def send_start(self, sender: StreamSender, dead: np.ndarray, scan: Scan) -> bool:
+    def send_start(self, sender: StreamSender, dead: np.ndarray, scan: Scan | None) -> bool:
         """Send `start` as soon as a client is connected. False when the series was ended before."""
         # bit 1 of SIMPLON's mask: dead
         header = settings.header(self.config, self.stream, self.channels, dead * 2, scan)

@@ -93,6 +93,9 @@ def _text(error: Exception) -> str:
 @click.option(
     "--uninitialized", is_flag=True, help="Start in state na, without high voltage, as after switching on."
 )
+@click.option(
+    "--silent-scan", is_flag=True, help="Headers do not say what is scanned, as those of most microscopes."
+)
 @click.option("--api", default="1.8.0", show_default=True, help="SIMPLON version: 1.6.0, 1.7.0 or 1.8.0.")
 @click.option(
     "--without",

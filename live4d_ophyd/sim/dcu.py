@@ -49,12 +49,13 @@ class Dcu:
         faults: Faults,
         dtype: str = "uint16",
         initialized: bool = True,
+        silent_scan: bool = False,
         api: str = settings.API_VERSIONS[-1],
     ) -> None:
-        """``initialized`` False: as after switching on."""
+        """``initialized`` False: as after switching on. ``silent_scan``: `start` does not say what is scanned."""
         self.sender, self.source = sender, source
         self.detector = detector
-        self.microscope, self.scan = microscope, scan
+        self.microscope, self.scan, self.silent_scan = microscope, scan, silent_scan
         self.api = api
         #: keys that this firmware does not have (see status.py)
         self.without: frozenset[str] = frozenset()
@@ -291,7 +292,7 @@ class Dcu:
     def _take_series(self, armed: ArmedSeries) -> None:
         if armed.streaming and not self.faults.no_start:
             dead = self.source.dead_mask(self.detector, armed.readout.binning)
-            if not armed.send_start(self.sender, dead, self.scan):
+            if not armed.send_start(self.sender, dead, None if self.silent_scan else self.scan):
                 return
         config = armed.config
         images, triggers = config["nimages"], config["ntrigger"]

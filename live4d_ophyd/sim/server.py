@@ -53,6 +53,7 @@ def build_dcu(
     buffered: int | None = None,
     block: bool = False,
     uninitialized: bool = False,
+    silent_scan: bool = False,
     api: str = API_VERSIONS[-1],
     without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
@@ -61,7 +62,8 @@ def build_dcu(
     """A DCU that streams at ``endpoint``.
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
-    images wait for a slow client (None: what fits in BUFFER_BYTES); ``without`` are config and status keys that the
+    images wait for a slow client (None: what fits in BUFFER_BYTES); ``silent_scan``: headers do not say what is
+    scanned; ``without`` are config and status keys that the
     firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
@@ -89,6 +91,7 @@ def build_dcu(
         faults=faults,
         dtype=dtype,
         initialized=not uninitialized,
+        silent_scan=silent_scan,
         api=api,
     )
     try:

@@ -236,8 +236,10 @@ def channels(detector: Settings) -> tuple[str, ...]:
     return ("threshold_1", *(name for name, key in optional.items() if detector[key] == "enabled"))
 
 
-def user_data(appendix: str, scan: Scan) -> str | None:
+def user_data(appendix: str, scan: Scan | None) -> str | None:
     """``appendix`` as `start` has it. One of an acquisition, or none, also says what the scan generator is set to."""
+    if scan is None:
+        return appendix or None
     try:
         content = json.loads(appendix or "{}")
     except ValueError:
@@ -252,9 +254,12 @@ def header(
     stream: Mapping[str, Any],
     names: tuple[str, ...],
     pixel_mask: np.ndarray,
-    scan: Scan,
+    scan: Scan | None = None,
 ) -> Header:
-    """What `start` says of a series with these values, for ``names`` of channels; the mask has SIMPLON's bits."""
+    """What `start` says of a series with these values, for ``names`` of channels; the mask has SIMPLON's bits.
+
+    Without ``scan`` it does not say what is scanned.
+    """
     thresholds = {"threshold_1": "threshold/1/energy", "threshold_2": "threshold/2/energy"}
     rows, cols = pixel_mask.shape
     return Header(
