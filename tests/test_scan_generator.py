@@ -410,6 +410,12 @@ def test_its_signals_are_what_the_simulator_scans(sim, RE, generator):
     assert described["scan_generator_step_y"]["units"] == "nm"
     assert described["scan_generator_serpentine"]["dtype"] == "boolean"
     assert generator.read()["scan_generator_step_x"]["value"] == 0.75
+    # %wa lists what has a position, and rounds it
+    assert [name for name in generator.component_names if hasattr(getattr(generator, name), "position")] == [
+        "step_y",
+        "step_x",
+        "rotation",
+    ]
     with pytest.raises(LimitError, match="scan_generator_rows = 0"):
         generator.rows.put(0)
     with pytest.raises(ValueError, match=r"scan rows = 2\.5"):

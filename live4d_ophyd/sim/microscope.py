@@ -17,13 +17,8 @@ from ophyd.utils import LimitError
 REQUEST_TIMEOUT = 5.0
 
 
-class MicroscopeSignal(Signal):
-    """One value of the microscope; settable, with a unit and limits that the microscope names.
-
-    Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
-    given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
-    columns.
-    """
+class SimSignal(Signal):
+    """One value of the simulator; settable, with a unit and limits that the simulator names."""
 
     def __init__(self, *, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -32,7 +27,7 @@ class MicroscopeSignal(Signal):
 
     @property
     def _client(self) -> httpx.Client:
-        assert self.parent is not None, "a MicroscopeSignal is a component of a SimMicroscope"
+        assert self.parent is not None, "it is a component of a device with a client"
         return self.parent.client
 
     def _request(self, method: str, **arguments: Any) -> dict[str, Any]:
@@ -95,11 +90,6 @@ class MicroscopeSignal(Signal):
         """Unit of the value."""
         return self._known_facts().get("unit", "")
 
-    @property
-    def position(self) -> float:
-        """The value, as bps.rd and relative plans ask motors for it."""
-        return self.get()
-
     def read(self) -> dict[str, Any]:
         return {self.name: {"value": self.get(), "timestamp": self.timestamp}}
 
@@ -120,6 +110,20 @@ class MicroscopeSignal(Signal):
         if dtype == "number":
             key["precision"] = 3
         return {self.name: key}
+
+
+class MicroscopeSignal(SimSignal):
+    """One value of the microscope.
+
+    Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
+    given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
+    columns.
+    """
+
+    @property
+    def position(self) -> float:
+        """The value, as bps.rd and relative plans ask motors for it."""
+        return self.get()
 
     @property
     def hints(self) -> dict[str, Any]:

@@ -12,11 +12,15 @@ import httpx
 from ophyd import Component, Device, Kind
 
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sim.microscope import REQUEST_TIMEOUT, MicroscopeSignal
+from live4d_ophyd.sim.microscope import REQUEST_TIMEOUT, MicroscopeSignal, SimSignal
 
 
-def _component(name: str) -> Component:
+def _axis(name: str) -> Component:
     return Component(MicroscopeSignal, path=f"/microscope/scan/{name}", kind=Kind.normal)
+
+
+def _setting(name: str) -> Component:
+    return Component(SimSignal, path=f"/microscope/scan/{name}", kind=Kind.normal)
 
 
 class SimScanGenerator(Device):
@@ -26,21 +30,21 @@ class SimScanGenerator(Device):
     scanned with the generator's own step.
     """
 
-    rows = _component("rows")
-    cols = _component("cols")
+    rows = _setting("rows")
+    cols = _setting("cols")
     #: nm
-    step_y = _component("step_y")
+    step_y = _axis("step_y")
     #: nm
-    step_x = _component("step_x")
+    step_x = _axis("step_x")
     #: images while the probe returns after each line
-    flyback = _component("flyback")
+    flyback = _setting("flyback")
     #: also after the last line
-    last_flyback = _component("last_flyback")
+    last_flyback = _setting("last_flyback")
     #: images at the first position before the raster
-    lead_in = _component("lead_in")
-    serpentine = _component("serpentine")
+    lead_in = _setting("lead_in")
+    serpentine = _setting("serpentine")
     #: degrees from the specimen's columns to the fast axis, towards its rows
-    rotation = _component("rotation")
+    rotation = _axis("rotation")
 
     def __init__(self, url: str, *, name: str = "scan_generator", **kwargs: Any) -> None:
         self.client = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_TIMEOUT, trust_env=False)
