@@ -21,7 +21,7 @@ import uvicorn
 from live4d_ophyd.sim.dcu import Dcu
 from live4d_ophyd.sim.encode import ImageTemplate, Series
 from live4d_ophyd.sim.faults import Faults
-from live4d_ophyd.sim.frames import FrameSource, Readout
+from live4d_ophyd.sim.frames import KEPT_BYTES, FrameSource, Readout
 from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.settings import API_VERSIONS, Parameter
@@ -54,6 +54,7 @@ def build_dcu(
     block: bool = False,
     uninitialized: bool = False,
     silent_scan: bool = False,
+    kept_mb: int = KEPT_BYTES >> 20,
     api: str = API_VERSIONS[-1],
     without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
@@ -63,7 +64,7 @@ def build_dcu(
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
     images wait for a slow client (None: what fits in BUFFER_BYTES); ``silent_scan``: headers do not say what is
-    scanned; ``without`` are config and status keys that the
+    scanned; ``kept_mb`` of what was computed are kept; ``without`` are config and status keys that the
     firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
@@ -84,7 +85,13 @@ def build_dcu(
         buffered = min(MOST_BUFFERED, 4 * BUFFER_BYTES // frame_bytes + 1)
     dcu = Dcu(
         StreamSender(endpoint, buffered=buffered, block=block),
-        FrameSource(specimen, seed=seed, frozen_noise=frozen_noise, dead_pixels=dead_pixels),
+        FrameSource(
+            specimen,
+            seed=seed,
+            frozen_noise=frozen_noise,
+            dead_pixels=dead_pixels,
+            kept_bytes=kept_mb << 20,
+        ),
         detector=detector,
         microscope=microscope,
         scan=raster,

@@ -239,6 +239,11 @@ def test_late_images_across_chunks_have_their_own_frames(make_dcu, make_client):
     assert all(np.array_equal(frame, expected[n]) for n, frame in mine.items())
 
 
+def test_the_bound_is_an_option(make_dcu):
+    kept = make_dcu(kept_mb=3).source
+    assert kept.encoded.bound + kept.patterns.bound == 3 << 20
+
+
 class Thing:
     nbytes = 10
 

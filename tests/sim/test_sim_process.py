@@ -14,6 +14,7 @@ import pytest
 
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sim.process import command_line
+from live4d_ophyd.sim.server import _show_progress
 
 
 @pytest.fixture
@@ -233,3 +234,17 @@ def test_a_simulator_that_died_is_restarted_as_it_was_started():
         process.restart()
         assert process.running
         assert httpx.get(f"{process.rest_url}/microscope/scan", trust_env=False).json()["cols"] == 3
+
+
+def test_progress_is_a_line_on_a_terminal(make_dcu, capsys):
+    class Looks:
+        """So many half seconds."""
+
+        left = 3
+
+        def wait(self, seconds):
+            self.left -= 1
+            return self.left < 0
+
+    _show_progress(make_dcu(), Looks())
+    assert capsys.readouterr().err == "\rsimulator: idle\n"
