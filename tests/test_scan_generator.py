@@ -347,6 +347,24 @@ def test_a_scan_that_is_cancelled_while_it_is_prepared_is_stopped_and_nothing_is
     assert control.state() == "idle"
 
 
+def test_what_is_prepared_when_the_trigger_was_cancelled_arms_nothing(sim, monkeypatch):
+    """However close the two come to each other."""
+    with closing(device(sim, ScanGrid(16, 16, step=0.3, unit="nm"), scan_generator=Recorder())) as live4d:
+        live4d.wait_for_connection()
+        live4d.stage()
+        prepared, asked = [], []
+        monkeypatch.setattr(live4d._scan, "prepare", lambda grid, rasters, then, _: prepared.append(then))
+        monkeypatch.setattr(live4d._client, "acquire", lambda *arguments: asked.append(arguments))
+        live4d.trigger()
+        live4d.stop()
+        prepared[0]()
+        assert asked == []
+        live4d.trigger()
+        prepared[1]()
+        assert len(asked) == 1
+        live4d.unstage()
+
+
 def test_a_status_that_prepare_returns_is_waited_for_and_its_failure_is_the_triggers():
     status, done = Status(), threading.Event()
     recorder, errors = Recorder(), []
