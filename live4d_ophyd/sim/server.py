@@ -144,6 +144,18 @@ def _show_progress(dcu: Dcu, over: threading.Event) -> None:
     print(file=sys.stderr)
 
 
+class _Server(uvicorn.Server):
+    """Says that it is ready when it is, and when signals end it as they should."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._ready, flush=True)
+
+
 def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool = False) -> None:
     """Print the ready line and serve until SIGINT or SIGTERM. Raises OSError when the port is taken."""
     try:
@@ -169,17 +181,17 @@ def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool
             access_log=False,
             timeout_graceful_shutdown=2,
         )
-        server = uvicorn.Server(config)
+        rest_url = f"http://{host}:{listener.getsockname()[1]}"
+        server = _Server(config, ready_line(dcu, rest_url))
         if exit_on_eof:
             threading.Thread(target=_watch_stdin, args=(server, dcu), name="stdin-watch", daemon=True).start()
-        rest_url = f"http://{host}:{listener.getsockname()[1]}"
-        print(ready_line(dcu, rest_url), flush=True)
         if sys.stderr.isatty():
             threading.Thread(target=_show_progress, args=(dcu, over), name="status-line", daemon=True).start()
         try:
             server.run(sockets=[listener])
         finally:
             over.set()
+            look.join()  # a thread that is ended within scipy would end the process with SIGABRT
 
 
 def _watch_stdin(server: uvicorn.Server, dcu: Dcu) -> None:
