@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from live4d_ophyd.imaging.detectors import Annulus, Disk
     from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
     from live4d_ophyd.scan import ScanGrid
+    from live4d_ophyd.scan_start import ScanGenerator
     from live4d_ophyd.simplon import Simplon
     from live4d_ophyd.storage import open_catalog
 
@@ -17,6 +18,7 @@ __all__ = [
     "Disk",
     "Live4D",
     "Live4DBestEffortCallback",
+    "ScanGenerator",
     "ScanGrid",
     "ScanProgressBar",
     "Simplon",
@@ -30,6 +32,7 @@ _HOMES = {
     "Disk": "imaging.detectors",
     "Live4D": "device",
     "Live4DBestEffortCallback": "live",
+    "ScanGenerator": "scan_start",
     "ScanGrid": "scan",
     "ScanProgressBar": "live",
     "Simplon": "simplon",

@@ -10,7 +10,7 @@ import click
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "soak"]))
+@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "soak", "sim"]))
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
 )
@@ -31,6 +31,7 @@ def bench(name: str, rounds: int, minutes: float, out: Path | None) -> None:
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
     soak: 1,000 triggers in a row, then 10 million frames; memory, threads, sockets and file handles of both processes.
+    sim: frames a second of the simulator on one core, beside the checkout that LIVE4D_BENCH_BEFORE names.
     """
     try:
         benchmark = import_module(f"benchmarks.{name}")

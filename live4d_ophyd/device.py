@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ class Live4D(Device):
         ophyd object that is set to 1, or, if it cannot be set, triggered. What it raises fails the trigger. Its own
         ``stop()``, if it has one, is called when nothing is to come of the scan. Not with ``trigger_mode="ints"``,
         where the detector starts by itself
+    scan_generator : instead of scan_start, what also takes the geometry (`ScanGenerator`): ``prepare(grid)`` before the
+        detector is armed, ``start()`` when it is, ``stop()`` when the scan fails or is cancelled
     arm_per : "trigger" arms the detector for each; "run" once for all triggers of a run with the same settings, up to
         1000, or as many as a whole number says: it then waits, armed, for the next trigger's pulses, and is armed anew
         where images were lost or too many. For scans that `scan_start`, or the detector (``ints``), starts
@@ -223,6 +226,7 @@ class Live4D(Device):
         detectors: Sequence[Detector],
         control: Simplon | None = None,
         scan_start: Any = None,
+        scan_generator: Any = None,
         arm_per: str | int = "trigger",
         engine: str = "auto",
         server: str | None = None,
@@ -253,7 +257,8 @@ class Live4D(Device):
         self.detector_names = [d.name for d in detectors]
         self._detectors = tuple(detectors)
         self.control = control
-        self._scan = None if scan_start is None else ScanStarter(scan_start)
+        no_scan = scan_start is None and scan_generator is None
+        self._scan = None if no_scan else ScanStarter(scan_start, scan_generator)
         self._disarming: threading.Thread | None = None
         self._run_notes: dict[str, Any] = {}
         self._server = server
@@ -331,8 +336,8 @@ class Live4D(Device):
         dwell, control = self.dwell_time.get(), self._control()
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
-                f"{self.name} has scan_start, but with trigger_mode 'ints' the detector would start before the scan: "
-                "use 'exts' or 'exte'"
+                f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
+                "scan: use 'exts' or 'exte'"
             )
         return AcquisitionSpec(
             endpoint=self.endpoint.get(),
@@ -542,8 +547,25 @@ class Live4D(Device):
             self._taken = taken
         if self.control is None:
             running.settings.set_result({})
-        client.acquire(running.generation, spec, lambda event: self._take(running, event))
-        client.request_preview()
+
+        def acquire() -> None:
+            with self._fence:  # a cancel comes before it, or behind it
+                if running is not self._running:
+                    return
+                client.acquire(running.generation, spec, lambda event: self._take(running, event))
+            client.request_preview()
+
+        def acquire_when_prepared() -> None:
+            try:
+                acquire()
+            except Exception as error:
+                self._fail(running, error)
+
+        if self._scan is not None and self._scan.prepares:
+            failed = partial(self._scan_failed, running, "prepare")
+            self._scan.prepare(spec.grid, spec.rasters_per_trigger, acquire_when_prepared, failed)
+        else:
+            acquire()
         return status
 
     def request_preview(self) -> None:
@@ -576,7 +598,7 @@ class Live4D(Device):
                 if self.control is not None:
                     self._note_armed(running)
                 if self._scan is not None:
-                    self._scan.start(lambda error: self._scan_failed(running, error))
+                    self._scan.start(partial(self._scan_failed, running, "start"))
                 return
             if kind == "progress":
                 progress = Progress(**event["progress"])
@@ -646,10 +668,11 @@ class Live4D(Device):
             threading.Thread(target=self._scan.stop, name="live4d-scan-stop", daemon=True).start()
         running.status.set_exception(error)
 
-    def _scan_failed(self, running: _Running, error: Exception) -> None:
-        failure = AcquisitionError(
-            f"scan_start failed ({type(error).__name__}: {error}); the detector was disarmed"
-        )
+    def _scan_failed(self, running: _Running, step: str, error: Exception) -> None:
+        assert self._scan is not None
+        what = "scan_start" if self._scan.name == "scan_start" else f"{self._scan.name}.{step}"
+        armed = "; the detector was disarmed" if step == "start" else "; nothing was armed"
+        failure = AcquisitionError(f"{what} failed ({type(error).__name__}: {error}){armed}")
         failure.__cause__ = error
         self._fail(running, failure)
 

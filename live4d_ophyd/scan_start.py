@@ -1,6 +1,7 @@
-"""ScanStarter: starts the scan generator when the detector is armed, and stops it when nothing is to come of the scan.
+"""ScanStarter: makes the scan generator ready, starts it when the detector is armed, stops it when the scan fails.
 
-Each scan has a thread ``live4d-scan-start``: starting it may take as long as the scan. `stop` may be called from any.
+Each scan has a thread ``live4d-scan-prepare`` and one ``live4d-scan-start``: both may last, and neither the RunEngine's
+loop nor the engine's events must wait for them. `stop` may be called from any.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
 
@@ -16,43 +19,140 @@ log = logging.getLogger(__name__)
 PREVIOUS_S = 60.0
 
 
+@runtime_checkable
+class ScanGenerator(Protocol):
+    """What a `Live4D` asks of a scan generator. Each may return an ophyd status, which is waited for, or take its time.
+
+    An exception, or a status that fails, fails the trigger, and the detector is left idle.
+    """
+
+    def prepare(self, grid: ScanGrid) -> Any:
+        """Take the geometry of the scan that comes, before the detector is armed. Refuse what cannot be scanned.
+
+        No pulse may reach the detector before `start`. For movies it is ``prepare(grid, rasters)``: so many rasters
+        follow each other after one `start`, without a pause.
+        """
+        ...
+
+    def start(self) -> Any:
+        """Start the scan that was prepared; the detector is armed. Returns when it runs, or a status of its end."""
+        ...
+
+    def stop(self) -> Any:
+        """End the scan now, or do not begin it. Called when it fails or is cancelled, from any thread.
+
+        That may be while the other two run, when the scan is over, or twice.
+        """
+        ...
+
+
 class _Scan:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.wanted = True
+        self.prepared = False  #: `prepare` was called,
+        self.ready = False  #: and has returned
         self.started = False
         self.over = threading.Event()
 
 
 class ScanStarter:
-    """``scan_start``: a callable, or an ophyd object that is set to 1, or, if it cannot be set, triggered.
+    """``scan_generator``: see `ScanGenerator`. ``scan_start`` is one without `prepare`: what starts the scan.
 
-    A status that it returns is waited for. It is stopped by its own ``stop()``, if it has one. Raises ValueError for
-    anything else.
+    That is a callable, or an ophyd object that is set to 1, or, if it cannot be set, triggered; it is stopped by its
+    own ``stop()``, if it has one, as long as the status that it returned is not done. Raises ValueError for anything
+    else, and for both.
     """
 
-    def __init__(self, scan_start: Any) -> None:
-        if callable(scan_start):
-            self._start: Callable[[], Any] = scan_start
+    def __init__(self, scan_start: Any = None, scan_generator: Any = None) -> None:
+        self._prepare: Callable[..., Any] | None = None
+        self.name = "scan_start" if scan_generator is None else "scan_generator"
+        if scan_generator is not None:
+            if scan_start is not None:
+                raise ValueError("scan_start and scan_generator both start the scan: pass one of them")
+            if not isinstance(scan_generator, ScanGenerator):
+                raise ValueError(
+                    f"scan_generator is {scan_generator!r}; it must have prepare(grid), start() and stop()"
+                )
+            self._prepare, self._start = scan_generator.prepare, scan_generator.start
+        elif callable(scan_start):
+            self._start = scan_start
         elif hasattr(scan_start, "set"):
             self._start = lambda: scan_start.set(1)
         elif hasattr(scan_start, "trigger"):
             self._start = scan_start.trigger
         else:
             raise ValueError(f"scan_start is {scan_start!r}; it must be a callable or an ophyd object")
-        self._stop: Callable[[], Any] | None = getattr(scan_start, "stop", None)
+        stops = scan_start if scan_generator is None else scan_generator
+        self._stop: Callable[[], Any] | None = getattr(stops, "stop", None)
         self._scan: _Scan | None = None
 
-    def start(self, on_failure: Callable[[Exception], None]) -> None:
-        """Start a scan; returns at once. What goes wrong is told ``on_failure``, unless the scan was stopped."""
+    @property
+    def prepares(self) -> bool:
+        """Whether a scan has to be prepared before the detector is armed."""
+        return self._prepare is not None
+
+    def prepare(
+        self, grid: ScanGrid, rasters: int, then: Callable[[], None], on_failure: Callable[[Exception], None]
+    ) -> None:
+        """Prepare ``rasters`` scans of ``grid``, then call ``then``; returns at once.
+
+        Only where it `prepares`. What goes wrong is told ``on_failure``; if the scan is stopped meanwhile, neither is
+        called.
+        """
         before, self._scan = self._scan, _Scan()
-        arguments = (self._scan, before, on_failure)
+        arguments = (self._scan, before, (grid,) if rasters == 1 else (grid, rasters), then, on_failure)
+        threading.Thread(
+            target=self._run_prepare, args=arguments, name="live4d-scan-prepare", daemon=True
+        ).start()
+
+    def _run_prepare(
+        self,
+        scan: _Scan,
+        before: _Scan | None,
+        arguments: tuple[Any, ...],
+        then: Callable[[], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        assert self._prepare is not None
+        try:
+            _await_end(before)
+            with scan.lock:
+                if not scan.wanted:
+                    scan.over.set()
+                    return
+                scan.prepared = True
+            status = self._prepare(*arguments)
+            if hasattr(status, "wait"):
+                status.wait()
+        except Exception as error:
+            scan.over.set()
+            if scan.wanted:
+                on_failure(error)
+            return
+        with scan.lock:
+            scan.ready = wanted = scan.wanted
+        if wanted:
+            then()
+        else:
+            self._stop_now()  # stopped while it was being prepared
+            scan.over.set()
+
+    def start(self, on_failure: Callable[[Exception], None]) -> None:
+        """Start a scan, the one prepared if there is `prepare`; returns at once.
+
+        What goes wrong is told ``on_failure``, unless the scan was stopped.
+        """
+        before, scan = None, self._scan
+        if self._prepare is None or scan is None:
+            before, scan = scan, _Scan()
+            self._scan = scan
+        arguments = (scan, before, on_failure)
         threading.Thread(target=self._run, args=arguments, name="live4d-scan-start", daemon=True).start()
 
     def _run(self, scan: _Scan, before: _Scan | None, on_failure: Callable[[Exception], None]) -> None:
         try:
-            if before is not None and not before.over.wait(PREVIOUS_S):
-                raise TimeoutError(f"the scan before has not ended within {PREVIOUS_S:g} s")
+            _await_end(before)
             with scan.lock:
                 if not scan.wanted:
                     return
@@ -69,13 +169,16 @@ class ScanStarter:
             scan.over.set()
 
     def stop(self) -> None:
-        """Stop the scan that runs, or keep it from starting."""
+        """Stop the scan that runs or is prepared, or keep it from starting."""
         scan = self._scan
         if scan is None:
             return
         with scan.lock:
             scan.wanted = False
-            running = scan.started and not scan.over.is_set()
+            # A generator's start may return when the scan has begun: only the generator knows whether it is over.
+            running = scan.prepared or (scan.started and not scan.over.is_set())
+            if scan.ready and not scan.started:
+                scan.over.set()
         if running:
             self._stop_now()
 
@@ -86,3 +189,8 @@ class ScanStarter:
             self._stop()
         except Exception as error:
             log.error("the scan generator could not be stopped: %s", error)
+
+
+def _await_end(before: _Scan | None) -> None:
+    if before is not None and not before.over.wait(PREVIOUS_S):
+        raise TimeoutError(f"the scan before has not ended within {PREVIOUS_S:g} s")

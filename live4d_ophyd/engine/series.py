@@ -18,11 +18,12 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.deliveries import Deliveries
+from live4d_ophyd.engine.header_scan import disagreement
 from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
-from live4d_ophyd.engine.spec import AcquisitionSpec
+from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
 from live4d_ophyd.stream.batch import (
     IMAGE,
     NO_CHANNEL,
@@ -190,6 +191,12 @@ class Series:
             self.projection.start = start  # the last: what overtook it is taken now
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
+        against = disagreement(start.user_data, self.spec.grid, armed_here=self.spec.control is not None)
+        if against:
+            raise AcquisitionError(
+                f"series {start.series_id}: the microscope scans something else than the grid: {against}. Set "
+                "scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes it from them"
+            )
         announced = start.number_of_images
         if announced is not None and announced != self.spec.frames:
             log.warning(

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from live4d_ophyd.sim.microscope import SimMicroscope
     from live4d_ophyd.sim.process import SimulatorProcess
+    from live4d_ophyd.sim.scan_generator import SimScanGenerator
 
-__all__ = ["SimMicroscope", "SimulatorProcess"]
+__all__ = ["SimMicroscope", "SimScanGenerator", "SimulatorProcess"]
 
-_MODULES = {"SimMicroscope": "microscope", "SimulatorProcess": "process"}
+_MODULES = {
+    "SimMicroscope": "microscope",
+    "SimScanGenerator": "scan_generator",
+    "SimulatorProcess": "process",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from live4d_ophyd.sim import settings
 from live4d_ophyd.sim.encode import ImageTemplate, Series, end_message, start_message
 from live4d_ophyd.sim.faults import Faults
-from live4d_ophyd.sim.frames import FrameSource, Readout, Stopped, image_shape, misfits
+from live4d_ophyd.sim.frames import FrameSource, Raster, Readout, image_shape, misfits
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan
 
@@ -35,6 +35,8 @@ class Leftover:
     dropped: int = 0
     #: messages of an aborted series that are still to come (fault after_abort)
     messages: tuple[bytes, ...] = ()
+    #: the image whose turn it was when it was stopped; None: all were sent
+    next_image: int | None = None
 
 
 @dataclass
@@ -47,6 +49,8 @@ class ArmedSeries:
     channels: tuple[str, ...]
     #: fault fail_series
     fails: bool = False
+    #: the probe scans when the scan generator is told to start, not by itself
+    commanded: bool = False
     thread: threading.Thread | None = None
     #: software triggers asked for and done
     asked: int = 0
@@ -54,6 +58,8 @@ class ArmedSeries:
     finish: bool = False
     abort: bool = False
     finished: threading.Event = field(default_factory=threading.Event)
+    #: the frames that are being sent
+    raster: Raster | None = None
 
     @property
     def streaming(self) -> bool:
@@ -70,10 +76,10 @@ class ArmedSeries:
             count_time=self.config["count_time"],
         )
 
-    def send_start(self, sender: StreamSender, dead: np.ndarray) -> bool:
+    def send_start(self, sender: StreamSender, dead: np.ndarray, scan: Scan | None) -> bool:
         """Send `start` as soon as a client is connected. False when the series was ended before."""
         # bit 1 of SIMPLON's mask: dead
-        header = settings.header(self.config, self.stream, self.channels, dead * 2)
+        header = settings.header(self.config, self.stream, self.channels, dead * 2, scan)
         start = start_message(self.series, header, self.stream["header_detail"])
         return sender.send(start, lambda: self.finish)
 
@@ -89,35 +95,37 @@ class ArmedSeries:
     ) -> Leftover:
         """Send images ``first .. first + count - 1``; ``stray`` is the series of fault foreign."""
         config, readout = self.config, self.readout
-        try:
-            payloads = source.payloads(*beam, readout, self.series.series_id, lambda: self.finish)
-        except Stopped:
-            return Leftover()
+        series_id = self.series.series_id
+        raster = self.raster = source.raster(*beam, readout, series_id, first, count)
         times = config["frame_time"], config["count_time"], self.stream["image_appendix"] or None
         template = ImageTemplate(self.series, *times)
-        sent = sender.send_images(
-            template,
-            payloads,
-            faults.schedules(first, count),
-            1 / config["frame_time"],
-            foreign=ImageTemplate(stray, *times),
-            misfits=misfits(image_shape(beam[2], readout.binning), readout),
-            seed=faults.seed,
-        )
-        log.info(
-            "series %d: %d messages in %.3f s, %d dropped",
-            self.series.series_id,
-            sent.messages,
-            sent.elapsed_s,
-            sent.dropped,
-        )
-        if not self.abort or sent.next_image is None:
-            return Leftover(sent.dropped)
-        last = min(sent.next_image + faults.after_abort, first + count)
-        messages = (
-            template.message(i, payloads.payload(i % len(payloads))) for i in range(sent.next_image, last)
-        )
-        return Leftover(sent.dropped, tuple(messages))
+        try:
+            sent = sender.send_images(
+                template,
+                raster,
+                faults.schedules(first, count),
+                1 / config["frame_time"],
+                foreign=ImageTemplate(stray, *times),
+                misfits=misfits(image_shape(beam[2], readout.binning), readout),
+                seed=faults.seed,
+            )
+            log.info(
+                "series %d: %d messages in %.3f s, %d dropped",
+                series_id,
+                sent.messages,
+                sent.elapsed_s,
+                sent.dropped,
+            )
+            if not self.abort or sent.next_image is None:
+                return Leftover(sent.dropped, next_image=sent.next_image)
+            last = min(sent.next_image + faults.after_abort, first + count)
+            messages = (
+                template.message(i, raster.payload(i % len(raster))) for i in range(sent.next_image, last)
+            )
+            return Leftover(sent.dropped, tuple(messages))
+        finally:
+            raster.close()
+            self.raster = None
 
     def send_end(self, sender: StreamSender) -> None:
         """Send `end`, unless the series is aborted or nobody fetches it for long."""

@@ -99,6 +99,16 @@ def _text(error: Exception) -> str:
     help="Start as others may leave a detector: without high voltage, stream disabled and in the legacy format, "
     "software triggers, long exposures.",
 )
+@click.option(
+    "--silent-scan", is_flag=True, help="Headers do not say what is scanned, as those of most microscopes."
+)
+@click.option(
+    "--kept-mb",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Memory for what was computed, MB; what does not fit is computed again.",
+)
 @click.option("--api", default="1.8.0", show_default=True, help="SIMPLON version: 1.6.0, 1.7.0 or 1.8.0.")
 @click.option(
     "--without",

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 RAMP_TIME = 0.2
 
 
+#: how long stopping the probe waits for the image that is being taken, s
+STOP_TIMEOUT = 5.0
+
+
 class CommandError(ValueError):
     """The command does not fit the state; the text says what to do."""
 
@@ -46,12 +50,16 @@ class Dcu:
         dtype: str = "uint16",
         initialized: bool = True,
         prepared: bool = True,
+        silent_scan: bool = False,
         api: str = settings.API_VERSIONS[-1],
     ) -> None:
-        """``initialized`` False: as after switching on; ``prepared`` False: as others left it, without high voltage."""
+        """``initialized`` False: as after switching on; ``prepared`` False: as others left it, without high voltage.
+
+        ``silent_scan``: `start` does not say what is scanned.
+        """
         self.sender, self.source = sender, source
         self.detector = detector
-        self.microscope, self.scan = microscope, scan
+        self.microscope, self.scan, self.silent_scan = microscope, scan, silent_scan
         self.api = api
         #: keys that this firmware does not have (see status.py)
         self.without: frozenset[str] = frozenset()
@@ -72,6 +80,10 @@ class Dcu:
         self._previous: Series | None = None
         self._sequence = 0
         self._dropped = 0
+        # The scan generator: whether it will be told when to start, and rasters it has been told to scan.
+        self._commanded = False
+        self._rasters_at_once = 1
+        self._rasters_to_scan = 0
         # fault after_abort: messages of the aborted series that are still to come
         self._buffered: tuple[bytes, ...] = ()
 
@@ -119,6 +131,21 @@ class Dcu:
         """Images of the last series that no client fetched in time."""
         return self._dropped + (self.sender.progress[1] if self._state == "acquire" else 0)
 
+    @property
+    def progress(self) -> dict[str, object]:
+        """What it is doing, as a text and in numbers of frames, for somebody who waits for images."""
+        armed, state = self._armed, self._state
+        raster = armed.raster if armed else None
+        computed, frames = raster.progress if raster else (0, 0)
+        sent = sum(self.sender.progress)
+        if state == "acquire" and raster is None:
+            text = "computing the specimen"
+        elif computed < frames:
+            text = f"computing, {computed} of {frames} frames"
+        else:
+            text = {"acquire": "streaming", "ready": "waiting for the scan"}.get(state, state)
+        return {"text": f"simulator: {text}", "computed": computed, "frames": frames, "sent": sent}
+
     # commands
 
     def keep_settings(self) -> None:
@@ -157,7 +184,9 @@ class Dcu:
                 self.stream_config.values(),
                 settings.channels(self.config),
                 fails=self.use_up("fail_series"),
+                commanded=self._commanded,
             )
+            self._commanded, self._rasters_to_scan = False, 0
             name = f"dcu-series-{self._sequence}"
             armed.thread = threading.Thread(target=self._run, args=(armed,), name=name, daemon=True)
             self._armed = armed
@@ -192,6 +221,31 @@ class Dcu:
         """Drop everything; no `end` is sent. Returns the sequence id."""
         return self._end_series(abort=True)
 
+    # the scan generator
+
+    def prepare_scan(self, scan: Scan, rasters: int) -> None:
+        """Have the next series wait for :meth:`start_scan`, and then scan so many rasters at once."""
+        with self._changed:
+            self.scan, self._rasters_at_once = scan, rasters
+            self._commanded, self._rasters_to_scan = True, 0
+
+    def start_scan(self) -> None:
+        """Scan what was prepared. Its images are lost unless a series is armed."""
+        with self._changed:
+            if self._armed is not None and not self._armed.finish:
+                self._rasters_to_scan = self._rasters_at_once
+                self.sender.resume()
+                self._changed.notify_all()
+
+    def stop_scan(self) -> None:
+        """Move the probe no further; an armed series waits for further images."""
+        with self._changed:
+            self._commanded, self._rasters_to_scan = False, 0
+            if self._armed is not None and self._armed.commanded:
+                self.sender.stop()
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._state != "acquire", STOP_TIMEOUT)
+
     def empty_buffers(self) -> None:
         """Send what fault after_abort kept of an aborted series: to be called when `abort` has been answered."""
         with self._changed:
@@ -207,6 +261,7 @@ class Dcu:
         with self._changed:
             self._buffered = ()
             self.sender.close()
+        self.source.close()
 
     def _end_series(self, *, abort: bool) -> int:
         with self._changed:
@@ -244,7 +299,7 @@ class Dcu:
     def _take_series(self, armed: ArmedSeries) -> None:
         if armed.streaming and not self.faults.no_start:
             dead = self.source.dead_mask(self.detector, armed.readout.binning)
-            if not armed.send_start(self.sender, dead):
+            if not armed.send_start(self.sender, dead, None if self.silent_scan else self.scan):
                 return
         config = armed.config
         images, triggers = config["nimages"], config["ntrigger"]
@@ -253,11 +308,9 @@ class Dcu:
             images, triggers = images * triggers, 1
             if armed.streaming:
                 self.sender.wait_for_peer(lambda: armed.finish)
-        for number in range(triggers):
-            if not self._wait_for_trigger(armed, config["trigger_mode"] == "ints"):
-                break
-            self._set_state("acquire")
-            self._take_images(armed, number * images, images // 2 if armed.fails else images)
+        taken, wanted = 0, images * triggers
+        while taken < wanted and self._wait_for_trigger(armed):
+            taken = self._take_images(armed, taken, min(self._images_at_once(armed, images), wanted - taken))
             if armed.fails and not armed.finish:
                 raise RuntimeError("a readout board does not answer (fault fail_series)")
             with self._changed:
@@ -267,18 +320,41 @@ class Dcu:
         if armed.streaming and not armed.abort and not self.faults.no_end:
             armed.send_end(self.sender)
 
-    def _wait_for_trigger(self, armed: ArmedSeries, software: bool) -> bool:
+    def _images_at_once(self, armed: ArmedSeries, images: int) -> int:
+        """Images that follow without another trigger or command."""
         with self._changed:
-            self._changed.wait_for(lambda: armed.finish or not software or armed.asked > armed.done)
-            return not armed.finish
+            if not armed.commanded or armed.config["trigger_mode"] == "ints":
+                return images
+            rasters, self._rasters_to_scan = self._rasters_to_scan, 0
+            return rasters * self.scan.frames
 
-    def _take_images(self, armed: ArmedSeries, first: int, count: int) -> None:
+    def _wait_for_trigger(self, armed: ArmedSeries) -> bool:
+        """Wait for what lets the next images be exposed. False when the series is to end."""
+        software = armed.config["trigger_mode"] == "ints"
+
+        def may_go_on() -> bool:
+            if armed.finish or (software and armed.asked > armed.done):
+                return True
+            return not software and (not armed.commanded or self._rasters_to_scan > 0)
+
+        with self._changed:
+            self._changed.wait_for(may_go_on)
+            if armed.finish:
+                return False
+            self._state = "acquire"
+            self._changed.notify_all()
+            return True
+
+    def _take_images(self, armed: ArmedSeries, first: int, count: int) -> int:
+        """Returns the number of the image whose turn it is then."""
+        taken = count // 2 if armed.fails else count
         if not armed.streaming:
             with self._changed:
-                self._changed.wait_for(lambda: armed.finish, count * armed.config["frame_time"])
-            return
+                self._changed.wait_for(lambda: armed.finish, taken * armed.config["frame_time"])
+            return first + count
         beam = self.microscope, self.scan, self.detector
         stray = self._previous or Series(max(armed.series.series_id - 1, 0))
-        left = armed.send_images(self.sender, self.source, beam, first, count, self.faults, stray)
+        left = armed.send_images(self.sender, self.source, beam, first, taken, self.faults, stray)
         self._dropped += left.dropped
         self._buffered = left.messages
+        return first + count if left.next_image is None else left.next_image

@@ -17,13 +17,8 @@ from ophyd.utils import LimitError
 REQUEST_TIMEOUT = 5.0
 
 
-class MicroscopeSignal(Signal):
-    """One value of the microscope; settable, with a unit and limits that the microscope names.
-
-    Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
-    given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
-    columns.
-    """
+class SimSignal(Signal):
+    """One value of the simulator; settable, with a unit and limits that the simulator names."""
 
     def __init__(self, *, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -32,7 +27,7 @@ class MicroscopeSignal(Signal):
 
     @property
     def _client(self) -> httpx.Client:
-        assert self.parent is not None, "a MicroscopeSignal is a component of a SimMicroscope"
+        assert self.parent is not None, "it is a component of a device with a client"
         return self.parent.client
 
     def _request(self, method: str, **arguments: Any) -> dict[str, Any]:
@@ -62,7 +57,14 @@ class MicroscopeSignal(Signal):
         """Set the value. Raises LimitError outside the limits, ConnectionError when nobody answers."""
         if not force:
             self.check_value(value)
-        super().put(self._request("PUT", json={"value": float(value)})["value"], force=True, **kwargs)
+        super().put(self._request("PUT", json={"value": self._plain(value)})["value"], force=True, **kwargs)
+
+    def _plain(self, value: Any) -> Any:
+        """As JSON has it: ``float``, unless the microscope says it is an int or a bool."""
+        kinds = {"uint": int, "bool": bool}
+        kind = kinds.get(self._known_facts()["value_type"], float)
+        plain = kind(value)
+        return plain if plain == value else value  # 2.5 rows: the microscope says what is wrong
 
     def set(self, value: float, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
         """Set the value; the simulated lens and stage are there at once."""
@@ -73,42 +75,55 @@ class MicroscopeSignal(Signal):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Lowest and highest value."""
+        """Lowest and highest value; (0, 0) where there are none, as ophyd has it."""
         facts = self._known_facts()
-        return facts["min"], facts["max"]
+        return facts.get("min", 0), facts.get("max", 0)
 
     def check_value(self, value: float, **kwargs: Any) -> None:
         """Raises LimitError that names the limits."""
         low, high = self.limits
-        if not low <= value <= high:
+        if low < high and not low <= value <= high:
             raise LimitError(f"{self.name} = {value} {self.egu}: allowed from {low} to {high} {self.egu}")
 
     @property
     def egu(self) -> str:
         """Unit of the value."""
-        return self._known_facts()["unit"]
-
-    @property
-    def position(self) -> float:
-        """The value, as bps.rd and relative plans ask motors for it."""
-        return self.get()
+        return self._known_facts().get("unit", "")
 
     def read(self) -> dict[str, Any]:
         return {self.name: {"value": self.get(), "timestamp": self.timestamp}}
 
     def describe(self) -> dict[str, Any]:
+        kinds = {"uint": ("integer", "<i8"), "bool": ("boolean", "|b1")}
+        dtype, numpy = kinds.get(self._known_facts()["value_type"], ("number", "<f8"))
         low, high = self.limits
-        key = {
+        key: dict[str, Any] = {
             "source": f"SIM:{self._client.base_url}{self._path}",
-            "dtype": "number",
-            "dtype_numpy": "<f8",
+            "dtype": dtype,
+            "dtype_numpy": numpy,
             "shape": [],
-            "units": self.egu,
-            "lower_ctrl_limit": low,
-            "upper_ctrl_limit": high,
-            "precision": 3,
         }
+        if low < high:
+            key |= {"lower_ctrl_limit": low, "upper_ctrl_limit": high}
+        if self.egu:
+            key["units"] = self.egu
+        if dtype == "number":
+            key["precision"] = 3
         return {self.name: key}
+
+
+class MicroscopeSignal(SimSignal):
+    """One value of the microscope.
+
+    Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
+    given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
+    columns.
+    """
+
+    @property
+    def position(self) -> float:
+        """The value, as bps.rd and relative plans ask motors for it."""
+        return self.get()
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -153,6 +168,11 @@ class SimMicroscope(Device):
     def truth(self) -> dict[str, Any]:
         """What a perfect measurement would find: bf_center (row, col) and bf_radius in px, and more."""
         return self.client.get("/microscope/truth").raise_for_status().json()
+
+    @property
+    def progress(self) -> str:
+        """What the simulator is doing: "simulator: computing, 1280 of 65536 frames"."""
+        return self.client.get("/microscope/progress").raise_for_status().json()["text"]
 
     def set_scan(self, rows: int, cols: int, step_nm: float | None = None) -> None:
         """Raster that the microscope scans from the next series on."""

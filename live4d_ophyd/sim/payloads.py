@@ -6,8 +6,9 @@ Frames are compressed on the calling thread without the GIL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import cbor2
 import numpy as np
@@ -25,6 +26,24 @@ from live4d_ophyd.sim.encode import TYPED_ARRAY_TAGS
 from live4d_ophyd.stream.memory import NOGIL, copy_bytes, store_u8
 
 
+class Stopped(Exception):
+    """The series was ended while its frames were computed."""
+
+
+class Frames(Protocol):
+    """Encoded frames that a sender asks for by chunks, when their turn comes."""
+
+    #: frames of each chunk but the last
+    @property
+    def chunk_frames(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def chunk(self, number: int, stopped: Callable[[], bool] = ...) -> Payloads:
+        """The frames from ``number * chunk_frames`` on. Raises Stopped when told to stop before they are there."""
+        ...
+
+
 @dataclass
 class Payloads:
     """Encoded ``data`` maps of n frames, kept in memory for senders that take them by address."""
@@ -38,6 +57,15 @@ class Payloads:
 
     def __len__(self) -> int:
         return len(self.address)
+
+    @property
+    def chunk_frames(self) -> int:
+        """All of them are here: one chunk."""
+        return max(len(self), 1)
+
+    def chunk(self, number: int, stopped: Callable[[], bool] = lambda: False) -> Payloads:
+        """Themselves, as :class:`Frames` that are complete."""
+        return self
 
     def __add__(self, other: Payloads) -> Payloads:
         """The frames of both, in the same memory as before."""

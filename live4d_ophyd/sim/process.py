@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -57,8 +58,12 @@ class SimulatorProcess:
     bf_radius: float
 
     def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._start()
+
+    def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "live4d_ophyd.sim", "--exit-on-eof", *command_line(**options)]
+        command = [sys.executable, "-m", "live4d_ophyd.sim", "--exit-on-eof", *command_line(**self._options)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -74,6 +79,27 @@ class SimulatorProcess:
         self.rest_url, self.stream_endpoint = ready["rest_url"], ready["stream_endpoint"]
         self.rows, self.cols, self.step_nm = ready["rows"], ready["cols"], ready["step_nm"]
         self.bf_center, self.bf_radius = tuple(ready["bf_center"]), ready["bf_radius"]
+
+    def restart(self) -> None:
+        """End the child, or take leave of one that died, and start it again at the same addresses.
+
+        It has the options it was started with, the seed among them, and scans what it scanned last; lenses, stage and
+        settings of the detector are as at the start. Whoever is connected goes on.
+        """
+        try:
+            answer = httpx.get(f"{self.rest_url}/microscope/scan", timeout=5.0, trust_env=False)
+            scan = answer.raise_for_status().json()
+        except httpx.HTTPError:
+            scan = None  # it is gone; as it was started
+        self.close()
+        self._options |= {
+            "rest_port": urlsplit(self.rest_url).port,
+            "stream_port": urlsplit(self.stream_endpoint).port,
+        }
+        self._start()
+        if scan is not None:
+            url = f"{self.rest_url}/microscope/scan"
+            httpx.put(url, json=scan, timeout=5.0, trust_env=False).raise_for_status()
 
     def _first_line(self) -> bytes:
         assert self._process.stdout is not None

@@ -38,8 +38,30 @@ MICROSCOPE = {
     "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
 }
 
-#: scan positions that fit into memory as encoded frames
+#: scan positions; a table of them is kept
 MAX_POSITIONS = 1 << 20
+
+
+def _count(lowest: int) -> Parameter:
+    return Parameter(lowest, "uint", minimum=lowest, maximum=MAX_POSITIONS)
+
+
+def _step() -> Parameter:
+    return Parameter(0.25, "float", "nm", minimum=1e-3, maximum=100.0)
+
+
+#: name in the REST interface -> what it may be
+SCAN = {
+    "rows": _count(1),
+    "cols": _count(1),
+    "step_y": _step(),
+    "step_x": _step(),
+    "flyback": _count(0),
+    "lead_in": _count(0),
+    "serpentine": Parameter(False, "bool"),
+    "last_flyback": Parameter(True, "bool"),
+    "rotation": Parameter(0.0, "float", "deg", minimum=-180.0, maximum=180.0),
+}
 
 
 def create_app(dcu: Dcu) -> Starlette:
@@ -54,10 +76,18 @@ def create_app(dcu: Dcu) -> Starlette:
         Route(f"{version}/status/{{name:path}}", rest.status),
         Route(f"{version}/command/{{name}}", rest.command, methods=["PUT"]),
         Route("/microscope", rest.microscope_all),
-        # the raster: rows, cols, step_nm
+        # the scan generator: the fields of Scan; the microscope scans by itself
         Route("/microscope/scan", rest.scan, methods=["GET", "PUT"]),
+        # the same, and rasters: the next series waits for start
+        Route("/microscope/scan/prepare", rest.prepare_scan, methods=["PUT"]),
+        Route("/microscope/scan/start", rest.start_scan, methods=["PUT"]),
+        Route("/microscope/scan/stop", rest.stop_scan, methods=["PUT"]),
+        # a name of SCAN
+        Route("/microscope/scan/{name}", rest.scan_value, methods=["GET", "PUT"]),
         # what a perfect measurement would find
         Route("/microscope/truth", rest.truth),
+        # what it is doing, for somebody who waits: text, computed, frames, sent
+        Route("/microscope/progress", rest.progress),
         # a name of MICROSCOPE
         Route("/microscope/{name}", rest.microscope, methods=["GET", "PUT"]),
         # fields of Faults: a PUT sets all, those it does not name to their defaults; a GET says what is left
@@ -158,6 +188,31 @@ class _Rest:
             self.dcu.scan = checked_scan(self.dcu.scan, await _json(request))
         return JSONResponse(dataclasses.asdict(self.dcu.scan))
 
+    async def prepare_scan(self, request: Request) -> Response:
+        changes = await _json(request)
+        rasters = Parameter(1, "uint", minimum=1).checked("rasters", changes.pop("rasters", 1))
+        self.dcu.prepare_scan(checked_scan(self.dcu.scan, changes), rasters)
+        return JSONResponse(dataclasses.asdict(self.dcu.scan))
+
+    async def start_scan(self, request: Request) -> Response:
+        self.dcu.start_scan()
+        return Response()
+
+    async def stop_scan(self, request: Request) -> Response:
+        await run_in_threadpool(self.dcu.stop_scan)
+        return Response()
+
+    async def scan_value(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        parameter = _found(SCAN, name, "value of the scan generator")
+        if request.method == "PUT":
+            value = parameter.checked(f"scan {name}", await _value(request))
+            self.dcu.scan = checked_scan(self.dcu.scan, _scan_change(self.dcu.scan, name, value))
+        values = dataclasses.asdict(self.dcu.scan)
+        values["step_y"], values["step_x"] = self.dcu.scan.steps_nm
+        values["rotation"] = values["rotation_deg"]
+        return JSONResponse(dataclasses.replace(parameter, value=values[name]).as_json())
+
     async def truth(self, request: Request) -> Response:
         dcu = self.dcu
         binning = dcu.binning
@@ -172,6 +227,9 @@ class _Rest:
             | {"electrons_per_frame": electrons, "dead_pixels": [[int(r), int(c)] for r, c in zip(*dead)]}
         )
 
+    async def progress(self, request: Request) -> Response:
+        return JSONResponse(self.dcu.progress)
+
     async def faults(self, request: Request) -> Response:
         if request.method == "PUT":
             self.dcu.faults = Faults.parse(**await _json(request))
@@ -180,16 +238,38 @@ class _Rest:
 
 def checked_scan(scan: Scan, changes: dict[str, Any]) -> Scan:
     """``scan`` with some fields changed. Raises ValueError with the field's name and what is allowed."""
+    known = {f.name for f in dataclasses.fields(Scan)}
+    changes = dict(changes)
     for name, value in changes.items():
-        if name not in ("rows", "cols", "step_nm"):
-            raise ValueError(f"a scan has no {name!r}; it has rows, cols and step_nm")
-        kinds = (int,) if name != "step_nm" else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
-            raise ValueError(f"scan {name} = {value!r}: expected a positive {kinds[-1].__name__}")
+        if name not in known:
+            raise ValueError(f"a scan has no {name!r}; it has {', '.join(sorted(known))}")
+        if name == "step_nm":
+            steps = value if isinstance(value, list | tuple) else [value]
+            if len(steps) > 2 or not all(_is_number(step) and step > 0 for step in steps):
+                raise ValueError(
+                    f"scan step_nm = {value!r}: expected a positive float, or two for scan_y and scan_x"
+                )
+            changes[name] = tuple(steps) if len(steps) == 2 else steps[0]
+        elif name == "rotation_deg":
+            if not _is_number(value):
+                raise ValueError(f"scan rotation_deg = {value!r}: expected a float")
+        else:
+            changes[name] = SCAN[name].checked(f"scan {name}", value)
     scan = dataclasses.replace(scan, **changes)
     if scan.frames > MAX_POSITIONS:
         raise ValueError(f"scan of {scan.rows}x{scan.cols}: more than {MAX_POSITIONS} positions")
     return scan
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _scan_change(scan: Scan, name: str, value: Any) -> dict[str, Any]:
+    """One value of SCAN as a change of fields."""
+    step_y, step_x = scan.steps_nm
+    own = {"step_y": {"step_nm": (value, step_x)}, "step_x": {"step_nm": (step_y, value)}}
+    return own.get(name) or {"rotation_deg" if name == "rotation" else name: value}
 
 
 def _found(things: dict[str, Any], name: str, kind: str) -> Any:

@@ -1,6 +1,6 @@
 """The stream's PUSH socket: image messages put together and sent at a set rate, without Python per frame.
 
-In: an :class:`~.encode.ImageTemplate`, :class:`~.encode.Payloads` and a :class:`~.faults.Schedule`. Out:
+In: an :class:`~.encode.ImageTemplate`, :class:`~.payloads.Frames` and a :class:`~.faults.Schedule`. Out:
 messages on the wire and how many nobody fetched. One thread at a time calls in (the series' thread, see
 dcu.py); it holds no GIL while it sends. :meth:`StreamSender.stop` may be called from any thread.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from numba import int64, njit
 
 from live4d_ophyd.sim.encode import ImageTemplate
 from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, WRONG_DTYPE, WRONG_SHAPE, Schedule
-from live4d_ophyd.sim.payloads import Payloads, store_cbor_head
+from live4d_ophyd.sim.payloads import Frames, Payloads, Stopped, store_cbor_head
 from live4d_ophyd.stream import libzmq
 from live4d_ophyd.stream.memory import (
     NOGIL,
@@ -230,7 +230,7 @@ class StreamSender:
     def send_images(
         self,
         template: ImageTemplate,
-        payloads: Payloads,
+        frames: Frames,
         schedules: Iterable[Schedule],
         rate: float,
         *,
@@ -240,59 +240,70 @@ class StreamSender:
     ) -> Sent:
         """Send the schedules at ``rate`` images a second (0: as fast as they go). Raises zmq.ZMQError.
 
-        ``foreign`` is the series of stray images; ``misfits`` are two frames, of wrong shape and of wrong dtype.
+        Where frames are not there in time everything after them is that much later. ``foreign`` is the series of stray
+        images; ``misfits`` are two frames, of wrong shape and of wrong dtype.
         """
-        positions = len(payloads)
-        if positions == 0:
+        if len(frames) == 0:
             raise ValueError("no frames to send: the raster has no positions")
-        if misfits is not None:
-            payloads = payloads + misfits
         parts, ends = _packed(template)
         foreign_parts, foreign_ends = _packed(foreign or template)
-        table = np.stack([payloads.address, payloads.length, payloads.blob_offset, payloads.blob_length])
-        message = np.empty(max(len(parts), len(foreign_parts)) + 27 + int(payloads.length.max()), np.uint8)
+        heads = max(len(parts), len(foreign_parts)) + 27
+        message = np.empty(heads, np.uint8)
+        interval = 1e9 / rate if rate > 0 else 0.0
         control = self._control
         next_image = None
-        started = time.monotonic_ns()
+        begun = started = time.monotonic_ns()
         try:
             for schedule in schedules:
-                frames = _frames(schedule, positions)
-                if frames.max(initial=0) >= len(payloads):
-                    raise ValueError(
-                        "images of wrong shape or dtype are scheduled: their frames, misfits, are missing"
-                    )
                 if schedule.pause_s:
                     self._stopped.wait(schedule.pause_s)
-                before = sum(self.progress)
-                send_images(
-                    int(self._socket.underlying),
-                    self._functions,
-                    self._timespec,
-                    int(parts.ctypes.data),
-                    ends,
-                    int(foreign_parts.ctypes.data),
-                    foreign_ends,
-                    schedule.image_id,
-                    frames,
-                    schedule.flags,
-                    schedule.slot,
-                    table,
-                    float(template.frame_ticks),
-                    template.count_ticks,
-                    1e9 / rate if rate > 0 else 0.0,
-                    self.block,
-                    seed,
-                    int(message.ctypes.data),
-                    started,
-                    control,
-                )
-                if control[ERROR]:
-                    raise zmq.ZMQError(int(control[ERROR]))
-                left = schedule.image_id[sum(self.progress) - before :]
-                if len(left):
-                    next_image = int(left[0])
+                for run in _runs(schedule, frames):
+                    ids = schedule.image_id[run]
+                    asked = time.monotonic_ns()
+                    try:
+                        table, index = _table(schedule, run, frames, misfits, self._stopped.is_set)
+                    except Stopped:
+                        next_image = int(ids[0])
+                        break
+                    now = time.monotonic_ns()
+                    # The microscope waited for what was not computed; what is late for other reasons catches up.
+                    late = now - (started + int(schedule.slot[run][0] * interval))
+                    if interval and late > 0:
+                        started += min(late, now - asked)
+                    if len(message) < heads + table[1].max():
+                        message = np.empty(heads + 2 * int(table[1].max()), np.uint8)
+                    before = sum(self.progress)
+                    send_images(
+                        int(self._socket.underlying),
+                        self._functions,
+                        self._timespec,
+                        int(parts.ctypes.data),
+                        ends,
+                        int(foreign_parts.ctypes.data),
+                        foreign_ends,
+                        ids,
+                        index,
+                        schedule.flags[run],
+                        schedule.slot[run],
+                        table,
+                        float(template.frame_ticks),
+                        template.count_ticks,
+                        interval,
+                        self.block,
+                        seed,
+                        int(message.ctypes.data),
+                        started,
+                        control,
+                    )
+                    if control[ERROR]:
+                        raise zmq.ZMQError(int(control[ERROR]))
+                    left = ids[sum(self.progress) - before :]
+                    if len(left):
+                        next_image = int(left[0])
+                        break
+                if next_image is not None:
                     break
-            elapsed = (time.monotonic_ns() - started) * 1e-9
+            elapsed = (time.monotonic_ns() - begun) * 1e-9
             return Sent(*self.progress, elapsed, bool(control[STOP]), next_image)
         finally:
             control[SENT] = control[DROPPED] = control[ERROR] = 0
@@ -309,9 +320,41 @@ def _packed(template: ImageTemplate) -> tuple[np.ndarray, np.ndarray]:
     return data, np.cumsum([len(part) for part in template.parts])
 
 
-def _frames(schedule: Schedule, positions: int) -> np.ndarray:
-    """``(n,) int64`` frame of each message: the raster's, over and over, and after them the misfits."""
-    frames = schedule.image_id % positions
-    frames[schedule.flags & WRONG_DTYPE != 0] = positions + 1
-    frames[schedule.flags & WRONG_SHAPE != 0] = positions
-    return frames
+_MISFIT = WRONG_SHAPE | WRONG_DTYPE
+
+
+def _runs(schedule: Schedule, frames: Frames) -> Iterator[slice]:
+    """Messages that are sent in one go: as long as the next one does not need a later chunk of frames."""
+    most = frames.chunk_frames if len(frames) > frames.chunk_frames else len(schedule.image_id)
+    chunk = schedule.image_id % len(frames) // frames.chunk_frames
+    start = 0
+    while start < len(chunk):
+        later = np.flatnonzero(chunk[start : start + most] > chunk[start])
+        end = start + int(later[0]) if len(later) else min(start + most, len(chunk))
+        yield slice(start, end)
+        start = end
+
+
+def _table(
+    schedule: Schedule, run: slice, frames: Frames, misfits: Payloads | None, stopped: Callable[[], bool]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the frames of a run are, as send_images wants it, and which of them each message takes. Raises Stopped."""
+    number, within = np.divmod(schedule.image_id[run] % len(frames), frames.chunk_frames)
+    flags = schedule.flags[run]
+    parts, index, known = [], np.empty(len(number), np.int64), 0
+    for needed in np.unique(number):
+        part = frames.chunk(int(needed), stopped)
+        chosen = number == needed
+        index[chosen] = within[chosen] + known
+        parts.append(part)
+        known += len(part)
+    if (flags & _MISFIT).any():
+        if misfits is None:
+            raise ValueError(
+                "images of wrong shape or dtype are scheduled: their frames, misfits, are missing"
+            )
+        index[flags & WRONG_DTYPE != 0] = known + 1
+        index[flags & WRONG_SHAPE != 0] = known
+        parts.append(misfits)
+    columns = ("address", "length", "blob_offset", "blob_length")
+    return np.stack([np.concatenate([getattr(part, name) for part in parts]) for name in columns]), index

@@ -1,7 +1,8 @@
 """One simulated DCU in this process: built from plain options, served until it is told to end.
 
-The main thread runs the REST server; series threads belong to the Dcu (see dcu.py); with ``exit_on_eof`` a
-thread ``stdin-watch`` waits for the parent to go away.
+The main thread runs the REST server; series threads belong to the Dcu (see dcu.py), those that compute to the
+FrameSource (frames.py). ``sim-specimen`` makes the specimen at the start, ``status-line`` says on a terminal what the
+simulator is doing, and with ``exit_on_eof`` ``stdin-watch`` waits for the parent to go away.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ import uvicorn
 from live4d_ophyd.sim.dcu import Dcu
 from live4d_ophyd.sim.encode import ImageTemplate, Series
 from live4d_ophyd.sim.faults import Faults
-from live4d_ophyd.sim.frames import FrameSource
-from live4d_ophyd.sim.payloads import PayloadEncoder
+from live4d_ophyd.sim.frames import KEPT_BYTES, FrameSource, Readout
 from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.settings import API_VERSIONS, Parameter
@@ -54,6 +54,8 @@ def build_dcu(
     block: bool = False,
     uninitialized: bool = False,
     unprepared: bool = False,
+    silent_scan: bool = False,
+    kept_mb: int = KEPT_BYTES >> 20,
     api: str = API_VERSIONS[-1],
     without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
@@ -63,7 +65,8 @@ def build_dcu(
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
     images wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
-    settings UNPREPARED instead of ``rate``; ``without`` are config and status keys that the firmware does not have.
+    settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what
+    was computed are kept; ``without`` are config and status keys that the firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
     """
@@ -83,7 +86,13 @@ def build_dcu(
         buffered = min(MOST_BUFFERED, 4 * BUFFER_BYTES // frame_bytes + 1)
     dcu = Dcu(
         StreamSender(endpoint, buffered=buffered, block=block),
-        FrameSource(specimen, seed=seed, frozen_noise=frozen_noise, dead_pixels=dead_pixels),
+        FrameSource(
+            specimen,
+            seed=seed,
+            frozen_noise=frozen_noise,
+            dead_pixels=dead_pixels,
+            kept_bytes=kept_mb << 20,
+        ),
         detector=detector,
         microscope=microscope,
         scan=raster,
@@ -91,6 +100,7 @@ def build_dcu(
         dtype=dtype,
         initialized=not uninitialized,
         prepared=not unprepared,
+        silent_scan=silent_scan,
         api=api,
     )
     try:
@@ -114,12 +124,39 @@ def ready_line(dcu: Dcu, rest_url: str) -> str:
     return json.dumps(facts)
 
 
-def warm_up(sender: StreamSender) -> None:
-    """Compile (or load) what sends images, so that the first series is not late by seconds."""
-    payloads = PayloadEncoder((8, 8), "uint16").encode([np.zeros((1, 8, 8), np.uint16)])
+def warm_up(dcu: Dcu) -> None:
+    """Compile (or load) what computes and sends images, so that the first series is not late by seconds."""
+    sender, small = dcu.sender, Detector(16, 16)
+    source = FrameSource(Specimen(size_nm=2.0), kept_bytes=0, threads=1)
+    readout = Readout(dtype=dcu.config["pixel_format"])
+    raster = source.raster(dcu.microscope, Scan(1, 1), small, readout, 0)
     block, sender.block = sender.block, False
-    sender.send_images(ImageTemplate(Series(0), 1e-3, 1e-3), payloads, Faults().schedules(0, 1), 0)
+    sender.send_images(ImageTemplate(Series(0), 1e-3, 1e-3), raster, Faults().schedules(0, 1), 0)
     sender.block = block
+    source.close()
+
+
+def _show_progress(dcu: Dcu, over: threading.Event) -> None:
+    """Keep a line on the terminal up to date; for a thread of its own."""
+    shown = ""
+    while not over.wait(0.5):
+        text = str(dcu.progress["text"])
+        if text != shown:
+            print(f"\r{text:<{len(shown)}}", end="", file=sys.stderr, flush=True)
+            shown = text
+    print(file=sys.stderr)
+
+
+class _Server(uvicorn.Server):
+    """Says that it is ready when it is, and when signals end it as they should."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._ready, flush=True)
 
 
 def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool = False) -> None:
@@ -129,8 +166,14 @@ def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise OSError(error.errno, f"cannot serve REST on {host}:{port}: {reason}") from None
+    over = threading.Event()
     with listener:
-        warm_up(dcu.sender)
+        warm_up(dcu)
+        # It takes seconds: while the session starts, rather than at the first trigger.
+        look = threading.Thread(
+            target=dcu.source.optics, args=(dcu.microscope, dcu.detector), name="sim-specimen", daemon=True
+        )
+        look.start()
         config = uvicorn.Config(
             create_app(dcu),
             loop="asyncio",
@@ -141,12 +184,17 @@ def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool
             access_log=False,
             timeout_graceful_shutdown=2,
         )
-        server = uvicorn.Server(config)
+        rest_url = f"http://{host}:{listener.getsockname()[1]}"
+        server = _Server(config, ready_line(dcu, rest_url))
         if exit_on_eof:
             threading.Thread(target=_watch_stdin, args=(server, dcu), name="stdin-watch", daemon=True).start()
-        rest_url = f"http://{host}:{listener.getsockname()[1]}"
-        print(ready_line(dcu, rest_url), flush=True)
-        server.run(sockets=[listener])
+        if sys.stderr.isatty():
+            threading.Thread(target=_show_progress, args=(dcu, over), name="status-line", daemon=True).start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            over.set()
+            look.join()  # a thread that is ended within scipy would end the process with SIGABRT
 
 
 def _watch_stdin(server: uvicorn.Server, dcu: Dcu) -> None:

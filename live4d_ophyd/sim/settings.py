@@ -6,6 +6,7 @@ of its own; the DCU locks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from live4d_ophyd.sim.encode import HEADER_DETAILS, Header
 from live4d_ophyd.sim.frames import binned_position
-from live4d_ophyd.sim.specimen import Detector, Microscope
+from live4d_ophyd.sim.specimen import Detector, Microscope, Scan
 
 API_VERSIONS = ("1.6.0", "1.7.0", "1.8.0")
 
@@ -79,7 +80,8 @@ class Parameter:
             raise ValueError(f"{name} = {value!r}: allowed values are {list(self.allowed)}")
         low, high = self.minimum, self.maximum
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            raise ValueError(f"{name} = {value!r} {self.unit}: allowed from {low} to {high}")
+            unit = f" {self.unit}" if self.unit else ""
+            raise ValueError(f"{name} = {value!r}{unit}: allowed from {low} to {high}")
         return float(value) if self.value_type == "float" else value
 
 
@@ -250,10 +252,30 @@ def channels(detector: Settings) -> tuple[str, ...]:
     return ("threshold_1", *(name for name, key in optional.items() if detector[key] == "enabled"))
 
 
+def user_data(appendix: str, scan: Scan | None) -> str | None:
+    """``appendix`` as `start` has it. One of an acquisition, or none, also says what the scan generator is set to."""
+    if scan is None:
+        return appendix or None
+    try:
+        content = json.loads(appendix or "{}")
+    except ValueError:
+        return appendix
+    if appendix and not (isinstance(content, dict) and "scan" in content):
+        return appendix
+    return json.dumps({**content, "scan_generator": scan.as_header()}, separators=(",", ":"))
+
+
 def header(
-    config: Mapping[str, Any], stream: Mapping[str, Any], names: tuple[str, ...], pixel_mask: np.ndarray
+    config: Mapping[str, Any],
+    stream: Mapping[str, Any],
+    names: tuple[str, ...],
+    pixel_mask: np.ndarray,
+    scan: Scan | None = None,
 ) -> Header:
-    """What `start` says of a series with these values, for ``names`` of channels; the mask has SIMPLON's bits."""
+    """What `start` says of a series with these values, for ``names`` of channels; the mask has SIMPLON's bits.
+
+    Without ``scan`` it does not say what is scanned.
+    """
     thresholds = {"threshold_1": "threshold/1/energy", "threshold_2": "threshold/2/energy"}
     rows, cols = pixel_mask.shape
     return Header(
@@ -278,6 +300,6 @@ def header(
         flatfield_enabled=config["flatfield_correction_applied"],
         pixel_mask_enabled=config["pixel_mask_applied"],
         virtual_pixel_interpolation_enabled=config["virtual_pixel_correction_applied"],
-        user_data=stream["header_appendix"] or None,
+        user_data=user_data(stream["header_appendix"], scan),
         pixel_mask=pixel_mask,
     )

@@ -1,7 +1,7 @@
-"""Convergent-beam patterns of a thin specimen: what the simulated microscope puts on the simulated detector.
+"""The simulated microscope, its specimen and its detector: the model behind the patterns (patterns.py).
 
-In: the state of the microscope, the scan and the detector's geometry. Out: frames of electron counts and
-the truth about them. Pure NumPy/SciPy on the calling thread; nothing here knows of messages or sockets.
+In: the state of the microscope, the scan and the detector's geometry. Out: the specimen's transmission, the
+aperture function, and the truth about the frames. Pure NumPy/SciPy on the calling thread.
 
 Model (lengths in nm, angles in rad inside, every pair is (row, col)): the probe's aperture function on the
 detector's own pixel grid is ``A exp(-i chi)`` with ``chi = (pi/lambda) alpha**2 (C10 + C12 cos 2(phi -
@@ -16,7 +16,6 @@ thermal diffuse and inelastic scattering, partial coherence, the detector's poin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,9 +24,6 @@ import scipy.fft
 from scipy import constants
 
 ELEMENTARY_CHARGE_C = constants.e
-
-#: frames computed at once: a batch of 96x96 complex64 stays inside a core's cache
-BATCH = 32
 
 #: largest edge of the simulated wave, px; a larger detector sees nothing further out
 MAX_WINDOW = 192
@@ -66,21 +62,56 @@ class Microscope:
 
 @dataclass(frozen=True)
 class Scan:
-    """Raster of probe positions: rows are slow, columns fast."""
+    """What the scan generator does with the probe: rows are slow, columns fast."""
 
     rows: int = 64
     cols: int = 64
-    step_nm: float = 0.25
+    #: distance of neighbouring positions: one number, or along rows and columns of the image (scan_y, scan_x)
+    step_nm: float | tuple[float, float] = 0.25
+    #: odd lines run backwards
+    serpentine: bool = False
+    #: images while the probe returns after each line, on its straight way
+    flyback: int = 0
+    #: also after the last line, then to the first position
+    last_flyback: bool = True
+    #: images at the first position before the raster
+    lead_in: int = 0
+    #: from the specimen's columns to the scan's fast axis, towards its rows
+    rotation_deg: float = 0.0
+
+    @property
+    def steps_nm(self) -> tuple[float, float]:
+        """(scan_y, scan_x)"""
+        return self.step_nm if isinstance(self.step_nm, tuple) else (self.step_nm, self.step_nm)
 
     @property
     def frames(self) -> int:
-        return self.rows * self.cols
+        """Images of one raster."""
+        flybacks = self.rows if self.last_flyback else self.rows - 1
+        return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 
     def positions_nm(self) -> np.ndarray:
-        """Probe positions about the middle of the field of view, ``(rows * cols, 2) float64``."""
-        y = (np.arange(self.rows) - (self.rows - 1) / 2) * self.step_nm
-        x = (np.arange(self.cols) - (self.cols - 1) / 2) * self.step_nm
-        return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+        """Probe positions about the middle of the field of view in order of time, ``(frames, 2) float64``."""
+        y = (np.arange(self.rows) - (self.rows - 1) / 2) * self.steps_nm[0]
+        x = (np.arange(self.cols) - (self.cols - 1) / 2) * self.steps_nm[1]
+        lines = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
+        if self.serpentine:
+            lines[1::2] = lines[1::2, ::-1].copy()
+        way = np.arange(1, self.flyback + 1)[:, None] / (self.flyback + 1)
+        ends, begins = lines[:, -1:], np.roll(lines[:, :1], -1, axis=0)
+        path = np.concatenate([lines, ends + (begins - ends) * way], axis=1).reshape(-1, 2)
+        path = np.concatenate([np.repeat(path[:1], self.lead_in, axis=0), path])[: self.frames]
+        turn = math.radians(self.rotation_deg)
+        fast, slow = (math.sin(turn), math.cos(turn)), (math.cos(turn), -math.sin(turn))
+        return path[:, :1] * np.array(slow) + path[:, 1:] * np.array(fast)
+
+    def as_header(self) -> dict[str, object]:
+        """What the header of a stream says of it, by the names of a ScanGrid."""
+        values: dict[str, object] = {
+            name: getattr(self, name) for name in ("rows", "cols", "serpentine", "flyback")
+        }
+        values |= {"last_flyback": self.last_flyback, "lead_in": self.lead_in}
+        return values | {"step": list(self.steps_nm), "unit": "nm", "rotation_deg": self.rotation_deg}
 
 
 @dataclass(frozen=True)
@@ -190,7 +221,7 @@ class Specimen:
 
 
 @lru_cache(maxsize=2)
-def _transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
+def transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
     """exp(i phase), continued periodically by one window: ``(n + window, n + window) complex64``."""
     phase = np.pad(specimen.phase(pixel_nm), (0, window), mode="wrap")
     return np.exp(1j * phase).astype(np.complex64)
@@ -240,56 +271,3 @@ def aperture(microscope: Microscope, detector: Detector) -> np.ndarray:
     chi = math.pi / microscope.wavelength_nm * alpha**2 * (c10 + c12 * np.cos(2 * (azimuth - angle)))
     wave = np.sqrt(intensity) * np.exp(-1j * chi)
     return (wave / np.sqrt(intensity.sum())).astype(np.complex64)
-
-
-def diffraction_patterns(
-    specimen: Specimen, microscope: Microscope, scan: Scan, detector: Detector
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Noise-free patterns in batches: positions, ``(b, n, n) float32`` that sum to about 1 each.
-
-    ``n`` is ``detector.window``.
-    """
-    n = detector.window
-    pixel = truth(microscope, detector).window_nm / n
-    transmission = _transmission(specimen, pixel, n)
-    period = len(transmission) - n
-    stage = np.array([microscope.stage_y_nm, microscope.stage_x_nm])
-    position = (scan.positions_nm() + stage) / pixel
-    whole = np.floor(position).astype(np.int64)
-    fraction = position - whole
-    corner = (whole - n // 2) % period
-    patches = np.lib.stride_tricks.sliding_window_view(transmission, (n, n))
-    probe = aperture(microscope, detector)
-    frequency = -2j * math.pi / n * np.arange(n)
-    for start in range(0, scan.frames, BATCH):
-        batch = slice(start, min(start + BATCH, scan.frames))
-        # A phase ramp puts the probe at its sub-pixel place in the middle of the patch.
-        ramp = np.exp(frequency * (fraction[batch, :, None] + n // 2)).astype(np.complex64)
-        wave = scipy.fft.ifft2(probe * ramp[:, 0, :, None] * ramp[:, 1, None, :], workers=1, overwrite_x=True)
-        wave *= patches[corner[batch, 0], corner[batch, 1]]
-        wave = scipy.fft.fft2(wave, workers=1, overwrite_x=True)
-        yield batch, wave.real**2 + wave.imag**2
-
-
-def simulate(
-    specimen: Specimen,
-    microscope: Microscope,
-    scan: Scan,
-    detector: Detector,
-    dwell_s: float,
-    rng: np.random.Generator | None,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Frames in batches: positions, ``(b, rows, cols) int64`` counts (``float32`` means without ``rng``).
-    Outside the simulated square no electron arrives.
-    """
-    electrons = microscope.electrons(dwell_s)
-    (row, col), n = detector.origin, detector.window
-    for batch, pattern in diffraction_patterns(specimen, microscope, scan, detector):
-        pattern *= electrons
-        counts = pattern if rng is None else rng.poisson(pattern)
-        if (detector.rows, detector.cols) == (n, n):
-            yield batch, counts
-        else:
-            frame = np.zeros((len(counts), detector.rows, detector.cols), counts.dtype)
-            frame[:, row : row + n, col : col + n] = counts
-            yield batch, frame

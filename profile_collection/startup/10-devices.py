@@ -5,7 +5,8 @@ LIVE4D_STREAM   tcp://HOST:PORT of stream v2 (default: port 31001 of LIVE4D_DCU)
 LIVE4D_SCAN     positions of the raster, ROWSxCOLS (default: 64x64)
 
 With a detector, define your microscope in a file ``15-microscope.py`` here: movable signals called defocus,
-stage_x and stage_y are all that the plans need.
+stage_x and stage_y are all that the plans need. A `scan_generator` of a file ``05-scan-generator.py`` is driven by
+live4d (docs/how-to/scan-generator.md). A simulator that is in trouble: ``simulator.restart()``.
 """
 
 import atexit
@@ -36,13 +37,13 @@ def _detector_side(control):
 _rows, _cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
 _dcu, _stream = os.environ.get("LIVE4D_DCU"), os.environ.get("LIVE4D_STREAM")
 simulator = None
+scan_generator = globals().get("scan_generator")
 if _dcu or _stream:
     _control = Simplon(_dcu) if _dcu else None
     _endpoint = _stream or f"tcp://{urlsplit(_dcu).hostname}:31001"
     _grid = ScanGrid(_rows, _cols)
-    _timeout = 10.0
 else:
-    from live4d_ophyd.sim import SimMicroscope, SimulatorProcess
+    from live4d_ophyd.sim import SimMicroscope, SimScanGenerator, SimulatorProcess
 
     # As found after a specimen exchange: a little out of focus, the disk a little off the middle.
     simulator = SimulatorProcess(rows=_rows, cols=_cols, defocus=60.0)
@@ -50,9 +51,9 @@ else:
     _control = Simplon(simulator.rest_url)
     _endpoint = simulator.stream_endpoint
     _grid = ScanGrid(_rows, _cols, step=simulator.step_nm, unit="nm")
-    _timeout = 60.0  # it computes its frames before it sends them
 
     microscope = SimMicroscope(simulator.rest_url, name="microscope", labels=["motors"])
+    scan_generator = SimScanGenerator(simulator.rest_url, name="scan_generator", labels=["scan"])
     defocus = microscope.defocus
     astigmatism = microscope.astigmatism
     stage_x = microscope.stage_x
@@ -71,7 +72,7 @@ live4d = Live4D(
         Annulus("adf", inner=_side * 6 / 32, outer=_side * 15 / 32),
     ],
     control=_control,
-    timeout=_timeout,
+    scan_generator=scan_generator,
     labels=["detectors"],
 )
 live4d.wait_for_connection()

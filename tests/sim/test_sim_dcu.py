@@ -283,7 +283,7 @@ def test_a_failing_series_is_an_error_state(make_dcu, make_client, monkeypatch, 
     def broken(*arguments):
         raise RuntimeError("no specimen in the holder")
 
-    monkeypatch.setattr(dcu.source, "payloads", broken)
+    monkeypatch.setattr(dcu.source, "raster", broken)
     dcu.arm()
     wait_for(lambda: dcu.state == "error")
     assert "no specimen in the holder" in dcu.error

@@ -88,6 +88,12 @@ def test_truth_and_raster(microscope, simulator):
     microscope.set_scan(8, 8, 0.25)
 
 
+def test_progress_says_what_one_waits_for(microscope):
+    assert microscope.progress == "simulator: idle"
+    facts = microscope.client.get("/microscope/progress").json()
+    assert facts == {"text": "simulator: idle", "computed": 0, "frames": 0, "sent": 0}
+
+
 def test_no_answer_is_a_connection_error():
     nobody = SimMicroscope("http://127.0.0.1:9", name="nobody")
     with pytest.raises(

@@ -16,7 +16,7 @@ import pytest
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sim.commands import sim
 from live4d_ophyd.sim.process import command_line
-from live4d_ophyd.sim.server import build_dcu
+from live4d_ophyd.sim.server import _show_progress, build_dcu
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_version_keys_and_other_modules(client):
         ("PUT", "/detector/api/1.8.0/command/trigger", None, 400, "state is idle, arm first"),
         ("PUT", "/microscope/defocus", {"value": 999}, 400, "allowed from -250.0 to 250.0"),
         ("PUT", "/microscope/tilt", {"value": 1.0}, 404, "no microscope value 'tilt'"),
-        ("PUT", "/microscope/scan", {"rows": 0}, 400, "scan rows = 0: expected a positive int"),
+        ("PUT", "/microscope/scan", {"rows": 0}, 400, "scan rows = 0: allowed from 1 to 1048576"),
         ("PUT", "/microscope/scan", {"rows": 4096, "cols": 4096}, 400, "more than 1048576 positions"),
-        ("PUT", "/microscope/scan", {"width": 4}, 400, "rows, cols and step_nm"),
+        ("PUT", "/microscope/scan", {"width": 4}, 400, "a scan has no 'width'; it has cols, flyback,"),
         ("PUT", "/faults", {"drop": "some"}, 400, "fault drop: 'some'"),
     ],
 )
@@ -104,7 +104,11 @@ def test_faults_over_rest(client):
 
 def test_another_raster(client):
     scan = client.http.put("/microscope/scan", json={"rows": 4, "cols": 6, "step_nm": 0.5}).json()
-    assert scan == {"rows": 4, "cols": 6, "step_nm": 0.5}
+    assert {name: scan[name] for name in ("rows", "cols", "step_nm")} == {
+        "rows": 4,
+        "cols": 6,
+        "step_nm": 0.5,
+    }
     client.put("nimages", 30).raise_for_status()
     client.command("arm").raise_for_status()
     frames = client.series().frames()
@@ -205,3 +209,49 @@ def test_faults_are_set_from_outside_the_process(simulator, client):
     assert client.http.get("/faults").json()["drop"] == ""
     with pytest.raises(ValueError, match="fault drop: 'some' picks no images"):
         simulator.set_faults(drop="some")
+
+
+def test_a_restarted_simulator_is_where_and_what_it_was(make_client):
+    with SimulatorProcess(rows=4, cols=4, shape=(32, 32), seed=3) as process:
+        client = make_client(process.stream_endpoint, process.rest_url)
+        client.http.put(
+            "/microscope/scan", json={"rows": 3, "cols": 5, "serpentine": True}
+        ).raise_for_status()
+        client.put("nimages", 15)
+        addresses, pid = (process.rest_url, process.stream_endpoint), process.pid
+
+        def frames():
+            client.command("arm").raise_for_status()
+            return client.series().frames()
+
+        before = frames()
+        process.restart()
+        assert (process.rest_url, process.stream_endpoint) == addresses
+        assert process.pid != pid
+        client.put("nimages", 15)
+        after = frames()
+        assert list(after) == list(range(15))
+        assert all(np.array_equal(after[n], before[n]) for n in range(15))
+
+
+def test_a_simulator_that_died_is_restarted_as_it_was_started():
+    with SimulatorProcess(rows=2, cols=3) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process._process.wait(20)
+        process.restart()
+        assert process.running
+        assert httpx.get(f"{process.rest_url}/microscope/scan", trust_env=False).json()["cols"] == 3
+
+
+def test_progress_is_a_line_on_a_terminal(make_dcu, capsys):
+    class Looks:
+        """So many half seconds."""
+
+        left = 3
+
+        def wait(self, seconds):
+            self.left -= 1
+            return self.left < 0
+
+    _show_progress(make_dcu(), Looks())
+    assert capsys.readouterr().err == "\rsimulator: idle\n"

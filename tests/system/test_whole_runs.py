@@ -74,6 +74,8 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     text = run(*LIVE4D, "demo", "--out", str(out), "--scan", "24", cwd=home)
     uid = next(line.split()[-1] for line in text.splitlines() if line.startswith("run uid"))
     assert (out / "vbf.png").stat().st_size > 5000
+    assert "growing.png" in text
+    assert (out / "growing.gif").read_bytes().startswith(b"GIF")
     assert f'catalog["live4d-demo"]["{uid[:8]}"]' in text
     back = in_new_process(READ_BACK, "live4d-demo", uid)
     assert (back["dims"], back["dtype"]) == (["time", "scan_y", "scan_x"], "<f8")

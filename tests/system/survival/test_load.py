@@ -52,7 +52,7 @@ def test_consumer_slower_than_the_stream_for_30_s_memory_bounded_losses_counted(
     electrons = {"shape": (192, 192), "dtype": "uint32", "rate": 10e3, "beam_current": 32.0}
     rows, cols, seconds = 560, 500, 28.0
     with (
-        SimulatorProcess(**SMALL | electrons, buffer=2000) as simulator,
+        SimulatorProcess(**SMALL | electrons, buffer=2000, silent_scan=True) as simulator,
         closing(Rig(simulator, GRID)) as rig,
     ):
         rig.live4d.pattern_enabled.put(1)
