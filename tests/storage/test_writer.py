@@ -13,7 +13,7 @@ from ophyd import Device, Signal, SoftPositioner
 from live4d_ophyd.live import live_preview
 from live4d_ophyd.signals import Value
 from live4d_ophyd.storage import (
-    CatalogWriter,
+    Recorder,
     Unstorable,
     backup_directory,
     describe_run,
@@ -187,7 +187,7 @@ def test_columns_of_a_stream_of_many_tables_get_wider(RE, db, readings, monkeypa
 
 
 def test_a_text_that_is_not_there_stays_so_when_a_column_gets_wider(db):
-    writer = CatalogWriter(db)
+    writer = Recorder(db)
     run = event_model.compose_run()
     writer("start", run.start_doc)
     keys = {
@@ -197,6 +197,7 @@ def test_a_text_that_is_not_there_stays_so_when_a_column_gets_wider(db):
     writer("descriptor", stream.descriptor_doc)
     for n, t in ((1, None), (0.5, "a")):
         writer("event", stream.compose_event(data={"n": n, "t": t}, timestamps={"n": 1.0, "t": 1.0}))
+    assert writer.wait()
     table = db[run.start_doc["uid"]].primary.base["internal"].read()
     assert table["n"].tolist() == [1, 0.5]
     assert table["t"].isna().tolist() == [True, False]
@@ -271,7 +272,7 @@ def test_large_numbers_in_metadata_are_not_cut_off(RE, db, readings):
 
 
 def test_documents_that_no_run_engine_has_checked_are_refused_too(db):
-    writer = CatalogWriter(db)
+    writer = Recorder(db)
     with pytest.raises(Unstorable, match="'phase'"):
         writer("start", {"uid": "0123456789", "time": 1.0, "phase": 1j})
     writer("stop", {"uid": "s", "run_start": "0123456789", "time": 2.0, "exit_status": "fail"})
@@ -311,9 +312,13 @@ def test_scan_ids_go_on_from_a_run_that_only_the_backup_has_and_not_from_one_res
     assert RE.md["scan_id"] == 102
 
 
-def test_without_a_backup_directory_a_failure_ends_the_plan(RE, db, live4d, catalog_failing_at):
-    RE.subscribe(CatalogWriter(db))
-    with catalog_failing_at("descriptor"), pytest.raises(OSError, match="disk full"):
+def test_without_a_backup_directory_a_failure_ends_the_plan(RE, db, live4d, catalog_failing_at, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.backup_directory", lambda db: None)
+    record(RE, db)
+    with (
+        catalog_failing_at("descriptor"),
+        pytest.raises(RuntimeError, match="catalog: OSError: disk full; backup: there is none|backup: there is none"),
+    ):
         RE(bp.count([live4d]))
 
 
