@@ -48,7 +48,7 @@ class Journal:
 
     def append(self, name: str, doc: Mapping[str, Any]) -> None:
         """Write one document. After an error, TypeError for what is no JSON included, the files end before it."""
-        ends = [(file, file.tell()) for file in (self._arrays, self._lines) if file is not None]
+        ends = [(file, _size(file)) for file in (self._arrays, self._lines) if file is not None]
         try:
             if name == "event":
                 doc = {**doc, "data": {key: self._written(value) for key, value in doc["data"].items()}}
@@ -66,7 +66,7 @@ class Journal:
         if self._arrays is None:
             self._arrays = arrays_of(self.path).open("ab", buffering=0)
         array = np.ascontiguousarray(value)
-        place = {_ARRAY: self._arrays.tell(), "dtype": array.dtype.str, "shape": value.shape}
+        place = {_ARRAY: _size(self._arrays), "dtype": array.dtype.str, "shape": value.shape}
         _write(self._arrays, array.view(np.uint8).data if array.size else b"")
         return place
 
@@ -94,6 +94,11 @@ def _write(file: FileIO, content: Any) -> None:
     rest = memoryview(content).cast("B") if content else memoryview(b"")
     while rest:  # a disk that is nearly full takes a part
         rest = rest[file.write(rest) :]
+
+
+def _size(file: FileIO) -> int:
+    # Where the next byte goes; ``tell`` is elsewhere after a file was cut.
+    return os.fstat(file.fileno()).st_size
 
 
 def arrays_of(path: Path) -> Path:
