@@ -11,17 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from event_model import RunRouter
+from tqdm import tqdm
 
 from live4d_ophyd.image_streams import previewed_device
 from live4d_ophyd.storage.catalog import backup_directory
-from live4d_ophyd.storage.journal import Journal, read_start
+from live4d_ophyd.storage.journal import Journal
+from live4d_ophyd.storage.scan_ids import ScanIds
 from live4d_ophyd.storage.storable import Storable, check_start, storable_metadata
 from live4d_ophyd.storage.writer import run_writer
 from live4d_ophyd.urls import shown_text
@@ -30,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: of documents that wait for the catalog, held in memory; a run that needs more is left to `live4d restore`
 MOST_WAITING_BYTES = 1 << 30
-#: how long the end of a plan waits for the catalog, s: without a word, and in all
-PATIENCE_S, WAIT_S = 2.0, 30.0
+#: how long the end of a plan waits for the catalog, s: without a word, while it takes nothing, and in all
+PATIENCE_S, SILENT_S, WAIT_S = 2.0, 30.0, 300.0
 
 
 class Recorder:
@@ -79,7 +82,7 @@ class Recorder:
         run = RecordedRun(lambda: run_writer(self._db), path, self._thread, self._lost.append)
         return [_Wanted(Storable(run), self._previews, self._skip_streams)], []
 
-    def wait(self, timeout: float = WAIT_S) -> bool:
+    def wait(self, timeout: float = SILENT_S) -> bool:
         """Wait until the catalog has all that came, ``timeout`` s at most; whether it has.
 
         Raises RuntimeError if the end of a run is nowhere.
@@ -105,12 +108,24 @@ class Recorder:
     def _wait_and_say(self) -> None:
         if self.wait(PATIENCE_S):
             return
-        logger.warning("%d documents are on their way into the catalog (Ctrl-C: go on)", self._thread.waiting)
-        if not self.wait(WAIT_S - PATIENCE_S):
-            logger.warning(
-                "The catalog is still %d documents behind; they are written while you go on, and until then the newest "
-                "runs lack their ends", self._thread.waiting,
-            )  # fmt: skip
+        began = moved = time.monotonic()
+        waiting = self._thread.waiting
+        with tqdm(
+            total=waiting, desc="into the catalog (Ctrl-C: go on)", unit="documents", leave=False
+        ) as bar:
+            while not self.wait(0.2):
+                now, left = time.monotonic(), self._thread.waiting
+                if left < waiting:
+                    bar.update(waiting - left)
+                    waiting, moved = left, now
+                if now - moved > SILENT_S or now - began > WAIT_S:
+                    break
+            else:
+                return
+        logger.warning(
+            "The catalog is still %d documents behind; they are written while you go on, and until then the newest "
+            "runs lack their ends", waiting,
+        )  # fmt: skip
 
 
 class CatalogThread:
@@ -320,14 +335,14 @@ def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection
     """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
 
     ``db`` is a client of ``open_catalog``, of ``databroker.catalog[...]`` or of a Tiled server;
-    ``backup_directory(db)`` is used. When ``RE(...)`` returns, the catalog has its runs. Scan ids go on from the newest
-    run in the catalog or its backups, unless the RunEngine's metadata hold one already, so that ``db[scan_id]`` is
-    unique over sessions. Metadata that cannot be stored are refused before a run begins. ``previews`` and
-    ``skip_streams`` as in `Recorder`.
+    ``backup_directory(db)`` is used. When ``RE(...)`` returns, the catalog has its runs. Scan ids are unique over
+    sessions (`ScanIds`), so that ``db[scan_id]`` is one run; larger ones than the RunEngine's metadata hold. Metadata
+    that cannot be stored are refused before a run begins. ``previews`` and ``skip_streams`` as in `Recorder`.
     """
     backups = backup_directory(db)
-    if "scan_id" not in RE.md and (newest := _newest_run(db, backups)):
-        RE.md["scan_id"] = newest.get("scan_id", 0)
+    RE.scan_id_source = ScanIds(db, backups)
+    if "scan_id" not in RE.md:
+        RE.md["scan_id"] = RE.scan_id_source.newest()
     validate = RE.md_validator
 
     def storable(metadata: dict) -> None:
@@ -339,18 +354,6 @@ def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection
     # The first: entered before, and left after, what turns Ctrl-C into a pause.
     RE.context_managers.insert(0, recorder.written_at_the_end)
     return RE.subscribe(recorder)
-
-
-def _newest_run(db: Any, backups: Path | None) -> Mapping[str, Any] | None:
-    """The start document of the run that began last. It need not be ``db[-1]``: runs are restored later."""
-    starts = []
-    with suppress(IndexError):  # an empty catalog; len(db) would not do, Tiled caches it
-        # Tiled compares the text of numbers: good for times of one length, not for scan ids.
-        starts.append(db.sort(("start.time", -1)).values().first().metadata["start"])
-    for path in backups.glob("*.jsonl") if backups else ():
-        with suppress(ValueError, OSError):  # `live4d restore` says what is wrong with it
-            starts.append(read_start(path))
-    return max(starts, key=lambda start: start["time"], default=None)
 
 
 class _Wanted:

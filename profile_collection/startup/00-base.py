@@ -71,7 +71,7 @@ import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
 
 _profile = os.environ.get("LIVE4D_PROFILE") or "live4d"
 db = open_catalog(name=_profile)
-_pictures = None if _windows else catalog_directory(_profile) / "pictures"
+_pictures = catalog_directory(_profile) / "pictures"
 
 
 def _unseen_figure(name):
@@ -82,7 +82,9 @@ def _unseen_figure(name):
 
 
 RE = RunEngine(_metadata())
-bec = Live4DBestEffortCallback(image_directory=_pictures, fig_factory=None if _windows else _unseen_figure)
+bec = Live4DBestEffortCallback(
+    image_directory=_pictures, windows=_windows, fig_factory=None if _windows else _unseen_figure
+)
 bec.disable_baseline()  # the microscope is stored with every run; as a table it would be longer than the rest
 if _in_queueserver():
     bec.disable_plots()

@@ -381,17 +381,19 @@ def test_a_loss_behind_the_end_of_the_plan_is_raised_by_who_waits(path, monkeypa
     assert recorder.wait(60)  # said once
 
 
-def test_a_plan_waits_for_the_catalog_and_says_for_what(slow, caplog, monkeypatch):
+def test_a_plan_waits_for_the_catalog_as_long_as_that_takes_something(slow, caplog, capsys, monkeypatch):
     monkeypatch.setattr("live4d_ophyd.storage.recorder.PATIENCE_S", 0.01)
-    monkeypatch.setattr("live4d_ophyd.storage.recorder.WAIT_S", 0.02)
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.SILENT_S", 0.3)
     recorder = Recorder(None)
     recorder._thread = slow.thread
     for document in RUN:
         slow.run(*document)
+    slow.writer.go_on.release(2)
     with recorder.written_at_the_end(None):
         pass
-    assert caplog.messages[0] == "6 documents are on their way into the catalog (Ctrl-C: go on)"
-    assert "The catalog is still 6 documents behind" in caplog.messages[1]
+    assert "into the catalog (Ctrl-C: go on)" in capsys.readouterr().err
+    (message,) = caplog.messages
+    assert "The catalog is still 4 documents behind" in message
     caplog.clear()
     slow.writer.go_on.release(1000)
     monkeypatch.setattr("live4d_ophyd.storage.recorder.PATIENCE_S", 60.0)
