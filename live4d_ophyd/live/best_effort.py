@@ -34,6 +34,10 @@ ALARMS = {
     "frames_saturated": "saturated",
     "live_saturated": "saturated",
 }
+#: of these, columns of the table
+IN_TABLE = ("frames_lost", "frames_saturated")
+#: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
+LARGEST_IN = (18.0, 9.0)
 
 
 class Live4DBestEffortCallback(BestEffortCallback):
@@ -118,8 +122,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
             self._previews[doc["uid"]] = device
             owners = {device: keys}
         else:
-            # The standard table and plots only know numbers; a hinted array would raise in LiveGrid.
-            super().descriptor(_without_array_hints(doc))
+            super().descriptor(_for_table(doc))
             owners = {name: [key for key in of if key in keys] for name, of in doc["object_keys"].items()}
         if self._plots_enabled:
             self._image_streams[doc["uid"]] = {name: of for name, of in owners.items() if of}
@@ -154,6 +157,15 @@ class Live4DBestEffortCallback(BestEffortCallback):
         super().stop(doc)
         for device in self._titles:
             self._draw(device, last=True)
+
+    def _set_up_plots(self, doc: Any, stream_name: str, columns: list[Any]) -> None:
+        # What is lost is a column of the table, and no curve.
+        super()._set_up_plots(doc, stream_name, [key for key in columns if not key.endswith(IN_TABLE)])
+
+    def _generate_axes(self, columns: list[Any], ndims: int, figure: Any) -> Any:
+        axes = super()._generate_axes(columns, ndims, figure)
+        figure.set_size_inches(*np.minimum(figure.get_size_inches(), LARGEST_IN))
+        return axes
 
     def _moved(self, event: Mapping[str, Any]) -> str:
         """What the plan moved, and where it was at this Event: ``defocus 14.7 nm``."""
@@ -208,12 +220,16 @@ def scan_axes(descriptor: Mapping[str, Any], device: str) -> ScanAxes | None:
     return None
 
 
-def _without_array_hints(descriptor: dict) -> dict:
-    """The descriptor as one in which only columns that a table and a plot can show are hinted."""
+def _for_table(descriptor: dict) -> dict:
+    """The descriptor as one in which numbers only are hinted, and what was lost or saturated.
+
+    The standard table and plots know nothing else; a hinted array would raise in LiveGrid.
+    """
     data_keys = descriptor["data_keys"]
     hints = {}
     for name, keys in descriptor["object_keys"].items():
         hint = descriptor.get("hints", {}).get(name, {})
         fields = [key for key in hint.get("fields", keys) if data_keys[key]["dtype"] != "array"]
+        fields += [key for end in IN_TABLE if (key := f"{name}_{end}") in keys and key not in fields]
         hints[name] = {**hint, "fields": fields}
     return {**descriptor, "hints": hints}

@@ -74,7 +74,10 @@ class ImageFigure:
     def _open(self) -> None:
         columns = min(len(self.keys), 4)
         rows = math.ceil(len(self.keys) / columns)
-        size = (0.6 + 4.4 * columns, 0.4 + 4.0 * rows)
+        size = (
+            min(0.6 + 4.4 * columns, 18.0),
+            min(0.4 + 4.0 * rows, 9.0),
+        )  # in, at 100 dpi: what fits on a screen
         if self._window:
             self.figure = plt.figure(num=self._name, figsize=size, layout="constrained", clear=True)
         else:

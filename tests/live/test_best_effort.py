@@ -8,6 +8,8 @@ import pytest
 from bluesky import plans as bp
 from fake_device import FakeLive4D
 from matplotlib.image import imread
+from ophyd import Component as Cpt
+from ophyd import Signal
 from ophyd.sim import det, motor, motor1, motor2
 
 from live4d_ophyd.live import Live4DBestEffortCallback, live_preview
@@ -141,6 +143,29 @@ def test_table_and_plots_have_the_hinted_numbers_only(RE, bec, live4d, capsys):
     rows = [line for line in printed.splitlines() if line.startswith("|") and "seq_num" not in line]
     assert len(rows) == 3
     assert set(plt.get_figlabels()) == {"live4d images", "det live4d_vbf_contrast live4d_vbf_mean vs motor"}
+
+
+def test_what_was_lost_is_a_column_of_the_table_and_no_curve(RE, bec, live4d, capsys):
+    class Counting(FakeLive4D):
+        frames_lost = Cpt(Signal, value=7, kind="normal")
+        frames_saturated = Cpt(Signal, value=0, kind="normal")
+
+    RE(bp.scan([Counting(name="live4d", rows_per_s=1000)], motor, -1, 1, 2))
+    header, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert "live4d_frames_lost" in header
+    assert "live4d_frames_saturated" in header
+    assert [row.split("|")[-3].strip() for row in rows] == ["7", "7"]
+    assert set(plt.get_figlabels()) == {"live4d images", "live4d_vbf_contrast live4d_vbf_mean vs motor"}
+
+
+@pytest.mark.parametrize("detectors", [2, 12])
+def test_windows_fit_on_a_screen(RE, bec, detectors):
+    many = [FakeLive4D(name=f"live4d{n}", rows_per_s=1000) for n in range(detectors)]
+    RE(bp.scan(many, motor, -1, 1, 2))
+    ImageFigure("many", [f"d{n}" for n in range(12)], window=True, percentiles=(0, 100))
+    for label in plt.get_figlabels():
+        width, height = plt.figure(label).get_size_inches()
+        assert (width * 100 <= 1800, height * 100 <= 900) == (True, True)
 
 
 def test_a_hinted_image_does_not_break_a_grid_scan(RE, bec, live4d, capsys):
