@@ -1,9 +1,9 @@
 """Every run of a RunEngine into the catalog, without holding the RunEngine up.
 
 A document passes `_Wanted` (is its stream stored?) and `Storable` (can it be?) and is in the run's journal before the
-call returns. The thread ``live4d-catalog``, which alone writes the catalog, takes it from there: two that write
-through Tiled's client get in each other's way. A journal that stays is a run that the catalog does not have completely;
-restore.py writes it again.
+call returns. The thread ``live4d-catalog`` takes it from there: two that write through Tiled's client get in each
+other's way. It has a catalog in a directory written by a process (catalog_process.py). A journal that stays is a run
+that the catalog does not have completely; restore.py writes it again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Any
 from event_model import RunRouter
 from tqdm import tqdm
 
+from live4d_ophyd.beside import Failed
 from live4d_ophyd.image_streams import previewed_device
 from live4d_ophyd.storage.catalog import backup_directory
+from live4d_ophyd.storage.catalog_process import process_of, writer_of_run
 from live4d_ophyd.storage.journal import Journal
 from live4d_ophyd.storage.scan_ids import ScanIds
 from live4d_ophyd.storage.storable import Storable, check_start, storable_metadata
@@ -66,6 +68,9 @@ class Recorder:
         skip_streams: Collection[str] = (),
     ) -> None:
         self._db = db
+        self._process = process_of(db)
+        if self._process is not None:
+            self._process.start()  # while the session goes on starting
         self._backups = None if backup_directory is None else Path(backup_directory)
         self._previews = previews
         self._skip_streams = frozenset(skip_streams)
@@ -79,8 +84,11 @@ class Recorder:
     def _run(self, name: str, start: dict) -> tuple[list[Callable], list]:
         check_start(start)
         path = None if self._backups is None else self._backups / f"{start['uid']}.jsonl"
-        run = RecordedRun(lambda: run_writer(self._db), path, self._thread, self._lost.append)
+        run = RecordedRun(self._writer_of_run, path, self._thread, self._lost.append)
         return [_Wanted(Storable(run), self._previews, self._skip_streams)], []
+
+    def _writer_of_run(self) -> Callable[[str, dict], Any]:
+        return run_writer(self._db) if self._process is None else writer_of_run(self._process)
 
     def wait(self, timeout: float = SILENT_S) -> bool:
         """Wait until the catalog has all that came, ``timeout`` s at most; whether it has.
@@ -110,9 +118,8 @@ class Recorder:
             return
         began = moved = time.monotonic()
         waiting = self._thread.waiting
-        with tqdm(
-            total=waiting, desc="into the catalog (Ctrl-C: go on)", unit="documents", leave=False
-        ) as bar:
+        words = "into the catalog (Ctrl-C: go on)"
+        with tqdm(total=waiting, desc=words, unit="documents", leave=False, disable=None) as bar:
             while not self.wait(0.2):
                 now, left = time.monotonic(), self._thread.waiting
                 if left < waiting:
@@ -129,7 +136,7 @@ class Recorder:
 
 
 class CatalogThread:
-    """The one thread that writes the catalog: calls in order, each when those before are done."""
+    """The one thread that has the catalog written: calls in order, each when those before are done."""
 
     def __init__(self) -> None:
         # The interpreter waits for it when it ends.
@@ -381,7 +388,8 @@ def _size(doc: Mapping[str, Any]) -> int:
 
 def _reason(error: Exception) -> str:
     # An HTTP client's may be of several lines, and name its server with all that gives access to it.
-    return shown_text(" ".join(f"{type(error).__name__}: {error}".split()))
+    kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+    return shown_text(" ".join(f"{kind}{error}".split()))
 
 
 def _make_room(reason: str) -> str:

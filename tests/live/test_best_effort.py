@@ -15,6 +15,7 @@ from ophyd.sim import det, motor, motor1, motor2
 from live4d_ophyd.live import Live4DBestEffortCallback, live_preview
 from live4d_ophyd.live.best_effort import scan_axes
 from live4d_ophyd.live.panel import ALARM, NOT_SEEN, ImageFigure, Panel, ScanAxes
+from live4d_ophyd.live.pictures import service
 
 
 @pytest.fixture
@@ -227,6 +228,7 @@ def test_pictures_are_drawn_beside_the_run_and_only_the_newest(RE, live4d, tmp_p
         redraw(self, title, *args)
 
     monkeypatch.setattr(ImageFigure, "redraw", slow)
+    monkeypatch.setattr("live4d_ophyd.live.pictures.drawer", service)  # here, where it can be watched
     monkeypatch.setattr("live4d_ophyd.live.best_effort.PICTURE_PERIOD", 0.0)
     bec = Live4DBestEffortCallback(image_directory=tmp_path)
     RE.subscribe(bec)

@@ -371,7 +371,7 @@ def test_a_loss_behind_the_end_of_the_plan_is_raised_by_who_waits(path, monkeypa
     writer = SlowWriter()
     writer.refused = {"stop"}
     monkeypatch.setattr("live4d_ophyd.storage.recorder.run_writer", lambda db: writer)
-    recorder = Recorder(None)
+    recorder = Recorder(SimpleNamespace(metadata={}))
     for document in RUN:
         recorder(*document)
     assert not recorder.wait(0.01)
@@ -384,14 +384,15 @@ def test_a_loss_behind_the_end_of_the_plan_is_raised_by_who_waits(path, monkeypa
 def test_a_plan_waits_for_the_catalog_as_long_as_that_takes_something(slow, caplog, capsys, monkeypatch):
     monkeypatch.setattr("live4d_ophyd.storage.recorder.PATIENCE_S", 0.01)
     monkeypatch.setattr("live4d_ophyd.storage.recorder.SILENT_S", 0.3)
-    recorder = Recorder(None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    recorder = Recorder(SimpleNamespace(metadata={}))
     recorder._thread = slow.thread
     for document in RUN:
         slow.run(*document)
     slow.writer.go_on.release(2)
     with recorder.written_at_the_end(None):
         pass
-    assert "into the catalog (Ctrl-C: go on)" in capsys.readouterr().err
+    assert "into the catalog (Ctrl-C: go on):" in capsys.readouterr().err
     (message,) = caplog.messages
     assert "The catalog is still 4 documents behind" in message
     caplog.clear()
