@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 
+from benchmarks import loop
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 
@@ -70,17 +71,17 @@ STATES = {"idle": _idle, "spinning thread": _spinning_thread, "spinning process"
 class Session:
     """RunEngine, figure, preview and catalog, as profile_collection sets them up."""
 
-    def __init__(self, directory: Path, *, catalog: bool = True) -> None:
+    def __init__(self, directory: Path, *, whole: bool = True) -> None:
         from bluesky import RunEngine
 
         from live4d_ophyd import Live4DBestEffortCallback
 
         self.RE = RunEngine({})
-        bec = Live4DBestEffortCallback(image_directory=directory)
-        bec.disable_table()
-        bec.disable_heading()
-        self.RE.subscribe(bec)
-        if catalog:
+        if whole:
+            bec = Live4DBestEffortCallback(image_directory=directory)
+            bec.disable_table()
+            bec.disable_heading()
+            self.RE.subscribe(bec)
             from live4d_ophyd import open_catalog
             from live4d_ophyd.storage import record
 
@@ -154,11 +155,11 @@ class Session:
 
 
 def run(rounds: int = 3) -> dict:
-    """Paced streams once in each state of the session; flat-out streams in interleaved rounds."""
+    """How late the loop is; paced streams once in each state of the session; flat-out streams in interleaved rounds."""
     import matplotlib
 
     matplotlib.use("Agg")
-    results: dict = {"paced": {}, "flat_out": {}}
+    results: dict = {"loop": loop.measure(Session, rounds), "paced": {}, "flat_out": {}}
     with tempfile.TemporaryDirectory() as directory:
         session = Session(Path(directory))
         for key, rate, scan in PACED:
@@ -207,4 +208,4 @@ def table(report: dict) -> str:
             middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
             text = line(f"{stream}, flat out", state, middle)
             lines.append(f"{text}   {result['ratio_to_idle'][state]:.2f} of idle")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *loop.table(report["results"]["loop"])])

@@ -103,7 +103,8 @@ class Live4D(Device):
     name : name of the device and prefix of its data keys
     scan : geometry of the raster the microscope runs
     detectors : virtual detectors (Disk, Annulus); each gives ``<name>_<detector>`` (image), ``..._mean`` and
-        ``..._contrast`` (std / mean)
+        ``..._contrast`` (std / mean). Tables and plots show the numbers of the first;
+        ``live4d.adf_mean.kind = "hinted"`` adds another
     control : ``Simplon(url)`` configures, arms, triggers and disarms; the detector's own settings are then signals of
         ``detector`` (`DetectorSettings`). None listens to series that something else starts
     scan_start : starts the scan generator once the detector is armed, once for each trigger or movie: a callable, or an
@@ -192,7 +193,7 @@ class Live4D(Device):
         components: dict[str, Cpt] = {}
         taken: set[str] = set()
         for detector in detectors:
-            own = _detector_components(detector)
+            own = _detector_components(detector, "normal" if components else "hinted")
             keys = [*own, f"{detector.name}_center_row", f"{detector.name}_center_col"]
             for name in keys:
                 if name in taken:
@@ -777,12 +778,12 @@ def _from_signal(value: Any) -> Any:
     return value
 
 
-def _detector_components(detector: Detector) -> dict[str, Cpt]:
-    """The image of a virtual detector, its statistics, and a configuration signal for each of its parameters."""
+def _detector_components(detector: Detector, statistics: str) -> dict[str, Cpt]:
+    """The image of a virtual detector, its statistics of this kind, and a setting for each of its parameters."""
     components: dict[str, Cpt] = {
         detector.name: Cpt(Image, kind="normal"),
-        f"{detector.name}_mean": Cpt(Value, value=math.nan, units="counts", kind="hinted"),
-        f"{detector.name}_contrast": Cpt(Value, value=math.nan, kind="hinted"),
+        f"{detector.name}_mean": Cpt(Value, value=math.nan, units="counts", kind=statistics),
+        f"{detector.name}_contrast": Cpt(Value, value=math.nan, kind=statistics),
     }
     for parameter in _parameters(detector):
         value = getattr(detector, parameter.name)

@@ -16,12 +16,20 @@ import numpy as np
 from ophyd import Component as Cpt
 from ophyd import Kind, Signal
 from ophyd.status import DeviceStatus, Status
+from ophyd.utils import ReadOnlyError
 
 from live4d_ophyd.engine.series_info import digest
 from live4d_ophyd.engine.spec import Progress
 
 
-class Value(Signal):
+class Result(Signal):
+    """A signal that the device puts: not a plan."""
+
+    def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
+        raise ReadOnlyError(f"{self.name} is a result, and no setting: it cannot be set to {value!r}")
+
+
+class Value(Result):
     """A number, text or small vector with its unit, described fully so that storage keeps its type."""
 
     def __init__(self, *args: Any, units: str | None = None, **kwargs: Any) -> None:
@@ -262,7 +270,7 @@ def _load(name: str, path: str | Path) -> np.ndarray:
         raise ValueError(f"{name}: {path} cannot be read as a .npy file: {error}") from error
 
 
-class Image(Signal):
+class Image(Result):
     """A float64 array in counts whose shape is known before the first one is taken."""
 
     def __init__(self, *args: Any, dims: tuple[str, str] = ("scan_y", "scan_x"), **kwargs: Any) -> None:

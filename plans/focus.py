@@ -14,6 +14,8 @@ from plans.components import component
 
 #: standard errors of one contrast value by which a focal series has to vary
 LEAST_VARIATION = 5.0
+#: of half the range that a peak is looked for in: a peak that is less certain is none
+LARGEST_ERROR = 1.0
 
 
 class FocusNotFound(ValueError):
@@ -35,8 +37,8 @@ def autofocus(
     Find the defocus with the highest image contrast and stay there.
 
     Takes ``num`` rasters from ``start`` to ``stop``, ``refine`` more between the neighbours of the best one,
-    puts a parabola through what lies there, moves to its maximum and takes one image (stream ``focused``).
-    After a failure or an abort ``defocus`` is back where it was.
+    puts a parabola through what lies there, moves to its maximum and takes one image (stream ``focused``). Says how
+    certain that is, and how much the contrast varies. After a failure or an abort ``defocus`` is back where it was.
 
     Parameters
     ----------
@@ -63,7 +65,8 @@ def autofocus(
     Raises
     ------
     FocusNotFound
-        The contrast is highest at an end of the range, does not depend on the defocus, or is not known.
+        The contrast is highest at an end of the range, does not depend on the defocus, is flatter about its highest
+        value than it scatters, or is not known.
 
     Examples
     --------
@@ -108,12 +111,12 @@ def autofocus(
             )
         return found
 
-    best = reached = math.nan  # what a run itself returns is its uid
+    best = uncertain = reached = least = math.nan  # what a run itself returns is its uid
 
     @bpp.stage_decorator([detector])
     @bpp.run_decorator(md=run_md)
     def search() -> MsgGenerator[None]:
-        nonlocal best, reached
+        nonlocal best, uncertain, reached, least
         measured = {}
         for value in np.linspace(start, stop, num).tolist():
             measured[value] = yield from contrast_at(value)
@@ -121,7 +124,16 @@ def autofocus(
         low, high = bracket(list(measured), list(measured.values()), error)
         for value in np.linspace(low, high, refine + 2)[1:-1].tolist():
             measured[value] = yield from contrast_at(value)
-        best = peak({value: c for value, c in measured.items() if low <= value <= high})
+        near = {value: c for value, c in measured.items() if low <= value <= high}
+        best, uncertain = peak(near, error)
+        if uncertain > LARGEST_ERROR * (high - low) / 2:
+            raise FocusNotFound(
+                f"the contrast of {name} is flatter than it scatters from {low:g} to {high:g}: "
+                f"{min(near.values()):.4g} to {max(near.values()):.4g}, its highest value at {best:.4g} +- "
+                f"{uncertain:.2g}. Search a wider range, or take more beam current or scan positions. The lens is back "
+                "where it was"
+            )
+        least = min(measured.values())
         yield from bps.checkpoint()
         yield from bps.mv(defocus, best)
         reading = yield from bps.trigger_and_read([detector, motor], name="focused")
@@ -134,7 +146,10 @@ def autofocus(
 
     yield from bpp.contingency_wrapper(search(), except_plan=back)
     # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
-    print(f"{motor.name} = {best:.4g} {_unit(motor)}, contrast of {name} {reached:.4g}")
+    print(
+        f"{motor.name} = {best:.4g} +- {uncertain:.2g} {_unit(motor)}, where the contrast of {detector.name}_{name} is "
+        f"highest: {reached:.4g}; the lowest of the search was {least:.4g} ({1 - least / reached:.1%} less)"
+    )
     return best
 
 
@@ -172,14 +187,26 @@ def bracket(values: Sequence[float], contrasts: Sequence[float], error: float) -
     return values[at - 1], values[at + 1]
 
 
-def peak(measured: dict[float, float]) -> float:
-    """Where a parabola through the contrasts by value has its maximum; without one inside, the best value."""
+def peak(measured: dict[float, float], error: float) -> tuple[float, float]:
+    """Where a parabola through the contrasts by value has its maximum, and the standard error of that.
+
+    Without a maximum inside, the best value; its error is infinite. ``error``: of one contrast, at least; more where
+    the contrasts scatter more about the parabola.
+    """
     values, contrasts = np.array(list(measured)), np.array(list(measured.values()))
     middle, scale = values.mean(), np.ptp(values) / 2
-    curvature, slope, _ = np.polyfit((values - middle) / scale, contrasts, 2)
-    if curvature < 0 and abs(slope) <= -2 * curvature:
-        return float(middle - slope / (2 * curvature) * scale)
-    return float(values[np.argmax(contrasts)])
+    design = np.vander((values - middle) / scale, 3)
+    found, *_ = np.linalg.lstsq(design, contrasts)
+    curvature, slope, _ = found
+    if not (curvature < 0 and abs(slope) <= -2 * curvature):
+        return float(values[np.argmax(contrasts)]), math.inf
+    free = len(values) - 3
+    scatter = math.sqrt(((contrasts - design @ found) ** 2).sum() / free) if free else 0.0
+    covariance = max(error, scatter) ** 2 * np.linalg.inv(design.T @ design)
+    by = np.array(
+        [slope / (2 * curvature**2), -1 / (2 * curvature), 0.0]
+    )  # of the maximum, by curvature and slope
+    return float(middle - slope / (2 * curvature) * scale), float(scale * math.sqrt(by @ covariance @ by))
 
 
 def _unit(motor: Any) -> str:

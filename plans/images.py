@@ -78,8 +78,11 @@ def movie(detector: Flyable, num: int, md: dict[str, Any] | None = None) -> MsgG
         **(md or {}),
     }
 
-    def collect() -> MsgGenerator[Any]:
-        return (yield from bps.collect(detector, return_payload=False))
+    taken = 0
+
+    def collect() -> MsgGenerator[None]:
+        nonlocal taken
+        taken += len((yield from bps.collect(detector)) or ())
 
     def fly() -> MsgGenerator[None]:
         yield from bps.kickoff(detector, wait=True)
@@ -106,6 +109,9 @@ def movie(detector: Flyable, num: int, md: dict[str, Any] | None = None) -> MsgG
 
     def take() -> MsgGenerator[str]:
         yield from bps.mv(length, num)
-        return (yield from record())
+        uid = yield from record()
+        if taken < num:
+            print(f"the movie of {detector.name} ended at {taken} of {num} rasters")
+        return uid
 
     return (yield from bpp.finalize_wrapper(take(), restore))

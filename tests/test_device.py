@@ -1,6 +1,7 @@
 """Live4D in a real RunEngine: the documents it emits, and that nothing of an interrupted raster leaks."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import zmq
 from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
 from engine.small_dcu import SmallDcu, frames, image, series, start
 from event_model import unpack_event_page
+from ophyd.utils import ReadOnlyError
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
@@ -100,9 +102,23 @@ def test_a_count_emits_the_image_with_its_metadata(live4d, dcu, RE):
     assert configuration["live4d_vbf_radius"] == 6
     assert configuration["live4d_scan_step_x"] == 0.5
     assert configuration["live4d_endpoint"] == dcu.endpoint
-    assert set(descriptor["hints"]["live4d"]["fields"]) == {
-        "live4d_vbf_mean", "live4d_vbf_contrast", "live4d_adf_mean", "live4d_adf_contrast",
-    }  # fmt: skip
+    assert set(descriptor["hints"]["live4d"]["fields"]) == {"live4d_vbf_mean", "live4d_vbf_contrast"}
+
+
+def test_numbers_of_another_detector_are_hinted_when_asked_for(live4d, dcu, RE):
+    live4d.adf_mean.kind = "hinted"
+    dcu.send(series(frames(GRID.frames)))
+    docs = Documents()
+    RE(bp.count([live4d]), docs)
+    (descriptor,) = docs.of("descriptor")
+    assert "live4d_adf_mean" in descriptor["hints"]["live4d"]["fields"]
+
+
+@pytest.mark.parametrize("name", ["vbf", "vbf_mean", "frames_lost", "series_unique_id", "engine"])
+def test_a_result_cannot_be_set(live4d, RE, name):
+    """ophyd's own `set` would wait, for ever, until the value equals it: NaN and images never do."""
+    with pytest.raises(ReadOnlyError, match=f"live4d_{name} is a result"):
+        RE(bps.mv(getattr(live4d, name), math.nan))
 
 
 def test_one_event_for_each_raster(live4d, dcu, RE):

@@ -1,9 +1,9 @@
 """Bluesky's BestEffortCallback with live images of the virtual detectors.
 
 Comes in: the documents of a RunEngine. Goes out: the usual table and plots of the hinted numbers, and for
-each device with images over (scan_y, scan_x) one window, or one PNG file a run. Previews (stream
+each device with images over (scan_y, scan_x) one window, one PNG file a run, or both. Previews (stream
 ``live4d_live``) and results (``primary``) of a device feed the same panels. Under Qt everything here runs in
-the GUI's thread, otherwise in the RunEngine's.
+the GUI's thread, otherwise in the RunEngine's; files are drawn in a thread of their own (pictures.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,24 @@ import numpy as np
 from bluesky.callbacks.best_effort import BestEffortCallback
 
 from live4d_ophyd.image_streams import image_keys, previewed_device
-from live4d_ophyd.live.panel import ImageFigure, ScanAxes
+from live4d_ophyd.live.panel import ImageFigure, Panel, ScanAxes
+from live4d_ophyd.live.pictures import Picture, Pictures
 
-PICTURE_PERIOD = 1.0  # s; writing a PNG takes the RunEngine about 0.2 s
+#: of one file, while the run goes on, s: a picture takes about 0.2 s of a core
+PICTURE_PERIOD = 1.0
+#: how long who asks for a picture waits until it is drawn, s
+PICTURE_WAIT_S = 10.0
+#: what an operator must see: the end of a data key, and the words after its number
+ALARMS = {
+    "frames_lost": "lost",
+    "frames_bad": "bad",
+    "frames_saturated": "saturated",
+    "live_saturated": "saturated",
+}
+#: of these, columns of the table
+IN_TABLE = ("frames_lost", "frames_saturated")
+#: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
+LARGEST_IN = (18.0, 9.0)
 
 
 class Live4DBestEffortCallback(BestEffortCallback):
@@ -31,8 +46,10 @@ class Live4DBestEffortCallback(BestEffortCallback):
     Parameters
     ----------
     image_directory
-        Write ``SCANID_UID8_DEVICE.png`` there instead of showing windows of images, for sessions without a
-        display: at most once a second while the run goes on, and at its end. ``picture_path`` is the newest.
+        Write ``SCANID_UID8_DEVICE.png`` there: with windows at the end of each run, without also while it goes on, at
+        most once a second. ``picture_path`` is the newest.
+    windows
+        Show images in windows. Default: unless there is an ``image_directory``, as for sessions without a display.
     max_rate
         Redraws of a window a second, at most. The last image of a run is always drawn.
     percentiles
@@ -45,6 +62,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
         self,
         *,
         image_directory: str | os.PathLike | None = None,
+        windows: bool | None = None,
         max_rate: float = 5.0,
         percentiles: tuple[float, float] = (0.5, 99.5),
         **kwargs: Any,
@@ -53,23 +71,32 @@ class Live4DBestEffortCallback(BestEffortCallback):
         self._image_directory = (
             None if image_directory is None else Path(image_directory).expanduser().resolve()
         )
-        self._period = 1 / max_rate if self._image_directory is None else PICTURE_PERIOD
+        self._windows = self._image_directory is None if windows is None else windows
+        self._period = 1 / max_rate if self._windows else PICTURE_PERIOD
         self._percentiles = percentiles
+        self._pictures = Pictures(percentiles)
         self._figures: dict[str, ImageFigure] = {}  # by device; windows outlive the run
+        self._panels: dict[str, dict[str, Panel]] = {}  # by device, of this run: by data key
         self._axes: dict[str, ScanAxes] = {}  # by device; as of the newest descriptor that knows
         self._previews: dict[str, str] = {}  # descriptor uid: device, of the streams nothing else is shown of
         self._image_streams: dict[str, dict[str, list[str]]] = {}  # descriptor uid: device: data keys
-        self._titles: dict[str, str] = {}  # by device, of figures that changed in this run
+        self._titles: dict[str, tuple[str, bool]] = {}  # by device, of this run: and whether it is alarming
         self._finished: dict[str, int] = {}  # by device: seq_num of its newest Event that is no preview
         self._drawn_at: dict[str, float] = {}  # by device, time.monotonic()
         self._run_uid, self._scan_id, self._plan_name = "", 0, ""
         self._motors: tuple[str, ...] = ()
         self._pictures_of: str | None = None  # uid of the run that picture_paths are of
-        self.picture_paths: dict[str, Path] = {}
+        self._picture_paths: dict[str, Path] = {}
+
+    @property
+    def picture_paths(self) -> dict[str, Path]:
+        """The PNG files of the last run that had images, by device; waits until they are drawn."""
+        self._pictures.wait(PICTURE_WAIT_S)
+        return self._picture_paths
 
     @property
     def picture_path(self) -> Path | None:
-        """The PNG file of the last run that had images; None before, and without ``image_directory``."""
+        """The first of `picture_paths`; None before the first run, and without ``image_directory``."""
         return next(iter(self.picture_paths.values()), None)
 
     def start(self, doc: Any) -> None:
@@ -84,6 +111,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
         super().clear()
         self._previews.clear()
         self._image_streams.clear()
+        self._panels.clear()
         self._titles.clear()
         self._finished.clear()
 
@@ -94,8 +122,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
             self._previews[doc["uid"]] = device
             owners = {device: keys}
         else:
-            # The standard table and plots only know numbers; a hinted array would raise in LiveGrid.
-            super().descriptor(_without_array_hints(doc))
+            super().descriptor(_for_table(doc))
             owners = {name: [key for key in of if key in keys] for name, of in doc["object_keys"].items()}
         if self._plots_enabled:
             self._image_streams[doc["uid"]] = {name: of for name, of in owners.items() if of}
@@ -108,10 +135,10 @@ class Live4DBestEffortCallback(BestEffortCallback):
             super().event(doc)
         data_keys = self._descriptors[doc["descriptor"]]["data_keys"]
         for device, keys in self._image_streams.get(doc["descriptor"], {}).items():
-            figure = self._figure(device, keys)
+            panels = self._panels.setdefault(device, {})
             for key in keys:
                 image = np.asarray(doc["data"][key], dtype=float)
-                figure.show(key, image, self._axes[device], data_keys[key].get("units") or "")
+                panels[key] = Panel(image, self._axes[device], data_keys[key].get("units") or "")
             if not preview:
                 self._finished[device] = doc["seq_num"]
             number = (
@@ -121,15 +148,24 @@ class Live4DBestEffortCallback(BestEffortCallback):
             if not preview:
                 stream = self._descriptors[doc["descriptor"]]["name"]
                 parts += ["" if stream == "primary" else stream, self._moved(doc)]
-            parts.append(_saturated(device, doc["data"]))
-            self._titles[device] = ", ".join(filter(None, parts))
+            alarms = _alarms(device, doc["data"])
+            self._titles[device] = ", ".join(filter(None, [*parts, *alarms])), bool(alarms)
             if time.monotonic() - self._drawn_at.get(device, -math.inf) >= self._period:
                 self._draw(device)
 
     def stop(self, doc: Any) -> None:
         super().stop(doc)
         for device in self._titles:
-            self._draw(device)
+            self._draw(device, last=True)
+
+    def _set_up_plots(self, doc: Any, stream_name: str, columns: list[Any]) -> None:
+        # What is lost is a column of the table, and no curve.
+        super()._set_up_plots(doc, stream_name, [key for key in columns if not key.endswith(IN_TABLE)])
+
+    def _generate_axes(self, columns: list[Any], ndims: int, figure: Any) -> Any:
+        axes = super()._generate_axes(columns, ndims, figure)
+        figure.set_size_inches(*np.minimum(figure.get_size_inches(), LARGEST_IN))
+        return axes
 
     def _moved(self, event: Mapping[str, Any]) -> str:
         """What the plan moved, and where it was at this Event: ``defocus 14.7 nm``."""
@@ -142,35 +178,34 @@ class Live4DBestEffortCallback(BestEffortCallback):
             if keys[key]["dtype"] == "number" and "setpoint" not in key
         )
 
-    def _figure(self, device: str, keys: Sequence[str]) -> ImageFigure:
-        """The device's figure, opened anew if it is closed or has other panels than this run needs."""
+    def _draw(self, device: str, last: bool = False) -> None:
+        panels, (title, alarming) = self._panels[device], self._titles[device]
+        if self._windows:
+            figure = self._figure(device, tuple(panels))
+            figure.show(panels)
+            figure.redraw(title, alarming)
+        if self._image_directory is not None and (last or not self._windows):
+            if self._pictures_of != self._run_uid:
+                self._pictures_of, self._picture_paths = self._run_uid, {}
+            name = re.sub(r"[^\w.-]", "_", f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png")
+            path = self._image_directory / name  # never elsewhere, whatever a device is called
+            self._pictures.put(path, Picture(f"{device} images", dict(panels), title, alarming))
+            self._picture_paths[device] = path
+        self._drawn_at[device] = time.monotonic()
+
+    def _figure(self, device: str, keys: tuple[str, ...]) -> ImageFigure:
+        """The device's window, opened anew if it is closed or has other panels than this run needs."""
         figure = self._figures.get(device)
-        if figure is not None and device in self._titles:
-            keys = [*figure.keys, *(key for key in keys if key not in figure.keys)]
-        if figure is None or figure.closed or figure.keys != tuple(keys):
-            window = self._image_directory is None
-            figure = ImageFigure(f"{device} images", keys, window=window, percentiles=self._percentiles)
+        if figure is None or figure.closed or figure.keys != keys:
+            figure = ImageFigure(f"{device} images", keys, window=True, percentiles=self._percentiles)
             self._figures[device] = figure
         return figure
 
-    def _draw(self, device: str) -> None:
-        figure = self._figures[device]
-        figure.redraw(self._titles[device])
-        if self._image_directory is not None:
-            if self._pictures_of != self._run_uid:
-                self._pictures_of = self._run_uid
-                self.picture_paths.clear()
-            name = re.sub(r"[^\w.-]", "_", f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png")
-            path = self._image_directory / name  # never elsewhere, whatever a device is called
-            figure.save(path)
-            self.picture_paths[device] = path
-        self._drawn_at[device] = time.monotonic()
 
-
-def _saturated(device: str, data: Mapping[str, Any]) -> str:
-    """How many frames of a preview, or of a result, have saturated pixels; "" for none."""
-    count = data.get(f"{device}_live_saturated", data.get(f"{device}_frames_saturated", 0))
-    return f"{count} frames saturated" if count else ""
+def _alarms(device: str, data: Mapping[str, Any]) -> list[str]:
+    """What of a preview, or of a result, an operator must see: ``12 frames lost``."""
+    counts = [(data.get(f"{device}_{key}") or 0, words) for key, words in ALARMS.items()]
+    return [f"{count:g} frames {words}" for count, words in counts if count]
 
 
 def scan_axes(descriptor: Mapping[str, Any], device: str) -> ScanAxes | None:
@@ -185,12 +220,16 @@ def scan_axes(descriptor: Mapping[str, Any], device: str) -> ScanAxes | None:
     return None
 
 
-def _without_array_hints(descriptor: dict) -> dict:
-    """The descriptor as one in which only columns that a table and a plot can show are hinted."""
+def _for_table(descriptor: dict) -> dict:
+    """The descriptor as one in which numbers only are hinted, and what was lost or saturated.
+
+    The standard table and plots know nothing else; a hinted array would raise in LiveGrid.
+    """
     data_keys = descriptor["data_keys"]
     hints = {}
     for name, keys in descriptor["object_keys"].items():
         hint = descriptor.get("hints", {}).get(name, {})
         fields = [key for key in hint.get("fields", keys) if data_keys[key]["dtype"] != "array"]
+        fields += [key for end in IN_TABLE if (key := f"{name}_{end}") in keys and key not in fields]
         hints[name] = {**hint, "fields": fields}
     return {**descriptor, "hints": hints}

@@ -1,14 +1,14 @@
 """A figure with one image a virtual detector, side by side, redrawn as its documents come.
 
-Comes in: images by data key, with NaN where nothing was seen. Goes out: a window, or a PNG file. Called by
-``Live4DBestEffortCallback`` only, in the thread that may draw (the GUI's under Qt, else the RunEngine's).
+Comes in: images by data key, with NaN where nothing was seen. Goes out: a window, or a PNG file. A figure belongs to
+one thread: of a window the GUI's under Qt, else the RunEngine's; of files that of pictures.py.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
+ALARM = "#c81e1e"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class ScanAxes:
         """(left, right, bottom, top) of an image whose pixel centres lie on the positions, row 0 on top."""
         (rows, cols), (step_y, step_x) = shape, self.step
         return -0.5 * step_x, (cols - 0.5) * step_x, (rows - 0.5) * step_y, -0.5 * step_y
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows: an image (rows, cols), NaN where nothing was seen, its axes, and the unit of its values."""
+
+    image: np.ndarray
+    axes: ScanAxes
+    units: str
 
 
 class ImageFigure:
@@ -53,7 +63,7 @@ class ImageFigure:
         self._window = window
         self._percentiles = percentiles
         self._colors = plt.get_cmap("gray").with_extremes(bad=NOT_SEEN)
-        self._panels: dict[str, _Panel] = {}
+        self._panels: dict[str, _DrawnPanel] = {}
         self._open()
 
     @property
@@ -64,7 +74,10 @@ class ImageFigure:
     def _open(self) -> None:
         columns = min(len(self.keys), 4)
         rows = math.ceil(len(self.keys) / columns)
-        size = (0.6 + 4.4 * columns, 0.4 + 4.0 * rows)
+        size = (
+            min(0.6 + 4.4 * columns, 18.0),
+            min(0.4 + 4.0 * rows, 9.0),
+        )  # in, at 100 dpi: what fits on a screen
         if self._window:
             self.figure = plt.figure(num=self._name, figsize=size, layout="constrained", clear=True)
         else:
@@ -73,15 +86,16 @@ class ImageFigure:
         axes = np.ravel(self.figure.subplots(rows, columns, squeeze=False))
         for spare in axes[len(self.keys) :]:
             spare.set_visible(False)
-        self._panels = {key: _Panel(ax, self._colors) for key, ax in zip(self.keys, axes)}
+        self._panels = {key: _DrawnPanel(ax, self._colors) for key, ax in zip(self.keys, axes)}
 
-    def show(self, key: str, image: np.ndarray, axes: ScanAxes, units: str) -> None:
-        """Put an image (rows, cols) into its panel; ``redraw`` makes it visible."""
-        self._panels[key].show(key, image, axes, units, self._percentiles)
+    def show(self, panels: Mapping[str, Panel]) -> None:
+        """Put images into their panels, by data key; ``redraw`` makes them visible."""
+        for key, panel in panels.items():
+            self._panels[key].show(key, panel, self._percentiles)
 
-    def redraw(self, title: str) -> None:
-        """Bring the window up to date, at the GUI's next opportunity. ``title`` goes above all panels."""
-        self.figure.suptitle(title, fontsize="medium")
+    def redraw(self, title: str, alarming: bool = False) -> None:
+        """Bring the window up to date, at the GUI's next opportunity; ``title``, red if ``alarming``, goes above."""
+        self.figure.suptitle(title, fontsize="medium", color=ALARM if alarming else "black")
         if self._window and self.figure.canvas.required_interactive_framework is not None:
             self.figure.canvas.draw_idle()
 
@@ -93,8 +107,8 @@ class ImageFigure:
         draft.replace(path)
 
 
-class _Panel:
-    """One image with its colour bar."""
+class _DrawnPanel:
+    """One image with its colour bar, or, of a scan of one row or column, a line."""
 
     def __init__(self, ax: Any, colors: Any) -> None:
         self._ax = ax
@@ -102,18 +116,42 @@ class _Panel:
             np.full((1, 1), np.nan), cmap=colors, origin="upper", interpolation="nearest", vmin=0, vmax=1
         )
         self._bar = ax.figure.colorbar(self._image, cax=ax.inset_axes((1.04, 0, 0.05, 1)))
+        (self._line,) = ax.plot([], [], ".-")
 
-    def show(
-        self, key: str, image: np.ndarray, axes: ScanAxes, units: str, percentiles: tuple[float, float]
-    ) -> None:
+    def show(self, key: str, panel: Panel, percentiles: tuple[float, float]) -> None:
+        image = panel.image
         seen = np.isfinite(image)
-        self._image.set_data(np.ma.masked_invalid(image))
-        self._image.set_extent(axes.extent(image.shape))
-        if seen.any():
-            low, high = np.percentile(image[seen], percentiles)
-            self._image.set_clim(low, high if high > low else low + 1)
-        self._ax.set_xlabel(f"scan_x [{axes.unit}]")
-        self._ax.set_ylabel(f"scan_y [{axes.unit}]")
-        self._bar.set_label(units)
+        is_line = min(image.shape) == 1 < image.size
+        for artist, visible in (
+            (self._image, not is_line),
+            (self._bar.ax, not is_line),
+            (self._line, is_line),
+        ):
+            artist.set_visible(visible)
+        low, high = np.percentile(image[seen], (0, 100) if is_line else percentiles) if seen.any() else (0, 1)
+        high = high if high > low else low + 1
+        (self._show_line if is_line else self._show_image)(panel, low, high)
         # Rounded down: 100 % means every position.
         self._ax.set_title(f"{key}, {math.floor(1000 * seen.mean()) / 10:g} % seen", fontsize="medium")
+
+    def _show_image(self, panel: Panel, low: float, high: float) -> None:
+        extent = panel.axes.extent(panel.image.shape)
+        self._image.set_data(np.ma.masked_invalid(panel.image))
+        self._image.set_extent(extent)
+        self._image.set_clim(low, high)
+        self._ax.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
+        self._ax.set_xlabel(f"scan_x [{panel.axes.unit}]")
+        self._ax.set_ylabel(f"scan_y [{panel.axes.unit}]")
+        self._bar.set_label(panel.units)
+
+    def _show_line(self, panel: Panel, low: float, high: float) -> None:
+        values = panel.image.ravel()
+        axis = 1 if panel.image.shape[0] == 1 else 0
+        step = panel.axes.step[axis]
+        self._line.set_data(step * np.arange(values.size), values)
+        margin = 0.05 * (high - low)
+        self._ax.set(
+            xlim=(-0.5 * step, (values.size - 0.5) * step), ylim=(low - margin, high + margin), aspect="auto"
+        )
+        self._ax.set_xlabel(f"{('scan_y', 'scan_x')[axis]} [{panel.axes.unit}]")
+        self._ax.set_ylabel(panel.units)

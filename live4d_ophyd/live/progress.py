@@ -115,6 +115,9 @@ class _Bar:
                 text = f"{int(done)}/{int(total)} frames"
                 rate = rate or (done / time_elapsed if time_elapsed else None)
                 text += f", {_frequency(rate)}" if rate else ""
+                if time_elapsed is not None:
+                    text += f", {_clock(time_elapsed)}"
+                    text += f" and {_clock(time_elapsed * (total - done) / done)} to go" if done else ""
             else:
                 text = f"{float(current):.4g}/{float(target):.4g} {unit or ''}".rstrip()
             self._line.postfix[0] = text
@@ -126,6 +129,12 @@ class _Bar:
             self._closed = True
             if self._line is not None:
                 self._line.close()
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, rounded: ``1:05``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
 
 
 def _frequency(rate: float) -> str:

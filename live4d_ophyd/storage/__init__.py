@@ -8,15 +8,15 @@ from live4d_ophyd.storage.catalog import (
     open_catalog,
 )
 from live4d_ophyd.storage.describe import describe_run
+from live4d_ophyd.storage.recorder import Recorder, record
 from live4d_ophyd.storage.restore import Backup, BackupInUse, read_backup, restore_backup
 from live4d_ophyd.storage.storable import Unstorable
-from live4d_ophyd.storage.writer import CatalogWriter, record
 
 __all__ = [
     "Backup",
     "BackupInUse",
-    "CatalogWriter",
     "ProfileConflict",
+    "Recorder",
     "Unstorable",
     "backup_directory",
     "catalog_directory",

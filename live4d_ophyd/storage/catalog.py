@@ -186,7 +186,10 @@ def _profile_content(directory: Path) -> dict:
                         ],
                         # Not "init_if_not_exists": that is a process of some seconds whenever a catalog is opened.
                         # Any client of the catalog finds its backups there.
-                        "metadata": {"backup_directory": str(_backups(directory))},
+                        "metadata": {
+                            "backup_directory": str(_backups(directory)),
+                            "directory": str(directory),
+                        },
                         # db[-1], db[scan_id] and db["uid8"] come with this spec.
                         "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                     },

@@ -1,25 +1,22 @@
-"""Backed up runs into the catalog: what a backup file holds, and ``restore_backup``.
+"""Backed up runs into the catalog: what a run's journal holds, and ``restore_backup``.
 
-In: the JSON Lines that backup.py leaves. JSON knows neither NaN nor infinity: both were stored as null and are
-read as NaN. Out: the run's nodes in the catalog, as if nothing had happened. One document is in memory at a time.
+In: what journal.py has left. JSON knows neither NaN nor infinity: numbers, and arrays of journals of before, have null
+for both, read as NaN. Out: the run's nodes in the catalog, as if nothing had happened. One document is in memory at a
+time.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from event_model import DocumentNames, schema_validators
-from jsonschema import ValidationError
-
-from live4d_ophyd.storage.names import PLAIN, is_plain_name
+from live4d_ophyd.storage.journal import arrays_of, documents, lock, start_document
 from live4d_ophyd.storage.storable import Storable, Unstorable
+from live4d_ophyd.storage.writer import run_writer
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +44,15 @@ def read_backup(path: str | os.PathLike) -> Backup:
     """What the file ``path`` holds; raises ``ValueError`` if it does not begin with a start document."""
     path = Path(path)
     with path.open("r+b") as lines:
-        start = _start_document(path, lines)
-        in_use = not _lock(lines)
+        start = start_document(path, lines)
+        in_use = not lock(lines)
         lines.seek(0)
         seen = _Progress(lambda name, doc: None)
         complete = False
-        for document in _documents(lines):
+        for document in documents(path, lines):
             seen.take(document)
             complete |= document is not None and document[0] == "stop"
     return Backup(path, start, seen.events, complete, seen.damaged, len(seen.refusals), in_use)
-
-
-def read_start(path: str | os.PathLike) -> dict[str, Any]:
-    """The start document of the run in the file ``path``; raises ``ValueError`` as ``read_backup`` does."""
-    path = Path(path)
-    with path.open("rb") as lines:
-        return _start_document(path, lines)
 
 
 def restore_backup(
@@ -88,24 +78,22 @@ def restore_backup(
     ValueError
         The file does not begin with a start document, or has less of the run than the catalog.
     """
-    from live4d_ophyd.storage.writer import run_writer  # which reads backups, too
-
     path = Path(path)
     with path.open("r+b") as lines:
-        uid = _start_document(path, lines)["uid"]
-        if not _lock(lines):
+        uid = start_document(path, lines)["uid"]
+        if not lock(lines):
             raise BackupInUse(f"{path}: this run is still being written or restored; wait for its end")
         if os.fstat(lines.fileno()).st_nlink == 0:
             raise BackupInUse(f"{path}: this run has come into the catalog in the meantime")
         if uid in db:
-            if "stop" in db[uid].metadata and not _has_stop(lines):
+            if "stop" in db[uid].metadata and not _has_stop(path, lines):
                 raise ValueError(
                     f"{path} ends before its run does, and the catalog has that completely: remove the file"
                 )
             db.delete_contents(uid, recursive=True, external_only=False)
         lines.seek(0)
         written = _Progress(run_writer(db))
-        for document in _documents(lines):
+        for document in documents(path, lines):
             written.take(document)
             progress(written.events)
         if lacking := written.lacking():
@@ -115,6 +103,7 @@ def restore_backup(
             )
         else:
             path.unlink()
+            arrays_of(path).unlink(missing_ok=True)
     return uid
 
 
@@ -149,48 +138,9 @@ class _Progress:
         return ", ".join(damaged + refused)
 
 
-def _lock(lines: BinaryIO) -> bool:
-    """Lock the file until it is closed; False if someone else has."""
-    try:
-        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _start_document(path: Path, lines: BinaryIO) -> dict[str, Any]:
-    # Before any lock: an empty file may be one that BackedUp has just made and is about to lock.
-    first = next(_documents(lines), None)
-    if first is None or first[0] != "start" or "uid" not in first[1]:
-        raise ValueError(f"{path} is no backup of a run: its first line is not a start document")
-    if not is_plain_name(uid := first[1]["uid"]):  # what the catalog has under it is replaced
-        raise ValueError(f"{path} is no backup of a run: its uid is {uid!r}; expected {PLAIN}")
-    return first[1]
-
-
-def _has_stop(lines: BinaryIO) -> bool:
+def _has_stop(path: Path, lines: BinaryIO) -> bool:
     lines.seek(0)
-    return any(document is not None and document[0] == "stop" for document in _documents(lines))
-
-
-def _documents(lines: BinaryIO) -> Iterator[tuple[str, dict] | None]:
-    """Name and content of each document; None for one that cannot be parsed or whose descriptor could not."""
-    descriptors: set[str] = set()
-    for line in lines:
-        if not line.endswith(b"\n"):
-            return
-        try:
-            entry = json.loads(line)
-            name, doc = entry["name"], entry["doc"]
-            schema_validators[DocumentNames[name]].validate(doc)
-            if name == "descriptor":
-                descriptors.add(doc["uid"])
-            elif "descriptor" in doc and doc["descriptor"] not in descriptors:
-                raise KeyError(doc["descriptor"])
-        except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
-            yield None
-        else:
-            yield name, doc
+    return any(document is not None and document[0] == "stop" for document in documents(path, lines))
 
 
 def _event_count(name: str, doc: Mapping[str, Any]) -> int:

@@ -1,117 +1,31 @@
-"""Bluesky documents into the catalog, each Event at once, with the dimensions their data keys name.
+"""One run's documents into the catalog, each Event at once, with the dimensions their data keys name.
 
-Comes in: the documents of a RunEngine, through ``record``. Goes out: nodes of the catalog. Everything runs in
-the thread that emits the documents (the RunEngine's): Tiled's embedded client must not be called from two.
-A document passes ``_Wanted`` (is its stream stored?), ``Storable`` (can it be?), ``BackedUp`` and the run's writer.
+Comes in: the documents of a run as `Storable` lets them through. Goes out: nodes of the catalog. Everything runs in the
+thread that calls; Tiled's client must not be called by two that write.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
-from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
-from event_model import RunRouter
-
-from live4d_ophyd.image_streams import previewed_device
-from live4d_ophyd.storage.backup import BackedUp
-from live4d_ophyd.storage.catalog import backup_directory
-from live4d_ophyd.storage.restore import read_start
-from live4d_ophyd.storage.storable import Storable, check_start, storable_metadata
-
-
-class CatalogWriter(TiledWriter):
-    """A ``TiledWriter`` that stores inline images under the ``dims`` of their data keys, one Event at a time.
-
-    Tiled's own names dimensions of inline arrays by their size: a square image gets one name twice, and
-    ``isel`` on it silently returns the diagonal. It pads arrays that change their shape, and cuts off numbers. And it
-    holds 10,000 Events in memory before it writes. This one raises `Unstorable` for a document that would not be
-    stored as what it is, which ends the run: what came before is stored, with the stop document.
-
-    Parameters
-    ----------
-    client
-        A catalog client, as of ``open_catalog``.
-    backup_directory
-        Each run's documents go to ``DIRECTORY/UID.jsonl``, too, and the file is removed when the run is
-        complete in the catalog. What lies there belongs to runs that are not: the session died, or the
-        catalog could not be written (disk full), in which case the plan goes on. `live4d restore` brings
-        it into the catalog.
-    previews
-        Store the streams of previews (``live4d_live``) as well. They take far more room than the results.
-    skip_streams
-        Names of further streams that are not stored.
-    """
-
-    def __init__(
-        self,
-        client: Any,
-        *,
-        backup_directory: str | os.PathLike | None = None,
-        previews: bool = False,
-        skip_streams: Collection[str] = (),
-    ) -> None:
-        super().__init__(client)
-        self._run_router = RunRouter([self._callbacks_of_run])
-        self._backups = None if backup_directory is None else Path(backup_directory)
-        self._previews = previews
-        self._skip_streams = frozenset(skip_streams)
-
-    def _callbacks_of_run(self, name: str, start: dict) -> tuple[list[Callable], list]:
-        check_start(start)
-        write = run_writer(self.client)
-        if self._backups is not None:
-            write = BackedUp(write, self._backups / f"{start['uid']}.jsonl")
-        return [_Wanted(Storable(write), self._previews, self._skip_streams)], []
 
 
 def run_writer(client: Any) -> Callable[[str, dict], Any]:
-    """What writes one run's documents, its start document first, into the catalog; of ``CatalogWriter``."""
+    """What writes one run's documents, its start document first, into the catalog.
+
+    Tiled's own writer names dimensions of inline arrays by their size: a square image gets one name twice, and
+    ``isel`` on it silently returns the diagonal. It pads arrays that change their shape, and cuts off numbers. And it
+    holds 10,000 Events in memory before it writes.
+    """
     # What TiledWriter's own factory makes, with another run writer.
     normalizer = RunNormalizer()
     # Arrays of 16 elements and fewer would go to table columns, which `read([key])` silently leaves out.
     normalizer.subscribe(_NamedDimsRunWriter(client.include_data_sources(), batch_size=1, max_array_size=0))
     return normalizer
-
-
-def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection[str] = ()) -> int:
-    """Store every run of the RunEngine in the catalog from now on; returns the token for ``RE.unsubscribe``.
-
-    ``db`` is a client of ``open_catalog``, of ``databroker.catalog[...]`` or of a Tiled server;
-    ``backup_directory(db)`` is used. Scan ids go on from the newest run in the catalog or its backups, unless
-    the RunEngine's metadata hold one already, so that ``db[scan_id]`` is unique over sessions. Metadata that cannot
-    be stored are refused before a run begins. ``previews`` and ``skip_streams`` as in ``CatalogWriter``.
-    """
-    backups = backup_directory(db)
-    if "scan_id" not in RE.md and (newest := _newest_run(db, backups)):
-        RE.md["scan_id"] = newest.get("scan_id", 0)
-    validate = RE.md_validator
-
-    def storable(metadata: dict) -> None:
-        validate(metadata)
-        storable_metadata(metadata)
-
-    RE.md_validator = storable
-    writer = CatalogWriter(db, backup_directory=backups, previews=previews, skip_streams=skip_streams)
-    return RE.subscribe(writer)
-
-
-def _newest_run(db: Any, backups: Path | None) -> Mapping[str, Any] | None:
-    """The start document of the run that began last. It need not be ``db[-1]``: runs are restored later."""
-    starts = []
-    with suppress(IndexError):  # an empty catalog; len(db) would not do, Tiled caches it
-        # Tiled compares the text of numbers: good for times of one length, not for scan ids.
-        starts.append(db.sort(("start.time", -1)).values().first().metadata["start"])
-    for path in backups.glob("*.jsonl") if backups else ():
-        with suppress(ValueError, OSError):  # `live4d restore` says what is wrong with it
-            starts.append(read_start(path))
-    return max(starts, key=lambda start: start["time"], default=None)
 
 
 def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
@@ -212,21 +126,3 @@ class _NamedDimsStream:
         if len(named) == array.ndim - 1:
             dims = (dims[0], *named)
         return self._node.write_array(array, key=key, dims=dims, **kwargs)
-
-
-class _Wanted:
-    """Leaves out the descriptors and Events of the named streams and, if not asked for, of previews."""
-
-    def __init__(self, write: Callable[[str, dict], Any], previews: bool, unwanted: frozenset[str]) -> None:
-        self._write = write
-        self._previews = previews
-        self._unwanted = unwanted
-        self._descriptors: set[str] = set()
-
-    def __call__(self, name: str, doc: dict) -> None:
-        if name == "descriptor" and (
-            doc["name"] in self._unwanted or (not self._previews and previewed_device(doc) is not None)
-        ):
-            self._descriptors.add(doc["uid"])
-        elif doc.get("descriptor") not in self._descriptors:
-            self._write(name, doc)

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 
 import bluesky.plan_stubs as bps  # noqa: F401
 import bluesky.plans as bp  # noqa: F401
@@ -71,7 +72,7 @@ import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
 
 _profile = os.environ.get("LIVE4D_PROFILE") or "live4d"
 db = open_catalog(name=_profile)
-_pictures = None if _windows else catalog_directory(_profile) / "pictures"
+_pictures = catalog_directory(_profile) / "pictures"
 
 
 def _unseen_figure(name):
@@ -82,7 +83,9 @@ def _unseen_figure(name):
 
 
 RE = RunEngine(_metadata())
-bec = Live4DBestEffortCallback(image_directory=_pictures, fig_factory=None if _windows else _unseen_figure)
+bec = Live4DBestEffortCallback(
+    image_directory=_pictures, windows=_windows, fig_factory=None if _windows else _unseen_figure
+)
 bec.disable_baseline()  # the microscope is stored with every run; as a table it would be longer than the rest
 if _in_queueserver():
     bec.disable_plots()
@@ -94,7 +97,19 @@ sd = SupplementalData()
 RE.preprocessors.append(sd)
 RE.waiting_hook = ScanProgressBar()
 
+
+def _say_in_short(shell, kind, error, trace, tb_offset=None):
+    """Of what a plan or a device raises the message helps; pages of traceback through Bluesky are for %tb."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)]
+    if not any(name.startswith(("bluesky.run_engine", "live4d_ophyd", "plans")) for name in modules):
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+    print(f"{kind.__name__}: {error}\n(%tb shows where it came from)")
+
+
 if _shell is not None:
+    _shell.set_custom_exc((Exception,), _say_in_short)
     from bluesky.magics import BlueskyMagics
 
     BlueskyMagics.pbar_manager = RE.waiting_hook

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("qtagg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from bluesky import RunEngine
 from bluesky import plans as bp
 from fake_device import FakeLive4D
@@ -22,10 +23,10 @@ def main():
     threads, masked = set(), []
     show = ImageFigure.show
 
-    def watched_show(self, key, image, *args):
+    def watched_show(self, panels):
         threads.add(threading.current_thread().name)
-        masked.append(float((image != image).mean()))
-        show(self, key, image, *args)
+        masked.extend(float(np.isnan(panel.image).mean()) for panel in panels.values())
+        show(self, panels)
 
     ImageFigure.show = watched_show
     RE = RunEngine({})

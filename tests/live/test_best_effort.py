@@ -1,16 +1,21 @@
 """Live images beside the standard table and plots."""
 
+import threading
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from bluesky import plans as bp
 from fake_device import FakeLive4D
 from matplotlib.image import imread
+from ophyd import Component as Cpt
+from ophyd import Signal
 from ophyd.sim import det, motor, motor1, motor2
 
 from live4d_ophyd.live import Live4DBestEffortCallback, live_preview
 from live4d_ophyd.live.best_effort import scan_axes
-from live4d_ophyd.live.panel import NOT_SEEN, ImageFigure, ScanAxes
+from live4d_ophyd.live.panel import ALARM, NOT_SEEN, ImageFigure, Panel, ScanAxes
+from live4d_ophyd.live.pictures import service
 
 
 @pytest.fixture
@@ -81,19 +86,25 @@ def test_a_title_says_where_the_plan_has_moved(RE, bec, live4d):
     assert plt.figure("live4d images").get_suptitle() == "scan 1, scan, event 2, motor1 1"
 
 
-@pytest.mark.parametrize(("key", "count", "words"), [
-    ("live4d_frames_saturated", 3, ", 3 frames saturated"),
-    ("live4d_live_saturated", 2, ", 2 frames saturated"),
-    ("live4d_frames_saturated", 0, ""),
-])  # fmt: skip
-def test_the_title_says_how_many_frames_are_saturated(RE, live4d, key, count, words):
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"live4d_frames_saturated": 3}, ", 3 frames saturated"),
+        ({"live4d_live_saturated": 2}, ", 2 frames saturated"),
+        ({"live4d_frames_lost": 12, "live4d_frames_bad": 1}, ", 12 frames lost, 1 frames bad"),
+        ({"live4d_frames_lost": 0, "live4d_frames_bad": 0, "live4d_frames_saturated": 0}, ""),
+    ],
+)
+def test_what_is_lost_or_saturated_is_in_the_title_in_red(RE, live4d, counts, words):
     callback = Live4DBestEffortCallback(max_rate=1000)
 
-    def saturated(name, doc):
-        callback(name, {**doc, "data": {**doc["data"], key: count}} if name == "event" else doc)
+    def counted(name, doc):
+        callback(name, {**doc, "data": {**doc["data"], **counts}} if name == "event" else doc)
 
-    RE(bp.count([live4d]), saturated)
-    assert plt.figure("live4d images").get_suptitle() == f"scan 1, count, event 1{words}"
+    RE(bp.count([live4d]), counted)
+    figure = plt.figure("live4d images")
+    assert figure.get_suptitle() == f"scan 1, count, event 1{words}"
+    assert figure._suptitle.get_color() == (ALARM if words else "black")
 
 
 def test_detectors_of_a_device_stand_side_by_side(RE, bec):
@@ -135,6 +146,29 @@ def test_table_and_plots_have_the_hinted_numbers_only(RE, bec, live4d, capsys):
     assert set(plt.get_figlabels()) == {"live4d images", "det live4d_vbf_contrast live4d_vbf_mean vs motor"}
 
 
+def test_what_was_lost_is_a_column_of_the_table_and_no_curve(RE, bec, live4d, capsys):
+    class Counting(FakeLive4D):
+        frames_lost = Cpt(Signal, value=7, kind="normal")
+        frames_saturated = Cpt(Signal, value=0, kind="normal")
+
+    RE(bp.scan([Counting(name="live4d", rows_per_s=1000)], motor, -1, 1, 2))
+    header, *rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert "live4d_frames_lost" in header
+    assert "live4d_frames_saturated" in header
+    assert [row.split("|")[-3].strip() for row in rows] == ["7", "7"]
+    assert set(plt.get_figlabels()) == {"live4d images", "live4d_vbf_contrast live4d_vbf_mean vs motor"}
+
+
+@pytest.mark.parametrize("detectors", [2, 12])
+def test_windows_fit_on_a_screen(RE, bec, detectors):
+    many = [FakeLive4D(name=f"live4d{n}", rows_per_s=1000) for n in range(detectors)]
+    RE(bp.scan(many, motor, -1, 1, 2))
+    ImageFigure("many", [f"d{n}" for n in range(12)], window=True, percentiles=(0, 100))
+    for label in plt.get_figlabels():
+        width, height = plt.figure(label).get_size_inches()
+        assert (width * 100 <= 1800, height * 100 <= 900) == (True, True)
+
+
 def test_a_hinted_image_does_not_break_a_grid_scan(RE, bec, live4d, capsys):
     live4d.vbf.kind = "hinted"
     RE(bp.grid_scan([live4d], motor1, -1, 1, 2, motor2, -1, 1, 2))
@@ -152,7 +186,7 @@ def test_redraws_are_limited_but_the_last_image_is_always_drawn(RE, live4d, monk
     titles = []
     redraw = ImageFigure.redraw
     monkeypatch.setattr(
-        ImageFigure, "redraw", lambda self, title: (titles.append(title), redraw(self, title))
+        ImageFigure, "redraw", lambda self, title, *args: (titles.append(title), redraw(self, title, *args))
     )
     RE.subscribe(Live4DBestEffortCallback(max_rate=0.001))
     RE(bp.count([live4d], num=4))
@@ -173,11 +207,70 @@ def test_without_a_display_a_run_leaves_a_picture(RE, live4d, tmp_path):
     assert uid[:8] in bec.picture_path.name  # the last run with images
 
 
+def test_with_windows_a_run_leaves_a_picture_of_its_end(RE, live4d, tmp_path):
+    bec = Live4DBestEffortCallback(image_directory=tmp_path, windows=True, max_rate=1000)
+    RE.subscribe(bec)
+    (uid,) = RE(bp.count([live4d]))
+    assert bec.picture_path == tmp_path / f"00001_{uid[:8]}_live4d.png"
+    assert bec.picture_path.exists()
+    assert plt.get_figlabels() == ["live4d images"]
+
+
+def test_pictures_are_drawn_beside_the_run_and_only_the_newest(RE, live4d, tmp_path, monkeypatch):
+    """While one is being drawn, all that come are one."""
+    drawing, go_on, drawn = threading.Event(), threading.Event(), []
+    redraw = ImageFigure.redraw
+
+    def slow(self, title, *args):
+        drawn.append((threading.current_thread().name, title))
+        drawing.set()
+        assert go_on.wait(60)
+        redraw(self, title, *args)
+
+    monkeypatch.setattr(ImageFigure, "redraw", slow)
+    monkeypatch.setattr("live4d_ophyd.live.pictures.drawer", service)  # here, where it can be watched
+    monkeypatch.setattr("live4d_ophyd.live.best_effort.PICTURE_PERIOD", 0.0)
+    bec = Live4DBestEffortCallback(image_directory=tmp_path)
+    RE.subscribe(bec)
+    RE(bp.count([live4d], num=5))  # returns although nothing is drawn
+    assert drawing.wait(60)
+    go_on.set()
+    assert bec.picture_path.exists()
+    assert [title for _, title in drawn][1:] == ["scan 1, count, event 5"]
+    assert {thread for thread, _ in drawn} == {"live4d-pictures_0"}
+
+
+def test_a_picture_that_cannot_be_written_is_said(RE, live4d, tmp_path, caplog):
+    (tmp_path / "pictures").write_text("no directory")
+    bec = Live4DBestEffortCallback(image_directory=tmp_path / "pictures")
+    RE.subscribe(bec)
+    RE(bp.count([live4d]))
+    assert bec.picture_path is not None
+    assert "could not be made" in caplog.text
+    assert "File exists" in caplog.text
+
+
+@pytest.mark.parametrize(("shape", "label"), [((1, 8), "scan_x [nm]"), ((8, 1), "scan_y [nm]")])
+def test_a_scan_of_one_row_or_column_is_a_line(shape, label):
+    figure = ImageFigure("line", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
+    values = np.arange(8.0)
+    values[3] = np.nan
+    figure.show({"live4d_vbf": Panel(values.reshape(shape), ScanAxes((0.5, 0.5), "nm"), "counts")})
+    axes = figure.figure.axes[0]
+    (line,) = axes.get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), np.stack([0.5 * np.arange(8), values], axis=1))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (label, "counts")
+    assert not axes.get_images()[0].get_visible()
+    figure.show({"live4d_vbf": Panel(np.ones((4, 4)), ScanAxes(), "counts")})
+    assert axes.get_images()[0].get_visible()
+    assert axes.get_ylim() == (3.5, -0.5)
+
+
 def test_positions_not_seen_have_a_colour_of_their_own(tmp_path):
     figure = ImageFigure("half", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
     image = np.full((8, 8), np.nan)
     image[:4] = np.arange(32).reshape(4, 8)
-    figure.show("live4d_vbf", image, ScanAxes(), "counts")
+    figure.show({"live4d_vbf": Panel(image, ScanAxes(), "counts")})
     figure.redraw("scan 1, event 1")
     figure.save(tmp_path / "half.png")
     pixels = imread(tmp_path / "half.png")[..., :3]
@@ -190,7 +283,7 @@ def test_positions_not_seen_have_a_colour_of_their_own(tmp_path):
 )
 def test_images_without_contrast_are_drawn(image):
     figure = ImageFigure("flat", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
-    figure.show("live4d_vbf", image, ScanAxes((0.1, 0.2), "um"), "counts")
+    figure.show({"live4d_vbf": Panel(image, ScanAxes((0.1, 0.2), "um"), "counts")})
     figure.redraw("scan 1, event 1")
     figure.figure.canvas.draw()
 
@@ -199,7 +292,7 @@ def test_outliers_do_not_set_the_grey_scale():
     figure = ImageFigure("hot", ["live4d_vbf"], window=False, percentiles=(0.5, 99.5))
     image = np.linspace(0, 1, 10000).reshape(100, 100)
     image[0, 0] = 1e9
-    figure.show("live4d_vbf", image, ScanAxes(), "counts")
+    figure.show({"live4d_vbf": Panel(image, ScanAxes(), "counts")})
     (shown,) = figure.figure.axes[0].get_images()
     assert 0.9 < shown.get_clim()[1] < 1.1
 

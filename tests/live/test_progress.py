@@ -39,6 +39,19 @@ def test_frames_of_expected_and_the_rate_are_shown(status):
     assert terminal.getvalue().split("\r")[-2].strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("current", "elapsed", "text"),
+    [(16384, 65.4, "1:05 and 3:16 to go"), (65536, 59.6, "1:00 and 0:00 to go"), (0, 3.0, "0:03")],
+)
+def test_the_time_that_has_gone_and_what_is_left_are_shown(status, current, elapsed, text):
+    terminal = Terminal()
+    ScanProgressBar(delay=0, file=terminal)([status])
+    status.watchers[0](
+        name="live4d", current=current, initial=0, target=65536, unit="frames", rate=1e3, time_elapsed=elapsed
+    )
+    assert terminal.getvalue().split("\r")[-1].endswith(f"frames, 1 kHz, {text}")
+
+
 def test_the_rate_is_derived_from_the_time_if_the_status_does_not_say_it(status):
     terminal = Terminal()
     ScanProgressBar(delay=0, file=terminal)([status])

@@ -74,7 +74,7 @@ def pause_after_first_collect(RE, *, defer):
 
 @pytest.mark.parametrize("defer", [False, True], ids=["at once", "at a checkpoint"])
 @pytest.mark.parametrize("end", ["resume", "abort", "stop"])
-def test_a_paused_movie_ends_with_the_rasters_taken(RE, run, live4d, engine, defer, end):
+def test_a_paused_movie_ends_with_the_rasters_taken(RE, run, live4d, engine, defer, end, capsys):
     engine.close_gate()
     engine.open_gate(3)
     pause_after_first_collect(RE, defer=defer)
@@ -86,6 +86,8 @@ def test_a_paused_movie_ends_with_the_rasters_taken(RE, run, live4d, engine, def
     assert run.stop["exit_status"] == ("abort" if end == "abort" else "success")
     assert len(engine.asked) == 1
     assert live4d.movie_rasters.get() == 10
+    said = "the movie of live4d ended at 3 of 10 rasters" in capsys.readouterr().out
+    assert said == (end == "resume")  # what was ended by hand needs no word
     engine.open_gate(100)
     RE(movie(live4d, 2))
     assert [event["seq_num"] for event in run.events["live4d_movie"]] == [1, 2]

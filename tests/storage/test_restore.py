@@ -66,7 +66,7 @@ def test_when_the_catalog_fails_the_plan_goes_on_and_the_run_can_be_restored(
     with catalog_failing_at(name, number), caplog.at_level(logging.ERROR):
         (uid,) = RE(bp.count([live4d], num=3))
     (message,) = [
-        entry.getMessage() for entry in caplog.records if entry.name == "live4d_ophyd.storage.backup"
+        entry.getMessage() for entry in caplog.records if entry.name == "live4d_ophyd.storage.recorder"
     ]
     path = backup_directory(db) / f"{uid}.jsonl"
     assert "OSError: disk full" in message

@@ -1,25 +1,28 @@
 """What the catalog's writer does with documents: dimensions, types, scan ids, left-out streams."""
 
+from contextlib import suppress
+
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import event_model
 import numpy as np
 import pytest
-from fake_device import FakeLive4D, ImageSignal
+from fake_device import FakeLive4D, ImageSignal, run_engine
 from ophyd import Component as Cpt
 from ophyd import Device, Signal, SoftPositioner
 
 from live4d_ophyd.live import live_preview
 from live4d_ophyd.signals import Value
 from live4d_ophyd.storage import (
-    CatalogWriter,
+    Recorder,
     Unstorable,
     backup_directory,
     describe_run,
     record,
     restore_backup,
 )
+from live4d_ophyd.storage.scan_ids import ScanIds
 from live4d_ophyd.storage.writer import array_dims
 
 pytestmark = pytest.mark.timeout(200)
@@ -187,7 +190,7 @@ def test_columns_of_a_stream_of_many_tables_get_wider(RE, db, readings, monkeypa
 
 
 def test_a_text_that_is_not_there_stays_so_when_a_column_gets_wider(db):
-    writer = CatalogWriter(db)
+    writer = Recorder(db)
     run = event_model.compose_run()
     writer("start", run.start_doc)
     keys = {
@@ -197,6 +200,7 @@ def test_a_text_that_is_not_there_stays_so_when_a_column_gets_wider(db):
     writer("descriptor", stream.descriptor_doc)
     for n, t in ((1, None), (0.5, "a")):
         writer("event", stream.compose_event(data={"n": n, "t": t}, timestamps={"n": 1.0, "t": 1.0}))
+    assert writer.wait()
     table = db[run.start_doc["uid"]].primary.base["internal"].read()
     assert table["n"].tolist() == [1, 0.5]
     assert table["t"].isna().tolist() == [True, False]
@@ -228,6 +232,33 @@ def test_an_image_of_another_shape_ends_the_run_which_is_whole_up_to_there(RE, d
     assert db[uid].metadata["stop"]["exit_status"] == "fail"
     assert "(6, 4)" in db[uid].metadata["stop"]["reason"]
     assert not (backup_directory(db) / f"{uid}.jsonl").exists()
+
+
+def test_the_catalog_is_read_while_its_thread_writes(db):
+    """As by a session whose last run is still on its way."""
+    recorder = Recorder(db)
+    run = event_model.compose_run()
+    recorder("start", run.start_doc)
+    keys = {
+        "image": array_key((8, 8), ("y", "x"), dtype_numpy="<f8"),
+        "n": {"source": "s", "dtype": "number", "shape": []},
+    }
+    stream = run.compose_descriptor("primary", keys)
+    recorder("descriptor", stream.descriptor_doc)
+    for number in range(40):
+        data = {"image": np.full((8, 8), float(number)), "n": float(number)}
+        recorder("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0)))
+    recorder("stop", run.compose_stop())
+    uid, looks = run.start_doc["uid"], 0
+    while not recorder.wait(0.001):
+        if uid in db:
+            looks += 1
+            assert db[-1].metadata["start"]["uid"] == uid
+            with suppress(KeyError):  # no stream yet
+                assert set(db[uid].primary.metadata["data_keys"]) == set(keys)
+    assert looks > 3
+    assert db[uid].primary["n"].read().tolist() == list(range(40))
+    np.testing.assert_array_equal(db[uid].primary["image"].read()[:, 0, 0], np.arange(40))
 
 
 # Metadata ----------------------------------------------------------------------------------------
@@ -271,7 +302,7 @@ def test_large_numbers_in_metadata_are_not_cut_off(RE, db, readings):
 
 
 def test_documents_that_no_run_engine_has_checked_are_refused_too(db):
-    writer = CatalogWriter(db)
+    writer = Recorder(db)
     with pytest.raises(Unstorable, match="'phase'"):
         writer("start", {"uid": "0123456789", "time": 1.0, "phase": 1j})
     writer("stop", {"uid": "s", "run_start": "0123456789", "time": 2.0, "exit_status": "fail"})
@@ -281,39 +312,64 @@ def test_documents_that_no_run_engine_has_checked_are_refused_too(db):
 # Scan ids, failures, descriptions ----------------------------------------------------------------
 
 
-def test_scan_ids_continue_unless_the_session_has_its_own(RE, db, live4d):
-    RE.unsubscribe(record(RE, db))
-    assert RE.md["scan_id"] == db[-1].metadata["start"]["scan_id"]
+def test_scan_ids_go_on_from_those_of_the_session_if_they_are_larger(RE, db, live4d):
     RE.md["scan_id"] = 7000
     record(RE, db)
     (uid,) = RE(bp.count([live4d]))
     assert db[7001].metadata["start"]["uid"] == uid
+    RE.md["scan_id"] = 3
+    (uid,) = RE(bp.count([live4d]))
+    assert db[7002].metadata["start"]["uid"] == uid
 
 
-def test_scan_ids_go_on_from_a_run_that_only_the_backup_has_and_not_from_one_restored_late(
+def test_two_sessions_give_no_scan_id_twice(db, live4d):
+    """Neither knows of the other's runs; each has begun with what the catalog had."""
+    with run_engine() as first, run_engine() as second:
+        record(first, db)
+        record(second, db)
+        uids = [RE(bp.count([live4d]))[0] for RE in (first, second, second, first)]
+    ids = [db[uid].metadata["start"]["scan_id"] for uid in uids]
+    assert ids == list(range(ids[0], ids[0] + 4))
+    assert [db[number].metadata["start"]["uid"] for number in ids] == uids
+
+
+def test_scan_ids_of_a_server_go_on_from_its_newest_run_or_backup_not_from_one_restored_late(
     RE, db, live4d, catalog_failing_at
 ):
-    RE.md["scan_id"] = 100
+    RE.md["scan_id"] = first = ScanIds(db, backup_directory(db)).newest()
     token = record(RE, db)
+    RE.scan_id_source._file = None  # of a server no directory is known
     with catalog_failing_at("start"):
         (late,) = RE(bp.count([live4d]))
     RE.unsubscribe(token)
-    del RE.md["scan_id"]
-    token = record(RE, db)
-    assert RE.md["scan_id"] == 101
-
-    RE(bp.count([live4d]))
-    RE.unsubscribe(token)
+    with run_engine() as other:
+        record(other, db)
+        other.scan_id_source._file = None
+        assert other.md["scan_id"] == first + 1
+        other.md["scan_id"] = 0
+        (uid,) = other(bp.count([live4d]))
+        assert db[uid].metadata["start"]["scan_id"] == first + 2
     restore_backup(db, backup_directory(db) / f"{late}.jsonl")
     assert db[-1].metadata["start"]["uid"] == late
-    del RE.md["scan_id"]
+    assert ScanIds(db, backup_directory(db)).newest() == first + 2
+
+
+def test_a_run_begins_although_no_scan_id_can_be_asked_for(RE, db, live4d, tmp_path, monkeypatch, caplog):
     record(RE, db)
-    assert RE.md["scan_id"] == 102
+    monkeypatch.setattr(RE.scan_id_source, "_file", tmp_path / "no directory" / "scan_id")
+    RE.md["scan_id"] = 20_000
+    RE(bp.count([live4d]))
+    assert "scan id 20001 may be another run's, too" in caplog.text
+    assert "FileNotFoundError" in caplog.text
 
 
-def test_without_a_backup_directory_a_failure_ends_the_plan(RE, db, live4d, catalog_failing_at):
-    RE.subscribe(CatalogWriter(db))
-    with catalog_failing_at("descriptor"), pytest.raises(OSError, match="disk full"):
+def test_without_a_backup_directory_a_failure_ends_the_plan(RE, db, live4d, catalog_failing_at, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.backup_directory", lambda db: None)
+    record(RE, db)
+    with (
+        catalog_failing_at("descriptor"),
+        pytest.raises(RuntimeError, match="catalog: OSError: disk full"),
+    ):
         RE(bp.count([live4d]))
 
 

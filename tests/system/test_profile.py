@@ -71,6 +71,7 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
 
     answer = typed(session, "RE(bp.count([live4d]))")
     assert "live4d_vbf_contrast" in answer
+    assert "_live4d.png" in typed(session, "bec.picture_path")  # which waits for it
     pictures = list((tmp_path / "catalog" / "pictures").glob("*_live4d.png"))
     assert len(pictures) == 1
     assert pictures[0].read_bytes().startswith(b"\x89PNG")
@@ -84,7 +85,7 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
     assert (center_row, center_col, radius) == pytest.approx((46.8, 48.9, 15.0), abs=0.2)
 
     answer = typed(session, "RE(autofocus(live4d, defocus, -100, 100, num=5))")
-    found = float(re.search(r"microscope_defocus = (\S+) nm", answer)[1])
+    found = float(re.search(r"microscope_defocus = (\S+) \+- \S+ nm", answer)[1])
     assert abs(found) < 50
     assert float(typed(session, "print(defocus.get())")) == pytest.approx(found, rel=1e-3, abs=1e-3)
 
@@ -92,13 +93,30 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
     answer = typed(session, "RE(autofocus(live4d, defocus, 150, 250, num=3, refine=0))")
     assert re.search(r"FocusNotFound: the contrast is highest at 150.*Try 100 to 200", answer)
 
+    session.sendline("%tb")
+    session.expect(PROMPT)
+    assert "Traceback" in session.before
+    assert "in bracket" in session.before
+
+    # a callback of the user's that raises ends the run; of their own functions the traceback is there at once
+    session.sendline("RE(count([live4d]), lambda name, doc: fault(doc))")
+    session.expect(PROMPT)
+    assert "NameError: name 'fault' is not defined" in session.before
+    assert "Traceback" not in session.before
+    session.sendline("%tb")
+    session.expect(PROMPT)
+    assert "fault(doc)" in session.before
+    session.sendline("1/0")
+    session.expect(PROMPT)
+    assert "Traceback" in session.before
+
     answer = typed(session, "%wa")
     assert re.search(rf"microscope_defocus\s+{found:.3g}", answer)
     assert "live4d" in answer
 
     typed(session, "RE(movie(live4d, 3))")
     assert "3" in typed(session, 'len(db[-1]["live4d_movie"].read(["live4d_vbf"])["time"])')
-    assert "5" in typed(session, "len(db)")
+    assert "6" in typed(session, "len(db)")
 
     children = processes_of(session)
     assert len(children) >= 2  # the simulator and the engine

@@ -1,0 +1,152 @@
+"""How long the RunEngine's loop is held up, with catalog, pictures and previews and without: part of `bench session`.
+
+A call that the loop should make every 5 ms says how late it is. Bluesky gives a suspender 0.1 s to be heard.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.source import SIZES, Source
+
+PERIOD_S = 0.005
+LONG_S = 0.05
+COUNTS = 200
+
+
+class LoopWatch:
+    """Notes how late an event loop makes its calls."""
+
+    def __init__(self, loop) -> None:
+        self._loop = loop
+        self._late: list[float] = []
+        self._going = False
+
+    @contextmanager
+    def watching(self):
+        self._late.clear()
+        self._going = True
+        begin = time.perf_counter()
+        self._loop.call_soon_threadsafe(self._call)
+        try:
+            yield
+        finally:
+            self._going = False
+            self._took = time.perf_counter() - begin
+
+    def _call(self, due: float | None = None) -> None:
+        now = self._loop.time()
+        if due is not None:
+            self._late.append(now - due)
+        if self._going:
+            self._loop.call_at(now + PERIOD_S, self._call, now + PERIOD_S)
+
+    def report(self) -> dict:
+        late = np.array(self._late)
+        return {
+            "seconds": self._took,
+            "longest_ms": 1e3 * late.max(),
+            "p99_9_ms": 1e3 * np.quantile(late, 0.999),
+            "share_above_50_ms": late[late > LONG_S].sum() / self._took,
+        }
+
+
+def _streamed(session, key: str, rate: float, scan: tuple[int, int], detectors: int) -> dict:
+    """One `bp.count` on a paced stream, previews at 5 Hz."""
+    from bluesky import plans as bp
+
+    from live4d_ophyd import Disk, Live4D, ScanGrid, live_preview
+
+    disk = SIZES[key].disk
+    disks = [
+        Disk(f"d{n}", center=disk.center, radius=disk.radius * (n + 1) / detectors) for n in range(detectors)
+    ]
+    with closing(Source(key)) as source:
+        device = Live4D(
+            source.endpoint, name="live4d", scan=ScanGrid(*scan), detectors=disks, timeout=30.0, engine="cpu"
+        )
+        with closing(device):
+            device.wait_for_connection()
+            session.RE.preprocessors[:] = [live_preview([device])]
+            watch = LoopWatch(session.RE.loop)
+            source.start(scan[0] * scan[1], rate)
+            with watch.watching():
+                session.RE(bp.count([device]))
+            source.finish()
+    return watch.report()
+
+
+def _counts(session) -> dict:
+    """200 runs of a small raster in one plan."""
+    from bluesky import plans as bp
+
+    from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, live_preview
+    from live4d_ophyd.sim import SimulatorProcess
+
+    def counts():
+        for _ in range(COUNTS):
+            yield from bp.count([device])
+
+    with SimulatorProcess(rows=16, cols=16, shape=(48, 48), rate=20e3, frozen_noise=True) as simulator:
+        device = Live4D(
+            simulator.stream_endpoint, name="live4d", scan=ScanGrid(16, 16), detectors=[Disk("vbf", radius=8)],
+            control=Simplon(simulator.rest_url), engine="cpu",
+        )  # fmt: skip
+        with closing(device):
+            device.wait_for_connection()
+            session.RE.preprocessors[:] = [live_preview([device])]
+            session.RE(bp.count([device]))  # the simulator has computed its frames
+            watch = LoopWatch(session.RE.loop)
+            with watch.watching():
+                session.RE(counts())
+    return watch.report()
+
+
+CASES = {
+    "64x64, previews at 5 Hz": lambda session: _streamed(session, "96", 800.0, (64, 64), 1),
+    "512x512, 3 detectors": lambda session: _streamed(session, "192", 30e3, (512, 512), 3),
+    f"{COUNTS} counts in a row": _counts,
+}
+
+
+def measure(make_session, rounds: int) -> dict:
+    """By case, whole and bare (without catalog and pictures), interleaved: what each round saw."""
+    results: dict = {case: {"whole": [], "bare": []} for case in CASES}
+    with tempfile.TemporaryDirectory() as directory:
+        sessions = {
+            kind: make_session(Path(directory) / kind, whole=kind == "whole") for kind in ("whole", "bare")
+        }
+        for _ in range(rounds):
+            for case, take in CASES.items():
+                for kind, session in sessions.items():
+                    results[case][kind].append(take(session))
+    return results
+
+
+def table(results: dict) -> list[str]:
+    """The worst of the rounds."""
+    lines = [f"{'the loop was late':26} {'session':8} {'longest':>10} {'99.9 %':>9} {'above 50 ms':>12}"]
+    for case, kinds in results.items():
+        for kind, rounds in kinds.items():
+            worst = {key: max(r[key] for r in rounds) for key in rounds[0]}
+            lines.append(
+                f"{case:26} {kind:8} {worst['longest_ms']:7.1f} ms {worst['p99_9_ms']:6.1f} ms"
+                f" {worst['share_above_50_ms']:11.2%}"
+            )
+    return lines
+
+
+if __name__ == "__main__":  # this part alone
+    import json
+    import sys
+
+    from benchmarks.session import Session
+
+    results = measure(Session, int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    print("\n".join(table(results)))
+    print(json.dumps(results))

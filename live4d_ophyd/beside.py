@@ -1,0 +1,133 @@
+"""A process beside the session's, for work that must not take the interpreter from the RunEngine's loop.
+
+A thread would: the loop waits 5 ms for the interpreter each time it wants it back, longer while others do, and as long
+as a single call into a library takes. `Beside` calls a function there, one call at a time, and waits for the answer
+without the interpreter. The process is less urgent than the session where both want one core.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
+
+#: how much less urgent than the session
+NICE = 5
+
+
+class Failed(Exception):
+    """What was called has raised, or its process has gone; the text is the reason, with the type of the error."""
+
+
+class Beside:
+    """A process that answers calls.
+
+    It starts with `start`, or the first call, and again when it has gone. It ends when this session does, or forgets
+    it, after the call that it is busy with.
+
+    Parameters
+    ----------
+    service : ``"module:function"``; what that returns there answers the calls
+    *arguments : texts for that function
+    """
+
+    def __init__(self, service: str, *arguments: str) -> None:
+        self._command = (service, *arguments)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._connection: Connection | None = None
+
+    def start(self) -> None:
+        """Start it unless it runs; returns at once."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._close()
+                self._start()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno()), *self._command],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is the session's
+            )
+        self._connection = Connection(ours.detach())
+
+    def call(self, *arguments: Any) -> Any:
+        """What the service answers. Raises `Failed`. Called by one thread."""
+        self.start()
+        connection, process = self._connection, self._process
+        assert connection is not None
+        assert process is not None
+        try:
+            connection.send(arguments)
+            answer, reason = connection.recv()
+        except (EOFError, OSError) as error:
+            raise Failed(f"its process has gone: {_end_of(process)}") from error
+        if reason:
+            raise Failed(reason)
+        return answer
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None before it has started."""
+        return None if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """End it, and wait until it has."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.wait()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _end_of(process: subprocess.Popen) -> str:
+    try:
+        code = process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        return "it does not answer"
+    return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def main(descriptor: int, service: str, *arguments: str) -> None:
+    """Answer until nobody is there any more."""
+    os.nice(NICE)
+    connection = Connection(descriptor)
+    module, _, function = service.partition(":")
+    answer: Any = None
+    while True:
+        try:
+            request = connection.recv()
+        except EOFError:
+            return
+        try:
+            if answer is None:
+                answer = getattr(import_module(module), function)(*arguments)
+            result = answer(*request), ""
+        except Exception as error:
+            result = None, f"{type(error).__name__}: {error}"
+        try:
+            connection.send(result)
+        except OSError:
+            return
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *sys.argv[2:])
+    os._exit(0)  # nothing is left to do, and threads of libraries take their time

@@ -1,0 +1,61 @@
+"""The catalog is written by a process of its own: the same runs, and no more than a run's rest is lost with it."""
+
+import os
+import signal
+
+import bluesky.plans as bp
+import numpy as np
+import pytest
+
+from live4d_ophyd.storage import backup_directory, read_backup, record, restore_backup
+from live4d_ophyd.storage.catalog_process import process_of
+
+pytestmark = [pytest.mark.beside, pytest.mark.timeout(200)]
+
+
+@pytest.fixture(scope="module")
+def process(db):
+    process = process_of(db)
+    yield process
+    process.close()
+
+
+def images(db, uid):
+    return db[uid].primary.read(["live4d_vbf"])["live4d_vbf"]
+
+
+def test_a_run_is_whole_when_the_plan_returns_and_nothing_of_it_was_written_here(
+    RE, db, process, live4d, monkeypatch
+):
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.run_writer", None)
+    record(RE, db)
+    assert process_of(db) is process
+    live4d.complete[0][2, 3] = np.nan
+    (uid,) = RE(bp.count([live4d], num=3))
+    assert process.pid != os.getpid()
+    found = images(db, uid)
+    assert found.dims == ("time", "scan_y", "scan_x")
+    np.testing.assert_array_equal(found, [live4d.complete[0]] * 3)
+    assert db[uid].metadata["stop"]["exit_status"] == "success"
+    assert not (backup_directory(db) / f"{uid}.jsonl").exists()
+
+
+def test_a_process_that_is_killed_in_mid_run_costs_the_catalog_the_rest_of_that_run(
+    RE, db, process, live4d, caplog
+):
+    record(RE, db)
+
+    def kill(name, doc):
+        if doc["seq_num"] == 2:
+            os.kill(process.pid, signal.SIGKILL)
+
+    token = RE.subscribe(kill, "event")
+    (uid,) = RE(bp.count([live4d], num=4))
+    RE.unsubscribe(token)
+    assert "The catalog could not be written (its process has gone: signal 9)" in caplog.text
+    path = backup_directory(db) / f"{uid}.jsonl"
+    assert read_backup(path).complete
+    (after,) = RE(bp.count([live4d]))  # of another process
+    np.testing.assert_array_equal(images(db, after), [live4d.complete[0]])
+    restore_backup(db, path)
+    np.testing.assert_array_equal(images(db, uid), [live4d.complete[0]] * 4)

@@ -1,0 +1,104 @@
+"""A process that answers calls, whatever becomes of it or of who asks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.beside import NICE, Beside, Failed
+
+
+def service(word):
+    """In the process: answers with what it was called with."""
+
+    def answer(what, *arguments):
+        match what if isinstance(what, str) else "":
+            case "raise":
+                raise KeyError(word)
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(3)
+            case "nice":
+                return os.nice(0)
+        return word, what, *arguments
+
+    return answer
+
+
+def broken(*arguments):
+    raise ImportError("no such library")
+
+
+@pytest.fixture
+def beside():
+    process = Beside("test_beside:service", "a word")
+    yield process
+    process.close()
+
+
+@pytest.fixture(autouse=True)
+def path_of_children(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [os.path.dirname(__file__), *sys.path])))
+
+
+def test_calls_are_answered_by_another_process_that_is_less_urgent(beside):
+    assert beside.pid is None
+    word, array = beside.call(np.arange(3))
+    assert word == "a word"
+    assert array.tolist() == [0, 1, 2]
+    assert beside.pid not in (None, os.getpid())
+    assert beside.call("nice") == os.nice(0) + NICE
+
+
+def test_what_a_call_raises_is_its_reason_and_the_process_goes_on(beside):
+    with pytest.raises(Failed, match=r"^KeyError: 'a word'$"):
+        beside.call("raise")
+    pid = beside.pid
+    assert beside.call("again") == ("a word", "again")
+    assert beside.pid == pid
+
+
+@pytest.mark.parametrize(("end", "words"), [("die", "signal 9"), ("exit", "exit status 3")])
+def test_a_process_that_has_gone_is_said_and_started_again(beside, end, words):
+    with pytest.raises(Failed, match=f"its process has gone: {words}"):
+        beside.call(end)
+    assert beside.call("again") == ("a word", "again")
+
+
+def test_a_service_that_cannot_be_had_is_said_at_each_call():
+    beside = Beside("test_beside:broken")
+    for _ in range(2):
+        with pytest.raises(Failed, match="ImportError: no such library"):
+            beside.call("anything")
+    beside.close()
+
+
+def test_closing_ends_it_and_the_next_call_starts_it(beside):
+    beside.call("first")
+    pid = beside.pid
+    beside.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert beside.call("again") == ("a word", "again")
+
+
+def test_it_ends_with_a_session_that_is_killed():
+    script = (
+        "from live4d_ophyd.beside import Beside; import sys\n"
+        "process = Beside('test_beside:service', 'w'); process.call(1); print(process.pid, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as session:
+        pid = int(session.stdout.readline())
+        session.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.02)
+    assert not os.path.exists(f"/proc/{pid}")
