@@ -107,12 +107,17 @@ def read(directory):
 
 
 def hang(directory):
+    from bluesky import RunEngine
     from bluesky import plans as bp
 
-    from live4d_ophyd.storage import open_catalog
+    from live4d_ophyd.storage import Recorder, backup_directory, open_catalog
 
     square, _ = devices()
-    RE = engine(open_catalog(directory / "catalog"))  # no previews: at the kill nothing is being written
+    db = open_catalog(directory / "catalog")
+    RE = RunEngine({})
+    RE.scan_id_source = lambda md: 1000
+    recorder = Recorder(db, backup_directory=backup_directory(db))
+    RE.subscribe(recorder)
     seen = []
 
     def stop_exposing(name, doc):
@@ -123,6 +128,7 @@ def hang(directory):
 
     def tell(msg):
         if len(seen) == 3 and msg.command == "wait":
+            recorder.wait(60)  # at the kill nothing is being written
             print("three events", flush=True)
             RE.msg_hook = None
 

@@ -291,19 +291,20 @@ def test_a_run_outlives_a_full_disk_of_its_backup(small):
 # The session is killed ---------------------------------------------------------------------------
 
 
-def test_a_killed_session_is_readable_at_once_and_tidied_up(host):
+def test_a_killed_session_is_readable_and_restored_up_to_its_end(host):
+    """What was on its way into the catalog when the session was killed is in the backup."""
     catalog = str(host.home / "catalog")
     taking = Taking(host, catalog)
     taking.process.send_signal(signal.SIGKILL)
     taking.process.communicate()
     taken = {**WHOLE, "as taken": [True] * 2, "finite means": [False, True], "exit_status": None}
-    assert host.look(catalog, taking.uid) == [taken]
     assert host.backups() == {taking.uid: 4}  # start, descriptor, 2 Events
 
     code, out, error = host.live4d("restore")
     assert (code, error) == (0, "")
     assert "2 Events  torn" in out
     assert host.backups() == {}
+    assert host.look(catalog, taking.uid) == [taken]
     following = Taking(host, catalog)
     end, said = following.go_on()
     assert end == {"error": None, "scan_id": 2, "events": 5}
