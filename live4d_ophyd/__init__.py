@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
     from live4d_ophyd.results.description import describe
     from live4d_ophyd.results.export import export_run
-    from live4d_ophyd.results.images import image, images
+    from live4d_ophyd.results.images import image, images, plot_image
     from live4d_ophyd.scan import ScanGrid
     from live4d_ophyd.simplon import Simplon
     from live4d_ophyd.storage import open_catalog
@@ -29,6 +29,7 @@ __all__ = [
     "images",
     "live_preview",
     "open_catalog",
+    "plot_image",
 ]
 
 # The engine process and most commands need no Bluesky and no Tiled, whose import takes seconds.
@@ -46,6 +47,7 @@ _HOMES = {
     "images": "results.images",
     "live_preview": "live",
     "open_catalog": "storage",
+    "plot_image": "results.images",
 }
 
 

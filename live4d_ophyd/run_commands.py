@@ -26,9 +26,9 @@ def _of_run(default: str | None) -> Callable[[Any], Any]:
     """The argument RUN, which may be -1, and --catalog."""
 
     def decorate(function: Any) -> Any:
-        run = click.argument(
-            "run", metavar="RUN", default=default, required=default is None, callback=_check_run
-        )
+        # click takes an argument with default=None for one that may be left out.
+        options: dict[str, Any] = {"required": True} if default is None else {"default": default}
+        run = click.argument("run", metavar="RUN", callback=_check_run, **options)
         catalog = click.option(
             "--catalog",
             metavar="NAME|DIRECTORY|URL",

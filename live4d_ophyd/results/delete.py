@@ -32,10 +32,8 @@ def delete_run(db: Any, run: Any, served: Mapping[str, Any] | None = None) -> li
     """
     uid = run.metadata["start"]["uid"]
     backups = list(_backups(db, uid))
-    for path in backups:
-        with suppress(ValueError, OSError):  # what cannot be read is nobody's any more
-            if read_backup(path).in_use:
-                raise RunInUse(f"run {uid[:8]} is being written: wait for its end, or stop it") from None
+    if any(_in_use(path) for path in backups):
+        raise RunInUse(f"run {uid[:8]} is being written: wait for its end, or stop it")
     others = [*pictures(run, served), *backups]
     db.delete_contents(uid, recursive=True, external_only=False)
     for storage in _folders(served):
@@ -56,6 +54,13 @@ def _backups(db: Any, uid: str) -> Iterator[Path]:
     directory = backup_directory(db)
     if directory is not None and directory.is_dir():
         yield from sorted(path for path in directory.iterdir() if path.name.split(".")[0] == uid)
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        return read_backup(path).in_use
+    except (ValueError, OSError):
+        return False  # what cannot be read is nobody's any more
 
 
 def _catalogs(served: Mapping[str, Any] | None) -> Iterator[Path]:

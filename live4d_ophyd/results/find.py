@@ -42,16 +42,11 @@ def find_run(db: Any, which: Any) -> Any:
     if re.fullmatch(r"[0-9]+", text) and (run := _by_scan_id(db, int(text))) is not None:
         return run
     if len(text) < 5:
-        expected = (
-            "that scan id"
-            if text.isdigit()
-            else "such a scan id; the first characters of a uid are 5 or more"
-        )
-        raise NoSuchRun(f"no run {text!r}: the catalog has none of {expected}")
+        raise NoSuchRun(f"no run {text!r}: no such scan id, and the first characters of a uid are 5 or more")
     try:
         return db[text]
     except KeyError:
-        raise NoSuchRun(f"no run {text!r} in this catalog") from None
+        raise NoSuchRun(f"no run {text!r} in this catalog: no such uid or scan id") from None
     except ValueError:
         raise NoSuchRun(f"several runs begin with {text!r}: give more characters") from None
 

@@ -28,7 +28,11 @@ _2D = ("imshow", "pcolormesh", "contour", "contourf")
 
 
 class ScanImage(xr.DataArray):
-    """A DataArray whose plots have row 0 on top, equal lengths equally long, and grey values as the live pictures."""
+    """A DataArray whose plots have row 0 on top, equal lengths equally long, and grey values as the live pictures.
+
+    Slices and arithmetic keep that; what xarray makes anew (``fillna``, ``where``, ``xr.apply_ufunc``) is a DataArray,
+    which `plot_image` draws in the same way.
+    """
 
     __slots__ = ()
 
@@ -71,6 +75,11 @@ class _RightWayUp:
             for axes in np.ravel(getattr(drawn, "axs", [])):
                 axes.set_aspect("equal")
         return drawn
+
+
+def plot_image(image: xr.DataArray, **kwargs: Any) -> Any:
+    """``image.plot(**kwargs)`` with row 0 on top, for any DataArray over ``scan_y`` and ``scan_x``."""
+    return ScanImage(image).plot(**kwargs)
 
 
 def grey_values() -> Any:
