@@ -48,10 +48,10 @@ def write_png(path: Path, image: xr.DataArray) -> dict[str, Any]:
     bar = nice_length(width / 4)
     bar_width = bar * per_length / _DPI / page[0]
     base = 0.16 / page[1]
-    x = max(left, 0.02)
+    x = 0.02
     figure.add_artist(Rectangle((x, base), bar_width, 0.07 / page[1], color="white", linewidth=0))
     figure.text(x, base + 0.11 / page[1], f"{bar:g} {unit}", color="white", fontsize=12, va="bottom")
-    shown = f"{image.attrs.get('long_name', image.name)}, {black:.5g} to {white:.5g} {image.attrs.get('units', '')}"
+    shown = f"{image.attrs.get('long_name', image.name)}, {black:.6g} to {white:.6g} {image.attrs.get('units', '')}"
     figure.text(1 - x, base, shown.rstrip(), color="white", fontsize=10, va="bottom", ha="right")
     figure.savefig(path, format="png", dpi=_DPI, facecolor="black")
     return {"black": black, "white": white, "scale_bar": bar, "unit": unit}

@@ -6,6 +6,7 @@ nobody in particular, whom Tiled lets read only; the storage is given to it as r
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from copy import deepcopy
@@ -92,7 +93,9 @@ def shared_app(served: Mapping[str, Any], key: str) -> ReadOnly:
     """The application that shares a catalog; ``served`` as of ``storage.served_from``."""
     from tiled.server.app import build_app_from_config
 
-    return ReadOnly(build_app_from_config(read_only(served)), key)
+    app = ReadOnly(build_app_from_config(read_only(served)), key)
+    logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # it says its version at every start
+    return app
 
 
 def read_only(served: Mapping[str, Any]) -> dict[str, Any]:
