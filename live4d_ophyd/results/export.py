@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -253,6 +252,4 @@ def _of_run(readings: RunReadings) -> dict[str, Any]:
 def _write_nexus(path: Path, description: RunDescription, readings: RunReadings, stacks: list[Stack]) -> None:
     from live4d_ophyd.results.nexus import write_nexus
 
-    with suppress(FileNotFoundError):
-        path.unlink()
     write_nexus(path, description, readings, [(stack.stream, stack.images) for stack in stacks])

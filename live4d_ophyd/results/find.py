@@ -55,11 +55,23 @@ def find_run(db: Any, which: Any) -> Any:
 def opened(run: Any, catalog: str | None = None) -> Iterator[Any]:
     """The client of a run: ``run`` itself, or, by what `find_run` takes, that of a catalog opened for the time."""
     if hasattr(run, "metadata"):
-        yield run
+        yield _as_stored(run)
         return
     db = existing_catalog(catalog)
     with closing(db.context):
-        yield find_run(db, run)
+        yield _as_stored(find_run(db, run))
+
+
+def _as_stored(run: Any) -> Any:
+    """The run with its streams as they are stored.
+
+    One use of ``run.v2``, ``db.v1`` or ``Broker`` makes bluesky-tiled-plugins 2.0.12 give all later runs of the
+    process another form; to ask for this one undoes that.
+    """
+    try:
+        return run.v3
+    except (AttributeError, NotImplementedError):  # of a catalog of another making
+        return run
 
 
 def _by_scan_id(db: Any, scan_id: int) -> Any:

@@ -147,6 +147,19 @@ def test_show_takes_minus_one_and_refuses_unknown_options(catalog):
     assert "no such uid or scan id" in missing.output
 
 
+def test_a_use_of_version_2_leaves_the_description_and_the_images_as_they_are(catalog, count):
+    old = catalog.db[catalog.count].v2
+    try:
+        # Whoever mends that in bluesky-tiled-plugins: docs/how-to/old-runs.md warns of it.
+        assert type(catalog.db[catalog.count]) is type(old)
+        assert describe(catalog.count).to_dict() == count.to_dict()
+        old = catalog.db[catalog.count].v2
+        assert describe(old).to_dict() == count.to_dict()
+    finally:
+        assert old.v3.primary["live4d_vbf"].shape[0] == 1
+    assert type(catalog.db[catalog.count]) is not type(old)
+
+
 def test_a_run_without_a_stop_document_is_not_finished(catalog):
     run = catalog.db[catalog.count]
     without = RunReadings(run)
