@@ -9,7 +9,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "live")]
 
 
 @pytest.fixture(scope="package")
-def catalog(tmp_path_factory):
+def catalog(tmp_path_factory, catalogs_are_copies):
     """A catalog with a count of one Event and a scan of three: ``db``, ``directory``, ``count``, ``scan``, ``take``."""
     import bluesky.plans as bp
     from bluesky.preprocessors import SupplementalData
