@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from live4d_ophyd.device import Live4D
     from live4d_ophyd.imaging.detectors import Annulus, Disk
     from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
+    from live4d_ophyd.results.description import describe
+    from live4d_ophyd.results.export import export_run
+    from live4d_ophyd.results.images import image, images, plot_image
     from live4d_ophyd.scan import ScanGrid
     from live4d_ophyd.scan_start import ScanGenerator
     from live4d_ophyd.simplon import Simplon
@@ -22,8 +25,13 @@ __all__ = [
     "ScanGrid",
     "ScanProgressBar",
     "Simplon",
+    "describe",
+    "export_run",
+    "image",
+    "images",
     "live_preview",
     "open_catalog",
+    "plot_image",
 ]
 
 # The engine process and most commands need no Bluesky and no Tiled, whose import takes seconds.
@@ -36,8 +44,13 @@ _HOMES = {
     "ScanGrid": "scan",
     "ScanProgressBar": "live",
     "Simplon": "simplon",
+    "describe": "results.description",
+    "export_run": "results.export",
+    "image": "results.images",
+    "images": "results.images",
     "live_preview": "live",
     "open_catalog": "storage",
+    "plot_image": "results.images",
 }
 
 

@@ -201,6 +201,19 @@ class SimplonSignal(Signal):
         return {self.name: entry}
 
 
+class SimplonFact(SimplonSignal):
+    """A key that stays as it is while the detector is switched on: asked for once a stage, recorded with the run."""
+
+    def ask(self) -> bool:
+        if self._parameter is not None and not self.stale:
+            return True
+        return super().ask()
+
+    def learn(self, parameter: Parameter) -> None:
+        super().learn(parameter)
+        self.keep(np.inf)
+
+
 class _OfDetector(Device):
     """A device whose components ask the detector before they are read."""
 
@@ -325,6 +338,10 @@ def _setting(key: str) -> Any:
     return Cpt(SimplonSignal, keys=(f"config/{key}",), kind=SETTING)
 
 
+def _fact(*keys: str) -> Any:
+    return Cpt(SimplonFact, keys=tuple(f"config/{key}" for key in keys), kind="config")
+
+
 def _status(*keys: str) -> Any:
     return Cpt(SimplonSignal, keys=tuple(f"status/{key}" for key in keys), kind="normal")
 
@@ -366,6 +383,13 @@ class DetectorSettings(_OfDetector):
     flatfield_correction_applied = _setting("flatfield_correction_applied")
     countrate_correction_applied = _setting("countrate_correction_applied")
     virtual_pixel_correction_applied = _setting("virtual_pixel_correction_applied")
+    #: what the detector is, in the configuration only
+    description = _fact("description")
+    detector_number = _fact("detector_number")  #: its serial number
+    software_version = _fact("software_version")
+    firmware_version = _fact("eiger_fw_version", "fw_version")
+    x_pixel_size = _fact("x_pixel_size")
+    y_pixel_size = _fact("y_pixel_size")
     status = Cpt(DetectorStatus, "", kind="omitted")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -45,6 +45,7 @@ from live4d_ophyd.signals import (
     PixelArray,
     RasterStatus,
     Setting,
+    Settling,
     Text,
     Value,
     Vector,
@@ -94,7 +95,7 @@ class DwellTime(Number):
         return dwell
 
 
-class Live4D(Device):
+class Live4D(Settling, Device):
     """4D-STEM detector: virtual-detector images of a raster scan, computed while the frames arrive.
 
     Parameters
@@ -358,6 +359,34 @@ class Live4D(Device):
             gain=self.gain.get(),
             notes=self._run_notes,
         )
+
+    def check_settings(self) -> None:
+        """Raise ValueError for settings that do not fit together, as of an annulus whose inner radius is the larger."""
+        self.spec()
+
+    def summary(self) -> None:
+        """Print what the device is set to, and what its newest image brought."""
+        print(
+            f"{self.name}: frames from {self.endpoint.get()}, decoded on: {self.engine.get() or 'not started yet'}"
+        )
+        newest: dict[str, list[Value]] = {"newest image": [], "settings": []}
+        for name in self.component_names:
+            signal = getattr(self, name)
+            if isinstance(signal, Setting):
+                newest["settings"].append(signal)
+            elif isinstance(signal, Value):
+                newest["newest image"].append(signal)
+        for title, signals in newest.items():
+            print(f"\n{title}")
+            for signal in signals:
+                for key, reading in signal.read().items():
+                    unit = signal.describe()[key].get("units") or ""
+                    print(
+                        f"  {key.removeprefix(self.name + '_'):28} {_short(reading['value'])} {unit}".rstrip()
+                    )
+        if self.control is not None:
+            print("\nthe detector's own settings")
+            self.detector.summary()
 
     def _triggers_to_arm(self) -> int:
         if isinstance(self._arm_per, int):
@@ -765,6 +794,10 @@ class Live4D(Device):
                 "data": {key: entry["value"] for key, entry in readings.items()},
                 "timestamps": {key: entry["timestamp"] for key, entry in readings.items()},
             }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _parameters(detector: Detector) -> list[Any]:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec, Raster
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
-from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk
+from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk, detector_to_dict
+from live4d_ophyd.results import tiff
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.simplon import Simplon, SimplonError
 
@@ -40,6 +41,17 @@ def _numbers(count: int, form: str):
         return parsed
 
     return parse
+
+
+def _image_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    # Before the scan: an image must not be taken and then lost because of its file's name.
+    if value is not None and value.suffix.lower() not in ("", ".npy", *tiff.SUFFIXES):
+        formats = ", ".join((".npy", *tiff.SUFFIXES))
+        raise click.BadParameter(
+            f"{value} would be of the format {value.suffix}; there are {formats}. For others take the run into a "
+            "catalog and use `live4d export`"
+        )
+    return value
 
 
 _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5,40,80"}
@@ -89,7 +101,8 @@ _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the images here (.npy), one file a detector.",
+    callback=_image_file,
+    help="Write the images here, one file a detector: .npy (float64), .tif or .tiff (float32).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object.")
 def listen(
@@ -177,7 +190,10 @@ def _save(out: Path, detectors: list[Detector], raster: Raster) -> list[Path]:
             out if len(detectors) == 1 else out.with_name(f"{out.stem}-{detector.name}{out.suffix or '.npy'}")
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:  # np.save would add .npy to a name without it
-            np.save(file, image)
+        if path.suffix.lower() in tiff.SUFFIXES:
+            tiff.write_tiff(path, image, metadata={"detector": detector_to_dict(detector)})
+        else:
+            with open(path, "wb") as file:  # np.save would add .npy to a name without it
+                np.save(file, image)
         files.append(path)
     return files

@@ -21,6 +21,9 @@ from ophyd.utils import ReadOnlyError
 from live4d_ophyd.engine.series_info import digest
 from live4d_ophyd.engine.spec import Progress
 
+#: how long settings that do not fit together wait for others that a plan sets with them, s
+TOGETHER_S = 0.5
+
 
 class Result(Signal):
     """A signal that the device puts: not a plan."""
@@ -77,10 +80,17 @@ class Setting(Value):
         self.accepted(value)
 
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
-        """As `put`, at once. ophyd's own would wait until the value equals what was set: for ever if that is NaN."""
+        """As `put`, at once. ophyd's own would wait until the value equals what was set: for ever if that is NaN.
+
+        What does not fit together with the device's other settings is left to the device (`Settling`).
+        """
+        before = self.get()
         self.put(value)  # here, not in a thread: the plan gets the error, with its text
-        status = Status(self, timeout=timeout, settle_time=settle_time or 0)
-        status.set_finished()
+        status = SettingStatus(self, timeout=timeout, settle_time=settle_time or 0)
+        if isinstance(self.parent, Settling):
+            self.parent.settle(self, before, status)
+        else:
+            status.set_finished()
         return status
 
     def put(self, value: Any, **kwargs: Any) -> None:
@@ -89,6 +99,64 @@ class Setting(Value):
     def refused(self, value: Any, expected: str) -> ValueError:
         """The error for a value that is not accepted."""
         return ValueError(f"{self.name} = {value!r}: expected {expected}")
+
+
+class SettingStatus(Status):
+    """Status of a setting; says in its text why it failed."""
+
+    def __str__(self) -> str:
+        error = self.exception(timeout=0) if self.done else None
+        return str(error) if error else f"{self.obj.name} {'set' if self.done else 'waits for others'}"
+
+    __repr__ = __str__
+
+
+class Settling:
+    """A device whose settings have to fit together: a plan may set them in any order, but within `TOGETHER_S`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._settling = threading.RLock()
+        self._unsettled: list[tuple[Setting, Any, SettingStatus]] = []  #: with the values before
+        self._patience: threading.Timer | None = None
+        super().__init__(*args, **kwargs)
+
+    def check_settings(self) -> None:
+        """Raise ValueError for settings that do not fit together."""
+
+    def settle(self, setting: Setting, before: Any, status: SettingStatus) -> None:
+        """Finish ``status`` when all settings fit together; if they do not soon, put back what was before."""
+        with self._settling:
+            self._unsettled.append((setting, before, status))
+            if self._patience is not None:
+                self._patience.cancel()
+            try:
+                self.check_settings()
+            except ValueError:
+                self._patience = threading.Timer(TOGETHER_S, self._put_back)
+                self._patience.daemon = True
+                self._patience.start()
+                return
+            settled, self._unsettled = self._unsettled, []
+        for _, _, done in settled:
+            done.set_finished()
+
+    def _put_back(self) -> None:
+        """Runs in the timer's thread."""
+        with self._settling:
+            refused, self._unsettled = self._unsettled, []
+            try:
+                self.check_settings()
+            except ValueError as error:
+                reason = error
+            else:  # by a `put` in the meantime
+                for _, _, status in refused:
+                    status.set_finished()
+                return
+            for setting, before, _ in reversed(refused):
+                setting.put(before)
+        names = " and ".join(dict.fromkeys(setting.name for setting, _, _ in refused))
+        for _, _, status in refused:
+            status.set_exception(ValueError(f"{names} cannot be set so: {reason}"))
 
 
 def setting(of: type[Setting], **options: Any) -> Cpt:

@@ -4,6 +4,8 @@ import pytest
 
 from live4d_ophyd.engine.acquisition import warm_up
 
+pytest_plugins = ["empty_catalog"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_kernels():

@@ -18,7 +18,7 @@ from live4d_ophyd.sim.server import build_dcu, warm_up
 def served_dcu(**options) -> Iterator[SimpleNamespace]:
     """A DCU of `build_dcu`; has the attributes of a SimulatorProcess, and ``dcu``."""
     with closing(build_dcu(**options)) as dcu, socket.create_server(("127.0.0.1", 0)) as listener:
-        warm_up(dcu.sender)
+        warm_up(dcu)
         config = uvicorn.Config(
             create_app(dcu), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None
         )

@@ -211,3 +211,27 @@ def test_a_value_of_an_unexpected_type_is_recorded_as_what_it_is(dcu, settings, 
     read = status.read()["detector_status_temperature"]["value"]
     np.testing.assert_equal((described["dtype"], read), recorded)
     assert type(read) is type(recorded[1])
+
+
+def test_what_the_detector_is_is_recorded_and_asked_for_once_a_stage(dcu, settings):
+    dcu.settings |= {
+        KEY + "detector_number": "E-01",
+        KEY + "software_version": "1.8.0",
+        KEY + "x_pixel_size": 1e-4,
+    }
+
+    def asked():
+        return sum(path.endswith("/config/detector_number") for _, path, _ in dcu.requests)
+
+    recorded = {key: entry["value"] for key, entry in settings.read_configuration().items()}
+    facts = ("detector_number", "software_version", "x_pixel_size")
+    assert [recorded[f"detector_{name}"] for name in facts] == ["E-01", "1.8.0", 1e-4]
+    assert "detector_firmware_version" not in recorded  # this one does not have it
+    assert "detector_detector_number" not in settings.read()  # no column of every Event
+    settings.as_armed()
+    settings.as_armed()
+    assert asked() == 1
+    settings.forget()
+    dcu.settings[KEY + "detector_number"] = "E-02"
+    assert settings.read_configuration()["detector_detector_number"]["value"] == "E-02"
+    assert asked() == 2

@@ -114,6 +114,47 @@ def test_numbers_of_another_detector_are_hinted_when_asked_for(live4d, dcu, RE):
     assert "live4d_adf_mean" in descriptor["hints"]["live4d"]["fields"]
 
 
+@pytest.mark.parametrize("first", ["inner", "outer"])
+def test_settings_that_depend_on_each_other_are_set_together_in_any_order(live4d, RE, first):
+    inner, outer = (live4d.adf_inner, 14.0), (live4d.adf_outer, 20.0)
+    assert live4d.adf_outer.get() < inner[1]
+    order = [*inner, *outer] if first == "inner" else [*outer, *inner]
+    RE(bps.mv(*order))
+    assert (live4d.adf_inner.get(), live4d.adf_outer.get()) == (14.0, 20.0)
+
+
+def test_a_setting_that_does_not_fit_the_others_is_refused_and_put_back(live4d, RE):
+    before = live4d.adf_inner.get()
+    with pytest.raises(FailedStatus) as failure:
+        RE(bps.mv(live4d.adf_inner, 40))
+    assert "live4d_adf_inner cannot be set so" in str(failure.value)
+    assert "inner" in str(failure.value.__cause__)
+    assert live4d.adf_inner.get() == before
+    RE(bps.mv(live4d.adf_inner, before))
+
+
+def test_a_put_that_makes_settings_fit_ends_the_wait_for_others(live4d, RE):
+    status = live4d.adf_inner.set(14.0)
+    assert not status.done
+    live4d.adf_outer.put(20.0)
+    status.wait(10)
+    assert live4d.adf_inner.get() == 14.0
+
+
+def test_a_summary_has_settings_and_results_with_their_units(live4d, capsys):
+    live4d.dwell_time.put(math.nan)
+    live4d.summary()
+    said = capsys.readouterr().out
+    for line in (
+        "  adf_inner                    7 px",
+        "  scan_rows                    3",
+        "  timeout",
+        "  vbf_mean",
+    ):
+        assert line in said
+    assert "AttributeError" not in said
+
+
 @pytest.mark.parametrize("name", ["vbf", "vbf_mean", "frames_lost", "series_unique_id", "engine"])
 def test_a_result_cannot_be_set(live4d, RE, name):
     """ophyd's own `set` would wait, for ever, until the value equals it: NaN and images never do."""

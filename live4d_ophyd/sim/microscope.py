@@ -6,6 +6,7 @@ simulated DCU. No thread of its own.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -119,6 +120,11 @@ class MicroscopeSignal(SimSignal):
     given whatever its kind, so that live plots have the right abscissa while the baseline shows no extra
     columns.
     """
+
+    @property
+    def user_offset(self) -> SimpleNamespace:
+        """None; ``%wa`` has a column for it."""
+        return SimpleNamespace(get=lambda: 0.0)
 
     @property
     def position(self) -> float:

@@ -6,6 +6,7 @@ from live4d_ophyd.storage.catalog import (
     catalog_directory,
     existing_catalog,
     open_catalog,
+    served_from,
 )
 from live4d_ophyd.storage.describe import describe_run
 from live4d_ophyd.storage.recorder import Recorder, record
@@ -26,4 +27,5 @@ __all__ = [
     "read_backup",
     "record",
     "restore_backup",
+    "served_from",
 ]

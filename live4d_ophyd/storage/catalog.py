@@ -18,7 +18,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
@@ -93,7 +93,6 @@ def existing_catalog(which: str | None = None) -> Any:
     """
     from tiled.client import from_context, from_profile, from_uri
     from tiled.client.context import Context
-    from tiled.profiles import load_profiles
 
     which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
     if which.lower().startswith(("http://", "https://")):
@@ -103,6 +102,36 @@ def existing_catalog(which: str | None = None) -> Any:
         api_key = parse_qs(parts.query).get("api_key", [None])[0]
         headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"} if login else None
         return from_uri(parts._replace(query="", fragment="").geturl(), api_key=api_key, headers=headers)
+    name, directory = _find_catalog(which)
+    with _quiet_server():
+        if name is not None:
+            return from_profile(name)
+        from tiled.server.app import build_app_from_config
+
+        assert directory is not None  # no profile of a server either
+        return from_context(Context.from_app(build_app_from_config(_profile_content(directory)["direct"])))
+
+
+def served_from(which: str | None = None) -> dict[str, Any]:
+    """What Tiled serves the catalog ``which`` from: the ``direct`` part of its profile.
+
+    ``which`` as in ``existing_catalog``. Raises ValueError if there is no such catalog, or it is a server's.
+    """
+    from tiled.profiles import load_profiles
+
+    which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
+    if not which.lower().startswith(("http://", "https://")):
+        name, directory = _find_catalog(which)
+        content = load_profiles()[name][1] if name is not None else _profile_content(cast(Path, directory))
+        if "direct" in content:
+            return content["direct"]
+    raise ValueError(f"the catalog {shown(which)} is a Tiled server's, not a directory of this machine")
+
+
+def _find_catalog(which: str) -> tuple[str | None, Path | None]:
+    """The profile that opens ``which``, if there is one, and the directory, if it is one."""
+    from tiled.profiles import load_profiles
+
     load_profiles.cache_clear()
     profiles = {name: _directory_of(content) for name, (_, content) in load_profiles().items()}
     directory = profiles.get(which, Path(which).expanduser().resolve())
@@ -112,16 +141,10 @@ def existing_catalog(which: str | None = None) -> Any:
             f"no catalog {which!r}: {directory / 'catalog.db'} does not exist, and no Tiled profile of that name "
             f"opens another. There are {', '.join(map(repr, profiles)) or 'no profiles'}"
         )
-    with _quiet_server():
-        if which in profiles:
-            return from_profile(which)
-        for name, other in profiles.items():
-            if other == directory:  # its profile may have its backups elsewhere
-                return from_profile(name)
-        from tiled.server.app import build_app_from_config
-
-        assert directory is not None  # no profile of a server either
-        return from_context(Context.from_app(build_app_from_config(_profile_content(directory)["direct"])))
+    if which in profiles:
+        return which, directory
+    # The directory's profile, if it has one, may have its backups elsewhere.
+    return next((name for name, other in profiles.items() if other == directory), None), directory
 
 
 def backup_directory(db: Any) -> Path | None:

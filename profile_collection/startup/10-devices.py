@@ -34,48 +34,62 @@ def _detector_side(control):
     return min(sides) if all(isinstance(side, int) for side in sides) else 192
 
 
-_rows, _cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
-_dcu, _stream = os.environ.get("LIVE4D_DCU"), os.environ.get("LIVE4D_STREAM")
-simulator = None
-scan_generator = globals().get("scan_generator")
-if _dcu or _stream:
-    _control = Simplon(_dcu) if _dcu else None
-    _endpoint = _stream or f"tcp://{urlsplit(_dcu).hostname}:31001"
-    _grid = ScanGrid(_rows, _cols)
-else:
-    from live4d_ophyd.sim import SimMicroscope, SimScanGenerator, SimulatorProcess
+def _devices(scan_generator):
+    """What this session has, by name. Raises ValueError for what cannot be."""
+    rows, cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
+    dcu, stream = os.environ.get("LIVE4D_DCU"), os.environ.get("LIVE4D_STREAM")
+    found = {"simulator": None}
+    grid = ScanGrid(rows, cols)
+    if dcu or stream:
+        control = Simplon(dcu) if dcu else None
+        endpoint = stream or f"tcp://{urlsplit(dcu).hostname}:31001"
+    else:
+        from live4d_ophyd.sim import SimMicroscope, SimScanGenerator, SimulatorProcess
 
-    # As found after a specimen exchange: a little out of focus, the disk a little off the middle.
-    simulator = SimulatorProcess(rows=_rows, cols=_cols, defocus=60.0)
-    atexit.register(simulator.close)
-    _control = Simplon(simulator.rest_url)
-    _endpoint = simulator.stream_endpoint
-    _grid = ScanGrid(_rows, _cols, step=simulator.step_nm, unit="nm")
+        # As found after a specimen exchange: a little out of focus, the disk a little off the middle.
+        simulator = SimulatorProcess(rows=rows, cols=cols, defocus=60.0)
+        atexit.register(simulator.close)
+        control = Simplon(simulator.rest_url)
+        endpoint = simulator.stream_endpoint
+        grid = ScanGrid(rows, cols, step=simulator.step_nm, unit="nm")
+        microscope = SimMicroscope(simulator.rest_url, name="microscope", labels=["motors"])
+        scan_generator = SimScanGenerator(simulator.rest_url, name="scan_generator", labels=["scan"])
+        found |= {"simulator": simulator, "microscope": microscope}
+        for axis in ("defocus", "astigmatism", "stage_x", "stage_y", "beam_current"):
+            found[axis] = getattr(microscope, axis)
 
-    microscope = SimMicroscope(simulator.rest_url, name="microscope", labels=["motors"])
-    scan_generator = SimScanGenerator(simulator.rest_url, name="scan_generator", labels=["scan"])
-    defocus = microscope.defocus
-    astigmatism = microscope.astigmatism
-    stage_x = microscope.stage_x
-    stage_y = microscope.stage_y
-    beam_current = microscope.beam_current
-    sd.baseline = [microscope]  # noqa: F821  from 00-base.py
+    # Where the bright-field disk usually is, until calibrate_bright_field has looked.
+    side = _detector_side(control)
+    live4d = Live4D(
+        endpoint,
+        name="live4d",
+        scan=grid,
+        detectors=[
+            Disk("vbf", radius=side * 5 / 32),
+            Annulus("adf", inner=side * 6 / 32, outer=side * 15 / 32),
+        ],
+        control=control,
+        scan_generator=scan_generator,
+        labels=["detectors"],
+    )
+    return found | {"scan_generator": scan_generator, "live4d": live4d}
 
-# Where the bright-field disk usually is, until calibrate_bright_field has looked.
-_side = _detector_side(_control)
-live4d = Live4D(
-    _endpoint,
-    name="live4d",
-    scan=_grid,
-    detectors=[
-        Disk("vbf", radius=_side * 5 / 32),
-        Annulus("adf", inner=_side * 6 / 32, outer=_side * 15 / 32),
-    ],
-    control=_control,
-    scan_generator=scan_generator,
-    labels=["detectors"],
-)
-live4d.wait_for_connection()
-RE.subscribe(live4d.note_run)  # noqa: F821  the stream's header names the run
-if _control:
-    sd.baseline.append(live4d.detector.status)  # noqa: F821
+
+simulator = live4d = None
+try:
+    globals().update(_devices(globals().get("scan_generator")))
+    live4d.wait_for_connection()
+except (ValueError, OSError, RuntimeError, SimplonError) as _error:
+    if _shell is None:  # noqa: F821  from 00-base.py; nobody would see it
+        raise
+    _next = (
+        "start the session again when that is mended" if live4d is None
+        else "live4d.wait_for_connection() tries again"
+    )  # fmt: skip
+    print(f"\n{'There is no live4d' if live4d is None else 'live4d does not work yet'}: {_error}\n({_next})")
+if simulator is not None:
+    sd.baseline = [microscope]  # noqa: F821
+if live4d is not None:
+    RE.subscribe(live4d.note_run)  # noqa: F821  the stream's header names the run
+    if live4d.control:
+        sd.baseline.append(live4d.detector.status)  # noqa: F821

@@ -1,10 +1,35 @@
 """Live images in every plan, and what to type first."""
 # ruff: noqa: F821  names of the files before
 
+import gc
+
 from live4d_ophyd import live_preview
 from live4d_ophyd.storage import backup_directory
 
-RE.preprocessors.append(live_preview([live4d]))
+if live4d is not None:
+    RE.preprocessors.append(live_preview([live4d]))
+
+
+def tips():
+    """Print where things are and what to type first."""
+    if live4d is not None:
+        source = "a simulated detector and microscope" if simulator else live4d.endpoint.get()
+        print(f"\nlive4d: {live4d.grid().rows} x {live4d.grid().cols} positions from {source}")
+    print(
+        f"runs   {catalog_directory(_profile)}\nimages {'in windows, and ' if _windows else ''}{_pictures}\n"
+    )
+    for line, what in (
+        ("RE(count([live4d]))", "one raster"),
+        ("RE(calibrate_bright_field(live4d))", "put the detectors on the bright-field disk"),
+        ("RE(autofocus(live4d, defocus, -100, 100))", "best focus"),
+        ('db[-1].primary.read(["live4d_vbf"])', "the last run's images"),
+        ("live4d.summary()", "its settings and what the newest image brought"),
+        ("%wa", "where everything is; any Bluesky plan works: bp, bps, bpp"),
+        ("count?", "what a plan takes; tips() prints this again"),
+    ):
+        print(f"  {line:43} {what}")
+    print()
+
 
 if _shell is not None:
     _backups = list(backup_directory(db).glob("*.jsonl"))
@@ -12,18 +37,8 @@ if _shell is not None:
         print(
             f"\n{len(_backups)} run(s) are not whole in the catalog: `live4d restore --list` in a shell says which"
         )
-    print(
-        f"""
-live4d: {live4d.grid().rows} x {live4d.grid().cols} positions from {
-            "a simulated detector and microscope" if simulator else live4d.endpoint.get()
-        }
-runs   {catalog_directory(_profile)}
-images {"in windows" if _windows else _pictures}
+    tips()
 
-  RE(count([live4d]))                          one raster
-  RE(calibrate_bright_field(live4d))           put the detectors on the bright-field disk
-  RE(autofocus(live4d, defocus, -100, 100))    best focus
-  db[-1].primary.read(["live4d_vbf"])          the last run's images
-  %wa                                          where everything is; any Bluesky plan works: bp, bps, bpp
-"""
-    )
+# What was imported stays: looking through it for garbage would hold the RunEngine up for 0.4 s, again and again.
+gc.collect()
+gc.freeze()

@@ -17,10 +17,16 @@ def RE():
         yield engine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _at_once(catalogs_are_copies):
+    """No test waits for Tiled to make a database."""
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory, copy_empty_catalog):
     """Environment of a user who has never used the package: nothing reaches the real home."""
     directory = tmp_path_factory.mktemp("home")
+    copy_empty_catalog(directory / "catalog")
     environment = {
         **os.environ,
         "HOME": str(directory),

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from live4d_ophyd.cli import live4d
 from live4d_ophyd.storage import ProfileConflict, backup_directory, catalog_directory, open_catalog
+from live4d_ophyd.storage.catalog import _make_database as MAKE_DATABASE
 from live4d_ophyd.storage.catalog import choose_directory, existing_catalog, write_profile
 
 
@@ -96,7 +97,13 @@ def test_odd_paths_come_back_from_the_profile(levels, tmp_path, folder):
     assert catalog_directory("odd") == Path(tmp_path / folder)
 
 
-def test_a_database_is_made_once(levels, tmp_path, monkeypatch):
+@pytest.fixture
+def by_tiled(monkeypatch):
+    """Databases are made here, not copied."""
+    monkeypatch.setattr("live4d_ophyd.storage.catalog._make_database", MAKE_DATABASE)
+
+
+def test_a_database_is_made_once(levels, tmp_path, monkeypatch, by_tiled):
     """By a process of some seconds, which opening a catalog that is there must not cost."""
     path = tmp_path / "per%cent" / "catalog"
     open_catalog(path, name="once").context.close()
@@ -106,7 +113,7 @@ def test_a_database_is_made_once(levels, tmp_path, monkeypatch):
     db.context.close()
 
 
-def test_a_database_that_was_never_finished_is_finished(levels, tmp_path):
+def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, by_tiled):
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "catalog.db").touch()
     db = open_catalog(tmp_path / "catalog", name="torn")
@@ -114,7 +121,7 @@ def test_a_database_that_was_never_finished_is_finished(levels, tmp_path):
     db.context.close()
 
 
-def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path):
+def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path, by_tiled):
     (tmp_path / "catalog" / "catalog.db").mkdir(parents=True)
     with pytest.raises(OSError, match=r"catalog\.db cannot be made:(.|\n)*unable to open"):
         open_catalog(tmp_path / "catalog", name="odd")

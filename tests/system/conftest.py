@@ -10,10 +10,16 @@ from numba.core import config
 import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _at_once(catalogs_are_copies):
+    """No test waits for Tiled to make a database."""
+
+
 @pytest.fixture
-def new_user(tmp_path):
+def new_user(tmp_path, copy_empty_catalog):
     """Environment of a user with an empty home and no display, but not the first one for whom kernels are compiled."""
     (tmp_path / "home").mkdir()
+    copy_empty_catalog(tmp_path / "catalog")
     keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "PYTHONPATH")}
     return keep | {
         "HOME": str(tmp_path / "home"),

@@ -112,6 +112,9 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
 
     answer = typed(session, "%wa")
     assert re.search(rf"microscope_defocus\s+{found:.3g}", answer)
+    assert "Error" not in answer
+    assert "vbf_radius" in typed(session, "live4d.summary()")
+    assert "autofocus(live4d, defocus" in typed(session, "tips()")
     assert "live4d" in answer
 
     typed(session, "RE(movie(live4d, 3))")
@@ -148,16 +151,30 @@ def test_ctrl_c_pauses_the_plan_and_nothing_else(session):
     assert "abort" in typed(session, "db[-2].stop['exit_status']")
 
 
-def test_a_raster_of_no_shape_is_refused_in_words(tmp_path, environment):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (
+            {"LIVE4D_SCAN": "128"},
+            r"There is no live4d: LIVE4D_SCAN is '128'; expected rows x columns as in 128x128",
+        ),
+        ({"LIVE4D_DCU": "http://127.0.0.1:9"}, r"live4d does not work yet: .*127\.0\.0\.1:9"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_session_without_its_detector_starts_and_says_what_is_missing(tmp_path, environment, wrong, words):
     profile = tmp_path / "profile"
     shutil.copytree(REPOSITORY / "profile_collection", profile)
-    environment["LIVE4D_SCAN"] = "128"
+    command = "print(len(db), RE.state, callable(count)); tips()"
     answer = subprocess.run(
-        [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", "-c", "pass"],
-        env=environment,
+        [sys.executable, "-m", "IPython", f"--profile-dir={profile}", "--colors=NoColor", "-c", command],
+        env=environment | wrong,
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=START_TIMEOUT,
     )
-    assert "LIVE4D_SCAN is '128'; expected rows x columns as in 128x128" in answer.stdout + answer.stderr
+    said = answer.stdout + answer.stderr
+    assert re.search(words, said), said
+    assert "0 idle True" in said
+    assert "Traceback" not in said

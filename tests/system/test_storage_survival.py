@@ -94,8 +94,10 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path):
+def host(tmp_path, copy_empty_catalog):
+    copy_empty_catalog(tmp_path / "catalog")
     host = Host(tmp_path)
+    host.copy_empty_catalog = copy_empty_catalog
     yield host
     host.close()
 
@@ -121,7 +123,7 @@ class Taking:
 
 class TiledServer:
     def __init__(self, host, directory):
-        directory.mkdir()
+        host.copy_empty_catalog(directory)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -141,7 +143,6 @@ class TiledServer:
                             f"file://localhost{directory / 'images'}",
                             f"sqlite:///{directory / 'tables.db'}",
                         ],
-                        "init_if_not_exists": True,
                         "specs": [{"name": "CatalogOfBlueskyRuns", "version": "3.0"}],
                     },
                 }

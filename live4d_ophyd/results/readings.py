@@ -1,0 +1,125 @@
+"""What a run's Events, configuration and baseline say, as plain values: one place that knows where they are stored.
+
+In: the client of a run. Out: per device the image streams, and for each key the values of its Events, or that of the
+configuration in runs of versions that recorded settings only there. Images are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from live4d_ophyd.image_streams import image_keys, previewed_device
+
+
+@dataclass
+class DeviceReadings:
+    """One device with images: its values by key without the device's name (``scan_rows``, ``vbf_radius``)."""
+
+    name: str
+    images: list[str] = field(default_factory=list)  #: names of the virtual detectors
+    streams: list[str] = field(default_factory=list)  #: that hold its images
+    events: dict[str, list[Any]] = field(default_factory=dict)  #: of all these streams, one after the other
+    configuration: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    def get(self, key: str) -> Any:
+        """The value that all Events agree on, else the list of theirs; None where it is not known."""
+        values = self.events.get(key)
+        if not values:
+            return self.configuration.get(key)
+        return values[0] if same(values) else values
+
+    def of_events(self, at: Sequence[int]) -> DeviceReadings:
+        """The same with only these Events, by their positions in the lists."""
+        chosen = {
+            key: [values[index] for index in at if index < len(values)] for key, values in self.events.items()
+        }
+        return replace(self, events=chosen)
+
+
+class RunReadings:
+    """All that is read of a run to describe it."""
+
+    def __init__(self, run: Any) -> None:
+        self.start: Mapping[str, Any] = run.metadata["start"]
+        self.stop: Mapping[str, Any] = run.metadata.get("stop") or {}
+        self.devices: dict[str, DeviceReadings] = {}
+        self.seq_nums: dict[str, list[int]] = {}  #: by image stream
+        self.times: dict[str, list[float]] = {}  #: by image stream, s since 1970
+        self.moved: dict[str, list[Any]] = {}  #: what else the image streams hold, with full names
+        self.units: dict[str, str] = {}  #: by full name
+        self.baseline: dict[str, list[Any]] = {}
+        self.owners: dict[str, str] = {}  #: device of a key, by full name
+        for stream in run:
+            metadata = run[stream].metadata
+            if stream == "baseline":
+                self._note_keys(metadata["data_keys"])
+                self.baseline = numbers_and_texts(run[stream], metadata["data_keys"])
+            elif image_keys(metadata["data_keys"]) and not previewed_device({**metadata, "name": stream}):
+                self._note_keys(metadata["data_keys"])
+                self._read_stream(run[stream], stream, metadata)
+
+    def of_events(self, device: DeviceReadings, at: Sequence[int]) -> RunReadings:
+        """The same with only this device and these Events of its streams."""
+        part = copy(self)
+        part.devices = {device.name: device.of_events(at)}
+        return part
+
+    def _note_keys(self, data_keys: Mapping[str, Mapping[str, Any]]) -> None:
+        for key, entry in data_keys.items():
+            self.units[key] = entry.get("units") or ""
+            self.owners[key] = entry.get("object_name") or ""
+
+    def _read_stream(self, client: Any, stream: str, metadata: Mapping[str, Any]) -> None:
+        data_keys = metadata["data_keys"]
+        values = numbers_and_texts(client, data_keys)
+        self.seq_nums[stream] = values.pop("seq_num", [])
+        self.times[stream] = values.pop("time", [])
+        owners = dict.fromkeys(self.owners[key] for key in image_keys(data_keys))
+        for owner in owners:
+            device = self.devices.setdefault(owner, DeviceReadings(owner))
+            device.streams.append(stream)
+            prefix = f"{owner}_"
+            for key in image_keys(data_keys):
+                if self.owners[key] == owner and (short := key.removeprefix(prefix)) not in device.images:
+                    device.images.append(short)
+            configuration = metadata.get("configuration", {}).get(owner, {})
+            for key, value in configuration.get("data", {}).items():
+                device.configuration.setdefault(key.removeprefix(prefix), value)
+            keys = {**configuration.get("data_keys", {}), **data_keys}
+            for key, entry in keys.items():
+                if key.startswith(prefix) and entry.get("units"):
+                    device.units[key.removeprefix(prefix)] = entry["units"]
+            for key, series in values.items():
+                if self.owners.get(key) == owner:
+                    device.events.setdefault(key.removeprefix(prefix), []).extend(series)
+        for key, series in values.items():
+            if self.owners.get(key) not in owners:
+                self.moved.setdefault(key, []).extend(series)
+
+
+def numbers_and_texts(client: Any, data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The columns of a stream: one plain value an Event, with ``seq_num`` and ``time``."""
+    wanted = {key for key, entry in data_keys.items() if entry["dtype"] != "array"}
+    there = [key for key in client if key in wanted]
+    if "seq_num" not in client:
+        return {}  # no Event
+    names = [*there, "seq_num", "time"]
+    dataset = client.read(names)
+    return {key: dataset[key].values.tolist() for key in names}
+
+
+def same(values: list[Any]) -> bool:
+    """Whether all are equal; NaN equals NaN."""
+    return all(value == values[0] or (not is_known(value) and not is_known(values[0])) for value in values)
+
+
+def is_known(value: Any) -> bool:
+    """Whether a value is there: NaN, None, "" and vectors of NaN are none."""
+    if isinstance(value, list | tuple):
+        return any(is_known(item) for item in value)
+    return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))
