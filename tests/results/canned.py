@@ -9,7 +9,7 @@ from live4d_ophyd.device import _Running
 from live4d_ophyd.engine import Raster
 from live4d_ophyd.engine.series_info import SeriesInfo
 from live4d_ophyd.engine.spec import Losses
-from live4d_ophyd.signals import RasterStatus, Number
+from live4d_ophyd.signals import Number, RasterStatus
 
 ROWS, COLS = 6, 9
 INFO = SeriesInfo(
