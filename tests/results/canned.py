@@ -9,7 +9,7 @@ from live4d_ophyd.device import _Running
 from live4d_ophyd.engine import Raster
 from live4d_ophyd.engine.series_info import SeriesInfo
 from live4d_ophyd.engine.spec import Losses
-from live4d_ophyd.signals import RasterStatus, Value
+from live4d_ophyd.signals import Number, RasterStatus
 
 ROWS, COLS = 6, 9
 INFO = SeriesInfo(
@@ -52,9 +52,9 @@ class Canned(Live4D):
 class Column(Device):
     """A microscope with the names that a baseline may use."""
 
-    beam_energy = Cpt(Value, value=80.0, units="keV", kind="normal")
-    camera_length = Cpt(Value, value=200.0, units="mm", kind="normal")
-    convergence_angle = Cpt(Value, value=21.5, units="mrad", kind="normal")
-    magnification = Cpt(Value, value=2e6, kind="normal")
-    defocus = Cpt(Value, value=0.0, units="nm", kind="normal")
-    stage_x = Cpt(Value, value=12.0, units="nm", kind="normal")
+    beam_energy = Cpt(Number, value=80.0, units="keV", kind="normal")
+    camera_length = Cpt(Number, value=200.0, units="mm", kind="normal")
+    convergence_angle = Cpt(Number, value=21.5, units="mrad", kind="normal")
+    magnification = Cpt(Number, value=2e6, kind="normal")
+    defocus = Cpt(Number, value=0.0, units="nm", kind="normal")
+    stage_x = Cpt(Number, value=12.0, units="nm", kind="normal")
