@@ -8,6 +8,7 @@ Threads: those of the callers, and one for each ``set`` while it lasts; they tak
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -213,6 +214,11 @@ class SimplonFact(SimplonSignal):
         super().learn(parameter)
         self.keep(np.inf)
 
+    def known_number(self) -> float | None:
+        """The value as a number, without asking the detector; None where that is not known, or none."""
+        value = None if self._parameter is None else self._parameter.value
+        return value if isinstance(value, int | float) else None
+
 
 class _OfDetector(Device):
     """A device whose components ask the detector before they are read."""
@@ -388,9 +394,17 @@ class DetectorSettings(_OfDetector):
     detector_number = _fact("detector_number")  #: its serial number
     software_version = _fact("software_version")
     firmware_version = _fact("eiger_fw_version", "fw_version")
+    y_pixels = _fact("y_pixels_in_detector")
+    x_pixels = _fact("x_pixels_in_detector")
     x_pixel_size = _fact("x_pixel_size")
     y_pixel_size = _fact("y_pixel_size")
     status = Cpt(DetectorStatus, "", kind="omitted")
+
+    def largest_frame(self) -> tuple[float, float]:
+        """(det rows, det cols) of frames that are neither binned nor cut, px; infinity where it is not known yet."""
+        sides = (signal.known_number() for signal in (self.y_pixels, self.x_pixels))
+        rows, cols = (math.inf if side is None else side for side in sides)
+        return rows, cols
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

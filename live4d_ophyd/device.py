@@ -95,6 +95,14 @@ class DwellTime(Number):
         return dwell
 
 
+class Mean(Value):
+    """Mean of an image, in its unit."""
+
+    def describe(self) -> dict[str, Any]:
+        ((name, entry),) = super().describe().items()
+        return {name: {**entry, "units": self.parent.image_units}}
+
+
 class Live4D(Settling, Device):
     """4D-STEM detector: virtual-detector images of a raster scan, computed while the frames arrive.
 
@@ -336,6 +344,8 @@ class Live4D(Settling, Device):
         """What the engine is asked for at the next trigger, or for a movie. Raises ValueError naming what cannot be."""
         stay_armed = rasters is None and self._arm_per != "trigger"
         dwell, control = self.dwell_time.get(), self._control()
+        detectors = self.detectors()
+        self._check_centers(detectors)
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
                 f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
@@ -344,7 +354,7 @@ class Live4D(Settling, Device):
         return AcquisitionSpec(
             endpoint=self.endpoint.get(),
             grid=self.grid(),
-            detectors=self.detectors(),
+            detectors=detectors,
             rasters=self._triggers_to_arm() if stay_armed else 1 if rasters is None else rasters,
             stay_armed=stay_armed,
             control=control,
@@ -359,6 +369,22 @@ class Live4D(Settling, Device):
             gain=self.gain.get(),
             notes=self._run_notes,
         )
+
+    def _check_centers(self, detectors: Sequence[Detector]) -> None:
+        """Raise ValueError for a centre that lies off the detector, as far as that has said how large it is."""
+        rows, cols = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
+        for detector in detectors:
+            center = getattr(detector, "center", None)
+            if center is not None and not (0 <= center[0] <= rows - 1 and 0 <= center[1] <= cols - 1):
+                raise ValueError(
+                    f"{self.name}_{detector.name}_center is {tuple(center)}: the detector has {rows:g} x {cols:g} px, "
+                    f"its last is ({rows - 1:g}, {cols - 1:g})"
+                )
+
+    @property
+    def image_units(self) -> str:
+        """Unit of the images' values."""
+        return "counts" if self.gain.get() is None else "gain-corrected counts"
 
     def check_settings(self) -> None:
         """Raise ValueError for settings that do not fit together, as of an annulus whose inner radius is the larger."""
@@ -815,7 +841,7 @@ def _detector_components(detector: Detector, statistics: str) -> dict[str, Cpt]:
     """The image of a virtual detector, its statistics of this kind, and a setting for each of its parameters."""
     components: dict[str, Cpt] = {
         detector.name: Cpt(Image, kind="normal"),
-        f"{detector.name}_mean": Cpt(Value, value=math.nan, units="counts", kind=statistics),
+        f"{detector.name}_mean": Cpt(Mean, value=math.nan, kind=statistics),
         f"{detector.name}_contrast": Cpt(Value, value=math.nan, kind=statistics),
     }
     for parameter in _parameters(detector):

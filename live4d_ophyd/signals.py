@@ -339,7 +339,7 @@ def _load(name: str, path: str | Path) -> np.ndarray:
 
 
 class Image(Result):
-    """A float64 array in counts whose shape is known before the first one is taken."""
+    """A float64 array whose shape is known before the first one is taken."""
 
     def __init__(self, *args: Any, dims: tuple[str, str] = ("scan_y", "scan_x"), **kwargs: Any) -> None:
         kwargs.setdefault("value", np.full((1, 1), np.nan))
@@ -347,7 +347,10 @@ class Image(Result):
         self._dims = dims
 
     def describe(self) -> dict[str, Any]:
-        return {self.name: image_key(self.name, self._shape(), self._dims)}
+        units = (
+            self.parent.image_units if self._dims == ("scan_y", "scan_x") else "counts"
+        )  # a pattern knows no gain
+        return {self.name: image_key(self.name, self._shape(), self._dims, units)}
 
     def _shape(self) -> tuple[int, ...]:
         if self._dims == ("scan_y", "scan_x"):
@@ -355,7 +358,9 @@ class Image(Result):
         return np.shape(self._readback)
 
 
-def image_key(name: str, shape: tuple[int, ...], dims: tuple[str, str]) -> dict[str, Any]:
+def image_key(
+    name: str, shape: tuple[int, ...], dims: tuple[str, str], units: str = "counts"
+) -> dict[str, Any]:
     """Data key of an image. Without ``dtype_numpy`` storage would guess, without ``dims`` it could not name axes."""
     return {
         "source": f"live4d:{name}",
@@ -363,7 +368,7 @@ def image_key(name: str, shape: tuple[int, ...], dims: tuple[str, str]) -> dict[
         "dtype_numpy": "<f8",
         "shape": list(shape),
         "dims": list(dims),
-        "units": "counts",
+        "units": units,
     }
 
 
@@ -400,7 +405,8 @@ class LivePreview:
 
     def describe(self) -> dict[str, Any]:
         shape = self.parent.grid().shape
-        keys = {key: image_key(key, shape, ("scan_y", "scan_x")) for key in self._keys()}
+        units = self.parent.image_units
+        keys = {key: image_key(key, shape, ("scan_y", "scan_x"), units) for key in self._keys()}
         fraction = {"source": f"live4d:{self.name}", "dtype": "number", "dtype_numpy": "<f8", "shape": []}
         saturated = {**fraction, "dtype": "integer", "dtype_numpy": "<i8", "units": "frames"}
         return {**keys, f"{self.name}_fraction": fraction, f"{self.name}_saturated": saturated}

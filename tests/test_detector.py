@@ -80,6 +80,17 @@ def test_a_plan_sets_them_and_sees_what_changes_with_them(live4d, RE, control):
     assert live4d.detector.frame_time.get() == 2e-3
 
 
+def test_a_centre_off_the_detector_is_refused_when_it_is_set(live4d, RE):
+    live4d.detector.look()
+    before = live4d.vbf_center.get()
+    with pytest.raises(
+        FailedStatus, match=r"live4d_vbf_center is \(96\.0, 20\.0\): the detector has 96 x 96 px"
+    ):
+        RE(bps.mv(live4d.vbf_center, (96.0, 20.0)))
+    assert live4d.vbf_center.get() == before
+    RE(bps.mv(live4d.vbf_center, (95.0, 0.0), live4d.vbf_radius, 3))
+
+
 def test_values_out_of_limits_are_refused_before_anything_is_sent(live4d, RE, control):
     before = control.get("detector", "config", "frame_time")
     low, high = live4d.detector.frame_time.limits

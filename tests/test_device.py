@@ -114,6 +114,18 @@ def test_numbers_of_another_detector_are_hinted_when_asked_for(live4d, dcu, RE):
     assert "live4d_adf_mean" in descriptor["hints"]["live4d"]["fields"]
 
 
+def test_values_are_counts_unless_a_gain_weighs_them(live4d):
+    keys = ("live4d_vbf", "live4d_vbf_mean", "live4d_adf")
+    assert {live4d.describe()[key]["units"] for key in keys} == {"counts"}
+    assert live4d.preview.describe()["live4d_vbf"]["units"] == "counts"
+    live4d.gain.put(np.full((24, 32), 1.5))
+    try:
+        assert {live4d.describe()[key]["units"] for key in keys} == {"gain-corrected counts"}
+        assert live4d.preview.describe()["live4d_vbf"]["units"] == "gain-corrected counts"
+    finally:
+        live4d.gain.put(None)
+
+
 @pytest.mark.parametrize("first", ["inner", "outer"])
 def test_settings_that_depend_on_each_other_are_set_together_in_any_order(live4d, RE, first):
     inner, outer = (live4d.adf_inner, 14.0), (live4d.adf_outer, 20.0)

@@ -212,7 +212,7 @@ def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
 
 
 def test_an_image_is_described_with_the_shape_that_the_next_one_has():
-    parent = SimpleNamespace(grid=lambda: ScanGrid(3, 4), name="live4d")
+    parent = SimpleNamespace(grid=lambda: ScanGrid(3, 4), name="live4d", image_units="counts")
     image = Image(name="vbf")
     image._parent = parent
     assert image.describe() == {
@@ -233,6 +233,7 @@ def test_an_image_is_described_with_the_shape_that_the_next_one_has():
 class Parent:
     name = "live4d"
     detector_names = ("vbf", "adf")
+    image_units = "counts"
 
     def __init__(self):
         self.asked = 0
