@@ -8,6 +8,7 @@ without the interpreter. The process is less urgent than the session where both 
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -38,7 +39,8 @@ class Beside:
 
     def __init__(self, service: str, *arguments: str) -> None:
         self._command = (service, *arguments)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of starting and closing
+        self._one_at_a_time = threading.Lock()  # of calls: an answer is to the call before it
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
 
@@ -61,16 +63,17 @@ class Beside:
         self._connection = Connection(ours.detach())
 
     def call(self, *arguments: Any) -> Any:
-        """What the service answers. Raises `Failed`. Called by one thread."""
-        self.start()
-        connection, process = self._connection, self._process
-        assert connection is not None
-        assert process is not None
-        try:
-            connection.send(arguments)
-            answer, reason = connection.recv()
-        except (EOFError, OSError) as error:
-            raise Failed(f"its process has gone: {_end_of(process)}") from error
+        """What the service answers. Raises `Failed`."""
+        with self._one_at_a_time:
+            self.start()
+            connection, process = self._connection, self._process
+            assert connection is not None
+            assert process is not None
+            try:
+                connection.send(arguments)
+                answer, reason = connection.recv()
+            except (EOFError, OSError) as error:
+                raise Failed(f"its process has gone: {_end_of(process)}") from error
         if reason:
             raise Failed(reason)
         return answer
@@ -113,10 +116,11 @@ def main(descriptor: int, service: str, *arguments: str) -> None:
     answer: Any = None
     while True:
         try:
-            request = connection.recv()
+            message = connection.recv_bytes()
         except EOFError:
             return
         try:
+            request = pickle.loads(message)  # the session's own; of a class that is not known here it raises
             if answer is None:
                 answer = getattr(import_module(module), function)(*arguments)
             result = answer(*request), ""

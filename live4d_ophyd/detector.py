@@ -19,7 +19,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind, Signal
 from ophyd.status import Status
 
-from live4d_ophyd.signals import SETTING, Choice, setting
+from live4d_ophyd.signals import SETTING, Choice, Settling, setting
 from live4d_ophyd.simplon import Parameter, Simplon, SimplonError, UnknownKey
 from live4d_ophyd.simplon.client import TRIGGER_MODES, TRIGGER_PER
 
@@ -362,7 +362,7 @@ class DetectorStatus(_OfDetector):
     high_voltage = _status("high_voltage/state")
 
 
-class DetectorSettings(_OfDetector):
+class DetectorSettings(Settling, _OfDetector):
     """What a user sets on the detector, ``bps.mv(live4d.detector.frame_time, 33.3e-6)``, and its ``status``.
 
     Settings are recorded with every run. What was set here is put back when the detector was restarted
@@ -399,6 +399,11 @@ class DetectorSettings(_OfDetector):
     x_pixel_size = _fact("x_pixel_size")
     y_pixel_size = _fact("y_pixel_size")
     status = Cpt(DetectorStatus, "", kind="omitted")
+
+    def check_settings(self) -> None:
+        """Trigger mode and who triggers have to fit the scan: the device knows."""
+        if isinstance(self.parent, Settling):
+            self.parent.check_settings()
 
     def largest_frame(self) -> tuple[float, float]:
         """(det rows, det cols) of frames that are neither binned nor cut, px; infinity where it is not known yet."""

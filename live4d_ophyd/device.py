@@ -2,7 +2,7 @@
 
 The device is thin: it turns its signals into an AcquisitionSpec, hands that to the engine process and puts what
 comes back into its signals. Threads: the RunEngine's calls the methods; the engine client's delivers events; and
-``live4d-scan-stop`` and ``live4d-disarm`` where something failed.
+``live4d-disarm`` where something failed; and those of scan_start.py.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ DISARM_S = 30.0
 RUN_TRIGGERS, RUN_FRAMES = 1000, 1 << 28
 
 
+#: how long `close` waits for a scan generator that was told to stop, s
+SCAN_STOP_S = 10.0
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 #: what instances have besides the attributes of the class
 _RESERVED = frozenset(dir(Device("", name="reserved"))) | {"control", "preview", "detector_names"}
@@ -559,6 +561,8 @@ class Live4D(Settling, Device):
     def close(self) -> None:
         """End the engine process; the next stage starts a new one."""
         self._cancel()
+        if self._scan is not None:
+            self._scan.wait(SCAN_STOP_S)
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -720,8 +724,7 @@ class Live4D(Settling, Device):
         if self._client is not None and self._client.alive:
             self._client.cancel(running.generation)
         if self._scan is not None:
-            # In a thread: what the engine says must be heard meanwhile.
-            threading.Thread(target=self._scan.stop, name="live4d-scan-stop", daemon=True).start()
+            self._scan.stop()
         running.status.set_exception(error)
 
     def _scan_failed(self, running: _Running, step: str, error: Exception) -> None:

@@ -1,7 +1,8 @@
 """ScanStarter: makes the scan generator ready, starts it when the detector is armed, stops it when the scan fails.
 
-Each scan has a thread ``live4d-scan-prepare`` and one ``live4d-scan-start``: both may last, and neither the RunEngine's
-loop nor the engine's events must wait for them. `stop` may be called from any.
+Each scan has a thread ``live4d-scan-prepare``, one ``live4d-scan-start`` and, if it is stopped, ``live4d-scan-stop``:
+all may last, and neither the RunEngine's loop nor the engine's events must wait for them. `stop` may be called from
+any.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class _Scan:
         self.ready = False  #: and has returned
         self.started = False
         self.over = threading.Event()
+        self.stopping: threading.Thread | None = None
 
 
 class ScanStarter:
@@ -169,7 +171,10 @@ class ScanStarter:
             scan.over.set()
 
     def stop(self) -> None:
-        """Stop the scan that runs or is prepared, or keep it from starting."""
+        """Stop the scan that runs or is prepared, or keep it from starting; returns at once.
+
+        The next scan waits until the generator has.
+        """
         scan = self._scan
         if scan is None:
             return
@@ -180,7 +185,13 @@ class ScanStarter:
             if scan.ready and not scan.started:
                 scan.over.set()
         if running:
-            self._stop_now()
+            scan.stopping = threading.Thread(target=self._stop_now, name="live4d-scan-stop", daemon=True)
+            scan.stopping.start()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the generator has stopped, if it was told to."""
+        if self._scan is not None and self._scan.stopping is not None:
+            self._scan.stopping.join(timeout)
 
     def _stop_now(self) -> None:
         if self._stop is None:
@@ -192,5 +203,9 @@ class ScanStarter:
 
 
 def _await_end(before: _Scan | None) -> None:
-    if before is not None and not before.over.wait(PREVIOUS_S):
+    if before is None:
+        return
+    if before.stopping is not None:
+        before.stopping.join(PREVIOUS_S)
+    if not before.over.wait(PREVIOUS_S) or (before.stopping is not None and before.stopping.is_alive()):
         raise TimeoutError(f"the scan before has not ended within {PREVIOUS_S:g} s")

@@ -146,7 +146,7 @@ class Settling:
             refused, self._unsettled = self._unsettled, []
             try:
                 self.check_settings()
-            except ValueError as error:
+            except Exception as error:  # whoever waits must hear of it
                 reason = error
             else:  # by a `put` in the meantime
                 for _, _, status in refused:

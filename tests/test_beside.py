@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -76,6 +77,28 @@ def test_a_service_that_cannot_be_had_is_said_at_each_call():
         with pytest.raises(Failed, match="ImportError: no such library"):
             beside.call("anything")
     beside.close()
+
+
+def test_each_of_several_threads_gets_its_own_answers(beside):
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda n: beside.call(n)[1], range(400)))
+    assert answers == list(range(400))
+
+
+class OnlyHere:
+    """Of this process: the other one does not know ``test_beside_elsewhere``."""
+
+    __module__ = "test_beside_elsewhere"
+
+
+def test_an_argument_of_a_class_that_is_not_known_there_fails_that_call_only(beside, monkeypatch):
+    monkeypatch.setitem(sys.modules, "test_beside_elsewhere", sys.modules[__name__])
+    beside.call("first")
+    pid = beside.pid
+    with pytest.raises(Failed, match="ModuleNotFoundError"):
+        beside.call(OnlyHere())
+    assert beside.call("again") == ("a word", "again")
+    assert beside.pid == pid
 
 
 def test_closing_ends_it_and_the_next_call_starts_it(beside):

@@ -539,7 +539,7 @@ def test_the_event_says_how_many_images_the_detector_dropped(RE, caplog):
     seen = Documents()
     RE.subscribe(seen)
     images = 40_000
-    with served_dcu(rows=ROWS, cols=COLS, rate=1e6, buffered=10) as sim:
+    with served_dcu(rows=ROWS, cols=COLS, rate=1e6, buffered=10, silent_scan=True) as sim:
         with closing(device(sim, grid=ScanGrid(200, 200))) as live4d:
             RE(bp.count([live4d]))
         dropped = sim.dcu.dropped

@@ -61,7 +61,7 @@ class ImageFigure:
         self.keys = tuple(keys)
         self._name = name
         self._window = window
-        self._percentiles = percentiles
+        self.percentiles = percentiles
         self._colors = plt.get_cmap("gray").with_extremes(bad=NOT_SEEN)
         self._panels: dict[str, _DrawnPanel] = {}
         self._open()
@@ -91,7 +91,7 @@ class ImageFigure:
     def show(self, panels: Mapping[str, Panel]) -> None:
         """Put images into their panels, by data key; ``redraw`` makes them visible."""
         for key, panel in panels.items():
-            self._panels[key].show(key, panel, self._percentiles)
+            self._panels[key].show(key, panel, self.percentiles)
 
     def redraw(self, title: str, alarming: bool = False) -> None:
         """Bring the window up to date, at the GUI's next opportunity; ``title``, red if ``alarming``, goes above."""
@@ -100,7 +100,7 @@ class ImageFigure:
             self.figure.canvas.draw_idle()
 
     def save(self, path: Path) -> None:
-        """Write a PNG file, in one step: who looks at the directory never sees half of a picture."""
+        """Write a PNG file, and put it in place when it is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         self.figure.savefig(draft, format="png", dpi=110)

@@ -91,17 +91,16 @@ def drawer() -> Callable[[Path, Picture, tuple[float, float]], None]:
 
 def service() -> Callable[[Path, Picture, tuple[float, float]], None]:
     """Draws a picture into a file; has a figure for each device. Runs in the process."""
-    figures: dict[tuple, ImageFigure] = {}
+    figures: dict[str, ImageFigure] = {}
 
     def draw(path: Path, picture: Picture, percentiles: tuple[float, float]) -> None:
-        keys = (picture.name, tuple(picture.panels), percentiles)
-        if keys not in figures:
-            figures.clear()
-            figures[keys] = ImageFigure(
+        figure = figures.get(picture.name)
+        if figure is None or figure.keys != tuple(picture.panels) or figure.percentiles != percentiles:
+            figure = figures[picture.name] = ImageFigure(
                 picture.name, tuple(picture.panels), window=False, percentiles=percentiles
             )
-        figures[keys].show(picture.panels)
-        figures[keys].redraw(picture.title, picture.alarming)
-        figures[keys].save(path)
+        figure.show(picture.panels)
+        figure.redraw(picture.title, picture.alarming)
+        figure.save(path)
 
     return draw

@@ -59,6 +59,8 @@ def _backups(db: Any, uid: str) -> Iterator[Path]:
 def _in_use(path: Path) -> bool:
     try:
         return read_backup(path).in_use
+    except PermissionError:
+        return True  # another user's session
     except (ValueError, OSError):
         return False  # what cannot be read is nobody's any more
 

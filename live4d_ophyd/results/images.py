@@ -210,9 +210,8 @@ def read_images(
         "event": ("event", np.array(numbers[chosen.start : chosen.stop], dtype=np.int64)),
         "time": ("event", _times(readings.times[stream], chosen), {"long_name": "time (UTC)"}),
     }
-    before = sum(len(readings.seq_nums[other]) for other in _before(list(readings.seq_nums), stream))
-    for moved, series in readings.moved.items():
-        part = series[before + chosen.start : before + chosen.stop]
+    for moved, series in readings.moved_in.get(stream, {}).items():
+        part = series[chosen.start : chosen.stop]
         if not moved.endswith("_setpoint") and len(part) == len(chosen):
             unit = {"units": readings.units[moved]} if readings.units.get(moved) else {}
             coords[moved] = ("event", np.array(part), unit)

@@ -51,6 +51,7 @@ class RunReadings:
         self.seq_nums: dict[str, list[int]] = {}  #: by image stream
         self.times: dict[str, list[float]] = {}  #: by image stream, s since 1970
         self.moved: dict[str, list[Any]] = {}  #: what else the image streams hold, with full names
+        self.moved_in: dict[str, dict[str, list[Any]]] = {}  #: the same by stream: not all have all
         self.units: dict[str, str] = {}  #: by full name
         self.baseline: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  #: device of a key, by full name
@@ -100,6 +101,7 @@ class RunReadings:
         for key, series in values.items():
             if self.owners.get(key) not in owners:
                 self.moved.setdefault(key, []).extend(series)
+                self.moved_in.setdefault(stream, {})[key] = series
 
 
 def numbers_and_texts(client: Any, data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -112,7 +112,7 @@ def read_only(served: Mapping[str, Any]) -> dict[str, Any]:
         arguments["metadata"] = {
             name: value
             for name, value in (arguments.get("metadata") or {}).items()
-            if name != "backup_directory"
+            if name not in ("backup_directory", "directory")
         }
         tree["args"] = arguments
     return config

@@ -261,7 +261,7 @@ class StreamSender:
                     ids = schedule.image_id[run]
                     asked = time.monotonic_ns()
                     try:
-                        table, index = _table(schedule, run, frames, misfits, self._stopped.is_set)
+                        table, index, held = _table(schedule, run, frames, misfits, self._stopped.is_set)
                     except Stopped:
                         next_image = int(ids[0])
                         break
@@ -295,6 +295,7 @@ class StreamSender:
                         started,
                         control,
                     )
+                    del held  # until here the addresses of its frames were used
                     if control[ERROR]:
                         raise zmq.ZMQError(int(control[ERROR]))
                     left = ids[sum(self.progress) - before :]
@@ -337,8 +338,11 @@ def _runs(schedule: Schedule, frames: Frames) -> Iterator[slice]:
 
 def _table(
     schedule: Schedule, run: slice, frames: Frames, misfits: Payloads | None, stopped: Callable[[], bool]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the frames of a run are, as send_images wants it, and which of them each message takes. Raises Stopped."""
+) -> tuple[np.ndarray, np.ndarray, list[Payloads]]:
+    """Where the frames of a run are, as send_images wants it, which of them each message takes, and what holds them.
+
+    Raises Stopped.
+    """
     number, within = np.divmod(schedule.image_id[run] % len(frames), frames.chunk_frames)
     flags = schedule.flags[run]
     parts, index, known = [], np.empty(len(number), np.int64), 0
@@ -357,4 +361,8 @@ def _table(
         index[flags & WRONG_SHAPE != 0] = known
         parts.append(misfits)
     columns = ("address", "length", "blob_offset", "blob_length")
-    return np.stack([np.concatenate([getattr(part, name) for part in parts]) for name in columns]), index
+    return (
+        np.stack([np.concatenate([getattr(part, name) for part in parts]) for name in columns]),
+        index,
+        parts,
+    )

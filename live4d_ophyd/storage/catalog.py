@@ -161,6 +161,14 @@ def backup_directory(db: Any) -> Path | None:
     return _backups(Path(url.netloc, *(part for part in url.path.split("/") if part not in ("", ".", ".."))))
 
 
+def directory_of(db: Any) -> Path | None:
+    """The directory of a catalog that this process has opened without a server; None for all others."""
+    directory = db.metadata.get("directory")
+    if directory is None or not hasattr(db.context.http_client, "app"):
+        return None  # a server's metadata may name one, of its own machine
+    return Path(directory)
+
+
 def _backups(catalog: Path) -> Path:
     # Not beside the catalog: what fills its disk must not take the backup along.
     state_home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -266,9 +274,10 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
     target = paths[-1] / f"{name}.yml"
     if found := _find_profile(name):
         source, existing = found
-        if existing == content or _directory_of(existing) == directory:
+        ours = _as_before(existing) == _as_before(content)  # an earlier one of ours
+        if existing == content or (_directory_of(existing) == directory and not ours):
             return
-        if not overwrite:
+        if not overwrite and not ours:
             server = shown(str(existing.get("uri", "something that is no local catalog")))
             other = _directory_of(existing) or server
             raise ProfileConflict(
@@ -286,6 +295,18 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
     draft = target.with_suffix(f".{os.getpid()}.draft")
     draft.write_text(yaml.safe_dump({name: content}, sort_keys=False))
     draft.replace(target)
+
+
+def _as_before(content: Mapping) -> Any:
+    """A profile without what earlier ones did not have, or had otherwise."""
+    try:
+        arguments = content["direct"]["trees"][0]["args"]
+        metadata = {key: value for key, value in arguments["metadata"].items() if key != "directory"}
+        arguments = {key: value for key, value in arguments.items() if key != "init_if_not_exists"}
+        tree = {**content["direct"]["trees"][0], "args": {**arguments, "metadata": metadata}}
+        return {**content, "direct": {**content["direct"], "trees": [tree, *content["direct"]["trees"][1:]]}}
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return content
 
 
 @contextmanager

@@ -11,15 +11,17 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from live4d_ophyd.beside import Beside
+from live4d_ophyd.storage.catalog import directory_of
 
 _processes: WeakValueDictionary[str, Beside] = WeakValueDictionary()
 
 
 def process_of(db: Any) -> Beside | None:
     """What writes the catalog of this client, the same for all of the session; None for a server's, which is one."""
-    directory = db.metadata.get("directory")
-    if directory is None:
+    path = directory_of(db)
+    if path is None:
         return None
+    directory = str(path)
     process = _processes.get(directory)
     if process is None:
         process = _processes[directory] = Beside(f"{__name__}:service", directory)
@@ -49,7 +51,13 @@ def service(directory: str) -> Callable[[str, str, dict], None]:
     def write(run: str, name: str, doc: dict) -> None:
         if name == "start":
             writers[run] = run_writer(db)
-        writers[run](name, doc)
+        elif run not in writers:
+            raise RuntimeError("the process that began to write this run has gone")
+        try:
+            writers[run](name, doc)
+        except Exception:
+            del writers[run]  # it gets nothing more
+            raise
         if name == "stop":
             del writers[run]
 

@@ -37,8 +37,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lines = path.open("ab", buffering=0)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = path.open("ab", buffering=0)
+        except FileNotFoundError:  # the end of another run has just removed the directory
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = path.open("ab", buffering=0)
         self._arrays: FileIO | None = None
         try:
             fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,8 +82,8 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the files, and their directory unless it holds others: a demo leaves nothing behind."""
+        self.path.unlink()  # first: without its arrays it would be a run with holes
         arrays_of(self.path).unlink(missing_ok=True)
-        self.path.unlink()
         with suppress(OSError):
             self.path.parent.rmdir()
 
@@ -137,7 +141,7 @@ def read_start(path: str | os.PathLike) -> dict[str, Any]:
 def documents(path: Path, lines: BinaryIO) -> Iterator[tuple[str, dict] | None]:
     """Name and content of each document; None for one that cannot be read or whose descriptor could not.
 
-    An incomplete last line, as a dying process leaves it, is none. ``lines`` is ``path``, open.
+    The last line may be incomplete, as a dying process leaves it: it is left out. ``lines`` is ``path``, open.
     """
     descriptors: set[str] = set()
     for line in lines:

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from event_model import RunRouter
 from tqdm import tqdm
 
@@ -116,6 +117,16 @@ class Recorder:
     def _wait_and_say(self) -> None:
         if self.wait(PATIENCE_S):
             return
+        with suppress(KeyboardInterrupt):
+            if self._wait_while_it_moves():
+                return
+        logger.warning(
+            "The catalog is still %d documents behind; they are written while you go on, and until then the newest "
+            "runs lack their ends", self._thread.waiting,
+        )  # fmt: skip
+
+    def _wait_while_it_moves(self) -> bool:
+        """Wait with a bar while documents go into the catalog; whether all have."""
         began = moved = time.monotonic()
         waiting = self._thread.waiting
         words = "into the catalog (Ctrl-C: go on)"
@@ -126,13 +137,8 @@ class Recorder:
                     bar.update(waiting - left)
                     waiting, moved = left, now
                 if now - moved > SILENT_S or now - began > WAIT_S:
-                    break
-            else:
-                return
-        logger.warning(
-            "The catalog is still %d documents behind; they are written while you go on, and until then the newest "
-            "runs lack their ends", waiting,
-        )  # fmt: skip
+                    return False
+        return True
 
 
 class CatalogThread:
@@ -143,16 +149,14 @@ class CatalogThread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="live4d-catalog")
         self._lock = threading.Lock()
         self.waiting = 0  #: calls
-        self.waiting_bytes = 0
 
-    def put(self, size: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Have ``call(*arguments)`` done, which does not raise. ``size``: what the arguments hold, bytes."""
+    def put(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Have ``call(*arguments)`` done, which does not raise."""
         with self._lock:
             self.waiting += 1
-            self.waiting_bytes += size
-        self._executor.submit(self._do, size, call, arguments)
+        self._executor.submit(self._do, call, arguments)
 
-    def _do(self, size: int, call: Callable[..., None], arguments: tuple) -> None:
+    def _do(self, call: Callable[..., None], arguments: tuple) -> None:
         try:
             call(*arguments)
         except Exception:
@@ -160,11 +164,6 @@ class CatalogThread:
         finally:
             with self._lock:
                 self.waiting -= 1
-                self.waiting_bytes -= size
-
-    def ask(self, call: Callable[[], Any]) -> Any:
-        """A ``concurrent.futures.Future`` of what ``call()`` returns when its turn has come."""
-        return self._executor.submit(call)
 
     def wait(self, timeout: float) -> bool:
         """Wait until all that was put before is done; whether it is."""
@@ -203,6 +202,7 @@ class RecordedRun:
         self._path = path
         self._on_loss = on_loss
         self._lock = threading.RLock()  # of what follows: read and written by both threads
+        self._waiting_bytes = 0
         self._in_catalog = True  #: it takes what comes
         self._journal: Journal | None = None
         self._left: Journal | None = None  #: a journal that failed and still lies there
@@ -219,17 +219,20 @@ class RecordedRun:
     # The RunEngine's thread ----------------------------------------------------------------------
 
     def __call__(self, name: str, doc: dict) -> None:
+        doc = _as_it_is(doc)
         kept = self._keep(name, doc)
+        size = _size(doc)
         with self._lock:
-            if kept and self._in_catalog and self._thread.waiting_bytes > MOST_WAITING_BYTES:
+            if self._in_catalog and self._waiting_bytes > MOST_WAITING_BYTES:
                 self._leave_catalog(
-                    f"it is {self._thread.waiting} documents behind, {self._thread.waiting_bytes / 1e9:.1f} GB: more "
-                    "than is held in memory"
+                    f"it is {self._thread.waiting} documents behind, {self._waiting_bytes / 1e9:.1f} GB: more than is "
+                    "held in memory"
                 )
+            self._waiting_bytes += size
             if not kept and not self._in_catalog:
                 self._lost = self._lost or name
         self.raise_if_lost()
-        self._thread.put(_size(doc), self._store, name, doc, kept)
+        self._thread.put(self._store, name, doc, kept, size)
 
     def _keep(self, name: str, doc: dict) -> bool:
         """Whether the document is in the journal."""
@@ -257,12 +260,13 @@ class RecordedRun:
 
     # The catalog's thread ------------------------------------------------------------------------
 
-    def _store(self, name: str, doc: dict, kept: bool) -> None:
-        """Write a document into the catalog; ``kept``: the journal has it, too."""
+    def _store(self, name: str, doc: dict, kept: bool, size: int) -> None:
+        """Write a document of ``size`` bytes into the catalog; ``kept``: the journal has it, too."""
         stored = self._in_catalog and self._write(name, doc)
         if not stored and kept and self._journal is not None:
             kept = self._reach_disk(self._journal)
         with self._lock:
+            self._waiting_bytes -= size
             if not stored and not kept and not self._lost:
                 self._lost = name
                 self._on_loss(self)
@@ -348,8 +352,7 @@ def record(RE: Any, db: Any, *, previews: bool = False, skip_streams: Collection
     """
     backups = backup_directory(db)
     RE.scan_id_source = ScanIds(db, backups)
-    if "scan_id" not in RE.md:
-        RE.md["scan_id"] = RE.scan_id_source.newest()
+    RE.md.setdefault("scan_id", RE.scan_id_source.begin())
     validate = RE.md_validator
 
     def storable(metadata: dict) -> None:
@@ -379,6 +382,19 @@ class _Wanted:
             self._descriptors.add(doc["uid"])
         elif doc.get("descriptor") not in self._descriptors:
             self._write(name, doc)
+
+
+def _as_it_is(doc: dict) -> dict:
+    """The document with arrays that nobody else can change: it is written later, and devices reuse theirs."""
+    data = doc.get("data")
+    if not isinstance(data, dict):
+        return doc
+    copies = {
+        key: value.copy()
+        for key, value in data.items()
+        if isinstance(value, np.ndarray) and (value.flags.writeable or value.base is not None)
+    }
+    return {**doc, "data": {**data, **copies}} if copies else doc
 
 
 def _size(doc: Mapping[str, Any]) -> int:

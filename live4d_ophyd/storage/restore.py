@@ -86,10 +86,8 @@ def restore_backup(
         if os.fstat(lines.fileno()).st_nlink == 0:
             raise BackupInUse(f"{path}: this run has come into the catalog in the meantime")
         if uid in db:
-            if "stop" in db[uid].metadata and not _has_stop(path, lines):
-                raise ValueError(
-                    f"{path} ends before its run does, and the catalog has that completely: remove the file"
-                )
+            if "stop" in db[uid].metadata and (fault := _lacks(path, lines)):
+                raise ValueError(f"{path} {fault}, and the catalog has the run completely: remove the file")
             db.delete_contents(uid, recursive=True, external_only=False)
         lines.seek(0)
         written = _Progress(run_writer(db))
@@ -138,9 +136,15 @@ class _Progress:
         return ", ".join(damaged + refused)
 
 
-def _has_stop(path: Path, lines: BinaryIO) -> bool:
+def _lacks(path: Path, lines: BinaryIO) -> str:
+    """What a journal lacks of its run; "" if it is whole."""
     lines.seek(0)
-    return any(document is not None and document[0] == "stop" for document in documents(path, lines))
+    has_stop = False
+    for document in documents(path, lines):
+        if document is None:
+            return "has lines that cannot be read, or not their arrays"
+        has_stop |= document[0] == "stop"
+    return "" if has_stop else "ends before its run does"
 
 
 def _event_count(name: str, doc: Mapping[str, Any]) -> int:

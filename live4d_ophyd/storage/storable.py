@@ -6,8 +6,10 @@ backup and the catalog alike. A document that would be stored as something else 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Set
+from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -126,7 +128,10 @@ def _metadata(value: Any, where: str, *, finite: bool) -> Any:
                 return None
             case int() | float() | bytes() | Set():  # what the catalog would make something else of
                 pass
-            case _ if _has_json(value):  # dates, paths and enumerations become their text
+            case str() | Enum() if type(value) is not str and _has_json(value):
+                # Its class may be one of the session's own, which the catalog's process does not know.
+                return json.loads(safe_json_dump(value))
+            case _ if _has_json(value):  # dates and paths become their text
                 return value
         text = repr(value)
         raise Unstorable(

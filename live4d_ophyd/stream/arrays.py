@@ -144,7 +144,9 @@ def _read_elements(
 
 def _read_compression(value: object, name: str) -> tuple[str, int, bytes]:
     if not isinstance(value, cbor2.CBORTag) or value.tag != COMPRESSION_TAG:
-        raise StreamError(f"{name} has {kind_of(value)} as content; expected bytes, or tag {COMPRESSION_TAG}")
+        raise StreamError(
+            f"{name} has {kind_of(value)} as content; expected a byte string, or tag {COMPRESSION_TAG}"
+        )
     content = value.value
     if not isinstance(content, (list, tuple)) or len(content) != 3:
         raise StreamError(
@@ -159,7 +161,7 @@ def _read_compression(value: object, name: str) -> tuple[str, int, bytes]:
             f"expected 0 to {MAX_ELEM_SIZE} bytes"
         )
     if not isinstance(data, bytes):
-        raise StreamError(f"{name}: the compressed content is {kind_of(data)}; expected bytes")
+        raise StreamError(f"{name}: the compressed content is {kind_of(data)}; expected a byte string")
     return algorithm, elem_size, data
 
 

@@ -44,6 +44,24 @@ def test_the_same_path_again_changes_nothing(levels, tmp_path):
     assert (levels[1] / "live4d.yml").stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_an_earlier_profile_of_ours_gets_what_it_lacks(levels, tmp_path):
+    """Without its directory the catalog would be written by the session itself, and take 3 s longer to open."""
+    write_profile("live4d", tmp_path / "a")
+    path = levels[1] / "live4d.yml"
+    now = yaml.safe_load(path.read_text())
+    before = yaml.safe_load(path.read_text())
+    arguments = before["live4d"]["direct"]["trees"][0]["args"]
+    arguments["init_if_not_exists"] = True
+    del arguments["metadata"]["directory"]
+    path.write_text(yaml.safe_dump(before))
+    write_profile("live4d", tmp_path / "a")
+    assert yaml.safe_load(path.read_text()) == now
+    arguments["metadata"]["backup_directory"] = "/elsewhere"  # by hand
+    path.write_text(yaml.safe_dump(before))
+    write_profile("live4d", tmp_path / "a")
+    assert yaml.safe_load(path.read_text()) == before
+
+
 def test_another_path_is_refused_with_both_named(levels, tmp_path):
     write_profile("live4d", tmp_path / "a")
     with pytest.raises(ProfileConflict) as refused:

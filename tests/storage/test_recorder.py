@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from live4d_ophyd.storage import read_backup
@@ -335,7 +336,7 @@ def test_nobody_waits_for_the_catalog_and_all_is_in_the_file_at_once(slow, path)
     assert slow.writer == RUN  # in order
     assert slow.writer.threads == {"live4d-catalog_0"}
     assert not path.exists()
-    assert (slow.thread.waiting, slow.thread.waiting_bytes) == (0, 0)
+    assert (slow.thread.waiting, slow.run._waiting_bytes) == (0, 0)
 
 
 def test_a_catalog_too_far_behind_gets_nothing_more_and_the_file_has_all(slow, path, caplog, monkeypatch):
@@ -402,3 +403,49 @@ def test_a_plan_waits_for_the_catalog_as_long_as_that_takes_something(slow, capl
         raise KeyError("the plan's own failure")
     assert caplog.messages == []
     assert slow.writer == RUN
+
+
+def test_an_array_that_its_device_uses_again_is_written_as_it_was(path):
+    writer, thread = SlowWriter(), CatalogThread()
+    run = RecordedRun(lambda: writer, path, thread)
+    buffer = np.zeros(3)
+    for document in RUN[:2]:
+        run(*document)
+    for number in (1, 2):
+        buffer[:] = number
+        run("event", {**EVENTS[0][1], "data": {"x": buffer}})
+    run(*STOP)
+    writer.go_on.release(1000)
+    assert thread.wait(60)
+    assert [doc["data"]["x"].tolist() for name, doc in writer if name == "event"] == [[1.0] * 3, [2.0] * 3]
+
+
+def test_without_a_journal_a_catalog_too_far_behind_ends_the_plan(monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.MOST_WAITING_BYTES", 10_000)
+    writer, thread = SlowWriter(), CatalogThread()
+    run = RecordedRun(lambda: writer, None, thread)
+    for document in RUN[:3]:
+        run(*document)
+    with pytest.raises(RuntimeError, match=r"neither.*3 documents behind"):
+        run(*RUN[3])
+    writer.go_on.release(1000)
+    assert thread.wait(60)
+
+
+def test_ctrl_c_while_a_plan_waits_leaves_the_rest_to_the_thread(slow, caplog, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.storage.recorder.PATIENCE_S", 0.0)
+    recorder = Recorder(SimpleNamespace(metadata={}))
+    recorder._thread = slow.thread
+    slow.run(*RUN[0])
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder, "_wait_while_it_moves", interrupted)
+    with recorder.written_at_the_end(None):
+        pass
+    assert "1 documents behind" in caplog.text
+    for document in RUN[1:]:
+        slow.run(*document)
+    slow.writer.go_on.release(1000)
+    assert slow.thread.wait(60)

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from enum import StrEnum
 from pathlib import Path
 
 import event_model
@@ -144,6 +145,17 @@ def test_metadata_that_json_has_come_through():
         **given, "rows": [1, [2.5, {"a": "b"}]], "numpy": [[1, 2], [3, 4]], "scalar": 2.5, "zero-d": 3,
         "mask": [True, False], "names": ["a", "b"], "range": [0, 1],
     }  # fmt: skip
+
+
+def test_an_enumeration_is_stored_as_its_value():
+    """The process that writes the catalog does not know the class."""
+
+    class Mode(StrEnum):
+        FAST = "fast"
+
+    stored = storable_metadata({"mode": Mode.FAST})["mode"]
+    assert stored == "fast"
+    assert type(stored) is str
 
 
 @pytest.mark.parametrize("size", [2**53 - 1, 2**53, 2**63 - 1])

@@ -336,7 +336,7 @@ def test_two_sessions_give_no_scan_id_twice(db, live4d):
 def test_scan_ids_of_a_server_go_on_from_its_newest_run_or_backup_not_from_one_restored_late(
     RE, db, live4d, catalog_failing_at
 ):
-    RE.md["scan_id"] = first = ScanIds(db, backup_directory(db)).newest()
+    RE.md["scan_id"] = first = ScanIds(db, backup_directory(db)).largest()
     token = record(RE, db)
     RE.scan_id_source._file = None  # of a server no directory is known
     with catalog_failing_at("start"):
@@ -351,7 +351,7 @@ def test_scan_ids_of_a_server_go_on_from_its_newest_run_or_backup_not_from_one_r
         assert db[uid].metadata["start"]["scan_id"] == first + 2
     restore_backup(db, backup_directory(db) / f"{late}.jsonl")
     assert db[-1].metadata["start"]["uid"] == late
-    assert ScanIds(db, backup_directory(db)).newest() == first + 2
+    assert ScanIds(db, backup_directory(db)).largest() == first + 2
 
 
 def test_a_run_begins_although_no_scan_id_can_be_asked_for(RE, db, live4d, tmp_path, monkeypatch, caplog):

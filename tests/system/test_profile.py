@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,9 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
     session.expect(pexpect.EOF, timeout=20)
     session.wait()
     assert session.exitstatus == 0
+    deadline = time.monotonic() + 20  # those beside the session notice its end
+    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in children):
+        time.sleep(0.05)
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
     reader = (
