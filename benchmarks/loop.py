@@ -5,6 +5,7 @@ A call that the loop should make every 5 ms says how late it is. Bluesky gives a
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from contextlib import closing, contextmanager
@@ -50,9 +51,9 @@ class LoopWatch:
         late = np.array(self._late)
         return {
             "seconds": self._took,
-            "longest_ms": 1e3 * late.max(),
-            "p99_9_ms": 1e3 * np.quantile(late, 0.999),
-            "share_above_50_ms": late[late > LONG_S].sum() / self._took,
+            "longest_ms": float(1e3 * late.max()),
+            "p99_9_ms": float(1e3 * np.quantile(late, 0.999)),
+            "share_above_50_ms": float(late[late > LONG_S].sum() / self._took),
         }
 
 
@@ -121,6 +122,8 @@ def measure(make_session, rounds: int) -> dict:
         sessions = {
             kind: make_session(Path(directory) / kind, whole=kind == "whole") for kind in ("whole", "bare")
         }
+        gc.collect()
+        gc.freeze()  # as the session's startup files do
         for _ in range(rounds):
             for case, take in CASES.items():
                 for kind, session in sessions.items():
@@ -145,8 +148,14 @@ if __name__ == "__main__":  # this part alone
     import json
     import sys
 
+    from benchmarks.report import machine
     from benchmarks.session import Session
 
-    results = measure(Session, int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    results = measure(Session, rounds)
     print("\n".join(table(results)))
-    print(json.dumps(results))
+    report = {"benchmark": "loop", "command": f"python -m benchmarks.loop {rounds}", "rounds": rounds}
+    if len(sys.argv) > 2:
+        Path(sys.argv[2]).write_text(
+            json.dumps(report | {"machine": machine(), "results": results}, indent=1) + "\n"
+        )

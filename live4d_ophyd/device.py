@@ -1,12 +1,14 @@
 """Live4D: a DECTRIS stream as a Bluesky detector. One Event is one raster scan, one image per virtual detector.
 
 The device is thin: it turns its signals into an AcquisitionSpec, hands that to the engine process and puts what
-comes back into its signals. Threads: the RunEngine's calls the methods; the engine client's delivers events; and
-``live4d-disarm`` where something failed; and those of scan_start.py.
+comes back into its signals. Threads: the RunEngine's calls the methods, and none of them waits for the detector
+(``live4d-stage``); the engine client's delivers events; ``live4d-disarm`` where something failed; those of
+scan_start.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -46,6 +48,7 @@ from live4d_ophyd.signals import (
     RasterStatus,
     Setting,
     Settling,
+    StageStatus,
     Text,
     Value,
     Vector,
@@ -465,15 +468,37 @@ class Live4D(Settling, Device):
             self.detector.look()
         self._engine(timeout)
 
-    def stage(self) -> list[Any]:
+    def stage(self) -> Any:
+        """Make engine and detector ready. In the RunEngine's loop it returns a status of that, else it waits.
+
+        Raises, or the status fails with, ValueError for settings that cannot be, SimplonError for a detector that does
+        not answer, EngineLost.
+        """
         spec = self.spec()
+        self._described.clear()
+        if not _in_event_loop():
+            self._get_ready(spec)
+            return super().stage()
+        super().stage()
+        status = StageStatus(self)
+
+        def get_ready() -> None:
+            try:
+                self._get_ready(spec)
+            except Exception as error:
+                status.set_exception(error)
+            else:
+                status.set_finished()
+
+        threading.Thread(target=get_ready, name="live4d-stage", daemon=True).start()
+        return status
+
+    def _get_ready(self, spec: AcquisitionSpec) -> None:
         if self.control is not None:
             self.detector.look()  # a detector that does not answer is said before the scan
             if spec.frame_time is not None and not self.detector.frame_time.missing:
                 self.detector.frame_time.check_value(spec.frame_time)
         self._engine()
-        self._described.clear()
-        return super().stage()
 
     def trigger(self) -> RasterStatus:
         """Take one raster. The status fails with the engine's reason, or with EngineLost.
@@ -823,6 +848,15 @@ class Live4D(Settling, Device):
                 "data": {key: entry["value"] for key, entry in readings.items()},
                 "timestamps": {key: entry["timestamp"] for key, entry in readings.items()},
             }
+
+
+def _in_event_loop() -> bool:
+    """Whether this is the RunEngine's thread, or another that must not wait."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _short(value: Any) -> str:

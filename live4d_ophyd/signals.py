@@ -429,6 +429,17 @@ class LivePreview:
         return self.parent.read_configuration()
 
 
+class StageStatus(Status):
+    """Status of what makes a device ready; says in its text why that failed."""
+
+    def __str__(self) -> str:
+        error = self.exception(timeout=0) if self.done else None
+        state = f"cannot be staged: {error}" if error else ("is ready" if self.done else "is made ready")
+        return f"{self.obj.name} {state}"
+
+    __repr__ = __str__
+
+
 class RasterStatus(DeviceStatus):
     """Status of a trigger: reports frames to progress bars and says in its text why it failed."""
 

@@ -20,6 +20,7 @@ from served_dcu import served_dcu
 from test_device import Documents
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.scan_start import ScanStarter
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sim.settings import UNPREPARED
@@ -316,14 +317,13 @@ def test_the_dwell_time_is_set_and_comes_back(live4d, RE, control):
     assert control.get("detector", "config", "frame_time") == pytest.approx(3e-4)
 
 
-@pytest.mark.parametrize(
-    ("dwell", "words"), [(-1.0, "expected a number above 0 s"), (1e9, "the device allows")]
-)
-def test_a_dwell_time_that_cannot_be_is_refused_before_a_run_opens(live4d, RE, dwell, words):
+def test_a_dwell_time_that_cannot_be_is_refused_before_a_run_opens(live4d, RE):
     seen = Documents()
     RE.subscribe(seen)
+    with pytest.raises(ValueError, match="expected a number above 0 s"):
+        RE(bps.mv(live4d.dwell_time, -1.0))
     RE(bps.mv(live4d.dwell_time, 1e9))
-    with pytest.raises(ValueError, match="the device allows"):
+    with pytest.raises(FailedStatus, match=r"cannot be staged: .*the device allows"):
         RE(bp.count([live4d]))
     assert seen.all == []
 
@@ -464,6 +464,7 @@ def test_a_generator_that_cannot_be_stopped_is_said(sim, RE, caplog):
     starter.start(pytest.fail)
     _wait_for(generator, 1)
     starter.stop()
+    live4d._scan.wait(10)
     assert "could not be stopped: division by zero" in caplog.text
     stop()
 
@@ -553,7 +554,34 @@ def test_the_event_says_how_many_images_the_detector_dropped(RE, caplog):
 
 def test_a_detector_that_does_not_answer_is_said_when_it_is_staged(sim, RE):
     live4d = device(sim, control=Simplon("http://127.0.0.1:9"))
-    with closing(live4d), pytest.raises(SimplonError, match=r"127.0.0.1:9.*is the detector"):
+    with closing(live4d):
+        words = r"127.0.0.1:9.*is the detector"
+        with pytest.raises(FailedStatus, match="live4d cannot be staged: .*" + words) as failure:
+            RE(bp.count([live4d]))
+        assert isinstance(failure.value.__cause__, SimplonError)
+        with pytest.raises(SimplonError, match=words):
+            live4d.stage()  # by hand
+
+
+def test_the_loop_is_free_while_a_device_is_staged(live4d, RE, monkeypatch):
+    """The detector may take seconds to answer."""
+    called, asked = threading.Event(), []
+
+    def look():
+        RE.loop.call_soon_threadsafe(called.set)
+        asked.append(called.wait(10))
+
+    monkeypatch.setattr(live4d.detector, "look", look)
+    RE(bpp.stage_wrapper(bps.null(), [live4d]))
+    assert asked == [True]
+
+
+def test_an_engine_that_cannot_be_had_fails_the_stage(live4d, RE, monkeypatch):
+    def gone(*args):
+        raise AcquisitionError("no engine answered")
+
+    monkeypatch.setattr(live4d, "_engine", gone)
+    with pytest.raises(FailedStatus, match="live4d cannot be staged: no engine answered"):
         RE(bp.count([live4d]))
 
 
@@ -619,7 +647,7 @@ def test_reading_and_describing_ask_the_detector_nothing(live4d, RE, monkeypatch
         yield from bps.unstage(live4d)
 
     RE(plan(), docs)
-    assert set(asked) == {"live4d-settings"}
+    assert set(asked) == {"live4d-stage", "live4d-settings"}
     assert len(docs.events()) == 1
 
 
