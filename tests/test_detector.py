@@ -464,7 +464,7 @@ def test_a_generator_that_cannot_be_stopped_is_said(sim, RE, caplog):
     starter.start(pytest.fail)
     _wait_for(generator, 1)
     starter.stop()
-    live4d._scan.wait(10)
+    starter.wait(10)
     assert "could not be stopped: division by zero" in caplog.text
     stop()
 
