@@ -432,6 +432,9 @@ class LivePreview:
 class StageStatus(Status):
     """Status of what makes a device ready; says in its text why that failed."""
 
+    def watch(self, func: Any) -> None:
+        """Nothing can be watched; there are hooks that ask every status they wait for."""
+
     def __str__(self) -> str:
         error = self.exception(timeout=0) if self.done else None
         state = f"cannot be staged: {error}" if error else ("is ready" if self.done else "is made ready")

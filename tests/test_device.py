@@ -279,7 +279,7 @@ def test_after_an_interruption_the_next_run_works(live4d, dcu, RE, how, status):
     docs = Documents()
     received = threading.Event()
     RE.waiting_hook = lambda statuses: [
-        s.watch(lambda **p: p["current"] and received.set()) for s in statuses or () if hasattr(s, "watch")
+        s.watch(lambda **p: p["current"] and received.set()) for s in statuses or ()
     ]
     pauser = threading.Thread(target=lambda: received.wait(10) and RE.request_pause())
     pauser.start()
@@ -316,7 +316,6 @@ def test_a_killed_engine_fails_the_run_and_the_next_one_gets_a_new_engine(live4d
     RE.waiting_hook = lambda statuses: [
         s.watch(lambda **p: p["current"] and os.kill(live4d._client.pid, signal.SIGKILL))
         for s in statuses or ()
-        if hasattr(s, "watch")
     ]
     docs = Documents()
     with pytest.raises(FailedStatus):
@@ -396,7 +395,7 @@ def test_progress_bars_see_the_whole_raster(live4d, dcu, RE, caplog):
     def bar(*, name, current, initial, target, unit, precision, fraction, time_elapsed, time_remaining):
         seen.append((name, current, target, unit))
 
-    RE.waiting_hook = lambda statuses: [s.watch(bar) for s in statuses or () if hasattr(s, "watch")]
+    RE.waiting_hook = lambda statuses: [s.watch(bar) for s in statuses or ()]
     messages = series(frames(GRID.frames))
     dcu.send(messages[:5])
     live4d.timeout.put(1.0)
