@@ -66,8 +66,8 @@ DISARM_S = 30.0
 RUN_TRIGGERS, RUN_FRAMES = 1000, 1 << 28
 
 
-#: how long `close` waits for a scan generator that was told to stop, s
-SCAN_STOP_S = 10.0
+#: how long `close` waits for a stage that was given up, and for a scan generator that was told to stop, s
+STAGE_S, SCAN_STOP_S = 60.0, 10.0
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 #: what instances have besides the attributes of the class
 _RESERVED = frozenset(dir(Device("", name="reserved"))) | {"control", "preview", "detector_names"}
@@ -275,6 +275,7 @@ class Live4D(Settling, Device):
         no_scan = scan_start is None and scan_generator is None
         self._scan = None if no_scan else ScanStarter(scan_start, scan_generator)
         self._disarming: threading.Thread | None = None
+        self._staging: threading.Thread | None = None
         self._run_notes: dict[str, Any] = {}
         self._server = server
         self._curve_keys = Path(curve_keys) if curve_keys else None
@@ -490,7 +491,8 @@ class Live4D(Settling, Device):
             else:
                 status.set_finished()
 
-        threading.Thread(target=get_ready, name="live4d-stage", daemon=True).start()
+        self._staging = threading.Thread(target=get_ready, name="live4d-stage", daemon=True)
+        self._staging.start()
         return status
 
     def _get_ready(self, spec: AcquisitionSpec) -> None:
@@ -586,6 +588,8 @@ class Live4D(Settling, Device):
     def close(self) -> None:
         """End the engine process; the next stage starts a new one."""
         self._cancel()
+        if self._staging is not None:  # it may be starting one
+            self._staging.join(STAGE_S)
         if self._scan is not None:
             self._scan.wait(SCAN_STOP_S)
         if self._client is not None:
