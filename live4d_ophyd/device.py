@@ -352,6 +352,11 @@ class Live4D(Settling, Device):
         dwell, control = self.dwell_time.get(), self._control()
         detectors = self.detectors()
         self._check_centers(detectors)
+        if dwell >= self.timeout.get():  # never true of NaN
+            raise ValueError(
+                f"{self.name}_dwell_time is {dwell:g} s, and {self.name}_timeout, the longest silence of the stream, "
+                f"{self.timeout.get():g} s: dwell times are in seconds; or make the timeout longer"
+            )
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
                 f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
@@ -411,6 +416,10 @@ class Live4D(Settling, Device):
         for title, signals in newest.items():
             print(f"\n{title}")
             for signal in signals:
+                if isinstance(signal, Vector):  # set as a pair
+                    row, col = signal.get()
+                    print(f"  {signal.attr_name:28} ({row:.6g}, {col:.6g}) px")
+                    continue
                 for key, reading in signal.read().items():
                     unit = signal.describe()[key].get("units") or ""
                     print(

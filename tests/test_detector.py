@@ -322,7 +322,11 @@ def test_a_dwell_time_that_cannot_be_is_refused_before_a_run_opens(live4d, RE):
     RE.subscribe(seen)
     with pytest.raises(ValueError, match="expected a number above 0 s"):
         RE(bps.mv(live4d.dwell_time, -1.0))
-    RE(bps.mv(live4d.dwell_time, 1e9))
+    with pytest.raises(
+        FailedStatus, match=r"dwell_time is 50 s, and live4d_timeout.*dwell times are in seconds"
+    ):
+        RE(bps.mv(live4d.dwell_time, 50))  # microseconds were meant
+    RE(bps.mv(live4d.dwell_time, 3000, live4d.timeout, 4000))
     with pytest.raises(FailedStatus, match=r"cannot be staged: .*the device allows"):
         RE(bp.count([live4d]))
     assert seen.all == []

@@ -126,6 +126,11 @@ def test_values_are_counts_unless_a_gain_weighs_them(live4d):
         live4d.gain.put(None)
 
 
+def test_a_summary_names_a_centre_as_it_is_set(live4d, capsys):
+    live4d.summary()
+    assert "  vbf_center                   (12, 16) px" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("first", ["inner", "outer"])
 def test_settings_that_depend_on_each_other_are_set_together_in_any_order(live4d, RE, first):
     inner, outer = (live4d.adf_inner, 14.0), (live4d.adf_outer, 20.0)

@@ -18,6 +18,9 @@ def tips():
     print(
         f"runs   {catalog_directory(_profile)}\nimages {'in windows, and ' if _windows else ''}{_pictures}\n"
     )
+    if live4d is None:
+        print("  there is no live4d: the reason stands above; db, plans and help work\n")
+        return
     for line, what in (
         ("RE(count([live4d]))", "one raster"),
         ("RE(calibrate_bright_field(live4d))", "put the detectors on the bright-field disk"),
@@ -25,6 +28,7 @@ def tips():
         ('db[-1].primary.read(["live4d_vbf"])', "the last run's images"),
         ("live4d.summary()", "its settings and what the newest image brought"),
         ("%wa", "where everything is; any Bluesky plan works: bp, bps, bpp"),
+        ("Ctrl-C twice", "pauses a raster now; RE.resume() takes it again, RE.abort() ends the plan"),
         ("count?", "what a plan takes; tips() prints this again"),
     ):
         print(f"  {line:43} {what}")
