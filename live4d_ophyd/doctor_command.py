@@ -33,7 +33,7 @@ from live4d_ophyd.simplon import Simplon, SimplonError
 from live4d_ophyd.stream.batch import FrameBatch
 from live4d_ophyd.stream.libzmq import addresses
 from live4d_ophyd.stream.receiver import Receiver
-from live4d_ophyd.urls import shown, shown_text
+from live4d_ophyd.urls import one_line, shown
 
 Status = Literal["ok", "warn", "missing", "failed"]
 
@@ -88,7 +88,7 @@ def socket_buffers() -> Check:
     try:
         fixed, grown = (int(path.read_text().split()[-1]) for path in (_RMEM_MAX, _TCP_RMEM))
     except OSError as error:  # older kernels show them to no container
-        return Check("socket buffers", "warn", _one_line(error), "in a container: run this on its host")
+        return Check("socket buffers", "warn", one_line(error), "in a container: run this on its host")
     found = f"net.core.rmem_max {fixed / 2**20:.3g} MiB, net.ipv4.tcp_rmem up to {grown / 2**20:.3g} MiB"
     settings = [
         *(["net.core.rmem_max=16777216"] if fixed < _SOCKET_BYTES else []),
@@ -135,7 +135,7 @@ def gpu_engine() -> Check:
 
 def _without_gpu(error: EngineUnavailable) -> Check:
     """'missing' where engine='auto' simply takes the CPU; 'failed' for a GPU that is there and does not work."""
-    text = _one_line(error)
+    text = one_line(error)
     if isinstance(error, GpuMemoryError):
         return Check("GPU engine", "warn", text, "nvidia-smi shows what else uses it")
     cause = error.__cause__
@@ -210,7 +210,7 @@ def catalog(path: Path | None = None) -> Check:
     except Exception as error:
         # Tiled and SQLite raise much: for a database of another version, for a damaged one.
         return Check(
-            "catalog", "failed", f"{directory} cannot be opened: {_one_line(error)}",
+            "catalog", "failed", f"{directory} cannot be opened: {one_line(error)}",
             "do as that says, or set LIVE4D_CATALOG to another directory for a new one",
         )  # fmt: skip
     if free < _DISK_BYTES:
@@ -241,7 +241,7 @@ def stream(endpoint: str) -> Check:
     try:
         receiver = Receiver(endpoint, high_water_mark=1)
     except ValueError as error:
-        return Check("stream", "failed", _one_line(error), "give --endpoint tcp://HOST:PORT")
+        return Check("stream", "failed", one_line(error), "give --endpoint tcp://HOST:PORT")
     try:
         if not receiver.connected(ANSWER_S):
             return Check(
@@ -265,7 +265,7 @@ def simplon(url: str, api: str = "") -> Check:
         version, state = control.rest.api, control.get("detector", "status", "state")
     except (SimplonError, ValueError) as error:
         return Check(
-            "SIMPLON", "failed", f"{shown(url)}: {_one_line(error)}",
+            "SIMPLON", "failed", f"{shown(url)}: {one_line(error)}",
             "is the control unit on and this its address (http://HOST, port 80 unless given)?",
         )  # fmt: skip
     found = f"{control.url} speaks {version}, the detector's state is {state}"
@@ -279,21 +279,16 @@ def simplon(url: str, api: str = "") -> Check:
 # The command ------------------------------------------------------------------------------------
 
 
-def _one_line(error: BaseException) -> str:
-    """An exception's text, which may be empty or of many lines, without what is secret in its addresses."""
-    return shown_text(" ".join(str(error).split())) or type(error).__name__
-
-
 def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]:
     """Run checks in turn. One that raises has failed under its name; the others run all the same."""
     for name, check in checks:
         try:
             yield check()
         except ModuleNotFoundError as error:
-            yield Check(name, "missing", _one_line(error), "pip install live4d-ophyd, with all it needs")
+            yield Check(name, "missing", one_line(error), "pip install live4d-ophyd, with all it needs")
         except Exception as error:
             yield Check(
-                name, "failed", _one_line(error), f"unexpected ({type(error).__name__}): please report it"
+                name, "failed", one_line(error), f"unexpected ({type(error).__name__}): please report it"
             )
 
 

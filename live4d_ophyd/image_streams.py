@@ -37,3 +37,8 @@ def image_keys(data_keys: Mapping[str, Mapping[str, Any]]) -> list[str]:
         and not value.get("external")
         and list(value.get("dims") or ()) == ["scan_y", "scan_x"]
     ]
+
+
+def run_stem(scan_id: int, uid: str) -> str:
+    """How names of files with a run's images begin: ``00017_ca3108a4``."""
+    return f"{scan_id:05d}_{uid[:8]}"

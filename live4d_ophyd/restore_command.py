@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from live4d_ophyd.urls import shown_text
+from live4d_ophyd.urls import one_line
 
 if TYPE_CHECKING:
     from live4d_ophyd.storage import Backup
@@ -40,7 +40,7 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
     try:
         db = existing_catalog(catalog)
     except Exception as error:  # Tiled, its server and SQLite raise much
-        raise click.ClickException(f"the catalog cannot be opened: {_one_line(error)}") from error
+        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
     failed = False
     with closing(db.context):
         directory = backup_directory(db)
@@ -59,7 +59,7 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
             try:
                 _restore(db, backup)
             except BackupInUse as error:
-                click.echo(f"  left alone: {_one_line(error)}")
+                click.echo(f"  left alone: {one_line(error)}")
             except Exception as error:
                 failed |= _complain(error, "  not restored, its file stays: ")
             else:
@@ -105,9 +105,5 @@ def _describe(backup: Backup) -> str:
 
 
 def _complain(error: Exception, prefix: str = "") -> bool:
-    click.echo(prefix + _one_line(error), err=True)
+    click.echo(prefix + one_line(error), err=True)
     return True
-
-
-def _one_line(error: Exception) -> str:
-    return shown_text(" ".join(str(error).split())) or type(error).__name__

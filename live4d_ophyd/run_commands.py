@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from live4d_ophyd.urls import shown_text
+from live4d_ophyd.urls import one_line
 
 _FORMATS = ("png", "tiff", "npy", "nexus", "zarr")
 
@@ -53,7 +53,7 @@ def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
     try:
         db = existing_catalog(catalog)
     except Exception as error:  # Tiled, its server and SQLite raise much
-        raise click.ClickException(f"the catalog cannot be opened: {_one_line(error)}") from error
+        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
     with closing(db.context):
         try:
             run = find_run(db, which)
@@ -128,7 +128,7 @@ def export(
         try:
             paths = export_run(found, to, out, names=names, event=event, overwrite=overwrite)
         except (NothingToExport, ValueError, OSError) as error:
-            raise click.ClickException(_one_line(error)) from error
+            raise click.ClickException(one_line(error)) from error
     for path in paths:
         click.echo(path)
 
@@ -169,11 +169,7 @@ def delete(run: str, catalog: str | None, yes: bool) -> None:
         except RunInUse as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:  # Tiled's, of a server that lets nobody delete
-            raise click.ClickException(f"not deleted: {_one_line(error)}") from error
+            raise click.ClickException(f"not deleted: {one_line(error)}") from error
     click.echo(f"deleted {name}")
     for path in others:
         click.echo(f"deleted {path}")
-
-
-def _one_line(error: Exception) -> str:
-    return shown_text(" ".join(str(error).split())) or type(error).__name__

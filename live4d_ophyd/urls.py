@@ -34,3 +34,8 @@ def split_login(url: str) -> tuple[str, str]:
         raise ValueError(f"{shown(url)!r} is no address") from None
     login, _, host = parts.netloc.rpartition("@")
     return parts._replace(netloc=host).geturl(), unquote(login)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error as one line, without what gives access to a server; its type where it has no text."""
+    return shown_text(" ".join(str(error).split())) or type(error).__name__

@@ -3,7 +3,7 @@
 Comes in: the documents of a RunEngine. Goes out: the usual table and plots of the hinted numbers, and for
 each device with images over (scan_y, scan_x) one window, one PNG file a run, or both. Previews (stream
 ``live4d_live``) and results (``primary``) of a device feed the same panels. Under Qt everything here runs in
-the GUI's thread, otherwise in the RunEngine's; files are drawn in a thread of their own (pictures.py).
+the GUI's thread, otherwise in the RunEngine's; files are drawn by a process of their own (pictures.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from bluesky.callbacks.best_effort import BestEffortCallback
 
-from live4d_ophyd.image_streams import image_keys, previewed_device
-from live4d_ophyd.live.panel import ImageFigure, Panel, ScanAxes
+from live4d_ophyd.image_streams import image_keys, previewed_device, run_stem
+from live4d_ophyd.live.panel import LARGEST_IN, ImageFigure, Panel, ScanAxes
 from live4d_ophyd.live.pictures import Picture, Pictures
 
 #: of one file, while the run goes on, s: a picture takes about 0.2 s of a core
@@ -36,8 +36,6 @@ ALARMS = {
 }
 #: of these, columns of the table
 IN_TABLE = ("frames_lost", "frames_saturated")
-#: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
-LARGEST_IN = (18.0, 9.0)
 
 
 class Live4DBestEffortCallback(BestEffortCallback):
@@ -187,7 +185,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
         if self._image_directory is not None and (last or not self._windows):
             if self._pictures_of != self._run_uid:
                 self._pictures_of, self._picture_paths = self._run_uid, {}
-            name = re.sub(r"[^\w.-]", "_", f"{self._scan_id:05d}_{self._run_uid[:8]}_{device}.png")
+            name = re.sub(r"[^\w.-]", "_", f"{run_stem(self._scan_id, self._run_uid)}_{device}.png")
             path = self._image_directory / name  # never elsewhere, whatever a device is called
             self._pictures.put(path, Picture(f"{device} images", dict(panels), title, alarming))
             self._picture_paths[device] = path

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
 ALARM = "#c81e1e"
+#: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
+LARGEST_IN = (18.0, 9.0)
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,8 @@ class ImageFigure:
     def _open(self) -> None:
         columns = min(len(self.keys), 4)
         rows = math.ceil(len(self.keys) / columns)
-        size = (
-            min(0.6 + 4.4 * columns, 18.0),
-            min(0.4 + 4.0 * rows, 9.0),
-        )  # in, at 100 dpi: what fits on a screen
+        wanted = 0.6 + 4.4 * columns, 0.4 + 4.0 * rows
+        size = min(wanted[0], LARGEST_IN[0]), min(wanted[1], LARGEST_IN[1])
         if self._window:
             self.figure = plt.figure(num=self._name, figsize=size, layout="constrained", clear=True)
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tiled.utils import path_from_uri
 
+from live4d_ophyd.image_streams import run_stem
 from live4d_ophyd.storage import backup_directory, read_backup
 
 
@@ -46,7 +47,7 @@ def delete_run(db: Any, run: Any, served: Mapping[str, Any] | None = None) -> li
 def pictures(run: Any, served: Mapping[str, Any] | None) -> list[Path]:
     """The PNG files that sessions have left of the run in the catalog's directory."""
     start = run.metadata["start"]
-    name = f"{start.get('scan_id', 0):05d}_{start['uid'][:8]}_*.png"
+    name = f"{run_stem(start.get('scan_id', 0), start['uid'])}_*.png"
     return sorted(path for directory in _catalogs(served) for path in (directory / "pictures").glob(name))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from live4d_ophyd.image_streams import run_stem
 from live4d_ophyd.results.description import RunDescription, description_of
 from live4d_ophyd.results.find import opened
 from live4d_ophyd.results.images import ScanImage, find_images, read_images
@@ -125,7 +126,7 @@ def _plan(
 ) -> dict[Path, Callable[[Path, RunDescription], None]]:
     """Which file gets written how."""
     start = readings.start
-    stem = f"{start.get('scan_id', 0):05d}_{start['uid'][:8]}"
+    stem = run_stem(start.get("scan_id", 0), start["uid"])
     suffix = FORMATS[to]
     files: dict[str, Callable[[Path, RunDescription], None]] = {}
     if to in _WHOLE:

@@ -140,7 +140,25 @@ def _component(name: str) -> Component:
     return Component(MicroscopeSignal, path=f"/microscope/{name}", kind=Kind.normal)
 
 
-class SimMicroscope(Device):
+class SimDevice(Device):
+    """Part of ``live4d sim`` at ``url``, its ``rest_url``: signals over one connection."""
+
+    def __init__(self, url: str, *, name: str, **kwargs: Any) -> None:
+        self.client = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_TIMEOUT, trust_env=False)
+        super().__init__(prefix=url, name=name, **kwargs)
+
+    def destroy(self) -> None:
+        """Close the connection."""
+        self.client.close()
+        super().destroy()
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Nothing to plot when the device as a whole is read along."""
+        return {"fields": []}
+
+
+class SimMicroscope(SimDevice):
     """Column and stage of ``live4d sim``; ``url`` is its ``rest_url``."""
 
     #: nm, underfocus positive
@@ -157,18 +175,7 @@ class SimMicroscope(Device):
     beam_current = _component("beam_current")
 
     def __init__(self, url: str, *, name: str = "microscope", **kwargs: Any) -> None:
-        self.client = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_TIMEOUT, trust_env=False)
-        super().__init__(prefix=url, name=name, **kwargs)
-
-    def destroy(self) -> None:
-        """Close the connection."""
-        self.client.close()
-        super().destroy()
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing to plot when the microscope as a whole is read along."""
-        return {"fields": []}
+        super().__init__(url, name=name, **kwargs)
 
     @property
     def truth(self) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from ophyd import Component, Device, Kind
+from ophyd import Component, Kind
 
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sim.microscope import REQUEST_TIMEOUT, MicroscopeSignal, SimSignal
+from live4d_ophyd.sim.microscope import MicroscopeSignal, SimDevice, SimSignal
 
 
 def _axis(name: str) -> Component:
@@ -23,7 +23,7 @@ def _setting(name: str) -> Component:
     return Component(SimSignal, path=f"/microscope/scan/{name}", kind=Kind.normal)
 
 
-class SimScanGenerator(Device):
+class SimScanGenerator(SimDevice):
     """Scan generator of ``live4d sim``; ``url`` is its ``rest_url``.
 
     Its signals have what the probe does; a Live4D that drives it sets all but `rotation` from its grid. A grid in px is
@@ -47,18 +47,7 @@ class SimScanGenerator(Device):
     rotation = _axis("rotation")
 
     def __init__(self, url: str, *, name: str = "scan_generator", **kwargs: Any) -> None:
-        self.client = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_TIMEOUT, trust_env=False)
-        super().__init__(prefix=url, name=name, **kwargs)
-
-    def destroy(self) -> None:
-        """Close the connection."""
-        self.client.close()
-        super().destroy()
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Nothing to plot when the generator is read along."""
-        return {"fields": []}
+        super().__init__(url, name=name, **kwargs)
 
     def prepare(self, grid: ScanGrid, rasters: int = 1) -> None:
         """Take the geometry; the probe, and the detector's pulses, wait for `start`.

@@ -94,7 +94,7 @@ def existing_catalog(which: str | None = None) -> Any:
     from tiled.client import from_context, from_profile, from_uri
     from tiled.client.context import Context
 
-    which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
+    which = which or _session_catalog()
     if which.lower().startswith(("http://", "https://")):
         # What is secret goes apart: Tiled's errors and the log of its client show the address.
         address, login = split_login(which)
@@ -119,13 +119,18 @@ def served_from(which: str | None = None) -> dict[str, Any]:
     """
     from tiled.profiles import load_profiles
 
-    which = which or os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
+    which = which or _session_catalog()
     if not which.lower().startswith(("http://", "https://")):
         name, directory = _find_catalog(which)
         content = load_profiles()[name][1] if name is not None else _profile_content(cast(Path, directory))
         if "direct" in content:
             return content["direct"]
     raise ValueError(f"the catalog {shown(which)} is a Tiled server's, not a directory of this machine")
+
+
+def _session_catalog() -> str:
+    """What a session opens."""
+    return os.environ.get("LIVE4D_CATALOG") or os.environ.get("LIVE4D_PROFILE") or PROFILE
 
 
 def _find_catalog(which: str) -> tuple[str | None, Path | None]:
