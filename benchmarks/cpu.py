@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.baseline import receive
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.scan import ScanGrid
 
@@ -29,9 +29,9 @@ COUNTS = {
 
 def _live4d(endpoint: str, key: str, count: int) -> np.ndarray:
     size = SIZES[key]
-    spec = AcquisitionSpec(endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
+    request = AcquisitionRequest(endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
     with closing(OpenStream(endpoint)) as stream:
-        (raster,) = Acquisition(spec, stream).run()
+        (raster,) = Acquisition(request, stream).run()
     return raster.images[0, 0]
 
 

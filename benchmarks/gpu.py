@@ -18,9 +18,9 @@ from benchmarks.source import SIZES, Size, messages
 from benchmarks.straightforward import CHUNK, Straightforward, image_of
 from live4d_ophyd.decode import FrameFormat, Weights, choose_backend
 from live4d_ophyd.decode.saturation import NODATA
-from live4d_ophyd.imaging.detectors import Annulus, Detector, Disk, weight_maps
-from live4d_ophyd.stream.batch import IMAGE_ID, FrameBatch
-from live4d_ophyd.stream.index import index_batch
+from live4d_ophyd.frames.batch import IMAGE_ID, FrameBatch
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Detector, Disk, weight_maps
+from live4d_ophyd.sources.dectris.index import index_batch
 
 BATCH = 8192
 BATCHES = 96
@@ -113,7 +113,7 @@ def _stages(decoder, batch: FrameBatch, weights: Weights) -> dict:
     """Each stage alone, in MHz: the copy, all that follows it, and the sums of decoded frames."""
     import torch
 
-    from live4d_ophyd.decode.layout import find_layout
+    from live4d_ophyd.decode.gpu.layout import find_layout
 
     host = torch.from_numpy(batch.buffer)
     device = torch.empty(len(batch.buffer), dtype=torch.uint8, device="cuda")

@@ -23,9 +23,9 @@ import numpy as np
 import zmq
 from numba import int64, njit
 
-from live4d_ophyd.imaging.detectors import Disk
-from live4d_ophyd.stream import libzmq
-from live4d_ophyd.stream.memory import NOGIL, call_int, call_int_int, call_int_ptr_ptr_word_int, store_u8
+from live4d_ophyd.frames.memory import NOGIL, call_int, call_int_int, call_int_ptr_ptr_word_int, store_u8
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.sources.dectris import libzmq
 
 DISTINCT = 512
 ELECTRONS = 2e4

@@ -15,8 +15,8 @@ import torch
 import zmq
 
 from benchmarks.source import Size
-from live4d_ophyd.decode.cuda_kernels import Kernels
-from live4d_ophyd.decode.nvcomp import BlockTable, Nvcomp
+from live4d_ophyd.decode.gpu.kernels import Kernels
+from live4d_ophyd.decode.gpu.nvcomp import BlockTable, Nvcomp
 
 #: frames after which it waits for the device
 CHUNK = 128

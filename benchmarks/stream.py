@@ -21,7 +21,7 @@ from benchmarks.gpu import copy_rate, detectors
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.scan import ScanGrid
 
@@ -45,21 +45,23 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
     if engine not in _backends:
         warm_up()
         _backends[engine] = choose_backend(engine)
-    spec = AcquisitionSpec(endpoint, ScanGrid(1, count), tuple(detectors(SIZES[key], maps)), timeout=20.0)
+    request = AcquisitionRequest(
+        endpoint, ScanGrid(1, count), tuple(detectors(SIZES[key], maps)), timeout=20.0
+    )
     waits: list[np.ndarray] = []
     with closing(OpenStream(endpoint)) as stream:
-        acquisition = Acquisition(spec, stream, _backends[engine])
-        settle = acquisition.ledger.settle
+        acquisition = Acquisition(request, stream, _backends[engine])
+        settle = acquisition.tracker.settle
 
         def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray) -> None:
             settle(ids, good, received_ns)
             waits.append(time.monotonic_ns() - received_ns)
 
-        acquisition.ledger.settle = note  # type: ignore[method-assign]
+        acquisition.tracker.settle = note  # type: ignore[method-assign]
         cpu = time.process_time()
         (raster,) = acquisition.run()
         over = time.monotonic()
-        first = float(acquisition.ledger._first[0])
+        first = float(acquisition.tracker._first[0])
         cpu = time.process_time() - cpu
     latency = np.concatenate(waits) / 1e6
     return raster.images[0, 0], {

@@ -4,15 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from live4d_ophyd.device import Live4D
-    from live4d_ophyd.imaging.detectors import Annulus, Disk
+    from live4d_ophyd.device.live4d import Live4D
+    from live4d_ophyd.device.scan_start import ScanGenerator
+    from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
     from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
-    from live4d_ophyd.results.description import describe
-    from live4d_ophyd.results.export import export_run
-    from live4d_ophyd.results.images import image, images, plot_image
+    from live4d_ophyd.runs.description import describe
+    from live4d_ophyd.runs.export import export_run
+    from live4d_ophyd.runs.images import image, images, plot_image
     from live4d_ophyd.scan import ScanGrid
-    from live4d_ophyd.scan_start import ScanGenerator
-    from live4d_ophyd.simplon import Simplon
+    from live4d_ophyd.sources.dectris.control import Simplon
     from live4d_ophyd.storage import open_catalog
 
 __version__ = "0.1.0"
@@ -36,21 +36,21 @@ __all__ = [
 
 # The engine process and most commands need no Bluesky and no Tiled, whose import takes seconds.
 _HOMES = {
-    "Annulus": "imaging.detectors",
-    "Disk": "imaging.detectors",
-    "Live4D": "device",
+    "Annulus": "imaging.virtual_detectors",
+    "Disk": "imaging.virtual_detectors",
+    "Live4D": "device.live4d",
     "Live4DBestEffortCallback": "live",
-    "ScanGenerator": "scan_start",
+    "ScanGenerator": "device.scan_start",
     "ScanGrid": "scan",
     "ScanProgressBar": "live",
-    "Simplon": "simplon",
-    "describe": "results.description",
-    "export_run": "results.export",
-    "image": "results.images",
-    "images": "results.images",
+    "Simplon": "sources.dectris.control",
+    "describe": "runs.description",
+    "export_run": "runs.export",
+    "image": "runs.images",
+    "images": "runs.images",
     "live_preview": "live",
     "open_catalog": "storage",
-    "plot_image": "results.images",
+    "plot_image": "runs.images",
 }
 
 

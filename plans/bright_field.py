@@ -8,7 +8,7 @@ import numpy as np
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
-from live4d_ophyd.imaging.bright_field import DiskFit, fit_disk
+from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 from plans.components import component
 

@@ -19,8 +19,8 @@ PACKAGE = ("live4d_ophyd", "plans")
 FOR_TESTS = ("tests", "benchmarks")
 #: loaded only where the GPU's packages are found
 FOR_A_GPU = {
-    "live4d_ophyd/decode/gpu.py",
-    "live4d_ophyd/decode/cuda_kernels.py",
+    "live4d_ophyd/decode/gpu/decoder.py",
+    "live4d_ophyd/decode/gpu/kernels.py",
     "benchmarks/straightforward.py",
 }
 

@@ -1,6 +1,6 @@
 """Compressed frames to numbers: sums under weight maps, or pixels. One interface, whatever does the work."""
 
-from live4d_ophyd.decode.arrays import decode_array
+from live4d_ophyd.decode.array_decoder import decode_array
 from live4d_ophyd.decode.backend import (
     ENGINES,
     Backend,
@@ -9,11 +9,11 @@ from live4d_ophyd.decode.backend import (
     Sums,
     choose_backend,
 )
-from live4d_ophyd.decode.cpu import CpuDecoder, warm_up
+from live4d_ophyd.decode.cpu.decoder import CpuDecoder, warm_up
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
-from live4d_ophyd.decode.framing import DecodeError, FrameFormat, describe_status
 from live4d_ophyd.decode.saturation import Projected, Saturation
-from live4d_ophyd.decode.weights import Weights
+from live4d_ophyd.decode.weight_maps import Weights
+from live4d_ophyd.frames.format import DecodeError, FrameFormat, describe_status
 
 __all__ = [
     "ENGINES",

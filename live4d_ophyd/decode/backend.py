@@ -14,13 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from live4d_ophyd.decode import cpu
-from live4d_ophyd.decode.cuda_install import OF_ONE_CUDA, explain_no_gpu, install_command
+from live4d_ophyd.decode.cpu import decoder as cpu
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
-from live4d_ophyd.decode.framing import FrameFormat
+from live4d_ophyd.decode.gpu.install import OF_ONE_CUDA, explain_no_gpu, install_command
 from live4d_ophyd.decode.saturation import Projected, Saturation
-from live4d_ophyd.decode.weights import Weights
-from live4d_ophyd.stream.batch import (
+from live4d_ophyd.decode.weight_maps import Weights
+from live4d_ophyd.frames.batch import (
     ALGORITHM,
     ARRAY_TAG,
     BLOB_LENGTH,
@@ -33,6 +32,7 @@ from live4d_ophyd.stream.batch import (
     ROWS,
     FrameBatch,
 )
+from live4d_ophyd.frames.format import FrameFormat
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,9 @@ class GpuBackend:
             )
         if not torch.cuda.is_available():
             raise EngineUnavailable(explain_no_gpu(torch.__version__, torch.version.cuda))
-        self._gpu = _import("live4d_ophyd.decode.gpu")
-        kernels = _import("live4d_ophyd.decode.cuda_kernels")
-        nvcomp = _import("live4d_ophyd.decode.nvcomp")
+        self._gpu = _import("live4d_ophyd.decode.gpu.decoder")
+        kernels = _import("live4d_ophyd.decode.gpu.kernels")
+        nvcomp = _import("live4d_ophyd.decode.gpu.nvcomp")
         self._torch = torch
         with self._gpu.named_errors():
             self._nvcomp = nvcomp.Nvcomp(int(torch.version.cuda.split(".")[0]))

@@ -19,17 +19,19 @@ import numpy as np
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
 from live4d_ophyd.engine.diagnosis import report, why_nothing_came
+from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.hold import ENGINE_ID, Hold
-from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.pending import Pending
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
-from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec, Progress, Raster
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
-from live4d_ophyd.simplon import SimplonError
-from live4d_ophyd.stream.batch import FrameBatch
-from live4d_ophyd.stream.receiver import Receiver
-from live4d_ophyd.stream.receiver import warm_up as warm_up_receiver
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.sources.dectris.receiver import Receiver
+from live4d_ophyd.sources.dectris.receiver import warm_up as warm_up_receiver
+from live4d_ophyd.sources.dectris.rest import SimplonError
 
 log = logging.getLogger(__name__)
 
@@ -54,27 +56,29 @@ class Cancelled(Exception):
 
 
 class Acquisition:
-    """One series as ``spec`` describes it, taken from ``stream``.
+    """One series as ``request`` describes it, taken from ``stream``.
 
     Frames are decoded by ``backend``, by default the CPU. Used once.
     ``progress`` and ``preview`` may be called from any thread while ``run`` is iterated, ``cancel``
     at any time.
     """
 
-    def __init__(self, spec: AcquisitionSpec, stream: OpenStream, backend: Backend | None = None) -> None:
-        self.spec = spec
+    def __init__(
+        self, request: AcquisitionRequest, stream: OpenStream, backend: Backend | None = None
+    ) -> None:
+        self.request = request
         self._backend = backend or CpuBackend()
-        self.ledger = Ledger(spec.grid, spec.rasters)
-        self.series = Series(spec, self.ledger, self._backend, stream.memory)
+        self.tracker = FrameTracker(request.grid, request.rasters)
+        self.series = Series(request, self.tracker, self._backend, stream.memory)
         self._stream = stream
         self._cancelled = False
         self._failure: BaseException | None = None
         self._raster = 0
         self._armed = False
-        self._hold = Hold(spec.control) if spec.control else None
+        self._hold = Hold(request.control) if request.control else None
         #: whether the detector is armed and waits for the next trigger
         self.stands = False
-        self._steps = Steps(self.ledger)
+        self._steps = Steps(self.tracker)
         self._trigger_thread: threading.Thread | None = None
         self._trigger_error: SimplonError | None = None
         self._gave_up = False
@@ -92,7 +96,7 @@ class Acquisition:
         self._wake()
 
     def progress(self) -> Progress:
-        return self.ledger.progress_of(self._raster) if self.spec.stay_armed else self.ledger.progress()
+        return self.tracker.progress_of(self._raster) if self.request.stay_armed else self.tracker.progress()
 
     def preview(self) -> np.ndarray | None:
         """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
@@ -101,7 +105,7 @@ class Acquisition:
 
     # The caller's thread -------------------------------------------------------------------------
 
-    def run(self) -> Generator[Raster, None, None]:
+    def run(self) -> Generator[RasterResult, None, None]:
         """Take the series; yields its rasters in order.
 
         With ``stay_armed``, ``next`` is the trigger of a raster; between them the detector is armed (`stands`), and
@@ -113,18 +117,18 @@ class Acquisition:
         over = False
         try:
             self._arm()
-            self.ledger.last_activity = time.monotonic()
+            self.tracker.last_activity = time.monotonic()
             self._stream.listen(self._listen)
-            for raster in range(self.spec.rasters):
+            for raster in range(self.request.rasters):
                 self._raster = raster
-                if raster == 0 or self.spec.stay_armed:
+                if raster == 0 or self.request.stay_armed:
                     self._begin(raster)
                 for method in self.series.projection.methods or ():
                     method.release(raster - 1)
                 self._await(raster)
                 over = self._is_last(raster)
                 result = self._result(raster, self._finish_detector() if over else None)
-                self.stands = self.spec.stay_armed and not over
+                self.stands = self.request.stay_armed and not over
                 yield result
                 if over:
                     return
@@ -139,28 +143,28 @@ class Acquisition:
                     self._hold.give_up()
             if self.series.key is not None:
                 self._stream.memory.finished.add(self.series.key)
-            if self._trigger_error is not None and self.ledger.begun:
+            if self._trigger_error is not None and self.tracker.begun:
                 log.warning(
                     "series %s: the software trigger failed: %s", self.series.name, self._trigger_error
                 )
-            report(self.spec, self.series, self.ledger, self._dropped)
+            report(self.request, self.series, self.tracker, self._dropped)
 
     def _arm(self) -> None:
-        control, hold = self.spec.control, self._hold
+        control, hold = self.request.control, self._hold
         if control is None or hold is None:
             return  # a series may have begun: connections stay as they are
         hold.take(self._pause)
         if self._stream.doubtful:
             self._stream.reconnect()
         # This also enables the stream, without which some do not listen on its port.
-        header = self.spec.appendix(ENGINE_ID)
-        control.configure(*self.spec.images_and_triggers, self.spec.frame_time, header)
+        header = self.request.appendix(ENGINE_ID)
+        control.configure(*self.request.images_and_triggers, self.request.frame_time, header)
         hold.mark()
         self._go_on()
-        self._stream.memory.preparation.prepare_again(self.spec)
-        if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.spec.timeout)):
+        self._stream.memory.preparation.prepare_again(self.request)
+        if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.request.timeout)):
             raise AcquisitionError(
-                f"no stream answers at {self.spec.endpoint}, though its control unit does: is that its address? "
+                f"no stream answers at {self.request.endpoint}, though its control unit does: is that its address? "
                 "Nothing was armed"
             )
         self._go_on()
@@ -175,20 +179,20 @@ class Acquisition:
             raise Cancelled
 
     def _pause(self) -> None:
-        with self.ledger.changed:
-            self.ledger.changed.wait(0.05)
+        with self.tracker.changed:
+            self.tracker.changed.wait(0.05)
         self._go_on()
 
     def _begin(self, raster: int) -> None:
         """Let the raster be scanned: the detector is armed for it, and listened to."""
-        if raster and self.spec.control and self._hold:
+        if raster and self.request.control and self._hold:
             if self.series.ended or self._failure is not None:
                 raise OutOfStep("it ended between two triggers")
-            self._steps.check(raster, self.spec.control, self._hold)
+            self._steps.check(raster, self.request.control, self._hold)
             self.stands = False
-            self.ledger.last_activity = time.monotonic()
+            self.tracker.last_activity = time.monotonic()
             self._go_on()
-        if self.spec.control and self.spec.control.software_triggered:
+        if self.request.control and self.request.control.software_triggered:
             # It cannot be interrupted from here; releasing the detector ends it.
             self._trigger_thread = threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True)
             self._trigger_thread.start()
@@ -196,8 +200,8 @@ class Acquisition:
 
     def _is_last(self, raster: int) -> bool:
         """Whether the series is over with this raster: with ``stay_armed``, also if the next might be out of step."""
-        if raster + 1 == self.spec.rasters or not self.spec.stay_armed:
-            return raster + 1 == self.spec.rasters
+        if raster + 1 == self.request.rasters or not self.request.stay_armed:
+            return raster + 1 == self.request.rasters
         if self._trigger_thread is not None:
             self._trigger_thread.join(IDLE_TIMEOUT_S)  # answered when the exposures are over
         triggered = self._trigger_error is None and not (
@@ -209,9 +213,9 @@ class Acquisition:
         return True
 
     def _trigger(self) -> None:
-        assert self.spec.control is not None
+        assert self.request.control is not None
         try:
-            self.spec.control.trigger()
+            self.request.control.trigger()
         except SimplonError as error:
             # It lasts as long as the exposures: when images come it does not matter that it failed.
             self._trigger_error = error
@@ -220,35 +224,35 @@ class Acquisition:
         """Wait until the raster is over, one way or another."""
         self._whole_at: float | None = None
         while True:
-            with self.ledger.changed:
+            with self.tracker.changed:
                 if self._is_over(raster):
                     return
-                self.ledger.changed.wait(0.05)
+                self.tracker.changed.wait(0.05)
             self.on_progress()
 
     def _is_over(self, raster: int) -> bool:
-        ledger, now = self.ledger, time.monotonic()
+        tracker, now = self.tracker, time.monotonic()
         if self._failure is not None:
             raise self._failure
         if self._cancelled:
             raise Cancelled
-        if self.spec.stay_armed:
+        if self.request.stay_armed:
             if self._steps.over(raster, now):
                 return True
-        elif raster + 1 < self.spec.rasters:
-            if ledger.complete(raster) or ledger.overtaken(raster):
+        elif raster + 1 < self.request.rasters:
+            if tracker.complete(raster) or tracker.overtaken(raster):
                 return True
-        elif ledger.settled == self.spec.frames:
+        elif tracker.settled == self.request.frames:
             self._whole_at = self._whole_at or now
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
-        silent = ledger.silence
-        begun = ledger.arrived(raster) if self.spec.stay_armed else ledger.begun
+        silent = tracker.silence
+        begun = tracker.arrived(raster) if self.request.stay_armed else tracker.begun
         if self._trigger_error is not None and not begun and silent >= STRAGGLER_S:
             raise self._failure_of(raster)
         if self.series.ended and silent >= self._patience():
             return True
-        if silent < self.spec.timeout:
+        if silent < self.request.timeout:
             return False
         self._stream.doubtful = True
         if self._nothing_came(raster):
@@ -261,7 +265,7 @@ class Acquisition:
         return True
 
     def _nothing_came(self, raster: int) -> bool:
-        return not (self.ledger.received_of(raster) if self.spec.stay_armed else self.ledger.received)
+        return not (self.tracker.received_of(raster) if self.request.stay_armed else self.tracker.received)
 
     def _patience(self) -> float:
         """How long the stream must have been silent after `end` before what is missing counts as lost, s."""
@@ -270,11 +274,11 @@ class Acquisition:
             return 0.0
         # A connection that is cut has nothing under way any more.
         alive = [number for number, receiver in enumerate(receivers) if receiver.connected()]
-        return min(STRAGGLER_S, self.spec.timeout) if self.series.all_came(alive) else self.spec.timeout
+        return min(STRAGGLER_S, self.request.timeout) if self.series.all_came(alive) else self.request.timeout
 
-    def _result(self, raster: int, dropped: int | None) -> Raster:
+    def _result(self, raster: int, dropped: int | None) -> RasterResult:
         self._dropped = dropped
-        losses, rate = self.ledger.close(raster)
+        losses, rate = self.tracker.close(raster)
         if self._nothing_came(raster):
             raise self._failure_of(raster)
         series, projection = self.series, self.series.projection
@@ -283,7 +287,7 @@ class Acquisition:
         assert projection.info is not None
         images, *others = [method.result(raster) for method in projection.methods]
         pattern = others[0] if others else None
-        return Raster(
+        return RasterResult(
             raster, images, losses, series.key[0], rate, projection.engine, pattern, dropped, projection.info
         )
 
@@ -292,7 +296,7 @@ class Acquisition:
 
         Returns the images it dropped; None without control, or if it does not say.
         """
-        control, hold = self.spec.control, self._hold
+        control, hold = self.request.control, self._hold
         if control is None or hold is None or not self._armed:
             return None
         self._armed = False
@@ -321,7 +325,7 @@ class Acquisition:
         return dropped
 
     def _abandon_detector(self) -> None:
-        control, hold = self.spec.control, self._hold
+        control, hold = self.request.control, self._hold
         if control is None or hold is None or (self._armed and not hold.is_ours()):
             return
         try:
@@ -337,13 +341,13 @@ class Acquisition:
 
     def _failure_of(self, raster: int) -> Exception:
         """Why there is nothing to show: a software trigger that failed, unless images came all the same."""
-        begun = self.ledger.arrived(raster) if self.spec.stay_armed else self.ledger.begun
+        begun = self.tracker.arrived(raster) if self.request.stay_armed else self.tracker.begun
         if self._trigger_error is not None and not begun:
             return self._trigger_error
         return AcquisitionError(self._why_nothing_came())
 
     def _why_nothing_came(self) -> str:
-        return why_nothing_came(self.spec, self.series, self.ledger, self._stream.connected())
+        return why_nothing_came(self.request, self.series, self.tracker, self._stream.connected())
 
     # The receive threads -------------------------------------------------------------------------
 
@@ -389,5 +393,5 @@ class Acquisition:
         self._wake()
 
     def _wake(self) -> None:
-        with self.ledger.changed:
-            self.ledger.changed.notify_all()
+        with self.tracker.changed:
+            self.tracker.changed.notify_all()

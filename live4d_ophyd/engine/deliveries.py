@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from live4d_ophyd.stream.batch import END, SERIES_ID, FrameBatch
+from live4d_ophyd.frames.batch import END, SERIES_ID, FrameBatch
 
 #: series that are told apart on a connection: hostile messages can differ without end
 _SERIES_KEPT = 100

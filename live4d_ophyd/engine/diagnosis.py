@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.frame_tracker import FrameTracker
+from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series import Series
-from live4d_ophyd.engine.spec import AcquisitionSpec
 
 log = logging.getLogger(__name__)
 
@@ -26,32 +26,32 @@ _SATURATED = {
 }
 
 
-def report(spec: AcquisitionSpec, series: Series, ledger: Ledger, dropped: int | None) -> None:
+def report(request: AcquisitionRequest, series: Series, tracker: FrameTracker, dropped: int | None) -> None:
     """Log what is known only at the end; ``dropped``: images that the detector dropped, None: not known."""
     for reason, count in series.reasons.items():
         if count > 1:  # one was said when it came
             log.warning("series %s: %d bad: %s", series.name, count, reason)
-    if ledger.saturated:
+    if tracker.saturated:
         limit = math.nan if series.projection.info is None else series.projection.info.saturation
         log.warning(
             "series %s: %d images have pixels under a virtual detector that hold no count (%s): %s",
-            series.name, ledger.saturated, "NaN" if math.isnan(limit) else f"{limit:.0f} and above",
-            _SATURATED[spec.saturated],
+            series.name, tracker.saturated, "NaN" if math.isnan(limit) else f"{limit:.0f} and above",
+            _SATURATED[request.saturated],
         )  # fmt: skip
-    if ledger.beyond:
+    if tracker.beyond:
         log.warning(
             "series %s: %d images with ids beyond the %d that %d x %d positions need were left alone; "
             "does the scan grid match the microscope's scan?",
-            series.name, ledger.beyond, spec.frames, *spec.grid.shape,
+            series.name, tracker.beyond, request.frames, *request.grid.shape,
         )  # fmt: skip
-    came = ledger.came
-    dealt = None if dropped else dealt_out(came, spec.receivers + _OTHER_CLIENTS)
-    if dealt is not None and series.all_came(range(spec.receivers)):
+    came = tracker.came
+    dealt = None if dropped else dealt_out(came, request.receivers + _OTHER_CLIENTS)
+    if dealt is not None and series.all_came(range(request.receivers)):
         log.warning(
             "series %s: %d of %d images did not come, regularly %d of every %d, %s: another client reads the stream of "
             "%s, whose messages go to all clients in turn. End it: a viewer, a recorder, an engine or session that was "
             "left behind", series.name, np.count_nonzero(~came), len(came), *dealt,
-            "and the detector dropped none" if dropped == 0 else "as no slow host loses them", spec.endpoint,
+            "and the detector dropped none" if dropped == 0 else "as no slow host loses them", request.endpoint,
         )  # fmt: skip
 
 
@@ -72,24 +72,26 @@ def dealt_out(came: np.ndarray, clients: int) -> tuple[int, int] | None:
     return None
 
 
-def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, connected: bool) -> str:
+def why_nothing_came(
+    request: AcquisitionRequest, series: Series, tracker: FrameTracker, connected: bool
+) -> str:
     """One text for the error; ``connected``: whether the stream's address answers."""
-    waited = f"within {spec.timeout:g} s"
+    waited = f"within {request.timeout:g} s"
     if series.reasons:
         reason, count = series.reasons.most_common(1)[0]
         return f"no image of series {series.name} could be used; {count} were refused: {reason}"
     if series.projection.contradiction:
         return f"series {series.name} brought no image that could be used {waited}: {series.projection.contradiction}"
-    if ledger.beyond:
+    if tracker.beyond:
         return (
-            f"series {series.name} brought only image ids beyond the {spec.frames} of the grid: "
+            f"series {series.name} brought only image ids beyond the {request.frames} of the grid: "
             "does the scan grid match the microscope's scan?"
         )
-    if series.key is not None and spec.control is not None and series.others:
+    if series.key is not None and request.control is not None and series.others:
         came = ", ".join(f"{count} images of series {n}" for n, count in series.others.most_common(3))
         return (
-            f"series {series.name} was armed and brought no image {waited}, but {came} came from {spec.endpoint} and "
-            "were left alone: does another session arm the detector, or does it still send an earlier series?"
+            f"series {series.name} was armed and brought no image {waited}, but {came} came from {request.endpoint} "
+            "and were left alone: does another session arm the detector, or does it still send an earlier series?"
         )
     if series.key is not None:
         ended = "ended without an image" if series.ended else f"brought no image {waited}"
@@ -97,11 +99,11 @@ def why_nothing_came(spec: AcquisitionSpec, series: Series, ledger: Ledger, conn
     if "start" in series.unusable.values():
         reason = next(reason for reason, kind in series.unusable.items() if kind == "start")
         return f"no series began {waited}: the start message that came cannot be used: {reason}"
-    if ledger.strangers:
+    if tracker.strangers:
         return (
-            f"{ledger.strangers} images of other series came from {spec.endpoint} but no series began {waited}: "
+            f"{tracker.strangers} images of other series came from {request.endpoint} but no series began {waited}: "
             "the start message was missed (connect before arming), or another client took it"
         )
     if not connected:
-        return f"nothing answers at {spec.endpoint} {waited}: is the detector (or the simulator) on?"
-    return f"{spec.endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"
+        return f"nothing answers at {request.endpoint} {waited}: is the detector (or the simulator) on?"
+    return f"{request.endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"

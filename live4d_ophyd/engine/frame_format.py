@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from live4d_ophyd.decode import FrameFormat
-from live4d_ophyd.stream.arrays import dtype_of_tag
-from live4d_ophyd.stream.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.frames.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
+from live4d_ophyd.frames.encoded_array import dtype_of_tag
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 
 def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:

@@ -1,6 +1,6 @@
 """Whether the header of a stream says of the scan what the grid says: else images would be scrambled, their axes false.
 
-In: ``user_data`` of a start message, an AcquisitionSpec. Out: what contradicts it, as text. Pure Python, any thread.
+In: ``user_data`` of a start message, an AcquisitionRequest. Out: what contradicts it, as text. Pure Python, any thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from live4d_ophyd.scan import ScanGrid
 
 #: key of the header under which a scan generator says what it is set to, by the names of a ScanGrid
 SCAN_GENERATOR = "scan_generator"
-#: key under which whoever armed says what it was for (`AcquisitionSpec.appendix`)
+#: key under which whoever armed says what it was for (`AcquisitionRequest.appendix`)
 SCAN = "scan"
 
 

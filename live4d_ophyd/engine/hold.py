@@ -15,8 +15,9 @@ import time
 import uuid
 from collections.abc import Callable
 
-from live4d_ophyd.engine.spec import AcquisitionError
-from live4d_ophyd.simplon import Simplon, SimplonError
+from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.dectris.rest import SimplonError
 
 log = logging.getLogger(__name__)
 

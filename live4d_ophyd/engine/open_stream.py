@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from live4d_ophyd.engine.series import Memory
-from live4d_ophyd.stream.receiver import Receiver
+from live4d_ophyd.sources.dectris.receiver import Receiver
 
 #: a connection is waited for in pieces so long, so that closing need not wait, s
 _CONNECT_WAIT_S = 0.05

@@ -9,10 +9,10 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from live4d_ophyd.decode import Decoder, Sums
-from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.frame_tracker import FrameTracker
+from live4d_ophyd.frames.batch import RECEIVED_NS, FrameBatch
 from live4d_ophyd.imaging.methods import Method
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.stream.batch import RECEIVED_NS, FrameBatch
 
 
 class Pending(Protocol):
@@ -31,7 +31,7 @@ class Images:
     def __init__(
         self,
         grid: ScanGrid,
-        ledger: Ledger,
+        tracker: FrameTracker,
         refuse: Callable[[int, FrameBatch, int], None],
         decoder: Decoder,
         methods: list[Method],
@@ -40,7 +40,7 @@ class Images:
         saturated_is_nan: bool = False,
     ) -> None:
         self._saturated_is_nan = saturated_is_nan
-        self._ledger, self._refuse = ledger, refuse
+        self._tracker, self._refuse = tracker, refuse
         self._decoder, self._methods = decoder, methods
         self._batch, self._rows = batch, rows
         positions = grid.positions(batch.image_id[rows])
@@ -75,7 +75,7 @@ class Images:
         batch, rows = self._batch, self._rows
         for row, status in zip(rows[~good], statuses[statuses != 0]):
             self._refuse(int(status), batch, int(row))
-        self._ledger.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows], saturated)
+        self._tracker.settle(batch.image_id[rows], good, batch.column(RECEIVED_NS)[rows], saturated)
 
     def _feed_pixels(self, method: Method) -> np.ndarray:
         """Give a method the pixels; returns the frames' statuses, (n,) int64."""

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.decode import Weights, decode_array
-from live4d_ophyd.engine.spec import AcquisitionSpec
-from live4d_ophyd.imaging.detectors import weight_maps
-from live4d_ophyd.stream.arrays import EncodedArray
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.imaging.virtual_detectors import weight_maps
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +39,29 @@ class Preparation:
         self._prepared: Prepared | None = None
 
     def prepare(
-        self, spec: AcquisitionSpec, shape: tuple[int, int], detectors_mask: EncodedArray | None
+        self, request: AcquisitionRequest, shape: tuple[int, int], detectors_mask: EncodedArray | None
     ) -> Prepared:
         """What frames of ``shape`` are summed under.
 
         ``detectors_mask`` is the one that the detector sent: any bit makes a pixel bad. Raises ValueError where the
         user's mask or the virtual detectors do not fit the frames.
         """
-        made_of = (spec.detectors, shape, detectors_mask, _Array(spec.pixel_mask), _Array(spec.gain))
+        made_of = (request.detectors, shape, detectors_mask, _Array(request.pixel_mask), _Array(request.gain))
         if made_of != self._made_of or self._prepared is None:
             self._made_of = None
             own = _decoded(detectors_mask, shape)
-            mask = _combined(spec.pixel_mask, shape, own)
-            weights = weight_maps(spec.detectors, shape, pixel_mask=mask, gain=spec.gain)
+            mask = _combined(request.pixel_mask, shape, own)
+            weights = weight_maps(request.detectors, shape, pixel_mask=mask, gain=request.gain)
             self._prepared = Prepared(mask, own, weights)
             self._made_of = made_of
         return self._prepared
 
-    def prepare_again(self, spec: AcquisitionSpec) -> None:
+    def prepare_again(self, request: AcquisitionRequest) -> None:
         """Make before arming what frames like those of the last series need; what does not fit is said later."""
         if self._made_of is not None:
             _, shape, detectors_mask, *_ = self._made_of
             with contextlib.suppress(ValueError):
-                self.prepare(spec, shape, detectors_mask)
+                self.prepare(request, shape, detectors_mask)
 
 
 class _Array:

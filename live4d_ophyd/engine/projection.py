@@ -22,16 +22,16 @@ from live4d_ophyd.engine.frame_format import (
     formats_of,
     in_words,
 )
-from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.pending import Images, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.reasons import why_bad
+from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_info import SeriesInfo, describe, saturation_value
-from live4d_ophyd.engine.spec import AcquisitionSpec
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
-from live4d_ophyd.stream.arrays import EncodedArray
-from live4d_ophyd.stream.batch import FrameBatch
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +41,20 @@ class Projection:
 
     def __init__(
         self,
-        spec: AcquisitionSpec,
-        ledger: Ledger,
+        request: AcquisitionRequest,
+        tracker: FrameTracker,
         backend: Backend,
         preparation: Preparation,
         refuse: Callable[[str], None],
     ) -> None:
         self.name = "?"
         self.start: StartMessage | None = None
-        self.channel = spec.channel
+        self.channel = request.channel
         self.methods: list[Method] | None = None
         self.engine = ""  #: what decodes the images
         self.info: SeriesInfo | None = None  #: known with the format of the frames
         self._saturation = Saturation()
-        self._spec, self._ledger, self._backend = spec, ledger, backend
+        self._spec, self._tracker, self._backend = request, tracker, backend
         self._preparation, self._refuse = preparation, refuse
         self._frame: FrameFormat | None = None
         self._formats: Counter[FrameFormat] = Counter()  # of the first images
@@ -76,17 +76,17 @@ class Projection:
         if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
             return
         # What does not fit is said when an image shows that start is right.
-        with self._lock, self._ledger.working(), contextlib.suppress(ValueError):
+        with self._lock, self._tracker.working(), contextlib.suppress(ValueError):
             shape = (start.image_size_y, start.image_size_x)
             self._preparation.prepare(self._spec, shape, self._detectors_mask())
 
     def take(self, batch: FrameBatch, rows: np.ndarray) -> list[Pending]:
         """Begin to sum claimed images, and those that waited for the format if these settle it."""
-        with self._ledger.working():
+        with self._tracker.working():
             with self._lock:
                 if self._frame is None:
                     self._formats.update(formats_of(batch, rows))
-                    self._settle_format(self._ledger.all_claimed)
+                    self._settle_format(self._tracker.all_claimed)
                 if self._frame is None:
                     first = int(rows[0])
                     self._waiting.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
@@ -96,7 +96,7 @@ class Projection:
 
     def finish(self) -> list[Pending]:
         """Begin to sum what still waits: no other image will tell more."""
-        with self._ledger.working():
+        with self._tracker.working():
             with self._lock:
                 if self._waiting:
                     self._settle_format(all_there=True)
@@ -114,7 +114,7 @@ class Projection:
             self.engine = decoder.engine
         nan = self._spec.saturated == "nan"
         return Images(
-            self._spec.grid, self._ledger, self._refuse_image, decoder, self.methods, batch, rows, nan
+            self._spec.grid, self._tracker, self._refuse_image, decoder, self.methods, batch, rows, nan
         )
 
     def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
@@ -123,7 +123,7 @@ class Projection:
 
     def _settle_format(self, all_there: bool) -> None:
         """Make the methods if the images so far tell their format, all of them if no other comes."""
-        spec, start = self._spec, self.start
+        request, start = self._spec, self.start
         frame = choose_format(start, self._formats, all_there)
         if frame is None:
             return
@@ -136,15 +136,17 @@ class Projection:
                 "series %s: the start message announces %s, but the images are %s: they are taken as they are",
                 self.name, announced_in_words(start), in_words(frame),
             )  # fmt: skip
-        prepared = self._preparation.prepare(spec, frame.shape, self._detectors_mask())
+        prepared = self._preparation.prepare(request, frame.shape, self._detectors_mask())
         mask = prepared.mask
         if mask is None and start is not None and not start.pixel_mask_enabled:
             self._say_that_no_pixel_is_masked(start)
-        self._saturation = Saturation(spec.nodata, saturation_value(start), spec.saturated == "count")
+        self._saturation = Saturation(request.nodata, saturation_value(start), request.saturated == "count")
         self.info = describe(start, self.channel, frame, self._saturation, mask, prepared.detectors_mask)
-        self.methods = [VirtualImages(prepared.weights, spec.grid)]
-        if spec.pattern:
-            self.methods.append(MeanPattern(frame, spec.grid, pixel_mask=mask, saturation=self._saturation))
+        self.methods = [VirtualImages(prepared.weights, request.grid)]
+        if request.pattern:
+            self.methods.append(
+                MeanPattern(frame, request.grid, pixel_mask=mask, saturation=self._saturation)
+            )
         self._frame = frame
 
     def _detectors_mask(self) -> EncodedArray | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from live4d_ophyd.decode import FrameFormat, describe_status
-from live4d_ophyd.decode.framing import (
+from live4d_ophyd.decode.entries import algorithm_name
+from live4d_ophyd.engine.frame_format import announced_in_words, formats_of, in_words
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.format import (
     NEEDS_VENDOR,
     NOT_ON_GPU,
     UNKNOWN_ALGORITHM,
@@ -13,10 +16,7 @@ from live4d_ophyd.decode.framing import (
     WRONG_DTYPE,
     WRONG_SHAPE,
 )
-from live4d_ophyd.decode.rows import algorithm_name
-from live4d_ophyd.engine.frame_format import announced_in_words, formats_of, in_words
-from live4d_ophyd.stream.batch import FrameBatch
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 
 def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, start: StartMessage | None) -> str:

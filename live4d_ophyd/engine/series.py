@@ -1,7 +1,7 @@
 """Series: what the receive threads do with messages, from `start` over images to `end`.
 
 ``take`` sorts a batch: images go to the decoder, the rare other messages are read one by one. It returns what is
-still to be done, in order, when the decoder is: to feed the imaging methods and book the images in the ledger. Every
+still to be done, in order, when the decoder is: to feed the imaging methods and book the images in the tracker. Every
 receive thread calls it with its own batches.
 """
 
@@ -18,13 +18,14 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.deliveries import Deliveries
+from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import disagreement
-from live4d_ophyd.engine.ledger import Ledger
 from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
-from live4d_ophyd.engine.spec import AcquisitionError, AcquisitionSpec
-from live4d_ophyd.stream.batch import (
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.frames.batch import (
     IMAGE,
     NO_CHANNEL,
     RECEIVED_NS,
@@ -32,8 +33,14 @@ from live4d_ophyd.stream.batch import (
     UNIQUE_ID,
     FrameBatch,
 )
-from live4d_ophyd.stream.index import fill_from_message, hash_unique_id, index_images
-from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage, StreamError, read_message
+from live4d_ophyd.sources.dectris.index import fill_from_message, hash_unique_id, index_images
+from live4d_ophyd.sources.dectris.messages import (
+    EndMessage,
+    ImageMessage,
+    StartMessage,
+    StreamError,
+    read_message,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +73,13 @@ class Series:
 
     def __init__(
         self,
-        spec: AcquisitionSpec,
-        ledger: Ledger,
+        request: AcquisitionRequest,
+        tracker: FrameTracker,
         backend: Backend,
         memory: Memory,
     ) -> None:
-        self.spec = spec
-        self.ledger = ledger
+        self.request = request
+        self.tracker = tracker
         self.key: SeriesKey | None = None
         self.ended = False  #: nothing of it comes any more, and what came is booked
         self.reasons: Counter[str] = Counter()
@@ -80,7 +87,7 @@ class Series:
             str, str
         ] = {}  #: why `start` or `end` messages could not be used, and which it was
         self.others: Counter[int] = Counter()  #: images of other series that were left alone, by series id
-        self.projection = Projection(spec, ledger, backend, memory.preparation, self._refuse)
+        self.projection = Projection(request, tracker, backend, memory.preparation, self._refuse)
         self._memory = memory
         self._lock = threading.Lock()
         self._held: list[FrameBatch] = []
@@ -113,7 +120,7 @@ class Series:
 
         The batch must stay as it is until all that is returned is finished, in that order.
         """
-        if self.spec.receivers > 1:
+        if self.request.receivers > 1:
             self._deliveries.add(batch)
         if self._held and not self._must_wait_for_start():
             self._take_held()
@@ -131,7 +138,7 @@ class Series:
     def all_came(self, connections: Sequence[int]) -> bool:
         """Whether each of these connections has brought all it has to bring of the series, as far as can be told."""
         return self.key is not None and self._deliveries.all_came(
-            self.key[0], connections, self.ledger.last_missing
+            self.key[0], connections, self.tracker.last_missing
         )
 
     # Messages that are no plain image -----------------------------------------------------------
@@ -148,7 +155,7 @@ class Series:
                 self._refuse_other(error.message_type, str(error))
             else:
                 self._refuse(str(error))
-                self.ledger.unreadable()
+                self.tracker.unreadable()
             return []
         if isinstance(message, StartMessage):
             return self._begin(message, batch, row)
@@ -171,10 +178,10 @@ class Series:
                 pass  # the series that was armed, now with its unique id
             elif key in self._memory.finished or key == self.key:
                 return []
-            elif self.spec.control is not None:
+            elif self.request.control is not None:
                 log.info("left alone the start of series %d: series %s was armed", start.series_id, self.name)
                 return []
-            elif self.key is not None and (self._end_came or self.ledger.begun):
+            elif self.key is not None and (self._end_came or self.tracker.begun):
                 if not self._end_came:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
@@ -185,35 +192,37 @@ class Series:
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
             if not self._channel_settled:
-                self.projection.channel = self.spec.channel or next(iter(start.channels), "")
+                self.projection.channel = self.request.channel or next(iter(start.channels), "")
             self.key = key
             self.projection.name = self.name
             self.projection.start = start  # the last: what overtook it is taken now
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
-        against = disagreement(start.user_data, self.spec.grid, armed_here=self.spec.control is not None)
+        against = disagreement(
+            start.user_data, self.request.grid, armed_here=self.request.control is not None
+        )
         if against:
             raise AcquisitionError(
                 f"series {start.series_id}: the microscope scans something else than the grid: {against}. Set "
                 "scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes it from them"
             )
         announced = start.number_of_images
-        if announced is not None and announced != self.spec.frames:
+        if announced is not None and announced != self.request.frames:
             log.warning(
                 "series %d announces %d images, the grid needs %d (%d x %d x %d rasters)",
-                start.series_id, announced, self.spec.frames, *self.spec.grid.shape, self.spec.rasters,
+                start.series_id, announced, self.request.frames, *self.request.grid.shape, self.request.rasters,
             )  # fmt: skip
-        with self.ledger.changed:
-            self.ledger.last_activity = time.monotonic()
+        with self.tracker.changed:
+            self.tracker.last_activity = time.monotonic()
         self.projection.prepare_early()
         return []
 
     def _end(self) -> None:
         self._end_came = True
-        with self.ledger.changed:
+        with self.tracker.changed:
             self.ended = True
-            self.ledger.last_activity = time.monotonic()
-            self.ledger.changed.notify_all()
+            self.tracker.last_activity = time.monotonic()
+            self.tracker.changed.notify_all()
 
     def _is_ours(self, series_id: int, unique_id: int) -> bool:
         if self.key is None or series_id != self.key[0]:
@@ -266,7 +275,7 @@ class Series:
             if self._end_came:
                 self._leave(batch, begin, end)
             else:
-                self.ledger.foreign(len(rows) - int(ours.sum()))
+                self.tracker.foreign(len(rows) - int(ours.sum()))
                 self._count_others(index[~ours, SERIES_ID])
             rows = rows[ours]
         if not len(rows):
@@ -274,7 +283,7 @@ class Series:
         channel = self._settle_channel(batch, int(rows[0]))
         if batch.channel != channel.encode():
             index_images(batch, rows, channel)
-        rows = rows[self.ledger.claim(batch.image_id[rows])]
+        rows = rows[self.tracker.claim(batch.image_id[rows])]
         usable = batch.status[rows] == IMAGE
         self._refuse_images(batch, rows[~usable])
         rows = rows[usable]
@@ -307,13 +316,15 @@ class Series:
             message = read_message(batch.message(int(rows[0])))
             assert isinstance(message, ImageMessage)
             named = (
-                "asked for" if self.spec.channel else "the first of the series; channel= chooses another one"
+                "asked for"
+                if self.request.channel
+                else "the first of the series; channel= chooses another one"
             )
             reason = f"no channel {self.channel!r} ({named}); the image has {', '.join(message.channels)}"
         self._refuse(reason, len(rows))
         times = batch.column(RECEIVED_NS)[rows]
         none = np.zeros(len(rows), bool)
-        self.ledger.settle(batch.image_id[rows], none, times, none)
+        self.tracker.settle(batch.image_id[rows], none, times, none)
 
     def _leave(self, batch: FrameBatch, begin: int, end: int) -> None:
         """Keep what came after the end of this series for the next acquisition: it may be the next series."""
@@ -321,12 +332,12 @@ class Series:
         if sum(b.buffer.nbytes for b in left_over) < HOLD_BYTES:
             left_over.append(batch.copy(begin, end))
         else:
-            self.ledger.foreign(end - begin)
+            self.tracker.foreign(end - begin)
 
     # Images, and `end`, that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
-        if self.start is not None or self._start_overdue or self.spec.receivers == 1:
+        if self.start is not None or self._start_overdue or self.request.receivers == 1:
             return False
         if self._held:
             waited = time.monotonic() - self._held_since

@@ -12,7 +12,7 @@ import numpy as np
 
 from live4d_ophyd.decode import FrameFormat, Saturation, decode_array
 from live4d_ophyd.engine import checks
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ series ends where that cannot be excluded. Runs in the acquisition's thread.
 
 from __future__ import annotations
 
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.hold import Hold
-from live4d_ophyd.engine.ledger import Ledger
-from live4d_ophyd.simplon import Simplon
+from live4d_ophyd.sources.dectris.control import Simplon
 
 #: how long a whole raster is watched for images beyond it: a scan that is too long brings them right behind, s
 SETTLE_S = 0.05
@@ -21,33 +21,33 @@ class OutOfStep(Exception):
 
 
 class Steps:
-    """Of one series, whose images `ledger` books."""
+    """Of one series, whose images `tracker` books."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, tracker: FrameTracker) -> None:
+        self._tracker = tracker
         self._seen = (-1, 0)  # raster, and how many of its images had arrived
         self._seen_at = 0.0
 
     def over(self, raster: int, now: float) -> bool:
         """Nothing more comes of the raster, as far as images tell: there is no `end` between two."""
-        ledger = self._ledger
-        if not ledger.reached_end(raster):
+        tracker = self._tracker
+        if not tracker.reached_end(raster):
             return False
-        seen = (raster, ledger.arrived(raster))
+        seen = (raster, tracker.arrived(raster))
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
-        whole = ledger.complete(raster)
-        return ledger.settled_of(raster) == seen[1] and now - self._seen_at >= (
+        whole = tracker.complete(raster)
+        return tracker.settled_of(raster) == seen[1] and now - self._seen_at >= (
             SETTLE_S if whole else STRAGGLER_S
         )
 
     def kept(self, raster: int) -> bool:
         """Whether the raster ended where it should."""
-        return self._ledger.reached_end(raster) and not self._ledger.went_beyond(raster)
+        return self._tracker.reached_end(raster) and not self._tracker.went_beyond(raster)
 
     def check(self, raster: int, control: Simplon, hold: Hold) -> None:
         """Before the trigger of a raster: raise OutOfStep if the detector is not armed for it any more."""
-        if self._ledger.went_beyond(raster - 1):
+        if self._tracker.went_beyond(raster - 1):
             raise OutOfStep("images came between two triggers")
         state = control.state()
         if state not in ("ready", "acquire"):

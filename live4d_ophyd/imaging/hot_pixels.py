@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from live4d_ophyd.imaging.bright_field import DiskFit
+from live4d_ophyd.imaging.disk_fit import DiskFit
 
 #: pixels along each side of the neighbourhood
 _SIZE = 5

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from live4d_ophyd.decode.framing import FrameFormat
 from live4d_ophyd.decode.saturation import NODATA, Saturation
-from live4d_ophyd.decode.weights import Weights
+from live4d_ophyd.decode.weight_maps import Weights
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.scan import ScanGrid
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import int64, njit
 
-from live4d_ophyd.stream.batch import BSLZ4, LZ4, RAW
-from live4d_ophyd.stream.memory import (
+from live4d_ophyd.frames.batch import BSLZ4, LZ4, RAW
+from live4d_ophyd.frames.memory import (
     NOGIL,
     copy_bytes,
     load_i64,

@@ -16,8 +16,8 @@ import numpy as np
 import scipy.fft
 from numba import njit
 
+from live4d_ophyd.frames.memory import NOGIL
 from live4d_ophyd.sim.specimen import Detector, Microscope, Specimen, aperture, transmission, truth
-from live4d_ophyd.stream.memory import NOGIL
 
 #: sub-pixel places of the probe along an axis
 PLACES = 8

@@ -14,6 +14,7 @@ import cbor2
 import numpy as np
 from numba import njit
 
+from live4d_ophyd.frames.memory import NOGIL, copy_bytes, store_u8
 from live4d_ophyd.sim.compress import (
     ALGORITHMS,
     BLOCK_BYTES,
@@ -23,7 +24,6 @@ from live4d_ophyd.sim.compress import (
     compressed_bound,
 )
 from live4d_ophyd.sim.encode import TYPED_ARRAY_TAGS
-from live4d_ophyd.stream.memory import NOGIL, copy_bytes, store_u8
 
 
 class Stopped(Exception):

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, uint64
 from scipy.special import pdtr
 
-from live4d_ophyd.stream.memory import NOGIL
+from live4d_ophyd.frames.memory import NOGIL
 
 #: means below are drawn with tables
 TABLES = 128

@@ -63,7 +63,14 @@ class SimulatorProcess:
 
     def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, "-m", "live4d_ophyd.sim", "--exit-on-eof", *command_line(**self._options)]
+        command = [
+            sys.executable,
+            "-m",
+            "live4d_ophyd",
+            "sim",
+            "--exit-on-eof",
+            *command_line(**self._options),
+        ]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -26,8 +26,8 @@ from live4d_ophyd.sim.encode import (
     start_message,
 )
 from live4d_ophyd.sim.sender import bound_address
-from live4d_ophyd.stream.messages import StreamError, read_message
-from live4d_ophyd.stream.recorded import recorded_message
+from live4d_ophyd.sources.dectris.messages import StreamError, read_message
+from live4d_ophyd.sources.dectris.recorded import recorded_message
 
 _DTYPES = {tag: dtype for dtype, tag in TYPED_ARRAY_TAGS.items()}
 

@@ -17,11 +17,7 @@ import numpy as np
 import zmq
 from numba import int64, njit
 
-from live4d_ophyd.sim.encode import ImageTemplate
-from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, WRONG_DTYPE, WRONG_SHAPE, Schedule
-from live4d_ophyd.sim.payloads import Frames, Payloads, Stopped, store_cbor_head
-from live4d_ophyd.stream import libzmq
-from live4d_ophyd.stream.memory import (
+from live4d_ophyd.frames.memory import (
     NOGIL,
     call_int,
     call_int_int,
@@ -30,6 +26,10 @@ from live4d_ophyd.stream.memory import (
     load_u8,
     store_u8,
 )
+from live4d_ophyd.sim.encode import ImageTemplate
+from live4d_ophyd.sim.faults import CORRUPT, FOREIGN, TRUNCATE, WRONG_DTYPE, WRONG_SHAPE, Schedule
+from live4d_ophyd.sim.payloads import Frames, Payloads, Stopped, store_cbor_head
+from live4d_ophyd.sources.dectris import libzmq
 
 #: messages kept for a client that does not fetch; more are dropped
 BUFFERED_MESSAGES = 20_000

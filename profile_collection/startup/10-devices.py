@@ -15,7 +15,7 @@ import re
 from urllib.parse import urlsplit
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
-from live4d_ophyd.simplon import SimplonError
+from live4d_ophyd.sources.dectris.rest import SimplonError
 
 
 def _scan_shape(text):

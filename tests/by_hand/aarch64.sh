@@ -7,7 +7,7 @@ set -euo pipefail
 checkout=$(cd "$(dirname "$0")/../.." && pwd)
 work=${1:-$checkout/out/aarch64}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- tests/decode tests/stream tests/imaging tests/engine/test_acquisition.py
+[ $# -gt 0 ] || set -- tests/decode tests/sources/dectris tests/imaging tests/engine/test_acquisition.py
 mkdir -p "$work"/{site,tmp} && work=$(cd "$work" && pwd)
 
 if ! command -v qemu-aarch64-static proot mmdebstrap > /dev/null; then

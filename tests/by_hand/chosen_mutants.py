@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 240
 
 ACQUISITION = "tests/engine/test_acquisition.py"
-LEDGER = "tests/engine/test_ledger.py"
+LEDGER = "tests/engine/test_frame_tracker.py"
 METHODS = "tests/imaging/test_methods.py"
-SIGNALS = "tests/test_signals.py"
+SIGNALS = "tests/device/test_signals.py"
 SCAN = "tests/test_scan.py"
 LAYOUT = "tests/decode/test_layout.py"
 PROJECT = "tests/decode/test_project.py tests/decode/test_saturation.py"
@@ -95,11 +95,11 @@ BROKEN = [
         "where=counts > 0", "where=counts > 1", METHODS,
     ),
     Broken(
-        "duplicates are not counted", "engine/ledger.py",
+        "duplicates are not counted", "engine/frame_tracker.py",
         "self._duplicates += len(ids) - int(fresh.sum())", "pass", ACQUISITION,
     ),
     Broken(
-        "a duplicate is received again", "engine/ledger.py",
+        "a duplicate is received again", "engine/frame_tracker.py",
         "fresh = ~self._claimed[ids] & (ids", "fresh = np.ones(len(ids), bool) & (ids", ACQUISITION,
     ),
     # Memory
@@ -112,14 +112,14 @@ BROKEN = [
     Broken("images of a raster are not freed", "imaging/methods.py", FREED[0], KEPT, METHODS),
     Broken("the sums of a pattern are not freed", "imaging/methods.py", FREED[1], KEPT, METHODS),
     # Locks
-    Broken("claim without a lock", "engine/ledger.py", CLAIM + LOCK, CLAIM + NO_LOCK, LEDGER),
-    Broken("settle without a lock", "engine/ledger.py", SETTLE + LOCK, SETTLE + NO_LOCK, LEDGER),
-    Broken("close without a lock", "engine/ledger.py", CLOSE + LOCK, CLOSE + NO_LOCK, LEDGER),
-    Broken("foreign without a lock", "engine/ledger.py", FOREIGN + LOCK, FOREIGN + NO_LOCK, LEDGER),
-    Broken("unreadable without a lock", "engine/ledger.py", UNREADABLE + LOCK, UNREADABLE + NO_LOCK, LEDGER),
-    Broken("progress_of without a lock", "engine/ledger.py", OF_ONE + LOCK, OF_ONE + NO_LOCK, LEDGER),
-    Broken("progress without a lock", "engine/ledger.py", ALL + LOCK, ALL + NO_LOCK, LEDGER),
-    Broken("working without a lock", "engine/ledger.py", WORKING + LOCK, WORKING + NO_LOCK, LEDGER),
+    Broken("claim without a lock", "engine/frame_tracker.py", CLAIM + LOCK, CLAIM + NO_LOCK, LEDGER),
+    Broken("settle without a lock", "engine/frame_tracker.py", SETTLE + LOCK, SETTLE + NO_LOCK, LEDGER),
+    Broken("close without a lock", "engine/frame_tracker.py", CLOSE + LOCK, CLOSE + NO_LOCK, LEDGER),
+    Broken("foreign without a lock", "engine/frame_tracker.py", FOREIGN + LOCK, FOREIGN + NO_LOCK, LEDGER),
+    Broken("unreadable without a lock", "engine/frame_tracker.py", UNREADABLE + LOCK, UNREADABLE + NO_LOCK, LEDGER),
+    Broken("progress_of without a lock", "engine/frame_tracker.py", OF_ONE + LOCK, OF_ONE + NO_LOCK, LEDGER),
+    Broken("progress without a lock", "engine/frame_tracker.py", ALL + LOCK, ALL + NO_LOCK, LEDGER),
+    Broken("working without a lock", "engine/frame_tracker.py", WORKING + LOCK, WORKING + NO_LOCK, LEDGER),
     Broken(
         "images are made without a lock", "imaging/methods.py",
         "    def _image(self, raster: int) -> np.ndarray:\n        with self._lock:\n",
@@ -143,52 +143,52 @@ BROKEN = [
         "tests/engine/test_preparation.py",
     ),
     Broken(
-        "a preview is read without a lock", "signals.py",
+        "a preview is read without a lock", "device/signals.py",
         "        with self._lock:\n            images, fraction, when",
         "        if True:\n            images, fraction, when",
         SIGNALS,
     ),
     Broken(
-        "a preview comes in without a lock", "signals.py",
+        "a preview comes in without a lock", "device/signals.py",
         "        with self._lock:\n            self._images, self._fraction, self._saturated = images",
         "        if True:\n            self._images, self._fraction, self._saturated = images", SIGNALS,
     ),
     Broken(
-        "who begins to watch is told at once", "signals.py",
+        "who begins to watch is told at once", "device/signals.py",
         "in list(self._progress_watchers)", "in self._progress_watchers", SIGNALS,
     ),
     # Properties
     Broken(
-        "a stream is silent while its images are decoded", "engine/ledger.py",
+        "a stream is silent while its images are decoded", "engine/frame_tracker.py",
         "return 0.0 if self._working else time", "return time", LEDGER,
     ),
     Broken(
-        "bad images are not settled", "engine/ledger.py",
+        "bad images are not settled", "engine/frame_tracker.py",
         "return int(self._received.sum() + self._bad.sum())", "return int(self._received.sum())", LEDGER,
     ),
     Broken(
-        "bad images are received", "engine/ledger.py",
+        "bad images are received", "engine/frame_tracker.py",
         "return int(self._received.sum())\n", "return int(self._received.sum() + self._bad.sum())\n", LEDGER,
     ),
     Broken(
-        "a series has begun with all of its images", "engine/ledger.py",
+        "a series has begun with all of its images", "engine/frame_tracker.py",
         "return bool(self._claimed.any())", "return bool(self._claimed.all())", LEDGER,
     ),
     Broken(
-        "all have come with the first image", "engine/ledger.py",
+        "all have come with the first image", "engine/frame_tracker.py",
         "return bool(self._claimed.all())", "return bool(self._claimed.any())", LEDGER,
     ),
     Broken(
-        "what came changes afterwards", "engine/ledger.py",
+        "what came changes afterwards", "engine/frame_tracker.py",
         "return self._claimed.copy()", "return self._claimed", LEDGER,
     ),
     Broken(
-        "the first missing image counts as the last", "engine/ledger.py",
+        "the first missing image counts as the last", "engine/frame_tracker.py",
         "np.max(np.flatnonzero(~self._claimed), initial=-1)",
         "np.min(np.flatnonzero(~self._claimed), initial=2**40)", LEDGER,
     ),
     Broken(
-        "saturated images of the first raster only", "engine/ledger.py",
+        "saturated images of the first raster only", "engine/frame_tracker.py",
         "return int(self._saturated.sum())", "return int(self._saturated[0])", LEDGER,
     ),
     Broken(
@@ -200,72 +200,73 @@ BROKEN = [
         "return self.step if isinstance(self.step, tuple) else", "return", SCAN,
     ),
     Broken(
-        "what is left over of a frame is in blocks", "decode/layout.py",
+        "what is left over of a frame is in blocks", "decode/gpu/layout.py",
         "return self.total - self.total % self.granule", "return self.total", LAYOUT,
     ),
     Broken(
-        "a last block that is shorter is none", "decode/layout.py",
+        "a last block that is shorter is none", "decode/gpu/layout.py",
         "return -(-self.in_blocks // self.block)", "return self.in_blocks // self.block", LAYOUT,
     ),
     Broken(
-        "frames on a GPU are not aligned", "decode/layout.py",
+        "frames on a GPU are not aligned", "decode/gpu/layout.py",
         "return max(64, -(-self.nbytes // 64) * 64)", "return self.nbytes", LAYOUT,
     ),
     Broken(
-        "maps begin at the first row", "decode/weights.py",
-        "row[first : first + len(band)] = band", "row[: len(band)] = band", "tests/decode/test_weights.py",
+        "maps begin at the first row", "decode/weight_maps.py",
+        "row[first : first + len(band)] = band", "row[: len(band)] = band", "tests/decode/test_weight_maps.py",
     ),
     # Kernels
     Broken(
-        "a pixel at the limit is counted", "decode/cpu.py", "if value >= limit:", "if value > limit:", PROJECT,
+        "a pixel at the limit is counted", "decode/cpu/decoder.py", "if value >= limit:", "if value > limit:", PROJECT,
     ),
     Broken(
-        "the pixels behind the last block are left out", "decode/cpu.py",
+        "the pixels behind the last block are left out", "decode/cpu/decoder.py",
         "left_over = (rows * cols) % 8", "left_over = 0", PROJECT,
     ),
     Broken(
-        "coefficients of integer maps are left out", "decode/cpu.py",
+        "coefficients of integer maps are left out", "decode/cpu/decoder.py",
         "+= plan.term_coefficient[term] * under", "+= under", PROJECT,
     ),
     Broken(
-        "saturated pixels behind the last block are not found", "decode/cpu.py",
+        "saturated pixels behind the last block are not found", "decode/cpu/decoder.py",
         "                    saturated[i, number] = True\n", "                    pass\n", PROJECT,
     ),
     Broken(
-        "saturated pixels of blocks are not found", "decode/frame.py", "hits[mask - 1] = 1", "pass", PROJECT,
+        "saturated pixels of blocks are not found", "decode/cpu/frame_kernels.py", "hits[mask - 1] = 1",
+        "pass", PROJECT,
     ),
     Broken(
-        "saturated pixels are never counted", "decode/frame.py",
+        "saturated pixels are never counted", "decode/cpu/frame_kernels.py",
         "        if counted:\n", "        if False:\n", PROJECT,
     ),
     Broken(
-        "frames of another shape are summed", "decode/cpu.py",
+        "frames of another shape are summed", "decode/cpu/decoder.py",
         "if index[row, ROWS] != rows or index[row, COLS] != cols:", "if index[row, ROWS] != rows:",
         PROJECT,
     ),
     Broken(
-        "a block that no map touches is not checked", "decode/frame.py", "elif verify:", "elif False:",
+        "a block that no map touches is not checked", "decode/cpu/frame_kernels.py", "elif verify:", "elif False:",
         "tests/decode/test_formats.py",
     ),
     Broken(
-        "the highest plane is not used", "decode/bitplanes.py",
+        "the highest plane is not used", "decode/cpu/bitplanes.py",
         "return (end + plane_bytes - 1) // plane_bytes", "return end // plane_bytes", PROJECT,
     ),
     Broken(
-        "the limit holds for blocks with more planes only", "decode/bitplanes.py",
+        "the limit holds for blocks with more planes only", "decode/cpu/bitplanes.py",
         "if used < limit_bits:", "if used <= limit_bits:", PROJECT,
     ),
     Broken(
-        "planes are trimmed too far", "decode/bitplanes.py",
+        "planes are trimmed too far", "decode/cpu/bitplanes.py",
         "            used -= step\n            step = 8\n",
         "            used -= step + 1\n            step = 8\n", PROJECT,
     ),
     Broken(
-        "the last pixels of a block are not looked at", "decode/bitplanes.py",
+        "the last pixels of a block are not looked at", "decode/cpu/bitplanes.py",
         "    for byte in range(8 * words, plane_bytes):", "    for byte in range(plane_bytes, plane_bytes):", PROJECT,
     ),
     Broken(
-        "long matches are a byte short", "decode/lz4.py",
+        "long matches are a byte short", "decode/cpu/lz4.py",
         "            stop = write + match\n            if offset == 1:",
         "            stop = write + match - 1\n            if offset == 1:", "tests/decode/test_lz4.py",
     ),

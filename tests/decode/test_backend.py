@@ -13,9 +13,9 @@ from live4d_ophyd.decode import (
     Saturation,
     backend,
     choose_backend,
-    cuda_install,
 )
 from live4d_ophyd.decode.errors import GpuLost, GpuMemoryError
+from live4d_ophyd.decode.gpu import install as cuda_install
 
 
 def torch_of(cuda: str | None, available: bool):

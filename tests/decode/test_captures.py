@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights, decode_array
-from live4d_ophyd.stream.batch import IMAGE, FrameBatch
-from live4d_ophyd.stream.index import index_batch
-from live4d_ophyd.stream.messages import ImageMessage, read_message
+from live4d_ophyd.frames.batch import IMAGE, FrameBatch
+from live4d_ophyd.sources.dectris.index import index_batch
+from live4d_ophyd.sources.dectris.messages import ImageMessage, read_message
 
 CAPTURES = Path(__file__).parents[2].parent / "shared" / "data" / "captures"
 FILES = sorted(CAPTURES.glob("*/*.cbor"))

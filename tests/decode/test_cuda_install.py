@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from live4d_ophyd.decode import cuda_install
-from live4d_ophyd.decode.cuda_install import OF_ONE_CUDA, driver_cuda, explain_no_gpu, install_command
+from live4d_ophyd.decode.gpu import install as cuda_install
+from live4d_ophyd.decode.gpu.install import OF_ONE_CUDA, driver_cuda, explain_no_gpu, install_command
 
 WITHOUT_NVCOMP = "pip uninstall -y nvidia-libnvcomp-cu12 nvidia-libnvcomp-cu13 nvidia-cuda-nvrtc && "
 WITHOUT_BOTH = "pip uninstall -y torch nvidia-libnvcomp-cu12 nvidia-libnvcomp-cu13 nvidia-cuda-nvrtc && "

@@ -12,9 +12,8 @@ import zstandard
 from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, shuffle
 
 from live4d_ophyd.decode import CpuDecoder, DecodeError, FrameFormat, Weights, decode_array, describe_status
-from live4d_ophyd.decode import framing as f
-from live4d_ophyd.stream.arrays import EncodedArray, array_tag
-from live4d_ophyd.stream.batch import (
+from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames.batch import (
     ALGORITHM,
     BLOB_LENGTH,
     BLOB_OFFSET,
@@ -23,6 +22,7 @@ from live4d_ophyd.stream.batch import (
     OTHER_ALGORITHM,
     RAW,
 )
+from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
 
 SHAPE = (33, 21)
 ALL_DTYPES = ("u1", "<u2", "<u4", "<u8", ">u2", ">u4", "i1", "<i2", "<i4", "<i8", "<f4", ">f4", "<f8", "<f2")

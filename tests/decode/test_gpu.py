@@ -13,10 +13,10 @@ from test_decode_fuzz import mutate
 from test_saturation import clipped, maps_of
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, choose_backend
-from live4d_ophyd.decode import framing as f
 from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.decode.saturation import NODATA
-from live4d_ophyd.stream.batch import (
+from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames.batch import (
     ALGORITHM,
     BLOB_LENGTH,
     BLOB_OFFSET,
@@ -197,8 +197,8 @@ def named(algorithm: str, blobs: list[bytes], shape, dtype) -> FrameBatch:
     """Batch of whole image messages: an algorithm without a number is named only there."""
     import cbor2
 
-    from live4d_ophyd.stream.arrays import array_tag
-    from live4d_ophyd.stream.index import index_batch
+    from live4d_ophyd.frames.encoded_array import array_tag
+    from live4d_ophyd.sources.dectris.index import index_batch
 
     dtype = np.dtype(dtype)
     messages = [
@@ -313,7 +313,7 @@ def test_mutated_frames_never_change_a_neighbour(backend, dtype):
 
 
 def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend, monkeypatch):
-    import live4d_ophyd.decode.gpu as module
+    import live4d_ophyd.decode.gpu.decoder as module
 
     monkeypatch.setattr(module, "DECODING_BYTES", 50_000)
     frames = counts((64, 64), "<u4", 40)
@@ -327,7 +327,7 @@ def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend, monkeypatch):
 
 
 def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend):
-    from live4d_ophyd.engine.ledger import Ledger
+    from live4d_ophyd.engine.frame_tracker import FrameTracker
     from live4d_ophyd.engine.pending import Images
     from live4d_ophyd.imaging.methods import MeanPattern
     from live4d_ophyd.scan import ScanGrid
@@ -344,7 +344,7 @@ def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend
         batch = batch_of(blobs, (24, 32), dtype)
         batch.index[:5, 5] = np.arange(5)
         grid, decoder = ScanGrid(1, 5), gpu(backend, (24, 32), dtype)
-        method, ledger = MeanPattern(decoder.format, grid), Ledger(grid, 1)
+        method, ledger = MeanPattern(decoder.format, grid), FrameTracker(grid, 1)
         refused.clear()
         Images(grid, ledger, refuse, decoder, [method], batch, np.arange(5)).finish()
         assert refused == [3]
@@ -429,7 +429,7 @@ def test_full_memory_is_named_and_passes(backend):
 LOSE_THE_GPU = """
 import numpy as np
 from live4d_ophyd.decode import FrameFormat, GpuLost, Saturation, Weights, choose_backend
-from live4d_ophyd.stream.batch import FrameBatch
+from live4d_ophyd.frames.batch import FrameBatch
 backend = choose_backend("gpu")
 decoder = backend.decoder(FrameFormat(8, 8, np.dtype("<u2")), saturation=Saturation())
 decoder._launch("unshuffle", (1, 1), 32, 0, 0, 1, 32, 64, 64, 2)  # reads and writes address 0

@@ -9,7 +9,7 @@ import pytest
 
 from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
-from live4d_ophyd.decode.nvcomp import NvcompCallError, NvcompError
+from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
 from live4d_ophyd.imaging.methods import MeanPattern
 from live4d_ophyd.scan import ScanGrid
 
@@ -19,14 +19,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 @pytest.fixture(scope="module")
 def kernels():
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
-    from live4d_ophyd.decode import cuda_kernels
+    from live4d_ophyd.decode.gpu import kernels as cuda_kernels
 
     return cuda_kernels
 
 
 @pytest.fixture(scope="module")
 def gpu(kernels):
-    from live4d_ophyd.decode import gpu
+    from live4d_ophyd.decode.gpu import decoder as gpu
 
     return gpu
 

@@ -8,9 +8,9 @@ from decode_oracle import batch_of, bslz4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live4d_ophyd.decode import framing as f
-from live4d_ophyd.decode.layout import Layout, find_layout, select_blocks
-from live4d_ophyd.stream.batch import ALGORITHM, BSLZ4, ELEM_SIZE, LZ4, OTHER_ALGORITHM, RAW
+from live4d_ophyd.decode.gpu.layout import Layout, find_layout, select_blocks
+from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames.batch import ALGORITHM, BSLZ4, ELEM_SIZE, LZ4, OTHER_ALGORITHM, RAW
 
 
 def decode_selected(layout: Layout, raw: bytes, selection) -> bytes:
@@ -136,12 +136,12 @@ def test_which_layouts_nvcomp_knows():
     [("trpx", f.NOT_ON_GPU), ("gzip", f.UNKNOWN_ALGORITHM), (None, f.UNREADABLE)],
 )
 def test_algorithms_without_a_layout_have_a_reason(monkeypatch, name, status):
-    monkeypatch.setattr("live4d_ophyd.decode.layout.algorithm_name", lambda batch, row: name)
+    monkeypatch.setattr("live4d_ophyd.decode.gpu.layout.algorithm_name", lambda batch, row: name)
     assert found(bslz4(np.zeros((8, 8), np.uint16), 512), OTHER_ALGORITHM) == status
 
 
 def test_zstd_has_the_layout_of_its_header(monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.decode.layout.algorithm_name", lambda batch, row: "bszstd")
+    monkeypatch.setattr("live4d_ophyd.decode.gpu.layout.algorithm_name", lambda batch, row: "bszstd")
     blob = bslz4(np.zeros((8, 8), np.uint16), 512)
     assert found(blob, OTHER_ALGORITHM) == Layout(OTHER_ALGORITHM, "bszstd", 2, 128, 512, 16)
     assert found(blob, OTHER_ALGORITHM, elem_size=3) == f.BAD_ELEM_SIZE

@@ -8,9 +8,9 @@ import pytest
 from decode_oracle import guarded, lz4_reference
 from numba import int64, njit
 
-from live4d_ophyd.decode.lz4 import lz4_decode, lz4_verify
-from live4d_ophyd.decode.vectors import SLACK
-from live4d_ophyd.stream.memory import NOGIL
+from live4d_ophyd.decode.cpu.lz4 import lz4_decode, lz4_verify
+from live4d_ophyd.decode.cpu.vectors import SLACK
+from live4d_ophyd.frames.memory import NOGIL
 
 
 @njit(**NOGIL)

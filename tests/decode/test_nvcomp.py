@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from live4d_ophyd.decode import nvcomp
-from live4d_ophyd.decode.nvcomp import Lz4Options, Nvcomp, NvcompError, ZstdOptions, lz4_options
+from live4d_ophyd.decode.gpu import nvcomp
+from live4d_ophyd.decode.gpu.nvcomp import Lz4Options, Nvcomp, NvcompError, ZstdOptions, lz4_options
 
 
 def header(name: str) -> str:

@@ -1,6 +1,5 @@
 """One series from a real socket to images: what arrives is summed exactly, what does not is NaN and counted."""
 
-import json
 import os
 import threading
 import time
@@ -10,15 +9,16 @@ import cbor2
 import numpy as np
 import pytest
 import zmq
+from fake_control import FakeControl
 from late_backend import LateBackend
 from small_dcu import SmallDcu, end, frames, image, series, start
 
 from live4d_ophyd.decode import CpuBackend
-from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import STRAGGLER_S, Cancelled, OpenStream
-from live4d_ophyd.imaging.detectors import Annulus, Disk
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.simplon import SimplonError
+from live4d_ophyd.sources.dectris.rest import SimplonError
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)
@@ -42,11 +42,11 @@ def pixels():
 
 
 def take(dcu, grid=GRID, detectors=(DISK,), timeout=2.0, stream=None, **options):
-    spec = AcquisitionSpec(dcu.endpoint, grid, tuple(detectors), timeout=timeout, **options)
+    request = AcquisitionRequest(dcu.endpoint, grid, tuple(detectors), timeout=timeout, **options)
     if stream is not None:
-        return list(Acquisition(spec, stream).run())
-    with closing(OpenStream(dcu.endpoint, spec.connections)) as own:
-        return list(Acquisition(spec, own).run())
+        return list(Acquisition(request, stream).run())
+    with closing(OpenStream(dcu.endpoint, request.connections)) as own:
+        return list(Acquisition(request, own).run())
 
 
 def expected(pixels, grid=GRID, detector=DISK):
@@ -290,9 +290,9 @@ def test_a_movie_holds_the_rasters_that_are_not_over_only(dcu):
     """What is yielded is the caller's; a movie of thousands of rasters would fill the memory."""
     pixels = frames(3 * GRID.frames)
     dcu.send(series(pixels))
-    spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, rasters=3)
+    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, rasters=3)
     with closing(OpenStream(dcu.endpoint)) as stream:
-        acquisition = Acquisition(spec, stream)
+        acquisition = Acquisition(request, stream)
         rasters = list(acquisition.run())
     (images,) = acquisition.series.projection.methods
     for n in (0, 1):
@@ -321,8 +321,8 @@ def test_several_connections_share_the_work(dcu):
 def test_several_connections_do_without_a_start(dcu, pixels, caplog):
     with closing(OpenStream(dcu.endpoint, 2)) as stream:
         assert stream.connected(2)
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=3.0, connections=2)
-        acquisition = Acquisition(spec, stream)
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=3.0, connections=2)
+        acquisition = Acquisition(request, stream)
         acquisition.series.expect(1)  # as if armed
         dcu.send(series(pixels)[1:])
         (raster,) = acquisition.run()
@@ -367,48 +367,6 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
         dcu._closing = True
 
 
-class FakeControl:
-    """A detector that obeys and remembers."""
-
-    url = "http://fake"
-    software_triggered = False
-    trigger_per = "pixel"
-
-    def __init__(self, dropped=0):
-        self.heard = []
-        self.header = ""
-        self._dropped = dropped
-
-    def configure(self, images, triggers, frame_time, appendix):
-        self.heard.append(f"configure {images} x {triggers}")
-        # With a note of what is to be put back, as the real one writes it.
-        self.header = json.dumps({**json.loads(appendix), "put_back": {"header_detail": "basic"}})
-
-    def get(self, subsystem, kind, key):
-        assert (subsystem, kind, key) == ("stream", "config", "header_appendix")
-        return self.header
-
-    def wait_idle(self, timeout):
-        # It is idle by itself after `end`, and waits for pulses where the series fell silent.
-        return "idle" if timeout else "acquire"
-
-    def dropped(self):
-        return self._dropped
-
-    def arm(self):
-        self.heard.append("arm")
-        return 1
-
-    def disarm(self):
-        self.heard.append("disarm")
-
-    def abort(self):
-        self.heard.append("abort")
-
-    def put_back(self):
-        self.heard.append("put back")
-
-
 @pytest.mark.parametrize(
     ("kept", "last"),
     [(slice(None), "arm"), (slice(0, 8), "disarm"), (slice(0, 1), "abort")],
@@ -418,10 +376,10 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
     control = FakeControl()
     with closing(OpenStream(dcu.endpoint)) as stream:
         assert stream.connected(2)
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=0.4, control=control)
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=0.4, control=control)
         dcu.send(series(pixels)[kept])
         try:
-            list(Acquisition(spec, stream).run())
+            list(Acquisition(request, stream).run())
         except AcquisitionError:
             assert last == "abort"
     assert control.heard[-2:] == [last, "put back"]
@@ -431,9 +389,9 @@ def test_a_detector_that_was_never_armed_gets_its_settings_back(dcu, pixels):
     control = FakeControl()
     dead = "tcp://127.0.0.1:9"
     with closing(OpenStream(dead)) as stream:
-        spec = AcquisitionSpec(dead, GRID, (DISK,), timeout=0.2, control=control)
+        request = AcquisitionRequest(dead, GRID, (DISK,), timeout=0.2, control=control)
         with pytest.raises(AcquisitionError, match="Nothing was armed"):
-            list(Acquisition(spec, stream).run())
+            list(Acquisition(request, stream).run())
     assert control.heard == ["configure 1 x 12", "put back"]
 
 
@@ -455,8 +413,8 @@ def take_triggered(dcu, control, messages, dies_after, timeout=1.0):
     """The raster of ``messages``, the control unit dying when ``dies_after`` of its images have come."""
     with closing(OpenStream(dcu.endpoint)) as stream:
         assert stream.connected(2)
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=timeout, control=control)
-        acquisition = Acquisition(spec, stream)
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=timeout, control=control)
+        acquisition = Acquisition(request, stream)
         acquisition.on_progress = lambda: (
             control.dies.set() if acquisition.progress().frames_received >= dies_after else None
         )
@@ -520,8 +478,8 @@ class SlowControl(FakeControl):
 def arming(dcu, control):
     """An acquisition that waits for the answer to `arm`, its stream, and where its error will be."""
     with closing(OpenStream(dcu.endpoint)) as stream:
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
-        acquisition, errors = Acquisition(spec, stream), []
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+        acquisition, errors = Acquisition(request, stream), []
 
         def run():
             try:
@@ -575,8 +533,8 @@ def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
     first, second = SlowControl(), FakeControl()
     done = []
     with closing(OpenStream(dcu.endpoint)) as stream:
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=second)
-        waiting = threading.Thread(target=lambda: done.extend(Acquisition(spec, stream).run()))
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=second)
+        waiting = threading.Thread(target=lambda: done.extend(Acquisition(request, stream).run()))
         with arming(dcu, first) as (acquisition, theirs, _):
             waiting.start()
             while "used by another engine" not in caplog.text:
@@ -594,12 +552,12 @@ def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
 
 def test_an_engine_that_keeps_the_detector_is_named(dcu, monkeypatch):
     monkeypatch.setattr("live4d_ophyd.engine.hold.TIMEOUT_S", 0.1)
-    spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=FakeControl())
+    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=FakeControl())
     words = rf"used by another engine on this machine \(process {os.getpid()}\), for more than 0.1 s"
     with arming(dcu, SlowControl()) as (acquisition, stream, _):
         acquisition.cancel()
         with pytest.raises(AcquisitionError, match=words):
-            list(Acquisition(spec, stream).run())
+            list(Acquisition(request, stream).run())
 
 
 def test_an_armed_series_beside_another_one_says_so_in_one_text(dcu, pixels, caplog):
@@ -617,12 +575,12 @@ def test_frames_of_an_earlier_series_of_the_same_number_are_left_alone(dcu, pixe
     control = FakeControl()
     with closing(OpenStream(dcu.endpoint)) as stream:
         assert stream.connected(2)
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
         old = series(pixels[::-1], unique_id="01OLDSERIESOLDSERIESOLDSER")
         dcu.send(old)
-        list(Acquisition(spec, stream).run())
+        list(Acquisition(request, stream).run())
         dcu.send([*old[1:5], *series(pixels)])
-        (raster,) = Acquisition(spec, stream).run()
+        (raster,) = Acquisition(request, stream).run()
     np.testing.assert_array_equal(raster.images[0], expected(pixels))
     assert raster.losses.foreign == 4
 
@@ -636,9 +594,9 @@ def test_rates_of_a_movie_are_those_of_its_rasters(dcu):
 
 def test_a_preview_of_a_finished_raster_is_still_that_raster(dcu, pixels):
     dcu.send(series(pixels))
-    spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=2.0)
+    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0)
     with closing(OpenStream(dcu.endpoint)) as stream:
-        acquisition = Acquisition(spec, stream)
+        acquisition = Acquisition(request, stream)
         for _ in acquisition.run():
             np.testing.assert_array_equal(acquisition.preview()[0], expected(pixels))
 
@@ -733,12 +691,12 @@ def test_nothing_to_show_is_an_error_that_says_why(dcu, messages, words):
 
 
 def test_a_dead_endpoint_is_an_error_that_names_it():
-    spec = AcquisitionSpec("tcp://127.0.0.1:9", GRID, (DISK,), timeout=0.3)
+    request = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (DISK,), timeout=0.3)
     with (
-        closing(OpenStream(spec.endpoint)) as stream,
+        closing(OpenStream(request.endpoint)) as stream,
         pytest.raises(AcquisitionError, match=r"127\.0\.0\.1:9"),
     ):
-        list(Acquisition(spec, stream).run())
+        list(Acquisition(request, stream).run())
 
 
 def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
@@ -753,9 +711,9 @@ def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
 def test_cancel_ends_the_wait_and_what_came_does_not_leak(dcu, pixels):
     with closing(OpenStream(dcu.endpoint)) as stream:
         dcu.send(series(pixels, 1, "A")[:5])
-        spec = AcquisitionSpec(dcu.endpoint, GRID, (DISK,), timeout=30)
-        acquisition = Acquisition(spec, stream)
-        acquisition.on_progress = lambda: acquisition.cancel() if acquisition.ledger.settled == 4 else None
+        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=30)
+        acquisition = Acquisition(request, stream)
+        acquisition.on_progress = lambda: acquisition.cancel() if acquisition.tracker.settled == 4 else None
         with pytest.raises(Cancelled):
             list(acquisition.run())
         dcu.send([*series(pixels, 1, "A")[5:], *series(pixels, 2, "B")])

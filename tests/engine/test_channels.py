@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, end, frames, image, start
 
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(3, 4)
@@ -33,10 +33,10 @@ def high():
 
 def take(stream, **options):
     """The acquisition when it is over, and its raster."""
-    spec = AcquisitionSpec(
+    request = AcquisitionRequest(
         stream.endpoint, GRID, (DISK,), timeout=20.0, connections=stream.connections, **options
     )
-    acquisition = Acquisition(spec, stream)
+    acquisition = Acquisition(request, stream)
     (raster,) = acquisition.run()
     return acquisition, raster
 

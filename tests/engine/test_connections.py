@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, end, frames, image, series, start
 
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import STRAGGLER_S, OpenStream
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(3, 4)
@@ -32,8 +32,10 @@ def two():
 
 
 def acquisition(stream, timeout=30.0):
-    spec = AcquisitionSpec(stream.endpoint, GRID, (DISK,), timeout=timeout, connections=stream.connections)
-    return Acquisition(spec, stream)
+    request = AcquisitionRequest(
+        stream.endpoint, GRID, (DISK,), timeout=timeout, connections=stream.connections
+    )
+    return Acquisition(request, stream)
 
 
 def sums(pixels, lost=()):
@@ -55,7 +57,7 @@ def test_images_that_come_a_second_after_the_end_are_taken(two, pixels):
     late = [image(pixels[n], n) for n in (9, 11)]
 
     def send_the_rest_after_a_silence():
-        if late and scan.series.ended and scan.ledger.silence > 2 * STRAGGLER_S:
+        if late and scan.series.ended and scan.tracker.silence > 2 * STRAGGLER_S:
             other.send([*late])
             late.clear()
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, end, frames, image, start
 
-from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(3, 4)
@@ -28,8 +28,10 @@ def pixels():
 
 
 def acquisition(stream, grid=GRID, timeout=20.0):
-    spec = AcquisitionSpec(stream.endpoint, grid, (DISK,), timeout=timeout, connections=stream.connections)
-    return Acquisition(spec, stream)
+    request = AcquisitionRequest(
+        stream.endpoint, grid, (DISK,), timeout=timeout, connections=stream.connections
+    )
+    return Acquisition(request, stream)
 
 
 def take(dcu, messages, grid=GRID, timeout=20.0):
@@ -104,7 +106,7 @@ def test_the_second_image_tells_who_is_right(dcu, pixels, caplog, first_is_odd):
         scan = acquisition(stream)
 
         def send_rest_when_the_first_is_there():
-            if scan.ledger.begun and messages:
+            if scan.tracker.begun and messages:
                 dcu.send([*messages[1:], end()])
                 messages.clear()
 

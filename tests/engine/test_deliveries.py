@@ -3,7 +3,7 @@
 import numpy as np
 
 from live4d_ophyd.engine.deliveries import _SERIES_KEPT, Deliveries
-from live4d_ophyd.stream.batch import END, IMAGE, IMAGE_ID, MALFORMED, SERIES_ID, STATUS, FrameBatch
+from live4d_ophyd.frames.batch import END, IMAGE, IMAGE_ID, MALFORMED, SERIES_ID, STATUS, FrameBatch
 
 
 def batch(connection, *messages):

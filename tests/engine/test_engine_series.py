@@ -9,14 +9,14 @@ import pytest
 from small_dcu import UNIQUE_ID, end, frames, image, series, start
 
 from live4d_ophyd.decode import CpuBackend
-from live4d_ophyd.engine import AcquisitionSpec
-from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.series import REASONS_KEPT, REASONS_LOGGED, Memory, Series
 from live4d_ophyd.engine.series_info import digest
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.stream.batch import FrameBatch
-from live4d_ophyd.stream.index import hash_unique_id, index_batch
+from live4d_ophyd.sources.dectris.index import hash_unique_id, index_batch
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -29,8 +29,10 @@ def pixels():
 
 
 def series_for(grid=GRID, memory=None, **options):
-    spec = AcquisitionSpec("tcp://127.0.0.1:9", grid, (DISK,), **options)
-    return Series(spec, Ledger(grid, spec.rasters), CpuBackend(), Memory() if memory is None else memory)
+    request = AcquisitionRequest("tcp://127.0.0.1:9", grid, (DISK,), **options)
+    return Series(
+        request, FrameTracker(grid, request.rasters), CpuBackend(), Memory() if memory is None else memory
+    )
 
 
 def give(taker, *messages, connection=0):
@@ -52,7 +54,7 @@ def sums(pixels):
 
 def losses(taker):
     """Of a raster that is over with this."""
-    return taker.ledger.close(0)[0]
+    return taker.tracker.close(0)[0]
 
 
 def lines(caplog, words):
@@ -118,12 +120,12 @@ def test_an_image_that_contradicts_start_is_taken_at_once_where_it_is_the_only_o
     taker = series_for(ScanGrid(1, 1))
     announced = {"image_size_y": 48, "image_size_x": 64, "image_dtype": "uint16"}
     give(taker, start(number_of_images=1, **announced), image(pixels[0], 0))
-    assert taker.ledger.received == 1
+    assert taker.tracker.received == 1
     taker = series_for()
     give(taker, start(number_of_images=12, **announced), image(pixels[0], 0))
-    assert taker.ledger.received == 0
+    assert taker.tracker.received == 0
     give(taker, image(pixels[1], 1))
-    assert taker.ledger.received == 2
+    assert taker.tracker.received == 2
 
 
 def test_what_is_recorded_of_a_series_has_its_masks_and_its_limit(pixels):
@@ -222,7 +224,7 @@ def test_other_series_are_told_apart_up_to_a_number(pixels):
 def test_the_same_number_under_another_unique_id_is_another_series(pixels):
     taker = series_for()
     give(taker, *series(pixels, 1, "A")[:5], image(pixels[0], 7, 1, "B"), end(1, "B"))
-    assert (taker.ledger.strangers, taker.ended) == (1, False)
+    assert (taker.tracker.strangers, taker.ended) == (1, False)
     give(taker, end(1, "A"))
     assert taker.ended
 
@@ -253,7 +255,7 @@ def test_an_armed_series_is_known_by_its_number_until_its_start_comes(pixels):
     taker.expect(5)
     first, *images, last = series(pixels, 5, "B")
     give(taker, image(pixels[0], 3, 5, "OLD"), *images[:4], end(5, "OLD"))
-    assert (taker.ledger.strangers, taker.ended) == (1, False)
+    assert (taker.tracker.strangers, taker.ended) == (1, False)
     give(taker, first, *images[4:], last)
     assert taker.ended
     np.testing.assert_array_equal(result(taker), sums(pixels))
@@ -303,7 +305,7 @@ def test_images_that_overtake_their_start_are_taken_when_it_comes(pixels):
     taker = series_for(connections=2)
     first, *images, last = series(pixels)
     give(taker, *images[1::2], last, connection=1)
-    assert not taker.ledger.begun
+    assert not taker.tracker.begun
     give(taker, first, *images[0:6:2])
     give(taker, *images[6::2])
     assert taker.ended
@@ -315,7 +317,7 @@ def test_they_wait_no_longer_than_a_start_may_take(pixels, monkeypatch):
     taker = series_for(connections=2, control=CONTROL)
     taker.expect(1)
     give(taker, *series(pixels)[1:6], connection=1)
-    assert not taker.ledger.begun
+    assert not taker.tracker.begun
     give(taker, *series(pixels)[6:])
     assert (losses(taker).received, taker.ended) == (12, True)
 

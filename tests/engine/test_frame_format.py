@@ -7,7 +7,7 @@ import pytest
 
 from live4d_ophyd.decode import FrameFormat
 from live4d_ophyd.engine.frame_format import agrees, announced_in_words, choose_format, in_words
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 SMALL, LARGE = FrameFormat(2, 3, np.dtype("<u2")), FrameFormat(20, 30, np.dtype("<u2"))
 

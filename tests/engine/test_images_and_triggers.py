@@ -1,17 +1,17 @@
-"""What a spec asks of the detector, and what it refuses."""
+"""What a request asks of the detector, and what it refuses."""
 
 import json
 
 import pytest
 
-from live4d_ophyd.engine import AcquisitionSpec
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.simplon import Simplon
+from live4d_ophyd.sources.dectris.control import Simplon
 
 
-def spec(grid, rasters=1, **control):
-    return AcquisitionSpec(
+def request(grid, rasters=1, **control):
+    return AcquisitionRequest(
         "tcp://dcu:31001",
         grid,
         (Disk("vbf", radius=3),),
@@ -32,12 +32,12 @@ def spec(grid, rasters=1, **control):
 )
 def test_the_detector_is_set_to_as_many_images_as_the_scan_has(last_flyback, control, expected):
     grid = ScanGrid(3, 4, flyback=2, last_flyback=last_flyback)
-    asked = spec(grid, 2, **control)
+    asked = request(grid, 2, **control)
     assert asked.images_and_triggers == expected
     assert json.loads(asked.appendix("an engine"))["scan"]["last_flyback"] is last_flyback
 
 
 def test_a_pulse_for_each_line_needs_lines_of_the_same_length():
     with pytest.raises(ValueError, match="last_flyback is False with a flyback of 2 images"):
-        spec(ScanGrid(3, 4, flyback=2, last_flyback=False), trigger_per="line")
-    assert spec(ScanGrid(3, 4, last_flyback=False), trigger_per="line").images_and_triggers == (4, 3)
+        request(ScanGrid(3, 4, flyback=2, last_flyback=False), trigger_per="line")
+    assert request(ScanGrid(3, 4, last_flyback=False), trigger_per="line").images_and_triggers == (4, 3)

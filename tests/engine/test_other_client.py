@@ -6,13 +6,13 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 import zmq
+from fake_control import FakeControl
 from small_dcu import SmallDcu, frames, series
-from test_acquisition import FakeControl
 
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.diagnosis import dealt_out
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(16, 16)
@@ -53,10 +53,10 @@ def other_client(endpoint):
 def take(caplog, others, connections=1, control=None, timeout=1.0):
     """Losses of a scan beside so many other clients, and what was logged of them."""
     with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, connections)) as stream:
-        spec = AcquisitionSpec(
+        request = AcquisitionRequest(
             dcu.endpoint, GRID, (DISK,), timeout=timeout, connections=connections, control=control
         )
-        scan = Acquisition(spec, stream)
+        scan = Acquisition(request, stream)
         if control is None:
             scan.series.expect(1)  # the other client may take the start
         if others:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, end, frames, image, series, start
 
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine import preparation as module
 from live4d_ophyd.engine.acquisition import OpenStream
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(3, 4)
@@ -46,7 +46,7 @@ def pixels():
 
 
 def acquisition(stream, timeout=20.0, disk=DISK, **options):
-    return Acquisition(AcquisitionSpec(stream.endpoint, GRID, (disk,), timeout=timeout, **options), stream)
+    return Acquisition(AcquisitionRequest(stream.endpoint, GRID, (disk,), timeout=timeout, **options), stream)
 
 
 def sums(pixels, disk=DISK):
@@ -84,7 +84,7 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
 
     def send_images_when_all_is_prepared():
         if made and images:
-            assert not scan.ledger.begun
+            assert not scan.tracker.begun
             stream.dcu.send([*images, end()])
             images.clear()
 
@@ -203,7 +203,7 @@ def test_another_detector_is_made_for_the_frames_of_the_last_series_before_armin
     stream.dcu.send(series(pixels, 1, "A"))
     list(acquisition(stream).run())
     moved = Disk("vbf", center=(10, 10), radius=4)
-    stream.memory.preparation.prepare_again(acquisition(stream, disk=moved).spec)
+    stream.memory.preparation.prepare_again(acquisition(stream, disk=moved).request)
     assert made == [(DISK,), (moved,)]
     stream.dcu.wait()
     stream.dcu.send(series(pixels, 2, "B"))
@@ -217,5 +217,5 @@ def test_a_detector_that_does_not_fit_the_last_series_is_not_refused_before_the_
     stream.dcu.send(series(pixels, 1, "A"))
     list(acquisition(stream).run())
     stream.memory.preparation.prepare_again(
-        acquisition(stream, disk=Disk("vbf", center=(500, 500), radius=4)).spec
+        acquisition(stream, disk=Disk("vbf", center=(500, 500), radius=4)).request
     )

@@ -5,8 +5,8 @@ import pytest
 
 from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.engine.series_info import SeriesInfo, describe, digest, saturation_value
-from live4d_ophyd.stream.arrays import EncodedArray
-from live4d_ophyd.stream.messages import StartMessage
+from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.sources.dectris.messages import StartMessage
 
 
 def start(table=None, **options):

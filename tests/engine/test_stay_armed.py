@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from small_dcu import SmallDcu, frames, image, start
 
-from live4d_ophyd.engine import Acquisition, AcquisitionSpec
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
 from live4d_ophyd.engine.steps import OutOfStep
-from live4d_ophyd.imaging.detectors import Disk
+from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -62,18 +62,18 @@ class Control:
         self.now = "idle"
 
     def put_back(self):
-        pass  # the detector's settings are the subject of tests/simplon
+        pass  # the detector's settings are the subject of tests/sources/simplon
 
 
 class Series:
     """Triggers of one acquisition; the scan sends what the test says as soon as the detector is ready."""
 
     def __init__(self, dcu, control, stream, rasters=5, timeout=1.0):
-        spec = AcquisitionSpec(
+        request = AcquisitionRequest(
             dcu.endpoint, GRID, (DISK,), rasters=rasters, stay_armed=True, timeout=timeout, control=control
         )
         self.dcu, self.control = dcu, control
-        self.acquisition = Acquisition(spec, stream)
+        self.acquisition = Acquisition(request, stream)
         self.rasters = self.acquisition.run()
 
     def trigger(self, messages):
@@ -166,7 +166,7 @@ def test_images_between_two_triggers_are_nobodys(pixels):
     with armed() as series:
         series.trigger(scan(pixels, 0))
         series.dcu.send(scan(pixels, 1, without=range(2, N)))
-        while not series.acquisition.ledger.went_beyond(0):
+        while not series.acquisition.tracker.went_beyond(0):
             assert series.acquisition.stands
         with pytest.raises(OutOfStep, match="images came between two triggers"):
             series.trigger(scan(pixels, 1))
@@ -226,4 +226,4 @@ def test_progress_and_preview_are_the_rasters_own(pixels):
 
 def test_it_needs_a_control():
     with pytest.raises(ValueError, match="stay_armed needs a control"):
-        AcquisitionSpec("tcp://dcu:31001", GRID, (DISK,), rasters=5, stay_armed=True)
+        AcquisitionRequest("tcp://dcu:31001", GRID, (DISK,), rasters=5, stay_armed=True)

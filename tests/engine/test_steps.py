@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from live4d_ophyd.engine.ledger import Ledger
+from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.steps import SETTLE_S, STRAGGLER_S, OutOfStep, Steps
 from live4d_ophyd.scan import ScanGrid
 
@@ -15,15 +15,15 @@ NOW = 1000.0
 
 def came(*ids, settled=None, rasters=3):
     """The book of images that came, of which some are settled: all, unless said otherwise."""
-    ledger = Ledger(GRID, rasters)
-    ledger.claim(np.array(ids, int))
-    book(ledger, ids if settled is None else settled)
-    return ledger
+    tracker = FrameTracker(GRID, rasters)
+    tracker.claim(np.array(ids, int))
+    book(tracker, ids if settled is None else settled)
+    return tracker
 
 
-def book(ledger, ids):
+def book(tracker, ids):
     times, none = np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
-    ledger.settle(np.array(ids, int), ~none, times, none)
+    tracker.settle(np.array(ids, int), ~none, times, none)
 
 
 def test_a_whole_raster_is_over_when_it_was_watched_for_a_moment():
@@ -49,11 +49,11 @@ def test_one_with_gaps_is_watched_longer():
 
 
 def test_an_image_that_comes_meanwhile_begins_the_watch_anew():
-    ledger = came(0, 1, 5)
-    steps = Steps(ledger)
+    tracker = came(0, 1, 5)
+    steps = Steps(tracker)
     steps.over(0, NOW)
-    ledger.claim(np.array([3]))
-    book(ledger, [3])
+    tracker.claim(np.array([3]))
+    book(tracker, [3])
     assert not steps.over(0, NOW + 1.1 * STRAGGLER_S)
     assert steps.over(0, NOW + 2.2 * STRAGGLER_S)
 
@@ -64,20 +64,20 @@ def test_without_its_last_image_a_raster_is_not_over():
 
 
 def test_images_that_are_still_decoded_are_waited_for():
-    ledger = came(*range(6), settled=range(5))
-    steps = Steps(ledger)
+    tracker = came(*range(6), settled=range(5))
+    steps = Steps(tracker)
     assert not steps.over(0, NOW)
     assert not steps.over(0, NOW + 100)
-    book(ledger, [5])
+    book(tracker, [5])
     assert steps.over(0, NOW + 200)
 
 
 def test_the_next_raster_is_watched_by_itself():
-    ledger = came(*range(6))
-    steps = Steps(ledger)
+    tracker = came(*range(6))
+    steps = Steps(tracker)
     steps.over(0, NOW)
-    ledger.claim(np.arange(6, 12))
-    book(ledger, range(6, 12))
+    tracker.claim(np.arange(6, 12))
+    book(tracker, range(6, 12))
     assert not steps.over(1, NOW + 100)
     assert steps.over(1, NOW + 100 + 1.1 * SETTLE_S)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from live4d_ophyd.imaging.bright_field import DiskFit, fit_disk
+from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 
 SHAPE = (96, 96)

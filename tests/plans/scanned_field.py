@@ -12,7 +12,8 @@ import numpy as np
 from ophyd.sim import SynAxis
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid
-from live4d_ophyd.engine.spec import AcquisitionSpec, Losses, Raster
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.results import Losses, RasterResult
 
 SCAN = (24, 32)
 DETECTOR = (64, 64)
@@ -48,7 +49,7 @@ class FormulaEngine:
         self.beam_on_detector = True
         self.hot = 0  #: pixels that count 40 in every frame, in row 3 from column 5 on
         self.fails_at: int | None = None
-        self.asked: list[AcquisitionSpec] = []
+        self.asked: list[AcquisitionRequest] = []
         self.threads: list[threading.Thread] = []
         self.open_gate(10_000)
 
@@ -67,31 +68,37 @@ class FormulaEngine:
     def request_preview(self):
         """It has none."""
 
-    def acquire(self, generation, spec, on_event):
-        self.asked.append(spec)
-        thread = threading.Thread(target=self._take, args=(spec, on_event), daemon=True)
+    def acquire(self, generation, request, on_event):
+        self.asked.append(request)
+        thread = threading.Thread(target=self._take, args=(request, on_event), daemon=True)
         self.threads.append(thread)
         thread.start()
 
-    def _take(self, spec, on_event):
-        for index in range(spec.rasters):
+    def _take(self, request, on_event):
+        for index in range(request.rasters):
             self.gate.acquire()
             if self.closed:
                 return
             if self.fails_at == len(self.asked):
                 on_event({"kind": "failed", "reason": "no image for 10 s"})
                 return
-            on_event({"kind": "raster", "raster": self._raster(spec, index).to_dict()})
+            on_event({"kind": "raster", "raster": self._raster(request, index).to_dict()})
         on_event({"kind": "done"})
 
-    def _raster(self, spec, index):
+    def _raster(self, request, index):
         away = (self.defocus.position - BEST_DEFOCUS) / 40
-        stripes = np.sin(np.arange(spec.grid.cols))[np.newaxis, :] * np.ones((spec.grid.rows, 1))
+        stripes = np.sin(np.arange(request.grid.cols))[np.newaxis, :] * np.ones((request.grid.rows, 1))
         image = self.counts * (1 + 0.2 * self.contrast / (1 + away**2) * stripes)
-        pattern = self._pattern() if spec.pattern else None
-        losses = Losses(spec.grid.frames, spec.grid.frames, 0, 0)
-        return Raster(
-            index, np.array([image] * len(spec.detectors)), losses, len(self.asked), 30e3, "formula", pattern
+        pattern = self._pattern() if request.pattern else None
+        losses = Losses(request.grid.frames, request.grid.frames, 0, 0)
+        return RasterResult(
+            index,
+            np.array([image] * len(request.detectors)),
+            losses,
+            len(self.asked),
+            30e3,
+            "formula",
+            pattern,
         )
 
     def _pattern(self):

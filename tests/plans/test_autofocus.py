@@ -56,10 +56,10 @@ def test_a_curve_that_scatters_more_than_it_bends_is_refused(RE, live4d, engine,
     contrasts = iter([0.100, 0.1055, 0.1060, 0.1055, 0.101, 0.1062, 0.1051, 0.1062, 0.1051])
     raster = type(engine)._raster
 
-    def flickering(self, spec, index):
+    def flickering(self, request, index):
         self.contrast = next(contrasts) / 0.1
         self.defocus, before = SimpleNamespace(position=BEST_DEFOCUS), self.defocus
-        taken = raster(self, spec, index)
+        taken = raster(self, request, index)
         self.defocus = before
         return taken
 

@@ -16,7 +16,7 @@ def test_single_image_is_a_run_of_one_event(RE, run, live4d):
 
 def test_a_movie_is_one_series_with_an_event_for_each_raster(RE, run, live4d, engine):
     uid = RE(movie(live4d, 5, md={"sample": "stripes"})).plan_result
-    assert [spec.rasters for spec in engine.asked] == [5]
+    assert [request.rasters for request in engine.asked] == [5]
     assert [event["seq_num"] for event in run.events["live4d_movie"]] == [1, 2, 3, 4, 5]
     assert run.start["uid"] == uid
     assert [run.start["sample"], run.start["num_points"]] == ["stripes", 5]
@@ -35,7 +35,7 @@ def test_a_movie_has_no_patterns_and_the_images_after_it_have(RE, run, live4d, e
     assert run.stop["exit_status"] == "success"
     RE(single_image([live4d]))
     np.testing.assert_array_equal(run.events["primary"][0]["data"]["live4d_pattern"], before)
-    assert [spec.pattern for spec in engine.asked] == [True, False, True]
+    assert [request.pattern for request in engine.asked] == [True, False, True]
 
 
 def test_a_movie_leaves_the_device_as_it_was(RE, live4d):

@@ -9,7 +9,7 @@ import numpy as np
 import zmq
 
 from live4d_ophyd.decode import decode_array
-from live4d_ophyd.stream.messages import (
+from live4d_ophyd.sources.dectris.messages import (
     EndMessage,
     ImageMessage,
     StartMessage,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim.compress import check_compression, compress
-from live4d_ophyd.stream.messages import EncodedArray
+from live4d_ophyd.sources.dectris.messages import EncodedArray
 
 SHAPES = [(1, 1), (3, 5), (7, 9), (64, 64), (96, 96), (192, 192), (257, 129)]
 DTYPES = ["uint8", "uint16", "uint32"]

@@ -19,7 +19,7 @@ from live4d_ophyd.sim.encode import (
     start_message,
 )
 from live4d_ophyd.sim.payloads import PayloadEncoder
-from live4d_ophyd.stream.messages import EndMessage, ImageMessage, StartMessage, read_message
+from live4d_ophyd.sources.dectris.messages import EndMessage, ImageMessage, StartMessage, read_message
 
 SERIES = Series(7, "01GRXWT80JSDY2FNW8SGCCDZD9", "2026-11-22T15:49:05.281+01:00")
 CHANNELS = ("threshold_1", "threshold_2", "difference")

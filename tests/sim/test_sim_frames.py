@@ -14,7 +14,7 @@ from live4d_ophyd.sim.kept import Kept
 from live4d_ophyd.sim.payloads import Stopped
 from live4d_ophyd.sim.server import warm_up
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
-from live4d_ophyd.stream.messages import read_message
+from live4d_ophyd.sources.dectris.messages import read_message
 
 SPECIMEN = Specimen(size_nm=6.0)
 DETECTOR = Detector(32, 32)

@@ -13,8 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
+from live4d_ophyd.commands.sim import sim
 from live4d_ophyd.sim import SimulatorProcess
-from live4d_ophyd.sim.commands import sim
 from live4d_ophyd.sim.process import command_line
 from live4d_ophyd.sim.server import _show_progress, build_dcu
 
@@ -193,7 +193,7 @@ def test_ports_in_use_are_named(simulator):
 
 
 def test_interrupt_ends_the_command():
-    command = [sys.executable, "-m", "live4d_ophyd.sim", "--rows", "2", "--cols", "2"]
+    command = [sys.executable, "-m", "live4d_ophyd", "sim", "--rows", "2", "--cols", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert json.loads(process.stdout.readline())["rest_url"].startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)

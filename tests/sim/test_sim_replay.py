@@ -11,11 +11,11 @@ import pytest
 from captures import EIGER2_500K, needs_captures
 from click.testing import CliRunner
 
-from live4d_ophyd.sim.commands import replay
+from live4d_ophyd.commands.sim import replay
 from live4d_ophyd.sim.encode import Header, ImageTemplate, Series, end_message, start_message
 from live4d_ophyd.sim.payloads import PayloadEncoder
 from live4d_ophyd.sim.replay import Recording
-from live4d_ophyd.stream.messages import StartMessage, read_message
+from live4d_ophyd.sources.dectris.messages import StartMessage, read_message
 
 SERIES = Series(4)
 
@@ -42,7 +42,7 @@ def run_replay(make_client):
         command = [
             sys.executable,
             "-c",
-            "from live4d_ophyd.sim.commands import replay; replay()",
+            "from live4d_ophyd.commands.sim import replay; replay()",
             *map(str, arguments),
         ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

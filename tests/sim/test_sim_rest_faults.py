@@ -7,7 +7,7 @@ import pytest
 from sim_client import wait_for
 
 from live4d_ophyd.sim import SimulatorProcess
-from live4d_ophyd.stream.messages import read_message
+from live4d_ophyd.sources.dectris.messages import read_message
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from sim_client import configure, wait_for
 
 from live4d_ophyd.sim.specimen import Scan
-from live4d_ophyd.stream.messages import ImageMessage, read_message
+from live4d_ophyd.sources.dectris.messages import ImageMessage, read_message
 
 SCAN = Scan(3, 5)
 

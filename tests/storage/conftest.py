@@ -1,12 +1,8 @@
 import os
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "live"))  # the device that these tests record, too
 
 
 @pytest.fixture
@@ -34,7 +30,7 @@ def home(tmp_path_factory, copy_empty_catalog):
         "TILED_CACHE_DIR": str(directory / "cache"),
         "XDG_DATA_HOME": str(directory / "data of the user"),
         "XDG_STATE_HOME": str(directory / "state"),
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent / "live"), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "MPLBACKEND": "agg",
     }
     environment.pop("LIVE4D_CATALOG", None)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from live4d_ophyd.cli import live4d
+from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.storage import ProfileConflict, backup_directory, catalog_directory, open_catalog
 from live4d_ophyd.storage.catalog import _make_database as MAKE_DATABASE
 from live4d_ophyd.storage.catalog import choose_directory, existing_catalog, write_profile

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from tiled.utils import safe_json_dump
 
-from live4d_ophyd.restore_command import restore
+from live4d_ophyd.commands.restore import restore
 from live4d_ophyd.storage import (
     BackupInUse,
     backup_directory,

@@ -12,8 +12,8 @@ from fake_device import FakeLive4D, ImageSignal, run_engine
 from ophyd import Component as Cpt
 from ophyd import Device, Signal, SoftPositioner
 
+from live4d_ophyd.device.signals import Value
 from live4d_ophyd.live import live_preview
-from live4d_ophyd.signals import Value
 from live4d_ophyd.storage import (
     Recorder,
     Unstorable,

@@ -7,7 +7,7 @@ import os
 import pytest
 from numba.core import config
 
-import live4d_ophyd.stream.memory  # noqa: F401  sets numba's cache directory
+import live4d_ophyd.frames.memory  # noqa: F401  sets numba's cache directory
 
 
 @pytest.fixture(scope="session", autouse=True)

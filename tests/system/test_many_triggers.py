@@ -15,10 +15,10 @@ import pytest
 from bluesky import RunEngine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid
-from live4d_ophyd.engine import AcquisitionSpec, error_of
-from live4d_ophyd.engine.client import EngineClient
+from live4d_ophyd.engine import AcquisitionRequest, error_of
+from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.sim import SimulatorProcess
-from live4d_ophyd.simplon import Simplon
+from live4d_ophyd.sources.dectris.control import Simplon
 
 pytestmark = pytest.mark.system
 
@@ -32,7 +32,7 @@ class Session:
 
     def __init__(self, simulator, engine):
         self.simulator, self.engine = simulator, engine
-        self.spec = AcquisitionSpec(
+        self.request = AcquisitionRequest(
             simulator.stream_endpoint,
             GRID,
             (Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius),),
@@ -43,7 +43,7 @@ class Session:
         )
         self._generation = 0
 
-    def trigger(self, spec=None, *, cancel_at=None):
+    def trigger(self, request=None, *, cancel_at=None):
         """One raster, or None if it was cancelled when so many images had come."""
         self._generation += 1
         generation, events, over = self._generation, [], threading.Event()
@@ -56,7 +56,7 @@ class Session:
                 self.engine.cancel(generation)
                 over.set()
 
-        self.engine.acquire(generation, spec or self.spec, note)
+        self.engine.acquire(generation, request or self.request, note)
         assert over.wait(PATIENCE_S)
         if cancel_at is not None:
             return None
@@ -91,7 +91,7 @@ def session(_session):
 def truth(_session):
     """The image of an ordinary trigger, armed for itself."""
     # The simulator computes its frames first.
-    ordinary = replace(_session.spec, rasters=1, stay_armed=False, timeout=PATIENCE_S)
+    ordinary = replace(_session.request, rasters=1, stay_armed=False, timeout=PATIENCE_S)
     images = _session.trigger(ordinary)["images"]
     _session.engine.release(timeout=10.0)  # a device's engine must not share the stream with it
     return images
@@ -140,8 +140,8 @@ def test_frames_of_an_interrupted_raster_stay_out_of_the_next(session, truth):
 
 def test_another_set_up_is_another_series(session, truth):
     first = session.trigger()
-    (disk,) = session.spec.detectors
-    smaller = session.trigger(replace(session.spec, detectors=(replace(disk, radius=disk.radius / 2),)))
+    (disk,) = session.request.detectors
+    smaller = session.trigger(replace(session.request, detectors=(replace(disk, radius=disk.radius / 2),)))
     back = session.trigger()
     check(first, truth)
     check(back, truth)
@@ -150,7 +150,7 @@ def test_another_set_up_is_another_series(session, truth):
 
 def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
     first = session.trigger()
-    session.spec.control.disarm()
+    session.request.control.disarm()
     second = session.trigger()
     check(second, truth)
     assert second["series_id"] != first["series_id"]
@@ -158,8 +158,8 @@ def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
 
 def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
     """Images come whether a trigger waits for them or not: they are not counted into the next raster."""
-    spec = replace(session.spec, control=Simplon(session.simulator.rest_url, trigger_mode="exts"))
-    rasters = [session.trigger(spec) for _ in range(3)]
+    request = replace(session.request, control=Simplon(session.simulator.rest_url, trigger_mode="exts"))
+    rasters = [session.trigger(request) for _ in range(3)]
     for raster in rasters:
         check(raster, truth)
     assert len({raster["series_id"] for raster in rasters}) == 3
@@ -170,11 +170,11 @@ def live4d(session, truth):
     """The same as a device; by now the simulator has computed its frames."""
     with closing(
         Live4D(
-            session.spec.endpoint,
+            session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.spec.detectors,
-            control=session.spec.control,
+            detectors=session.request.detectors,
+            control=session.request.control,
             arm_per="run",
             engine="cpu",
             timeout=PATIENCE_S,
@@ -213,7 +213,7 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
     try:
         full, half = run(plan())
     finally:
-        session.spec.control.put("detector", "count_time", 1e-3)
+        session.request.control.put("detector", "count_time", 1e-3)
     np.testing.assert_array_equal(full["live4d_vbf"], truth[0])
     assert half["live4d_series_id"] == full["live4d_series_id"] + 1
     assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth[0]) < 0.6
@@ -223,13 +223,17 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
 def test_arm_per_is_one_of_a_few(session, arm_per):
     with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
         Live4D(
-            session.spec.endpoint, name="live4d", scan=GRID, detectors=session.spec.detectors,
-            control=session.spec.control, arm_per=arm_per,
+            session.request.endpoint, name="live4d", scan=GRID, detectors=session.request.detectors,
+            control=session.request.control, arm_per=arm_per,
         )  # fmt: skip
 
 
 def test_arming_once_needs_a_control(session):
     with pytest.raises(ValueError, match="without control it is not the device that arms"):
         Live4D(
-            session.spec.endpoint, name="live4d", scan=GRID, detectors=session.spec.detectors, arm_per="run"
+            session.request.endpoint,
+            name="live4d",
+            scan=GRID,
+            detectors=session.request.detectors,
+            arm_per="run",
         )

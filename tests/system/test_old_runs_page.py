@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from live4d_ophyd.cli import live4d as live4d_command
+from live4d_ophyd.commands.main import live4d as live4d_command
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "old-runs.md"
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 TESTS = Path(__file__).parent.parent
 RUNS = str(TESTS / "storage" / "runs.py")
-LIVE4D = [sys.executable, "-c", "from live4d_ophyd.cli import main; main()"]
+LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
 API_KEY = "secret"
 
 WHOLE = {
@@ -46,7 +46,7 @@ class Host:
             "TILED_CACHE_DIR": str(self.home / "cache"),
             "TILED_API_KEY": API_KEY,
             "XDG_STATE_HOME": str(self.state),
-            "PYTHONPATH": os.pathsep.join([str(TESTS / "live"), *filter(None, sys.path)]),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "MPLBACKEND": "agg",
             # Of Tiled's client: else it tries for 20 to 50 s.
             "TILED_RETRY_ATTEMPTS": "2",

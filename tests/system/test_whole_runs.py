@@ -12,11 +12,11 @@ from captures import EIGER2_500K, needs_captures
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim import SimulatorProcess
-from live4d_ophyd.stream.messages import read_message
+from live4d_ophyd.sources.dectris.messages import read_message
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
-LIVE4D = [sys.executable, "-c", "from live4d_ophyd.cli import main; main()"]
+LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ with closing(device):
     (uid,) = RE(bp.count([device]))
 print(json.dumps(uid))
 """
-    from live4d_ophyd.imaging.detectors import Disk
+    from live4d_ophyd.imaging.virtual_detectors import Disk
 
     with replayed(EIGER2_500K, "--make-start", "--rate", "100") as endpoint:
         uid = in_new_process(code, endpoint, home / "catalog")
@@ -151,7 +151,7 @@ print(json.dumps(uid))
 
 @needs_captures
 def test_listen_takes_captured_messages_without_bluesky(home):
-    from live4d_ophyd.imaging.detectors import Annulus, Disk
+    from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 
     with replayed(EIGER2_500K, "--make-start", "--rate", "100") as endpoint:
         text = run(

@@ -17,7 +17,7 @@ from bluesky import RunEngine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid
 from live4d_ophyd.sim import SimulatorProcess
-from live4d_ophyd.simplon import Simplon
+from live4d_ophyd.sources.dectris.control import Simplon
 
 #: how long anything may take on a busy machine, s
 PATIENCE_S = 60.0

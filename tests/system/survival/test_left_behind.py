@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
-from engine.small_dcu import SmallDcu
+from small_dcu import SmallDcu
 from system.survival.conftest import GRID
 from system.survival.rig import PATIENCE_S, wait_until
 
-from live4d_ophyd.engine import client, spawn
+from live4d_ophyd.engine.process import client, spawn
 
 pytestmark = pytest.mark.system
 
@@ -43,7 +43,7 @@ def test_an_engine_closed_while_it_arms_takes_no_frames_and_ends_no_series_of_th
     rig, truth, monkeypatch
 ):
     monkeypatch.setattr(spawn, "END_TIMEOUT_S", 0.2)
-    spec, taken = rig.live4d.spec(), _Taken()
+    request, taken = rig.live4d.request(), _Taken()
     with (
         closing(client.EngineClient.spawn("cpu")) as left,
         closing(client.EngineClient.spawn("cpu")) as after,
@@ -51,13 +51,13 @@ def test_an_engine_closed_while_it_arms_takes_no_frames_and_ends_no_series_of_th
         left.wait_ready()
         after.wait_ready()
         rig.fault(arm_latency=ARM_S)
-        left.acquire(1, spec, lambda event: None)
+        left.acquire(1, request, lambda event: None)
         wait_until(lambda: rig.state() != "idle", "the detector is armed")
         left.cancel(1)
         rig.fault()
         left.close()
         assert left._process.end_code() is None, "the control unit answered too early for this test"
-        after.acquire(1, spec, taken)
+        after.acquire(1, request, taken)
         raster = taken.wait()
     assert left._process.end_code(PATIENCE_S) == 0
     assert (raster["losses"]["received"], raster["losses"]["lost"]) == (GRID.frames, 0)
@@ -71,7 +71,7 @@ def test_the_stream_is_left_at_once_whatever_the_control_unit_does(rig, monkeypa
     with closing(SmallDcu()) as dcu, closing(client.EngineClient.spawn("cpu")) as engine:
         engine.wait_ready()
         rig.fault(arm_latency=ARM_S)
-        engine.acquire(1, replace(rig.live4d.spec(), endpoint=dcu.endpoint), lambda event: None)
+        engine.acquire(1, replace(rig.live4d.request(), endpoint=dcu.endpoint), lambda event: None)
         wait_until(lambda: rig.state() != "idle", "the detector is armed")
         assert dcu._socket.poll(0, zmq.POLLOUT)
         if how == "release":

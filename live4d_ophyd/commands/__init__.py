@@ -1,0 +1,1 @@
+"""The commands of `live4d`: `main` finds them, one file a command or group of commands."""

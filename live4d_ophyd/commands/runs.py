@@ -1,0 +1,175 @@
+"""`live4d show`, `export` and `delete`: one run of the catalog. One thread."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from live4d_ophyd.urls import one_line
+
+_FORMATS = ("png", "tiff", "npy", "nexus", "zarr")
+
+
+def _check_run(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value.startswith("-") and not re.fullmatch(r"-[0-9]+", value):
+        raise click.NoSuchOption(value, ctx=ctx)
+    return value
+
+
+def _of_run(default: str | None) -> Callable[[Any], Any]:
+    """The argument RUN, which may be -1, and --catalog."""
+
+    def decorate(function: Any) -> Any:
+        # click takes an argument with default=None for one that may be left out.
+        options: dict[str, Any] = {"required": True} if default is None else {"default": default}
+        run = click.argument("run", metavar="RUN", callback=_check_run, **options)
+        catalog = click.option(
+            "--catalog",
+            metavar="NAME|DIRECTORY|URL",
+            help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
+        )
+        return run(catalog(function))
+
+    return decorate
+
+
+#: lets RUN be -1, which click would take for an option
+_MINUS = {"ignore_unknown_options": True}
+
+
+@contextmanager
+def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
+    """(catalog, run), opened."""
+    # Not at the top: every `live4d --help` would pay for the import of Tiled.
+    from live4d_ophyd.runs.find import NoSuchRun, find_run
+    from live4d_ophyd.storage import existing_catalog
+
+    try:
+        db = existing_catalog(catalog)
+    except Exception as error:  # Tiled, its server and SQLite raise much
+        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
+    with closing(db.context):
+        try:
+            run = find_run(db, which)
+        except NoSuchRun as error:
+            raise click.ClickException(str(error)) from None
+        yield db, run
+
+
+@click.command(context_settings=_MINUS)
+@_of_run("-1")
+@click.option("--json", "as_json", is_flag=True, help="Print values, units and notes as JSON.")
+def show(run: str, catalog: str | None, as_json: bool) -> None:
+    """Show what a run is: plan, time, sample, scan, virtual detectors, beam, detector, losses, software.
+
+    RUN is a uid, its first 5 characters or more, a scan id, or -1 for the newest (the default), -2 for the one before.
+    Angles in mrad need a camera length or a convergence angle in the baseline: docs/how-to/old-runs.md has the names.
+
+    \b
+    live4d show
+    live4d show ca3108a4 --json
+    live4d show 17 --catalog live4d-demo
+    """
+    with _found(catalog, run) as (_, found):
+        from live4d_ophyd.runs.description import describe
+
+        description = describe(found)
+    click.echo(json.dumps(description.to_dict(), indent=1, default=str) if as_json else repr(description))
+
+
+@click.command(context_settings=_MINUS)
+@_of_run("-1")
+@click.option("--to", type=click.Choice(_FORMATS), required=True, help="See above.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="Folder, or the file where it is one; default: this folder.",
+)
+@click.option(
+    "--detector", "names", multiple=True, metavar="NAME", help="Only this virtual detector; repeatable."
+)
+@click.option("--event", type=int, help="Only the Event of this number; -1: the last.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+def export(
+    run: str,
+    catalog: str | None,
+    to: str,
+    out: Path,
+    names: tuple[str, ...],
+    event: int | None,
+    overwrite: bool,
+) -> None:
+    """Write the images of a run to files that other programs open.
+
+    RUN as in `live4d show`. Files are called SCANID_UID8_KEY.
+
+    \b
+    png     a picture an Event, with scale bar (and ....png.json: values, levels, the run)
+    tiff    float32, step and unit as ImageJ has them; a stack of several Events
+    npy     float64, (event, scan_y, scan_x) (and ....npy.json)
+    nexus   one HDF5 file of NXdata groups, float64
+    zarr    one Zarr 3 store: xarray.open_zarr(path, consolidated=False)
+
+    \b
+    live4d export -1 --to png
+    live4d export 17 --to tiff --detector vbf --out vbf.tif
+    live4d export ca3108a4 --to nexus --out exported/
+    """
+    with _found(catalog, run) as (_, found):
+        from live4d_ophyd.runs.export import NothingToExport, export_run
+
+        try:
+            paths = export_run(found, to, out, names=names, event=event, overwrite=overwrite)
+        except (NothingToExport, ValueError, OSError) as error:
+            raise click.ClickException(one_line(error)) from error
+    for path in paths:
+        click.echo(path)
+
+
+@click.command(context_settings=_MINUS)
+@_of_run(None)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(run: str, catalog: str | None, yes: bool) -> None:
+    """Delete a run: its documents, images, pictures and backup. It cannot be undone.
+
+    RUN as in `live4d show`, and has to be given. A run that is being written is refused. Files that `live4d export`
+    has written stay.
+
+    \b
+    live4d delete ca3108a4
+    live4d delete 17 --yes
+    """
+    with _found(catalog, run) as (db, found):
+        from live4d_ophyd.runs.delete import RunInUse, delete_run, pictures
+        from live4d_ophyd.storage import served_from
+
+        try:
+            served = served_from(catalog)
+        except ValueError:
+            served = None  # a server's: its files are its own
+        start = found.metadata["start"]
+        name = f"run {start['uid']} (scan {start.get('scan_id', '?')}, {start.get('plan_name', '?')})"
+        if not yes:
+            from live4d_ophyd.runs.description import local_time
+
+            seen = pictures(found, served)
+            click.echo(f"{name} of {local_time(start['time'])}, streams {', '.join(found) or 'none'}")
+            if seen:
+                click.echo(f"{len(seen)} pictures in {seen[0].parent}")
+            click.confirm("delete it for good?", abort=True)
+        try:
+            others = delete_run(db, found, served)
+        except RunInUse as error:
+            raise click.ClickException(str(error)) from error
+        except Exception as error:  # Tiled's, of a server that lets nobody delete
+            raise click.ClickException(f"not deleted: {one_line(error)}") from error
+    click.echo(f"deleted {name}")
+    for path in others:
+        click.echo(f"deleted {path}")

@@ -1,0 +1,119 @@
+"""Any array of the stream to pixels: all algorithms, element sizes and dtypes, one array at a time.
+
+For flat fields, recorded messages and the frames that the batch kernels leave. Any thread; allocates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from live4d_ophyd.decode.cpu.frame_kernels import lz4_frame, unshuffle_frame
+from live4d_ophyd.decode.cpu.vectors import SLACK
+from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.frames.format import (
+    BAD_ELEM_SIZE,
+    BLOB_TOO_SHORT,
+    NEEDS_VENDOR,
+    UNKNOWN_ALGORITHM,
+    VENDOR_REFUSED,
+    WRONG_LENGTH,
+    WRONG_TOTAL,
+    DecodeError,
+)
+
+#: element sizes that bit planes are read back from
+ELEM_SIZES = (1, 2, 4, 8)
+
+#: algorithms that dectris-compression is known to have and this package has no kernel for
+VENDOR_ALGORITHMS = ("bszstd", "trpx")
+#: those with a header of 12 bytes that starts with the decoded size
+_FRAMED = ("bslz4", "lz4", "bszstd")
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)
+
+
+def decode_bytes(algorithm: str, elem_size: int, data: np.ndarray, total: int) -> np.ndarray:
+    """Decompress ``data`` ((n,) uint8) to the ``total`` bytes it must hold, ``(total,) uint8``.
+
+    ``algorithm`` is "" for uncompressed data. Raises DecodeError.
+    """
+    if algorithm == "":
+        if len(data) != total:
+            raise DecodeError(WRONG_LENGTH, f"{len(data)} bytes, expected {total}")
+        return data.copy()
+    if algorithm in _FRAMED:
+        header = _header_total(data)
+        if header != total:
+            raise DecodeError(WRONG_TOTAL, f"{header} bytes, expected {total}")
+    if algorithm not in ("bslz4", "lz4"):
+        return _vendor_decode(algorithm, elem_size, data, total)
+    target = np.empty(total + SLACK, np.uint8)
+    if algorithm == "lz4":
+        status = lz4_frame(_address(data), len(data), total, _address(target))
+    elif elem_size not in ELEM_SIZES:
+        raise DecodeError(BAD_ELEM_SIZE, f"element size {elem_size}, expected one of {ELEM_SIZES}")
+    else:
+        scratch = np.empty(total + SLACK, np.uint8)
+        status = unshuffle_frame(
+            _address(data), len(data), total, elem_size, _address(target), _address(scratch)
+        )
+    if status < 0:
+        raise DecodeError(status)
+    return target[:total]
+
+
+def decode_array(encoded: EncodedArray) -> np.ndarray:
+    """Decoded array with the shape and dtype its message names (byte order included).
+
+    A table of unknown length (shape ``(-1,)``) takes its length from the compression's header. Raises
+    DecodeError, a ValueError, that names algorithm, shape and sizes.
+    """
+    data = np.frombuffer(encoded.data, np.uint8)
+    try:
+        total = encoded.nbytes
+        if total < 0:
+            total = _table_bytes(data, encoded)
+        raw = decode_bytes(encoded.algorithm, encoded.elem_size, data, total)
+    except DecodeError as error:
+        name = encoded.algorithm or "uncompressed"
+        error.args = (
+            f"cannot decode {name} array of shape {encoded.shape}, {encoded.dtype} from {len(data)} bytes: "
+            f"{error}",
+        )
+        raise
+    return raw.view(encoded.dtype).reshape(encoded.shape, order=encoded.order)
+
+
+def _header_total(data: np.ndarray) -> int:
+    if len(data) < 12:
+        raise DecodeError(BLOB_TOO_SHORT, f"{len(data)} bytes")
+    return int.from_bytes(data[:8].tobytes(), "big")
+
+
+def _table_bytes(data: np.ndarray, encoded: EncodedArray) -> int:
+    total = _header_total(data)
+    # LZ4 gives at most 255 bytes for one: a header that claims more would only cost memory.
+    if encoded.algorithm not in _FRAMED or total % encoded.dtype.itemsize or total > 256 * len(data):
+        raise DecodeError(WRONG_TOTAL, f"{total} bytes for a table of {encoded.dtype} from {len(data)} bytes")
+    return total
+
+
+def _vendor_decode(algorithm: str, elem_size: int, data: np.ndarray, total: int) -> np.ndarray:
+    try:
+        from dectris.compression import decompress
+    except ImportError:
+        known = algorithm in VENDOR_ALGORITHMS
+        raise DecodeError(NEEDS_VENDOR if known else UNKNOWN_ALGORITHM, algorithm) from None
+    try:
+        raw = decompress(data.tobytes(), algorithm, elem_size=elem_size)
+    except ValueError as error:
+        if str(error).startswith("unknown algorithm"):
+            raise DecodeError(UNKNOWN_ALGORITHM, algorithm) from error
+        raise DecodeError(VENDOR_REFUSED, f"{algorithm}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        raise DecodeError(VENDOR_REFUSED, f"{algorithm}: {error}") from error
+    if len(raw) != total:
+        raise DecodeError(WRONG_LENGTH, f"{algorithm}: {len(raw)} bytes, expected {total}")
+    return np.frombuffer(bytearray(raw), np.uint8)

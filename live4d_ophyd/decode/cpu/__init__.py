@@ -1,0 +1,1 @@
+"""Frames decoded on CPU cores, by numba functions without the GIL."""

@@ -1,0 +1,5 @@
+"""What goes wrong with an acquisition."""
+
+
+class AcquisitionError(RuntimeError):
+    """The acquisition could not be completed; the text says what, where and what to do."""

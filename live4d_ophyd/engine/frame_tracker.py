@@ -1,0 +1,227 @@
+"""FrameTracker: which images of a series came, and what became of each.
+
+Every image id is claimed once, by the receive thread that brings it, and settled once, as received or bad.
+All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from live4d_ophyd.engine.results import Losses, Progress
+from live4d_ophyd.scan import ScanGrid
+
+
+class FrameTracker:
+    """Book of the images of ``rasters`` scans of ``grid``."""
+
+    def __init__(self, grid: ScanGrid, rasters: int) -> None:
+        self.grid = grid
+        self.rasters = rasters
+        self.changed = threading.Condition()
+        self._claimed = np.zeros(rasters * grid.frames, bool)
+        self._received = np.zeros(rasters, np.int64)
+        self._bad = np.zeros(rasters, np.int64)
+        self._saturated = np.zeros(rasters, np.int64)
+        self._first = np.full(rasters, np.nan)
+        self._last = np.full(rasters, np.nan)
+        self._over = 0  # rasters below this one are over: what comes late is not taken in any more
+        self._newest = 0
+        self._highest = -1  # of the image ids that came
+        self._unreadable = 0
+        self._foreign = 0
+        self._duplicates = 0
+        self._beyond = 0
+        self._working = 0  # threads that do something with what came
+        self.last_activity = time.monotonic()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Time spent in here is not the stream's silence."""
+        with self.changed:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._working -= 1
+                self.last_activity = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """How long the stream has brought nothing, s."""
+        return 0.0 if self._working else time.monotonic() - self.last_activity
+
+    def claim(self, image_ids: np.ndarray) -> np.ndarray:
+        """Which of these images are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
+        with self.changed:
+            inside = (image_ids >= 0) & (image_ids < len(self._claimed))
+            self._beyond += len(image_ids) - int(inside.sum())
+            new = inside.copy()
+            ids = image_ids[inside]
+            fresh = ~self._claimed[ids] & (ids >= self._over * self.grid.frames)
+            if len(ids) > 1 and not (np.diff(ids) > 0).all():
+                first = np.zeros(len(ids), bool)
+                first[np.unique(ids, return_index=True)[1]] = True
+                fresh &= first
+            new[inside] = fresh
+            self._duplicates += len(ids) - int(fresh.sum())
+            self._claimed[ids[fresh]] = True
+            if fresh.any():
+                self._highest = max(self._highest, int(ids[fresh].max()))
+                # What does not move the series on must not keep the wait for it alive.
+                self.last_activity = time.monotonic()
+            return new
+
+    def settle(
+        self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray
+    ) -> None:
+        """Book claimed images as received where ``good``, else as bad; times in ns of time.monotonic."""
+        if not len(image_ids):
+            return
+        rasters = image_ids // self.grid.frames
+        with self.changed:
+            first = int(rasters.min())
+            received = np.bincount(rasters[good] - first)
+            bad = np.bincount(rasters[~good] - first)
+            self._received[first : first + len(received)] += received
+            self._bad[first : first + len(bad)] += bad
+            if saturated.any():
+                found = np.bincount(rasters[good & saturated] - first)
+                self._saturated[first : first + len(found)] += found
+            touched = range(first, int(rasters.max()) + 1)
+            for raster in touched:
+                times = received_ns if len(touched) == 1 else received_ns[rasters == raster]
+                if len(times):
+                    self._first[raster] = np.fmin(self._first[raster], times.min() * 1e-9)
+                    self._last[raster] = np.fmax(self._last[raster], times.max() * 1e-9)
+            self._newest = max(self._newest, touched[-1])
+            self.last_activity = time.monotonic()
+            # Only what ends a raster wakes the waiting thread: on two cores every wake-up is a frame less.
+            if any(self.complete(raster) for raster in touched):
+                self.changed.notify_all()
+
+    def foreign(self, count: int) -> None:
+        """Book images of other series."""
+        with self.changed:
+            self._foreign += count
+
+    def unreadable(self) -> None:
+        """Book a message that was no readable image: bad, but no one knows which."""
+        with self.changed:
+            self._unreadable += 1
+
+    @property
+    def settled(self) -> int:
+        """Images received or bad so far."""
+        return int(self._received.sum() + self._bad.sum())
+
+    @property
+    def received(self) -> int:
+        return int(self._received.sum())
+
+    @property
+    def begun(self) -> bool:
+        """Whether any image came, settled or still being decoded."""
+        return bool(self._claimed.any())
+
+    @property
+    def all_claimed(self) -> bool:
+        """Whether every image came, settled or still being decoded."""
+        return bool(self._claimed.all())
+
+    @property
+    def came(self) -> np.ndarray:
+        """Whether each image came, settled or still being decoded: (frames of the series,) bool, a copy."""
+        return self._claimed.copy()
+
+    @property
+    def last_missing(self) -> int:
+        """The highest id that has not come; -1: all have."""
+        return int(np.max(np.flatnonzero(~self._claimed), initial=-1))
+
+    @property
+    def strangers(self) -> int:
+        """Images of other series so far."""
+        return self._foreign
+
+    @property
+    def beyond(self) -> int:
+        """Images so far whose ids the grid does not have."""
+        return self._beyond
+
+    def complete(self, raster: int) -> bool:
+        """Every image of the raster is settled."""
+        return bool(self._received[raster] + self._bad[raster] == self.grid.frames)
+
+    def overtaken(self, raster: int) -> bool:
+        """The raster after the next one has begun: what is missing by now does not come any more."""
+        return self._newest >= raster + 2
+
+    def received_of(self, raster: int) -> int:
+        """Images of one raster received so far."""
+        return int(self._received[raster])
+
+    def arrived(self, raster: int) -> int:
+        """Images of one raster that came so far, whether settled or still being decoded."""
+        frames = self.grid.frames
+        return int(np.count_nonzero(self._claimed[raster * frames : (raster + 1) * frames]))
+
+    def settled_of(self, raster: int) -> int:
+        """Images of one raster that are received or bad so far."""
+        return int(self._received[raster] + self._bad[raster])
+
+    def reached_end(self, raster: int) -> bool:
+        """The raster's last image came."""
+        return bool(self._claimed[(raster + 1) * self.grid.frames - 1])
+
+    def went_beyond(self, raster: int) -> bool:
+        """Images came that are behind the raster."""
+        return self._highest >= (raster + 1) * self.grid.frames or self._beyond > 0
+
+    def close(self, raster: int) -> tuple[Losses, float | None]:
+        """End a raster; returns where its images are and the rate from its first to its last, Hz."""
+        with self.changed:
+            self._over = raster + 1
+            received, bad = int(self._received[raster]), int(self._bad[raster])
+            unreadable = min(self._unreadable, self.grid.frames - received - bad)
+            self._unreadable -= unreadable
+            losses = Losses(
+                expected=self.grid.frames,
+                received=received,
+                lost=self.grid.frames - received - bad - unreadable,
+                bad=bad + unreadable,
+                foreign=self._foreign,
+                duplicates=self._duplicates,
+                beyond=self._beyond,
+                saturated=int(self._saturated[raster]),
+            )
+            return losses, self._rate(raster)
+
+    def _rate(self, raster: int) -> float | None:
+        frames = int(self._received[raster] + self._bad[raster])
+        span = self._last[raster] - self._first[raster]
+        return float((frames - 1) / span) if frames > 1 and span > 0 else None
+
+    def progress_of(self, raster: int) -> Progress:
+        """As of an acquisition of this raster alone."""
+        with self.changed:
+            rate, saturated = self._rate(raster), int(self._saturated[raster])
+            return Progress(self.settled_of(raster), self.grid.frames, rate, 0, saturated)
+
+    def progress(self) -> Progress:
+        with self.changed:
+            raster = min(self._over, self.rasters - 1)
+            return Progress(
+                self.settled, len(self._claimed), self._rate(raster), raster, int(self._saturated[raster])
+            )
+
+    @property
+    def saturated(self) -> int:
+        """Images so far with a pixel under a virtual detector that holds no count."""
+        return int(self._saturated.sum())

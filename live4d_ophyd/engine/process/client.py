@@ -1,0 +1,350 @@
+"""EngineClient: the session's end of the engine. Spawns an engine process or connects to one elsewhere.
+
+``live4d-engine-client`` is its only thread: it owns the socket, passes events to the callback of the running
+acquisition and notices within a second when the engine is gone. What the engine says is checked against what it was
+asked for (`events`): a callback gets nothing but valid events, and a ``failed`` one where the engine broke the rules.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from live4d_ophyd.decode import EngineUnavailable
+from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.conversation import FINAL, Conversation, error_of, failure
+from live4d_ophyd.engine.process.spawn import EngineProcess
+from live4d_ophyd.engine.request import AcquisitionRequest
+
+log = logging.getLogger(__name__)
+
+#: an engine that starts cold compiles its kernels first, s
+READY_TIMEOUT_S = 60.0
+_POLL_MS = 100
+#: how long a process whose connection broke may take to show its exit code, s
+_EXIT_CODE_S = 0.2
+
+Callback = Callable[[dict[str, Any]], None]
+
+
+class EngineLost(AcquisitionError):
+    """The engine process is gone; says how it went."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    conversation: Conversation
+    on_event: Callback
+
+    @property
+    def generation(self) -> int:
+        return self.conversation.generation
+
+
+class EngineClient:
+    """Connection to an engine.
+
+    ``EngineClient.spawn()`` starts one on this machine that ends with this process;
+    ``EngineClient(endpoint)`` connects to one started with ``live4d serve``.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        engine: str = "auto",
+        curve_keys: Path | None = None,
+        process: EngineProcess | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._wanted_engine = engine
+        self.engine = ""  #: what decodes there, "cpu" or "gpu", and on what or why
+        self.engine_detail = ""
+        self.versions = ""  #: of the software there
+        self._process = process
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        wire.prepare(self._socket, endpoint)
+        if curve_keys:
+            self._use_curve(curve_keys)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self._wake_name = f"inproc://wake-{id(self)}"
+        self._woken = self._context.socket(zmq.PULL)
+        self._woken.bind(self._wake_name)
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._job: _Job | None = None
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._released = threading.Event()
+        self._lost: EngineLost | None = None
+        self._refused: Exception | None = None
+        self.pid: int | None = None
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._close_sockets()
+            raise ValueError(
+                f"cannot connect to an engine at {endpoint!r}: {wire.why_refused(endpoint, error)}"
+            ) from error
+        self._thread = threading.Thread(target=self._run, name="live4d-engine-client", daemon=True)
+        self._thread.start()
+        _open_clients.add(self)
+
+    @classmethod
+    def spawn(cls, engine: str = "auto") -> EngineClient:
+        """Start an engine process on this machine and connect to it; ``engine``: "auto", "cpu" or "gpu"."""
+        process = EngineProcess(engine)
+        return cls(process.endpoint, engine=engine, process=process)
+
+    def _use_curve(self, keys: Path) -> None:
+        from zmq.auth import load_certificate
+
+        self._socket.curve_publickey, self._socket.curve_secretkey = load_certificate(
+            keys / "client.key_secret"
+        )
+        self._socket.curve_serverkey, _ = load_certificate(keys / "server.key")
+
+    # What the device calls, from any thread -----------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._lost is None and self._thread.is_alive()
+
+    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
+        """Return when the engine has answered.
+
+        Raises EngineLost, EngineUnavailable where frames cannot be decoded as wanted, else AcquisitionError.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._ready.wait(0.02):
+            if self._lost:
+                raise self._lost
+            if self._refused:
+                raise self._refused
+            if time.monotonic() > deadline:
+                words = "" if self._process is None else self._process.last_words()
+                raise AcquisitionError(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
+
+    def acquire(self, generation: int, request: AcquisitionRequest, on_event: Callback) -> None:
+        """Start an acquisition; its events (see wire) go to ``on_event`` in the client's thread.
+
+        The last one is ``done``, ``failed`` or ``lost``; `error_of` gives the exception of the last two. ``done`` comes
+        only behind all rasters of ``request``, each of them as ``request`` wants it.
+        """
+        message = wire.encode("acquire", generation=generation, request=request.to_dict())
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            self._job = _Job(Conversation(generation, request), on_event)
+        self._post(message)
+
+    def request_preview(self) -> None:
+        """Let one of the next ``progress`` events have the images."""
+        self._post(wire.encode("preview"))
+
+    def cancel(self, generation: int) -> None:
+        """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
+        with self._lock:
+            if self._job and self._job.generation <= generation:
+                self._job = None
+        self._post(wire.encode("cancel", generation=generation))
+
+    def release(self, timeout: float = 2.0) -> bool:
+        """Let the engine drop its connections to the stream, at once, and leave the detector idle.
+
+        Returns when that is done, or after ``timeout`` s: a control unit may take long to answer. Says whether it is.
+        """
+        self._released.clear()
+        self._post(wire.encode("release"))
+        deadline = time.monotonic() + timeout
+        while self.alive and not self._released.wait(0.1):
+            if time.monotonic() > deadline:
+                log.warning(
+                    "the engine has left the stream, but still waits for the detector after %g s", timeout
+                )
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the connection, and the engine if this client spawned it."""
+        if self._thread.is_alive():
+            self._post(None)
+            self._thread.join()
+        _open_clients.discard(self)
+        if self._process is not None:
+            self._process.end()
+
+    def _post(self, message: bytes | None) -> None:
+        self._outbox.put(message)
+        # Suppressed: the thread is gone, and with it the need to wake it.
+        with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as waker:
+            waker.linger = 0
+            waker.connect(self._wake_name)
+            waker.send(b"", zmq.DONTWAIT)
+
+    # The client's thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._socket, self._monitor, self._woken):
+            poller.register(socket, zmq.POLLIN)
+        self._socket.send(wire.encode("hello", engine=self._wanted_engine))
+        try:
+            while True:
+                ready = dict(poller.poll(_POLL_MS))
+                if self._woken in ready:
+                    self._woken.recv()
+                while not self._outbox.empty():
+                    message = self._outbox.get()
+                    if message is None:
+                        return
+                    self._socket.send(message)
+                if self._socket in ready:
+                    self._receive(self._socket.recv())
+                if self._monitor in ready:
+                    change = recv_monitor_message(self._monitor)["event"]
+                    while self._socket.poll(0):  # why it ended may have been said before it did
+                        self._receive(self._socket.recv())
+                    self._connection_changed(change)
+                self._look_for_end()
+                if self._lost:
+                    return
+        except Exception as error:
+            log.exception("the connection to the engine at %s failed", self.endpoint)
+            self._give_up(f"the connection to the engine at {self.endpoint} failed: {error!r}")
+        finally:
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        self._socket.disable_monitor()
+        for socket in (self._monitor, self._woken, self._socket):
+            socket.close()
+        self._context.term()
+
+    def _receive(self, raw: bytes) -> None:
+        try:
+            self._heed(wire.decode(raw))
+        except wire.WireError as error:
+            self._distrust(error)
+
+    def _heed(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "ready":
+            self._welcomed(message)
+        elif kind == "log":
+            level, text = wire.field(message, "level", int), wire.field(message, "text", str)
+            log.log(level, "engine: %s", text)
+        elif kind == "released":
+            self._released.set()
+        elif kind == "refused":
+            self._was_refused(message)
+        elif kind != "alive":
+            with self._lock:
+                job = self._job
+            if job is not None and job.conversation.accept(message):
+                self._deliver(job, message)
+
+    def _welcomed(self, message: dict[str, Any]) -> None:
+        pid, engine = wire.field(message, "pid", int), wire.field(message, "engine", str)
+        self.pid, self.engine, self.engine_detail = pid, engine, wire.field(message, "detail", str)
+        self.versions = wire.field(message, "versions", str)
+        if self._wanted_engine not in ("auto", engine):
+            self._refused = EngineUnavailable(
+                f"the engine at {self.endpoint} decodes on the {engine}, asked for was {self._wanted_engine!r}"
+            )
+            return
+        self._ready.set()
+
+    def _was_refused(self, message: dict[str, Any]) -> None:
+        error, reason = wire.field(message, "error", str), wire.field(message, "reason", str)
+        answered = {"kind": "refused", "error": error}
+        self._refused = error_of(answered | {"reason": f"the engine at {self.endpoint} refused: {reason}"})
+        generation = message.get("generation")
+        with self._lock:
+            job = self._job
+        if job is not None and generation in (None, job.generation):
+            self._deliver(
+                job, {"kind": "failed", "generation": job.generation, "error": error, "reason": reason}
+            )
+        if message.get("hello_first"):
+            self._give_up(f"the engine at {self.endpoint} no longer knows this session")
+
+    def _distrust(self, error: wire.WireError) -> None:
+        """The engine said what it must not say: it cannot be known any more what becomes of what it was asked for."""
+        text = f"the engine at {self.endpoint} sent what this session cannot use: {error}"
+        log.error("%s", text)
+        if not self._ready.is_set():
+            self._refused = AcquisitionError(text)
+        with self._lock:
+            job = self._job
+        if job is not None:
+            self._break_off(job, text)
+
+    def _break_off(self, job: _Job, reason: str) -> None:
+        """Fail what runs, here and at the engine."""
+        with self._lock:
+            if self._job is not job:
+                return
+        self._post(wire.encode("cancel", generation=job.generation))
+        error = AcquisitionError(f"{reason}. The acquisition was cancelled; nothing of it was kept")
+        self._deliver(job, {"kind": "failed", "generation": job.generation, **failure(error)})
+
+    def _deliver(self, job: _Job, event: dict[str, Any]) -> None:
+        with self._lock:
+            if self._job is not job:
+                return  # cancelled meanwhile
+            if event["kind"] in FINAL:
+                self._job = None
+        try:
+            job.on_event(event)
+        except Exception as error:
+            log.exception("the receiver of the engine's events failed")
+            if event["kind"] in ("armed", "raster"):  # without these the rest is worth nothing
+                self._break_off(job, f"the session failed at the engine's {event['kind']!r}: {error!r}")
+
+    def _connection_changed(self, event: int) -> None:
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._give_up(f"the engine at {self.endpoint} refused this session's CURVE keys")
+        elif self._ready.is_set():
+            self._look_for_end(_EXIT_CODE_S)
+            if not self._lost:
+                self._give_up(
+                    f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
+                )
+
+    def _look_for_end(self, wait: float = 0.0) -> None:
+        code = None if self._process is None else self._process.end_code(wait)
+        if self._process is not None and code is not None:
+            self._give_up(f"the engine process {self._process.how_it_ended(code)}")
+
+    def _give_up(self, reason: str) -> None:
+        self._lost = EngineLost(reason)
+        with self._lock:
+            job = self._job
+        if job is not None:
+            self._deliver(job, {"kind": "lost", "error": self._lost})
+
+
+# Engines are ended in order at interpreter exit, before ZMQ's own clean-up.
+_open_clients: weakref.WeakSet[EngineClient] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for client in list(_open_clients):
+        client.close()

@@ -1,0 +1,228 @@
+"""Worker: runs one session's acquisitions in the engine, one after the other.
+
+In: commands of the main thread. Out: events over an inproc PUSH socket, as [session they are for, message]. Threads:
+``live4d-acquisition``, and ``live4d-progress`` while an acquisition runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+import zmq
+
+from live4d_ophyd.decode import Backend, GpuLost
+from live4d_ophyd.engine.acquisition import Acquisition, Cancelled
+from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.open_stream import OpenStream
+from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.conversation import failure
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.results import RasterResult
+from live4d_ophyd.engine.steps import OutOfStep
+
+log = logging.getLogger(__name__)
+
+#: how often progress goes to the session, with a preview if one is wanted, s
+PROGRESS_PERIOD_S = 0.1
+EVENTS = "inproc://events"
+END = b""
+ANY_SESSION = b""
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A series, and what was asked for when it was armed."""
+
+    asked: bytes
+    acquisition: Acquisition
+    rasters: Generator[RasterResult, None, None]
+
+
+class Worker:
+    """Runs one session's acquisitions one after the other in its thread; keeps the stream open between them.
+
+    ``before`` is the worker of the session before, which is ended first. The other methods are for the main thread; the
+    stream is closed by whichever thread is first: the worker's own may be waiting for the detector's answer.
+    """
+
+    def __init__(
+        self, context: zmq.Context, session: bytes, backend: Backend, before: Worker | None = None
+    ) -> None:
+        self._context = context
+        self._backend = backend
+        self._session = session
+        self._before = before
+        self._jobs: queue.Queue[tuple[int, AcquisitionRequest] | str | None] = queue.Queue()
+        self._current: tuple[int, Acquisition] | None = None
+        #: set when the session wants a preview: it is busy enough without those it does not look at
+        self.preview_wanted = threading.Event()
+        self._generation = 0
+        self._cancelled_up_to = 0
+        self._lock = threading.Lock()
+        self._stream: OpenStream | None = None
+        self._standing: _Series | None = None
+        self._thread = threading.Thread(target=self._work, name="live4d-acquisition", daemon=True)
+        self._thread.start()
+
+    def acquire(self, generation: int, request: AcquisitionRequest) -> None:
+        with self._lock:
+            self._generation = max(self._generation, generation)
+        self._jobs.put((generation, request))
+
+    def cancel(self, generation: int) -> None:
+        """Cancel this generation and all before it."""
+        with self._lock:
+            self._cancelled_up_to = max(self._cancelled_up_to, generation)
+            if self._current is not None and self._current[0] <= generation:
+                self._current[1].cancel()
+
+    def release(self) -> None:
+        """Cancel everything and drop the connections at once; ``released`` follows when the detector is left, too."""
+        self.cancel(self._generation)
+        self._close_stream()
+        self._jobs.put("release")
+
+    def end(self) -> None:
+        self.cancel(self._generation)
+        self._close_stream()
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _tell(self, events: zmq.Socket, kind: str, **values: Any) -> None:
+        events.send_multipart([self._session, wire.encode(kind, **values)])
+
+    def _work(self) -> None:
+        events = self._context.socket(zmq.PUSH)
+        events.linger = 0
+        events.connect(EVENTS)
+        try:
+            if self._before is not None:
+                self._before.end()
+                self._before = None
+            while (job := self._jobs.get()) is not None:
+                if job == "release":
+                    self._disarm()
+                    self._close_stream()
+                    self._tell(events, "released")
+                else:
+                    assert not isinstance(job, str)
+                    self._run(events, *job)
+        finally:
+            self._disarm()
+            self._close_stream()
+            events.close()
+
+    def _open_stream(self, request: AcquisitionRequest) -> OpenStream:
+        stream = self._stream
+        if stream and (stream.endpoint, stream.connections) != (request.endpoint, request.connections):
+            self._close_stream()
+            stream = None
+        if stream is None:
+            stream = self._stream = OpenStream(request.endpoint, request.connections)
+        return stream
+
+    def _close_stream(self) -> None:
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _run(self, events: zmq.Socket, generation: int, request: AcquisitionRequest) -> None:
+        try:
+            for raster in self._take(events, generation, request):
+                self._tell(events, "raster", generation=generation, raster=raster.to_dict())
+            self._tell(events, "done", generation=generation)
+        except Cancelled:
+            self._tell_failure(events, generation, AcquisitionError("cancelled"))
+        except GpuLost as error:
+            log.error("%s", error)
+            self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
+            events.send_multipart([ANY_SESSION, END])
+        except Exception as error:
+            log.info("acquisition %d failed", generation, exc_info=True)
+            self._tell_failure(events, generation, error)
+
+    def _take(
+        self, events: zmq.Socket, generation: int, request: AcquisitionRequest
+    ) -> Iterator[RasterResult]:
+        """The rasters of one acquisition; of the series that stands, if it is for the same."""
+        if generation <= self._cancelled_up_to:
+            raise Cancelled  # and open no connections, which would take frames of the next
+        try:
+            yield from self._go_through(events, generation, self._series_for(request))
+        except OutOfStep as reason:
+            log.warning("the detector did not stay armed for this trigger, and is armed anew: %s", reason)
+            yield from self._go_through(events, generation, self._series_for(request))
+
+    def _series_for(self, request: AcquisitionRequest) -> _Series:
+        asked = wire.encode("request", **request.to_dict())
+        if self._standing is not None and self._standing.asked != asked:
+            self._disarm()
+        if self._standing is None:
+            acquisition = Acquisition(_as_allowed(request), self._open_stream(request), self._backend)
+            self._standing = _Series(asked, acquisition, acquisition.run())
+        return self._standing
+
+    def _disarm(self) -> None:
+        """End the series that stands, if one does."""
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            standing.rasters.close()
+
+    def _go_through(self, events: zmq.Socket, generation: int, series: _Series) -> Iterator[RasterResult]:
+        acquisition = series.acquisition
+        request, over = acquisition.request, threading.Event()
+        acquisition.on_ready = lambda: self._tell(events, "armed", generation=generation)
+        reporter = threading.Thread(
+            target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
+        )
+        try:
+            with self._lock:
+                if generation <= self._cancelled_up_to:
+                    raise Cancelled
+                self._current = (generation, acquisition)
+            reporter.start()
+            for raster in islice(series.rasters, request.rasters_per_trigger):
+                yield replace(raster, index=0) if request.stay_armed else raster
+        finally:
+            over.set()
+            if reporter.ident is not None:
+                reporter.join()
+            with self._lock:
+                self._current = None
+            if not acquisition.stands:
+                self._disarm()
+
+    def _tell_failure(self, events: zmq.Socket, generation: int, error: Exception) -> None:
+        self._tell(events, "failed", generation=generation, **failure(error))
+
+    def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
+        events = self._context.socket(zmq.PUSH)
+        events.linger = 0
+        events.connect(EVENTS)
+        try:
+            while not over.wait(PROGRESS_PERIOD_S):
+                progress = asdict(acquisition.progress())
+                images = acquisition.preview() if self.preview_wanted.is_set() else None
+                if images is not None:
+                    self.preview_wanted.clear()
+                self._tell(events, "progress", generation=generation, progress=progress, images=images)
+        finally:
+            events.close()
+
+
+def _as_allowed(request: AcquisitionRequest) -> AcquisitionRequest:
+    """With as many rasters as the detector takes triggers for, where it stays armed for them."""
+    if not request.stay_armed or request.control is None:
+        return request
+    limit = request.control.rest.read("detector", "config", "ntrigger").maximum
+    triggers = request.images_and_triggers[1] // request.rasters
+    if limit is None or triggers * request.rasters <= limit:
+        return request
+    return replace(request, rasters=max(1, int(limit) // triggers))

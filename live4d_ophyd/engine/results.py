@@ -1,0 +1,137 @@
+"""What an acquisition gives: rasters with where their frames are, and progress. Plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.engine import checks
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.series_info import SeriesInfo
+
+
+def check_images(images: Any, request: AcquisitionRequest) -> None:
+    """Raise ValueError unless this is one float64 image of the grid for each detector."""
+    expected = (len(request.detectors), *request.grid.shape)
+    if not checks.is_array(images, 3) or images.shape != expected:
+        raise ValueError(f"images is {checks.shown(images)}; expected an array {expected} of float64")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Where the images of a raster are. ``expected = received + lost + bad``."""
+
+    expected: int  #: images the grid has
+    received: int  #: images that arrived and were decoded
+    lost: int  #: images that never came
+    bad: int  #: images that came and could not be decoded
+    foreign: int = 0  #: images of other series, left alone; whole acquisition
+    duplicates: int = 0  #: images that came again, left alone; whole acquisition
+    beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
+    saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Losses:
+        losses = cls(
+            **checks.checked_fields(values, dict.fromkeys((f.name for f in fields(cls)), checks.COUNT))
+        )
+        if losses.received + losses.lost + losses.bad != losses.expected:
+            raise ValueError(
+                f"{losses.received} received, {losses.lost} lost and {losses.bad} bad are not the {losses.expected} "
+                "expected"
+            )
+        return losses
+
+
+@dataclass(frozen=True)
+class RasterResult:
+    """One finished scan.
+
+    ``images`` is (detectors, rows, cols) float64 counts, NaN where no image was decoded; ``pattern`` the mean
+    diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
+    ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
+    "cpu" or "gpu"; ``dropped`` images of the whole series that the detector dropped because they were not fetched in
+    time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
+    series says of itself.
+    """
+
+    index: int
+    images: np.ndarray
+    losses: Losses
+    series_id: int
+    rate_hz: float | None
+    engine: str
+    pattern: np.ndarray | None = None
+    dropped: int | None = None
+    info: SeriesInfo = field(default_factory=SeriesInfo)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "losses": asdict(self.losses), "info": asdict(self.info)}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> RasterResult:
+        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
+        checked = checks.checked_fields(
+            values,
+            {
+                "index": checks.COUNT,
+                "images": checks.IMAGES,
+                "losses": checks.MAP,
+                "series_id": checks.COUNT,
+                "rate_hz": checks.RATE_OR_NONE,
+                "engine": checks.TEXT,
+                "pattern": checks.PATTERN_OR_NONE,
+                "dropped": checks.COUNT_OR_NONE,
+                "info": checks.MAP,
+            },
+        )
+        parts = {"losses": Losses.from_dict(checked["losses"]), "info": SeriesInfo.from_dict(checked["info"])}
+        return cls(**{**checked, **parts})
+
+    def check(self, request: AcquisitionRequest, index: int) -> None:
+        """Raise ValueError unless this is raster ``index`` of what ``request`` asked for."""
+        if self.index != index:
+            raise ValueError(f"its index is {self.index}; expected {index}")
+        check_images(self.images, request)
+        if self.losses.expected != request.grid.frames:
+            raise ValueError(f"it expected {self.losses.expected} images; the grid has {request.grid.frames}")
+        if (self.pattern is not None) != request.pattern:
+            raise ValueError(
+                f"a pattern was {'' if request.pattern else 'not '}asked for; got {checks.shown(self.pattern)}"
+            )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running acquisition is. ``frames_received`` counts bad images too; times are in s."""
+
+    frames_received: int
+    frames_expected: int
+    rate_hz: float | None
+    raster: int
+    saturated: int = 0  #: images of this raster with a pixel under a virtual detector that holds no count
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Progress:
+        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
+        kinds = {
+            "frames_received": checks.COUNT,
+            "frames_expected": checks.COUNT,
+            "rate_hz": checks.RATE_OR_NONE,
+            "raster": checks.COUNT,
+            "saturated": checks.COUNT,
+        }
+        return cls(**checks.checked_fields(values, kinds))
+
+    def check(self, request: AcquisitionRequest) -> None:
+        """Raise ValueError unless ``request`` can be so far."""
+        frames, rasters = request.frames_per_trigger, request.rasters_per_trigger
+        if self.frames_expected != frames or self.frames_received > frames:
+            raise ValueError(
+                f"{self.frames_received} of {self.frames_expected} images; {frames} were asked for"
+            )
+        if self.raster >= rasters:
+            raise ValueError(f"it is at raster {self.raster} of {rasters}")

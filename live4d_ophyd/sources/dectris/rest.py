@@ -1,0 +1,222 @@
+"""Rest: the detector's REST interface (SIMPLON), typed. It asks the device what it has instead of assuming it.
+
+Any thread; every request is a connection of its own. Only idempotent requests are retried. A value that is set is read
+back: a detector that keeps another one has not obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from functools import cache, cached_property, lru_cache
+from typing import Any
+
+import httpx
+
+from live4d_ophyd.sources.dectris.parameter import ROUNDED, Parameter, is_same
+from live4d_ophyd.urls import shown, split_login
+
+log = logging.getLogger(__name__)
+
+#: SIMPLON answers at once except for commands that last as long as the detector takes.
+REQUEST_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+#: no answer that is asked for here is longer; those that hold a value a pixel are not asked for
+MAX_ANSWER_BYTES = 1 << 20
+#: pauses before requests that may be repeated are, s
+_PAUSES_S = (0.2, 0.6)
+#: stream v2 came with this version
+OLDEST_API = (1, 6)
+#: commands that do no harm when they are given twice
+_REPEATABLE_COMMANDS = ("disarm", "cancel", "abort")
+#: keys that hold a value a pixel: megabytes
+_IMAGES = ("flatfield", "pixel_mask")
+#: versions to try where none is told
+_VERSIONS = ("1.8.0", "1.7.0", "1.6.0")
+
+
+class SimplonError(RuntimeError):
+    """The detector control unit did not answer, or refused; names the request and what it said."""
+
+
+class UnknownKey(SimplonError):
+    """This detector, or its firmware, does not have the key."""
+
+
+@lru_cache(maxsize=1000)
+def say_once(level: int, text: str) -> None:
+    """Log what a scan would else say again with every trigger."""
+    log.log(level, text)
+
+
+@cache
+def _http() -> httpx.Client:
+    """One for the process: making one costs more than ten requests. Connections are not kept: a control unit that was
+    restarted would fail the first request on each.
+    """
+    # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+class Rest:
+    """The interface at ``url``; ``api`` is its version, "" asks for it; ``login`` is ``user:password``.
+
+    A login in the url is taken out of it.
+    """
+
+    def __init__(self, url: str, api: str = "", login: str = "") -> None:
+        self.url, in_url = split_login(url.rstrip("/"))
+        self._asked_api = api
+        user, _, password = (in_url or login).partition(":")
+        self._auth = httpx.BasicAuth(user, password) if user or password else None
+
+    @cached_property
+    def api(self) -> str:
+        """Version in the request paths, ``1.8.0``. Raises SimplonError for one without stream v2."""
+        if self._asked_api:
+            return self._asked_api
+        try:
+            answer = self._request("GET", "/detector/api/version", repeatable=True)
+        except UnknownKey:
+            return self._version_that_answers()
+        version = str(answer.get("value", "")) if isinstance(answer, dict) else ""
+        numbers = re.match(r"(\d+)\.(\d+)", version)
+        if not numbers:
+            raise SimplonError(f"{self.url} answered {answer!r} for its version: is it a SIMPLON interface?")
+        if (int(numbers[1]), int(numbers[2])) < OLDEST_API:
+            raise SimplonError(f"{self.url} speaks SIMPLON {version}; stream v2 needs 1.6 or newer")
+        return version
+
+    def _version_that_answers(self) -> str:
+        for version in _VERSIONS:
+            try:
+                self._request("GET", f"/detector/api/{version}/status/state", repeatable=True)
+            except UnknownKey:
+                continue
+            log.info("%s does not tell its version, but speaks %s", self.url, version)
+            return version
+        raise SimplonError(
+            f"{self.url} answers, but speaks no SIMPLON of {', '.join(_VERSIONS)}: is it the control unit's address?"
+        )
+
+    def read(self, subsystem: str, kind: str, key: str) -> Parameter:
+        """The key ``/subsystem/api/.../kind/key`` as it is now. Raises UnknownKey, SimplonError."""
+        answer = self._request("GET", self._path(subsystem, kind, key), repeatable=True)
+        if not isinstance(answer, dict) or "value" not in answer:
+            raise SimplonError(f"GET {key} at {self.url} answered {answer!r}; expected {{'value': ...}}")
+        return Parameter.from_answer(f"{subsystem}/{kind}/{key}", answer)
+
+    def write(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
+        """Set a configuration key; returns it and what changed with it, as they are afterwards.
+
+        Raises UnknownKey, SimplonError with the device's words, and SimplonError when it keeps another value; one that
+        it has rounded is logged.
+        """
+        path = self._path(subsystem, "config", key)
+        answer = self._request("PUT", path, {"value": value}, repeatable=True)
+        changed = map(str, answer if isinstance(answer, list) else ())
+        found = {}
+        # Not every firmware names the key itself.
+        for name in dict.fromkeys([key, *changed]):
+            if name.endswith(_IMAGES):
+                continue
+            try:
+                found[name] = self.read(subsystem, "config", name)
+            except SimplonError as error:
+                if name == key:
+                    raise SimplonError(
+                        f"{self.url}: {subsystem}/config/{key} was set to {value!r}, but not read back: {error}"
+                    ) from error
+                # Devices also name keys that they do not have (difference_mode); the value was set all the same.
+                log.log(logging.INFO if isinstance(error, UnknownKey) else logging.WARNING, "%s", error)
+        if key in found:
+            self._compare(found[key], value)
+        return found
+
+    def _compare(self, found: Parameter, wanted: Any) -> None:
+        if is_same(found.value, wanted):
+            return
+        text = f"{self.url}: {found.key} is {found.value!r} {found.unit}".rstrip()
+        if not is_same(found.value, wanted, ROUNDED):
+            raise SimplonError(
+                f"{text} after it was set to {wanted!r}: the detector answered that it took the value, and did not. "
+                "Does its state, or another setting, not allow it?"
+            )
+        say_once(logging.WARNING, f"{text}, not the {wanted!r} that was set: the detector has rounded it")
+
+    def command(self, name: str, timeout: float = REQUEST_TIMEOUT_S) -> Any:
+        """Run a detector command; returns its answer."""
+        path = self._path("detector", "command", name)
+        return self._request("PUT", path, None, timeout, repeatable=name in _REPEATABLE_COMMANDS)
+
+    def _path(self, subsystem: str, kind: str, key: str) -> str:
+        return f"/{subsystem}/api/{self.api}/{kind}/{key}"
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        timeout: float = REQUEST_TIMEOUT_S,
+        *,
+        repeatable: bool,
+    ) -> Any:
+        for pause in (*_PAUSES_S, None) if repeatable else (None,):
+            try:
+                return self._try(method, path, body, timeout)
+            except _Passing as error:
+                if pause is None:
+                    raise SimplonError(str(error)) from error.__cause__
+                log.info("%s; once more in %g s", error, pause)
+                time.sleep(pause)
+        raise AssertionError  # the last round returns or raises
+
+    def _try(self, method: str, path: str, body: Any, timeout: float) -> Any:
+        request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
+        try:
+            limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
+            call = _http().stream(method, self.url + path, json=body, timeout=limits, auth=self._auth)
+            with call as response:
+                content = bytearray()
+                for piece in response.iter_bytes():
+                    content += piece
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise SimplonError(
+                            f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB"
+                        )
+        except httpx.ConnectTimeout as error:
+            raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
+        except httpx.TimeoutException as error:
+            # Not repeated: who is silent for so long is so again, and a scan waits.
+            raise SimplonError(f"{request}: no answer within {timeout:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
+        words = content[:300].decode(errors="replace").strip()
+        if response.status_code == 404:
+            raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
+        if response.is_server_error:
+            raise _Passing(f"{request}: {response.status_code} {words}")
+        if response.next_request is not None:
+            # Not followed: what is there may be no detector, and a PUT may become a GET.
+            target = shown(str(response.next_request.url.copy_with(query=None, fragment=None)))
+            raise SimplonError(
+                f"{request}: {response.status_code}, redirected to {target}: give the address that this names (url of "
+                "Simplon), or its API version (api, or --api)"
+            )
+        if response.status_code == 401:
+            words += "; is the login right? Simplon takes it in its url, http://USER:PASSWORD@HOST"
+        if not response.is_success:
+            raise SimplonError(f"{request}: {response.status_code} {words}".rstrip())
+        if not content:
+            return None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise _Passing(f"{request} answered no JSON: {words[:200]!r}") from error
+
+
+class _Passing(SimplonError):
+    """May be over when the request is repeated."""

@@ -1,1 +1,0 @@
-"""Messages in: what the DECTRIS stream v2 says, received and indexed without Python per frame."""

@@ -1,0 +1,22 @@
+"""`live4d serve` before it serves."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
+
+
+@pytest.mark.parametrize("content", [None, "no key"])
+def test_a_key_that_is_not_there_or_none_is_named_and_the_process_ends(tmp_path, content):
+    if content:
+        (tmp_path / "server.key_secret").write_text(content)
+    done = subprocess.run(
+        [*LIVE4D, "serve", "tcp://127.0.0.1:0", "--engine", "cpu", "--curve", tmp_path],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("Error: cannot serve at tcp://127.0.0.1:0: ")
+    assert "server.key_secret" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,133 @@
+"""One array at a time: what cannot be decoded is refused with the code of what is wrong."""
+
+import struct
+import sys
+
+import numpy as np
+import pytest
+from decode_oracle import bslz4
+
+from live4d_ophyd.decode.array_decoder import decode_array, decode_bytes
+from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames.encoded_array import EncodedArray
+
+PIXELS = np.arange(24, dtype="<u2").reshape(4, 6)
+
+
+def encoded(data, algorithm="bslz4", elem_size=2, shape=(4, 6), dtype="<u2"):
+    return EncodedArray(shape, np.dtype(dtype), algorithm, elem_size, data)
+
+
+@pytest.mark.parametrize("elem_size", [1, 2, 4, 8])
+def test_bit_planes_of_every_element_size_are_read_back(elem_size):
+    values = np.random.default_rng(elem_size).integers(0, 200, 300).astype(f"<u{elem_size}")
+    raw = decode_bytes("bslz4", elem_size, np.frombuffer(bslz4(values), np.uint8), values.nbytes)
+    assert raw.dtype == np.uint8
+    np.testing.assert_array_equal(raw.view(values.dtype), values)
+
+
+def test_uncompressed_data_is_copied():
+    data = np.arange(8, dtype=np.uint8)
+    raw = decode_bytes("", 0, data, 8)
+    np.testing.assert_array_equal(raw, data)
+    assert not np.shares_memory(raw, data)
+
+
+@pytest.mark.parametrize(
+    ("array", "status", "words"),
+    [
+        (encoded(bytes(47), "", 0), f.WRONG_LENGTH, "47 bytes, expected 48"),
+        (encoded(bytes(49), "", 0), f.WRONG_LENGTH, "49 bytes, expected 48"),
+        (encoded(bytes(11)), f.BLOB_TOO_SHORT, "11 bytes"),
+        (encoded(struct.pack(">QI", 47, 8192)), f.WRONG_TOTAL, "47 bytes, expected 48"),
+        (encoded(struct.pack(">QI", 49, 8192), "lz4"), f.WRONG_TOTAL, "49 bytes, expected 48"),
+        (encoded(struct.pack(">QI", 49, 8192), "bszstd"), f.WRONG_TOTAL, "49 bytes, expected 48"),
+        (encoded(struct.pack(">QI", 48, 0)), f.BAD_BLOCK_SIZE, "block size"),
+        (encoded(struct.pack(">QI", 48, 8192), elem_size=3), f.BAD_ELEM_SIZE, "element size 3"),
+        # Tables whose length is to be taken from the header.
+        (
+            encoded(struct.pack(">QI", 47, 8192) + bytes(9), shape=(-1,)),
+            f.WRONG_TOTAL,
+            "47 bytes for a table",
+        ),
+        (
+            encoded(struct.pack(">QI", 256 * 12 + 2, 8192), shape=(-1,)),
+            f.WRONG_TOTAL,
+            "3074 bytes for a table",
+        ),
+        (encoded(struct.pack(">QI", 48, 8192), "trpx", shape=(-1,)), f.WRONG_TOTAL, "48 bytes for a table"),
+    ],
+)
+def test_what_cannot_be_decoded_is_refused_with_the_reason(array, status, words):
+    with pytest.raises(f.DecodeError, match=words) as caught:
+        decode_array(array)
+    assert caught.value.status == status
+    name = array.algorithm or "uncompressed"
+    begin = f"cannot decode {name} array of shape {array.shape}, uint16 from {len(array.data)} bytes: "
+    assert str(caught.value).startswith(begin + f.describe_status(status))
+
+
+def test_a_table_may_be_compressed_to_a_256th():
+    """No more: a header that claims more would only cost memory."""
+    with pytest.raises(f.DecodeError) as caught:
+        decode_array(encoded(struct.pack(">QI", 256 * 12, 8192), shape=(-1,)))
+    assert caught.value.status != f.WRONG_TOTAL
+
+
+def test_an_empty_table_is_empty():
+    assert decode_array(encoded(struct.pack(">QI", 0, 8192), shape=(-1,))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "status"),
+    [("bszstd", f.NEEDS_VENDOR), ("trpx", f.NEEDS_VENDOR), ("gzip", f.UNKNOWN_ALGORITHM)],
+)
+def test_without_the_vendors_decoder_its_algorithms_say_what_they_need(monkeypatch, algorithm, status):
+    monkeypatch.setitem(sys.modules, "dectris.compression", None)
+    with pytest.raises(f.DecodeError, match=rf"\({algorithm}\)") as caught:
+        decode_array(encoded(struct.pack(">QI", 48, 8192), algorithm))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("unknown algorithm: gzip"), f.UNKNOWN_ALGORITHM),
+        (ValueError("bad block"), f.VENDOR_REFUSED),
+        (RuntimeError("bad block"), f.VENDOR_REFUSED),
+        (MemoryError("bad block"), f.VENDOR_REFUSED),
+    ],
+)
+def test_what_the_vendors_decoder_refuses_is_refused(vendor, error, status):
+    def refuse(data, algorithm, elem_size):
+        raise error
+
+    vendor.decompress = refuse
+    words = r"\(gzip\)" if status == f.UNKNOWN_ALGORITHM else r"\(gzip: bad block\)"
+    with pytest.raises(f.DecodeError, match=words) as caught:
+        decode_array(encoded(b"data", "gzip"))
+    assert caught.value.status == status
+
+
+def test_what_the_vendors_decoder_gives_is_taken_if_it_is_the_whole(vendor):
+    asked = []
+
+    def decompress(data, algorithm, elem_size):
+        asked.append((data, algorithm, elem_size))
+        return PIXELS.tobytes()
+
+    vendor.decompress = decompress
+    np.testing.assert_array_equal(decode_array(encoded(b"data", "gzip")), PIXELS)
+    assert asked == [(b"data", "gzip", 2)]
+    with pytest.raises(f.DecodeError, match="gzip: 48 bytes, expected 40") as caught:
+        decode_array(encoded(b"data", "gzip", shape=(4, 5)))
+    assert caught.value.status == f.WRONG_LENGTH
+
+
+@pytest.fixture
+def vendor(monkeypatch):
+    """A stand-in for the vendor's decoder."""
+    module = type(sys)("dectris.compression")
+    monkeypatch.setitem(sys.modules, "dectris", type(sys)("dectris"))
+    monkeypatch.setitem(sys.modules, "dectris.compression", module)
+    return module

@@ -1,0 +1,404 @@
+"""The engine as a process: it serves one session, and the death of either side is noticed and named."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import cbor2
+import numpy as np
+import pytest
+from small_dcu import SmallDcu, frames, series, start
+
+from live4d_ophyd.decode import CpuBackend, EngineUnavailable, GpuLost
+from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult, error_of
+from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.client import EngineClient, EngineLost
+from live4d_ophyd.engine.process.server import EngineServer
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+
+GRID = ScanGrid(3, 4)
+DISK = Disk("vbf", center=(12, 16), radius=6)
+
+
+class Events:
+    """Collects an acquisition's events."""
+
+    def __init__(self):
+        self.all = []
+        self.armed = threading.Event()
+        self.over = threading.Event()
+
+    def __call__(self, event):
+        self.all.append(event)
+        if event["kind"] == "armed":
+            self.armed.set()
+        if event["kind"] in ("done", "failed", "lost"):
+            self.over.set()
+
+    def last(self, timeout=10):
+        assert self.over.wait(timeout), [e["kind"] for e in self.all]
+        return self.all[-1]
+
+
+def request(dcu, **options):
+    return AcquisitionRequest(dcu.endpoint, GRID, (DISK,), **{"timeout": 5.0, **options})
+
+
+@pytest.fixture
+def dcu():
+    with closing(SmallDcu()) as small:
+        yield small
+
+
+@pytest.fixture
+def engine():
+    with closing(EngineClient.spawn()) as client:
+        client.wait_ready()
+        yield client
+
+
+@contextmanager
+def served(*arguments):
+    """`live4d serve` on a free port; yields its endpoint and process."""
+    command = [sys.executable, "-m", "live4d_ophyd", "serve", "tcp://127.0.0.1:*", *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield json.loads(process.stdout.readline())["engine"], process
+        finally:
+            process.kill()
+            process.stderr.read()
+
+
+def gone(pid, within=1.0):
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_images_come_back_exactly(engine, dcu):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels))
+    events = Events()
+    engine.acquire(1, request(dcu), events)
+    assert events.last()["kind"] == "done"
+    raster = RasterResult.from_dict(next(e for e in events.all if e["kind"] == "raster")["raster"])
+    truth = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
+    np.testing.assert_array_equal(raster.images[0], truth)
+
+
+def test_progress_comes_while_it_runs_and_previews_when_asked_for(engine, dcu):
+    pixels = frames(GRID.frames)
+    dcu.send(series(pixels)[:6])
+    shown = threading.Event()
+    events = Events()
+
+    def watch(event):
+        events(event)
+        images = event.get("images")
+        if images is not None and np.isfinite(images).sum() == 5:
+            shown.set()
+        elif images is not None or event["kind"] == "progress":
+            engine.request_preview()
+
+    engine.acquire(1, request(dcu), watch)
+    assert shown.wait(5)
+    dcu.send(series(pixels)[6:])
+    assert events.last()["kind"] == "done"
+
+
+def test_a_failure_is_told_with_its_reason(engine, dcu):
+    events = Events()
+    engine.acquire(1, request(dcu, timeout=0.2), events)
+    assert events.last()["kind"] == "failed"
+    assert "no series began" in events.last()["reason"]
+
+
+def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
+    messages = series(frames(GRID.frames))
+    messages[3] = messages[3][:90]
+    dcu.send(messages)
+    events = Events()
+    engine.acquire(1, request(dcu), events)
+    assert events.last()["kind"] == "done"
+    assert "engine: series 1: bad image" in caplog.text
+
+
+def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
+    cancelled, events = Events(), Events()
+    pixels = frames(GRID.frames)
+    engine.acquire(1, request(dcu), cancelled)
+    engine.cancel(1)
+    before = len(cancelled.all)
+    engine.acquire(2, request(dcu), events)
+    assert events.armed.wait(10)  # before, the first one may still be listening
+    dcu.send(series(pixels))
+    assert events.last()["kind"] == "done"
+    assert len(cancelled.all) == before
+
+
+def test_a_killed_engine_is_noticed_within_a_second_and_named(engine, dcu):
+    events = Events()
+    dcu.send([start()])
+    engine.acquire(1, request(dcu), events)
+    os.kill(engine.pid, signal.SIGKILL)
+    lost = events.last(1.0)
+    assert lost["kind"] == "lost"
+    assert isinstance(lost["error"], EngineLost)
+    assert "SIGKILL" in str(lost["error"])
+    assert not engine.alive
+    with pytest.raises(EngineLost):
+        engine.acquire(2, request(dcu), events)
+
+
+def test_a_killed_session_takes_its_engine_along(tmp_path):
+    code = (
+        "from live4d_ophyd.engine.process.client import EngineClient\n"
+        "import time\n"
+        "c = EngineClient.spawn(); c.wait_ready(); print(c.pid, flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+        pid = int(session.stdout.readline())
+        session.kill()
+        assert gone(pid)
+
+
+def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
+    with served() as (endpoint, process), closing(EngineClient(endpoint)) as client:
+        client.wait_ready()
+        events = Events()
+        dcu.send([start()])
+        client.acquire(1, request(dcu), events)
+        process.kill()
+        assert events.last(1.0)["kind"] == "lost"
+        assert endpoint in str(events.last()["error"])
+
+
+def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
+    with served() as (endpoint, _), closing(EngineClient(endpoint)) as first:
+        first.wait_ready()
+        with (
+            closing(EngineClient(endpoint)) as second,
+            pytest.raises(AcquisitionError, match="another session"),
+        ):
+            second.wait_ready(5)
+        first.close()
+        with closing(EngineClient(endpoint)) as third:
+            third.wait_ready(5)
+            events = Events()
+            dcu.send(series(frames(GRID.frames)))
+            third.acquire(1, request(dcu), events)
+            assert events.last()["kind"] == "done"
+
+
+def test_a_served_engine_works_for_one_session_after_the_other(dcu):
+    with served() as (endpoint, _):
+        for number in range(2):
+            with closing(EngineClient(endpoint)) as client:
+                client.wait_ready(5)
+                for generation in (1, 2):
+                    events = Events()
+                    unique = f"{number}{generation}"
+                    dcu.send(series(frames(GRID.frames), 1, unique))
+                    client.acquire(generation, request(dcu), events)
+                    assert events.last()["kind"] == "done"
+                client.release()
+
+
+def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
+    events = Events()
+    dcu.send([start()])
+    engine.acquire(1, request(dcu), events)
+    dcu.wait()  # the engine is connected, and has the start message
+    os.kill(engine.pid, signal.SIGSTOP)
+    time.sleep(1.5)  # longer than any heartbeat
+    os.kill(engine.pid, signal.SIGCONT)
+    dcu.send(series(frames(GRID.frames))[1:])
+    assert events.last()["kind"] == "done"
+
+
+def test_a_message_that_makes_no_sense_does_not_end_the_engine(engine, dcu):
+    hostile = {**request(dcu).to_dict(), "control": {"url": 5}}
+    for generation in (1, [1], "1", None):
+        engine._post(wire.encode("acquire", generation=generation, request=hostile))
+    engine._post(b"not even cbor")
+    for told in ({"v": wire.VERSION}, {"v": np.zeros(3)}, {"kind": "acquire"}, {"kind": "cancel"}):
+        engine._post(cbor2.dumps(told, default=wire._encode_special))
+    # Answers come in order: behind a release, all that was refused has been heard.
+    engine.release()
+    events = Events()
+    dcu.send(series(frames(GRID.frames)))
+    engine.acquire(2, request(dcu), events)
+    assert events.last()["kind"] == "done"
+
+
+def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):
+    mask = np.zeros((3, 3), bool)
+    events = Events()
+    dcu.send(series(frames(GRID.frames)))
+    engine.acquire(1, request(dcu, pixel_mask=mask), events)
+    error = error_of(events.last())
+    assert (type(error), "pixel_mask has shape (3, 3)" in str(error)) == (ValueError, True)
+
+
+def test_a_served_engine_outlives_a_killed_session(dcu):
+    with served() as (endpoint, process):
+        code = (
+            "import sys, time\n"
+            "from live4d_ophyd.engine.process.client import EngineClient\n"
+            f"c = EngineClient({endpoint!r}); c.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+            session.stdout.readline()
+            session.kill()
+        with closing(EngineClient(endpoint)) as client:
+            client.wait_ready(5)
+        assert process.poll() is None
+
+
+def test_no_engine_at_an_endpoint_is_said(tmp_path):
+    with (
+        closing(EngineClient(f"ipc://{tmp_path}/nobody")) as client,
+        pytest.raises(AcquisitionError, match="no engine answered"),
+    ):
+        client.wait_ready(0.3)
+
+
+@pytest.fixture
+def engine_is(tmp_path, monkeypatch):
+    """From now on a spawned engine is these lines of a shell."""
+
+    def replace(*lines):
+        script = tmp_path / "engine"
+        script.write_text("\n".join(["#!/bin/sh", *lines]))
+        script.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(script))
+
+    return replace
+
+
+def test_an_engine_that_ends_before_it_is_ready_is_said_with_its_last_words(engine_is):
+    engine_is("echo no numba here >&2", "exit 3")
+    with closing(EngineClient.spawn("cpu")) as client:
+        with pytest.raises(EngineLost, match=r"ended with exit code 3; its last words:\n  no numba here"):
+            client.wait_ready(10)
+        assert not client.alive
+
+
+def test_an_engine_that_does_not_get_ready_is_said_with_its_last_words(engine_is):
+    engine_is("echo compiling >&2", "cat")  # which ends when its standard input does
+    with closing(EngineClient.spawn("cpu")) as client:
+        deadline = time.monotonic() + 10
+        while "compiling" not in client._process.last_words() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with pytest.raises(
+            AcquisitionError, match=r"no engine answered at .* within 0.1 s; its last words:\n  compiling"
+        ):
+            client.wait_ready(0.1)
+
+
+def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 110)))
+    os.mkdir(tempfile.tempdir)
+    with closing(EngineClient.spawn("cpu")) as client:
+        client.wait_ready()
+    assert os.listdir(tempfile.tempdir) == []
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path):
+    endpoint = f"ipc://{tmp_path}/{'x' * 110}"
+    words = f"the path of a socket has at most 107 bytes, this one has {len(endpoint) - 6}"
+    with pytest.raises(ValueError, match=words):
+        EngineClient(endpoint)
+    command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--engine", "cpu"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert f"Error: cannot serve at {endpoint}: {words}" in refused.stderr
+
+
+def test_an_address_that_is_none_is_refused_with_an_example():
+    with pytest.raises(ValueError, match="Invalid argument; it looks like tcp://gpu-host:31100"):
+        EngineClient("gpu-host")
+
+
+def test_curve_keys_admit_who_has_them(tmp_path, dcu):
+    import zmq.auth
+
+    keys, strangers = tmp_path / "keys", tmp_path / "strangers"
+    for folder in (keys, keys / "clients", strangers):
+        folder.mkdir(parents=True)
+    zmq.auth.create_certificates(keys, "server")
+    zmq.auth.create_certificates(keys, "client")
+    (keys / "client.key").rename(keys / "clients" / "client.key")
+    zmq.auth.create_certificates(strangers, "client")
+    (strangers / "server.key").write_bytes((keys / "server.key").read_bytes())
+    with served("--curve", str(keys)) as (endpoint, _):
+        with closing(EngineClient(endpoint, curve_keys=keys)) as client:
+            client.wait_ready(10)
+        with closing(EngineClient(endpoint, curve_keys=strangers)) as client, pytest.raises(AcquisitionError):
+            client.wait_ready(1.5)
+
+
+def test_the_session_knows_what_decodes(engine):
+    assert engine.engine in ("cpu", "gpu")
+    assert engine.engine_detail
+
+
+def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
+    reason = r"engine 'gpu' cannot run here: .*--engine auto"
+    with (
+        served("--engine", "cpu") as (endpoint, _),
+        closing(EngineClient(endpoint, engine="gpu")) as client,
+        pytest.raises(EngineUnavailable, match=reason),
+    ):
+        client.wait_ready()
+
+
+class _LosesItsGpu(CpuBackend):
+    def decoder(self, frame, *, saturation):
+        decoder = super().decoder(frame, saturation=saturation)
+
+        def submit(*_):
+            raise GpuLost("the GPU failed: unspecified launch failure")
+
+        decoder.submit = submit
+        return decoder
+
+
+def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.engine.process.server.choose_backend", lambda _: _LosesItsGpu())
+    server = EngineServer("tcp://127.0.0.1:*")
+    serving = threading.Thread(target=server.run)
+    serving.start()
+    with closing(EngineClient(server.endpoint)) as client:
+        client.wait_ready()
+        events = Events()
+        dcu.send(series(frames(GRID.frames)))
+        client.acquire(1, request(dcu), events)
+        error = error_of(events.last())
+        assert isinstance(error, GpuLost)
+        assert "the GPU failed: unspecified launch failure" in str(error)
+        serving.join(5)
+        assert not serving.is_alive()
+
+
+def test_an_address_that_is_taken_is_named():
+    with served() as (endpoint, _):
+        command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 1
+    assert f"Error: cannot serve at {endpoint}: Address already in use" in second.stderr

@@ -1,0 +1,63 @@
+"""The engine's worker: what it leaves at once, whatever the detector is doing."""
+
+import threading
+from contextlib import closing
+
+import pytest
+import zmq
+from fake_control import FakeControl
+from small_dcu import SmallDcu
+
+from live4d_ophyd.decode import CpuBackend
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.worker import EVENTS, Worker
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+
+
+class BusyControl(FakeControl):
+    """A detector that answers `arm` when the test says so."""
+
+    url = "http://busy"
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def to_dict(self):
+        return {"url": self.url}
+
+    def arm(self):
+        self.asked.set()
+        assert self.answer.wait(20)
+        return super().arm()
+
+
+@pytest.fixture
+def events():
+    """(context, socket that hears the worker)"""
+    with zmq.Context() as context, context.socket(zmq.PULL) as heard:
+        heard.linger, heard.rcvtimeo = 0, 10_000
+        heard.bind(EVENTS)
+        yield context, heard
+
+
+def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answers(events):
+    context, heard = events
+    control = BusyControl()
+    worker = Worker(context, b"session", CpuBackend())
+    with closing(SmallDcu()) as dcu:
+        try:
+            disk = Disk("vbf", center=(12, 16), radius=6)
+            worker.acquire(1, AcquisitionRequest(dcu.endpoint, ScanGrid(3, 4), (disk,), control=control))
+            assert control.asked.wait(10)
+            worker.release()
+            dcu.wait_for_leaving(1)
+            assert heard.poll(0) == 0
+        finally:
+            control.answer.set()
+            said = [wire.decode(heard.recv_multipart()[1])["kind"] for _ in range(2)]
+            worker.end()
+    assert said == ["failed", "released"]
+    assert control.heard[-2:] == ["abort", "put back"]

@@ -1,0 +1,54 @@
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+
+@pytest.fixture(scope="package")
+def catalog(tmp_path_factory, catalogs_are_copies):
+    """A catalog with a count of one Event and a scan of three: ``db``, ``directory``, ``count``, ``scan``, ``take``."""
+    import bluesky.plans as bp
+    from bluesky.preprocessors import SupplementalData
+    from canned import COLS, ROWS, Canned, Column
+    from fake_device import run_engine
+    from served_dcu import served_dcu
+
+    from live4d_ophyd import Annulus, Disk, ScanGrid, Simplon, open_catalog
+    from live4d_ophyd.storage import record
+
+    directory = tmp_path_factory.mktemp("old runs")
+    with pytest.MonkeyPatch.context() as patch, served_dcu(rows=8, cols=8) as dcu, run_engine() as RE:
+        patch.setattr("tiled.profiles.paths", [directory / "profiles"])
+        patch.setenv("XDG_STATE_HOME", str(directory / "state"))
+        patch.delenv("LIVE4D_CATALOG", raising=False)
+        patch.setenv("LIVE4D_PROFILE", "test")
+        db = open_catalog(directory / "catalog", name="test")
+        live4d = Canned(
+            "tcp://127.0.0.1:9",
+            name="live4d",
+            scan=ScanGrid(ROWS, COLS, step=(0.5, 0.25), unit="nm", flyback=2),
+            detectors=[Disk("vbf", center=(46.5, 48.25), radius=15), Annulus("adf", inner=30, outer=80)],
+            control=Simplon(dcu.rest_url),
+        )
+        column = Column(name="column")
+        RE.preprocessors.append(SupplementalData(baseline=[column]))
+        record(RE, db)
+
+        def take(plan=None, **metadata):
+            (uid,) = RE(plan or bp.count([live4d]), **metadata)
+            return uid
+
+        yield SimpleNamespace(
+            db=db,
+            directory=directory / "catalog",
+            profiles=directory / "profiles",
+            live4d=live4d,
+            take=take,
+            count=take(sample="gold on carbon", operator="Ada"),
+            scan=take(bp.scan([live4d], column.defocus, -50, 50, 3), sample={"name": "MoS2", "layers": 2}),
+        )
+        db.context.close()
