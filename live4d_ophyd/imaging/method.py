@@ -1,0 +1,100 @@
+"""Method: the contract of everything that makes images from frames.
+
+A method is a frozen dataclass. Its fields are its parameters: the device makes a setting of each, with the unit in the
+field's metadata (``field(metadata={"units": "px"})``), and a run records them. A method says what it needs of a frame,
+which outputs it gives, and makes an accumulator for each raster and device that frames are decoded on. The engine
+feeds the accumulators, every frame once and in any order, and asks for results: so far, and at the end.
+
+Positions are those of `ScanGrid.positions` within one raster; missing frames are NaN in the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
+
+#: dims of images over the scan, and of patterns
+SCAN = ("scan_y", "scan_x")
+PATTERN = ("q_y", "q_x")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One array that a method gives a raster: one data key. The device, storage and figures need nothing else."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    units: str = ""
+    hinted: bool = False  #: its mean is in tables and plots
+    preview: bool = True  #: shown while the raster runs
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Demand of sums under weight maps: one number a map and frame.
+
+    ``bands`` has for each map the first detector row with weights, and weights (rows, q_x), bool, integer or float.
+    Integer weights give exact int64 sums. Pixel mask and gain are applied by the engine.
+    """
+
+    names: tuple[str, ...]  #: what the maps are, for errors
+    bands: tuple[tuple[int, np.ndarray], ...]
+
+    @classmethod
+    def of_maps(cls, names: Sequence[str], maps: np.ndarray) -> Sums:
+        """Of whole maps, (maps, q_y, q_x)."""
+        return cls(tuple(names), tuple((0, weights) for weights in np.asarray(maps)))
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Demand of the decoded frames, (n, q_y, q_x), on the device that decoded them."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Demand of other methods' outputs, by name. The method makes its results from them, and has no accumulator."""
+
+    names: tuple[str, ...]
+
+
+class Accumulator(Protocol):
+    """Takes in the frames of one raster on one device. Receive threads call `add` at the same time."""
+
+    def add(self, positions: np.ndarray, values: Any) -> None:
+        """Take in n frames.
+
+        ``positions`` (n,) int64 in the raster; ``values`` (n, maps) sums, or (n, q_y, q_x) patterns: NumPy arrays, or
+        torch tensors on the device that decoded them, in whose stream this is called.
+        """
+
+
+class Method(Protocol):
+    """A frozen dataclass with at least ``name``."""
+
+    @property
+    def name(self) -> str: ...
+
+    def demand(self, series: SeriesInfo, scan: ScanGrid) -> Sums | Patterns | Images:
+        """What it needs of every frame. Raises ValueError where its parameters do not fit the series."""
+
+    def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
+        """What it gives, by data key behind the device's name; {} if nothing is asked of it.
+
+        Before a series is known, with None, lengths that depend on the detector are 0.
+        """
+
+    def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> Accumulator:
+        """For one raster; ``device`` is None for NumPy arrays, else torch's device."""
+
+    def results(self, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
+        """What is known so far, float64 on the host, from the accumulators of all devices; NaN where nothing is.
+
+        A method that demands Images gets their results instead: a mapping of names to arrays.
+        """
