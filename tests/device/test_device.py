@@ -18,11 +18,11 @@ import zmq
 from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
 from event_model import unpack_event_page
 from ophyd.utils import ReadOnlyError
-from small_dcu import SmallDcu, frames, image, series, start
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, image, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 DISK = Disk("vbf", center=(12, 16), radius=6)

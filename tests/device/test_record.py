@@ -8,11 +8,11 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from small_dcu import SmallDcu, encoded, frames, image, series, start
 from test_device import DISK, GRID, RING, Documents, expected
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.testing.small_dcu import SmallDcu, encoded, frames, image, series, start
 
 
 @pytest.fixture

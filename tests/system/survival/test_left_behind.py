@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
-from small_dcu import SmallDcu
 from system.survival.conftest import GRID
 from system.survival.rig import PATIENCE_S, wait_until
 
 from live4d_ophyd.engine.process import client, spawn
+from live4d_ophyd.testing.small_dcu import SmallDcu
 
 pytestmark = pytest.mark.system
 

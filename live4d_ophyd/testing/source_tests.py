@@ -1,0 +1,215 @@
+"""SourceTests: what the engine relies on in every source of frames, as a pytest class.
+
+In: a source that brings frames which the suite has chosen. The suite receives them as a lane does, a batch at a time,
+and decodes them one by one with the general decoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.decode import DecodeError, decode_array
+from live4d_ophyd.frames import batch as columns
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.encoded_array import DTYPES, FIRST_TAG, EncodedArray
+from live4d_ophyd.sources.source import Connection, Ended, Frames, FrameSource, SeriesInfo, Started
+
+_ALGORITHMS = {columns.RAW: "", columns.BSLZ4: "bslz4", columns.LZ4: "lz4"}
+
+
+@dataclasses.dataclass
+class Received:
+    """What one connection said, in order, and the frames that came with it."""
+
+    events: list[type] = dataclasses.field(default_factory=list)
+    series: list[SeriesInfo] = dataclasses.field(default_factory=list)
+    #: of each series, (frame id, frame, or None where it cannot be decoded)
+    frames: list[list[tuple[int, np.ndarray | None]]] = dataclasses.field(default_factory=list)
+
+
+class SourceTests:
+    """Inherit, and define `source`.
+
+    Examples
+    --------
+    >>> class TestMySource(SourceTests):
+    ...     @contextmanager
+    ...     def source(self, frames, sent, bad=(), connections=1, series=1):
+    ...         with MyServer(frames, sent, bad, series) as server:
+    ...             yield MySource(server.address, connections=connections)
+    """
+
+    #: of the frames
+    shape = (12, 16)
+    dtype = "uint16"
+    count = 30
+    #: bytes and messages of the batches: small ones, so that a series takes several
+    capacity, max_messages = 1 << 16, 8
+    #: s, that one `receive` may take
+    wait = 0.1
+    #: s, that a series may take on a busy machine
+    patience = 60.0
+
+    # What a user says -----------------------------------------------------------------------------
+
+    def source(
+        self,
+        frames: np.ndarray,
+        sent: Sequence[int],
+        bad: Sequence[int] = (),
+        connections: int = 1,
+        series: int = 1,
+    ) -> AbstractContextManager[FrameSource]:
+        """A source whose frame n is ``frames[n]``, (count, q_y, q_x).
+
+        It brings those whose ids are ``sent``, in this order: ids may be missing, out of order or there twice. Those
+        of ``bad`` cannot be decoded. All that comes once for each of ``series`` series, one after the other, and is
+        split over ``connections``. It need not begin before the source is opened.
+        """
+        raise NotImplementedError("define source()")
+
+    def frames(self) -> np.ndarray:
+        """(count, q_y, q_x): Poisson counts, brighter with every frame, so that no two are alike."""
+        rng = np.random.default_rng(0)
+        means = 3.0 + np.arange(self.count)
+        return rng.poisson(means[:, None, None], (self.count, *self.shape)).astype(self.dtype)
+
+    # How it is received ---------------------------------------------------------------------------
+
+    def receive(self, connections: Sequence[Connection], series: int = 1) -> list[Received]:
+        """All that comes on each connection until it has ended ``series`` series."""
+        found = [Received() for _ in connections]
+        open_ones = list(zip(connections, found))
+        deadline = time.monotonic() + self.patience
+        while open_ones:
+            for connection, received in list(open_ones):
+                batch = FrameBatch.allocate(self.capacity, self.max_messages)
+                for event in connection.receive(batch, self.wait):
+                    self._note(received, event)
+                if received.events.count(Ended) == series:
+                    open_ones.remove((connection, received))
+            assert time.monotonic() < deadline, f"after {self.patience:g} s no end of the series: {found}"
+        return found
+
+    def _note(self, received: Received, event: Started | Frames | Ended) -> None:
+        received.events.append(type(event))
+        if isinstance(event, Started):
+            received.series.append(event.series)
+            received.frames.append([])
+        elif isinstance(event, Frames):
+            assert received.events[0] is Started, "frames came before their series had started"
+            entries = np.asarray(event.entries)
+            assert entries.dtype == np.int64
+            ids = event.batch.image_id[entries]
+            decoded = [self._decoded(event.batch, int(entry), received.series[-1]) for entry in entries]
+            received.frames[-1].extend(zip(map(int, ids), decoded))
+        else:
+            assert isinstance(event, Ended), f"a connection said {event!r}"
+
+    def _decoded(self, batch: FrameBatch, entry: int, series: SeriesInfo) -> np.ndarray | None:
+        row = batch.index[entry]
+        offset, length = int(row[columns.BLOB_OFFSET]), int(row[columns.BLOB_LENGTH])
+        shape = int(row[columns.ROWS]), int(row[columns.COLS])
+        dtype = DTYPES[int(row[columns.ARRAY_TAG]) - FIRST_TAG]
+        if dtype is None or (shape, dtype) != (series.format.shape, series.format.dtype):
+            return None
+        blob = batch.buffer[offset : offset + length].tobytes()
+        algorithm = _ALGORITHMS[int(row[columns.ALGORITHM])]
+        try:
+            return decode_array(EncodedArray(shape, dtype, algorithm, int(row[columns.ELEM_SIZE]), blob))
+        except DecodeError:
+            return None
+
+    def take(self, sent: Sequence[int], **options: Any) -> list[Received]:
+        """What comes of a source that was asked for this."""
+        with ExitStack() as stack:
+            source = stack.enter_context(self.source(self.frames(), sent, **options))
+            opened = source.open()
+            for connection in opened:
+                stack.callback(getattr(connection, "close", lambda: None))
+            assert len(opened) == options.get("connections", 1)
+            return self.receive(opened, options.get("series", 1))
+
+    def check(self, received: list[Received], sent: Sequence[int], bad: Sequence[int] = ()) -> None:
+        """Raises AssertionError unless each series brought these frames, on whichever connections."""
+        frames = self.frames()
+        for number in range(len(received[0].frames)):
+            came = [pair for connection in received for pair in connection.frames[number]]
+            good = [(n, frame) for n, frame in came if n not in bad]
+            assert sorted(n for n, _ in good) == sorted(n for n in sent if n not in bad)
+            for n, frame in good:
+                assert frame is not None, f"frame {n} cannot be decoded"
+                np.testing.assert_array_equal(frame, frames[n], err_msg=f"frame {n}")
+            assert all(frame is None for n, frame in came if n in bad)
+
+    # The contract ---------------------------------------------------------------------------------
+
+    def test_it_goes_to_the_engine_as_plain_fields(self) -> None:
+        with self.source(self.frames(), []) as source:
+            assert dataclasses.is_dataclass(source)
+            assert type(source).__dataclass_params__.frozen
+            values = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+            assert type(source)(**values) == source
+
+    def test_a_series_starts_brings_its_frames_and_ends(self) -> None:
+        (received,) = took = self.take(range(self.count))
+        self.check(took, range(self.count))
+        first, *between, last = received.events
+        assert (first, last) == (Started, Ended)
+        assert set(between) == {Frames}
+        assert [n for n, _ in received.frames[0]] == list(range(self.count))
+
+    def test_it_says_what_the_series_is(self) -> None:
+        (received,) = self.take(range(self.count))
+        (series,) = received.series
+        assert (series.format.shape, series.format.dtype) == (self.shape, np.dtype(self.dtype))
+        assert series.frames in (None, self.count)
+
+    def test_frames_keep_their_ids_in_any_order(self) -> None:
+        sent = np.random.default_rng(1).permutation(self.count).tolist()
+        self.check(self.take(sent), sent)
+
+    def test_duplicates_are_passed_on(self) -> None:
+        """The engine counts them, and takes the first."""
+        sent = [*range(self.count), 3, 3, self.count - 1]
+        self.check(self.take(sent), sent)
+
+    def test_lost_frames_do_not_hold_up_the_others(self) -> None:
+        sent = [n for n in range(self.count) if n not in (0, 7, 8, self.count - 1)]
+        self.check(self.take(sent), sent)
+
+    def test_bad_frames_cost_no_others(self) -> None:
+        bad = (0, 7, self.count - 1)
+        self.check(self.take(range(self.count), bad=bad), range(self.count), bad)
+
+    def test_split_over_connections_every_frame_comes_once(self) -> None:
+        received = self.take(range(self.count), connections=2)
+        self.check(received, range(self.count))
+        for connection in received:
+            assert connection.events[0] is Started
+            assert connection.events[-1] is Ended
+            assert connection.events.count(Started) == connection.events.count(Ended) == 1
+        assert len({connection.series[0].key for connection in received}) == 1
+
+    def test_one_series_after_the_other(self) -> None:
+        (received,) = took = self.take(range(self.count), series=2)
+        self.check(took, range(self.count))
+        assert [event for event in received.events if event is not Frames] == [Started, Ended, Started, Ended]
+        first, second = received.series
+        assert first.key != second.key
+
+    def test_receiving_ends_after_its_time_when_nothing_comes(self) -> None:
+        with ExitStack() as stack:
+            source = stack.enter_context(self.source(self.frames(), [], series=0))
+            (connection,) = source.open()
+            stack.callback(getattr(connection, "close", lambda: None))
+            batch = FrameBatch.allocate(self.capacity, self.max_messages)
+            began = time.monotonic()
+            assert list(connection.receive(batch, self.wait)) == []
+            assert time.monotonic() - began < self.patience
