@@ -47,7 +47,7 @@ class Images:
         self._imaged = positions >= 0  # the others are flyback and lead-in
         self._positions = positions[self._imaged]
         self._sums: list[Sums | None] = [
-            None if method.weights is None else decoder.submit(batch, method.weights, rows[self._imaged])
+            None if method.weights is None else decoder.submit_sums(batch, method.weights, rows[self._imaged])
             for method in methods
         ]
 

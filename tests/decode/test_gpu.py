@@ -150,9 +150,11 @@ def test_saturated_pixels_are_found_as_on_the_cpu(backend, dtype, counted):
     frames, maps = clipped((103, 51), dtype, 200, rng), Weights(maps_of((103, 51), rng))
     batch = batch_of([bslz4(frame) for frame in frames], (103, 51), dtype)
     on_cpu = (
-        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation).submit(batch, maps).result()
+        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation)
+        .submit_sums(batch, maps)
+        .result()
     )
-    found = gpu(backend, (103, 51), dtype, saturation).submit(batch, maps).result()
+    found = gpu(backend, (103, 51), dtype, saturation).submit_sums(batch, maps).result()
     for of_gpu, of_cpu in zip(found, on_cpu):
         np.testing.assert_array_equal(of_gpu, of_cpu)
     assert on_cpu.saturated.any()
@@ -370,7 +372,7 @@ def test_submissions_overlap(backend):
     batches = [batch_of([bslz4(x) for x in frames[i::4]], (96, 96), "<u2") for i in range(4)]
     maps = np.stack([np.ones((96, 96), int), disk((96, 96), 15)])
     weights, decoder = Weights(maps), gpu(backend, (96, 96), "<u2")
-    under_way = [decoder.submit(batch, weights) for batch in batches]
+    under_way = [decoder.submit_sums(batch, weights) for batch in batches]
     for i, submitted in enumerate(under_way):
         sums, status, _ = submitted.result()
         assert submitted.ready
