@@ -9,9 +9,10 @@ from live4d_ophyd.engine.acquisition import warm_up
 pytest_plugins = ["empty_catalog"]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_kernels():
-    warm_up()
+def pytest_collection_finish(session):
+    """Not in a fixture: that would be of the first test, and of its time-out."""
+    if session.items and not session.config.option.collectonly:
+        warm_up()
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,7 @@
 
 In: a method, and plain NumPy that says what it gives. The suite feeds accumulators as the engine does, without an
 engine: values of all frames once, in any order, in batches of any size, split over lanes, and asks for results so far
-and at the end.
+and at the end. One test sends a stream through an engine in this process.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.method import Images, Method, Patterns, Sums
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sim.compress import compress
 from live4d_ophyd.sources.source import SeriesInfo
+from live4d_ophyd.testing import small_dcu
 
 #: s; a method that takes longer for a few small frames hangs
 _PATIENCE_S = 60.0
@@ -97,6 +102,10 @@ class MethodTests:
             parts[number % lanes].add(positions, self.values(frames[positions]))
         return parts
 
+    def results(self, parts: Any) -> Mapping[str, np.ndarray]:
+        """What the method makes of accumulators, or of other methods' images."""
+        return self.method().results(self.series(), self.scan, parts)
+
     def results_of(self, positions: Sequence[int] | np.ndarray) -> Mapping[str, np.ndarray]:
         """What is expected when the frames at these scan positions have come, and no others."""
         frames = np.full((self.scan.size, *self.shape), np.nan)
@@ -134,9 +143,9 @@ class MethodTests:
         method, series = self.method(), self.series()
         announced = method.outputs(series, self.scan)
         if isinstance(method.demand(series, self.scan), Images):
-            results = method.results([self.images(self._whole(), self.scan, series)])
+            results = self.results(self.images(self._whole(), self.scan, series))
         else:
-            results = method.results(self.take([np.arange(self.scan.size)]))
+            results = self.results(self.take([np.arange(self.scan.size)]))
         assert set(results) == set(announced)
         for key, output in announced.items():
             assert np.shape(results[key]) == output.shape, key
@@ -160,7 +169,7 @@ class MethodTests:
             pytest.skip("the method is made from frames")
         images = self.images(frames, self.scan, series)
         assert set(demand.names) <= set(images)
-        self.check(method.results([images]), self.expected(frames, self.scan, series))
+        self.check(self.results(images), self.expected(frames, self.scan, series))
 
     def _whole(self) -> np.ndarray:
         return self.frames().astype(float).reshape(*self.scan.shape, *self.shape)
@@ -168,40 +177,41 @@ class MethodTests:
     def test_all_frames_in_order(self) -> None:
         self._needs_frames()
         everything = np.arange(self.scan.size)
-        self.check(self.method().results(self.take([everything])), self.results_of(everything))
+        self.check(self.results(self.take([everything])), self.results_of(everything))
 
     def test_the_order_of_arrival_makes_no_difference(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
-        self.check(self.method().results(self.take([everything])), self.results_of(everything))
+        self.check(self.results(self.take([everything])), self.results_of(everything))
 
     def test_batches_of_any_size(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
         batches = np.split(everything, [0, 1, 2, 2, 11, self.scan.size])  # empty ones, and of one frame
-        self.check(self.method().results(self.take(batches)), self.results_of(everything))
+        self.check(self.results(self.take(batches)), self.results_of(everything))
 
     def test_split_over_lanes(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
         batches = np.array_split(everything, 9)
         for lanes in (2, 3, 20):  # and with lanes that got nothing
-            self.check(self.method().results(self.take(batches, lanes)), self.results_of(everything))
+            self.check(self.results(self.take(batches, lanes)), self.results_of(everything))
 
     def test_lost_and_bad_frames_are_missing(self) -> None:
         """The engine gives a method nothing of either."""
         self._needs_frames()
         here = np.setdiff1d(self._shuffled(), self.lost)
         for lanes in (1, 2):
-            results = self.method().results(self.take(np.array_split(here, 4), lanes))
+            results = self.results(self.take(np.array_split(here, 4), lanes))
             self.check(results, self.results_of(here))
 
     def test_nothing_is_known_before_the_first_frame(self) -> None:
         self._needs_frames()
-        results = self.method().results(self.take([]))
-        for key, output in self.method().outputs(self.series(), self.scan).items():
-            assert np.shape(results[key]) == output.shape, key
-        self.check(results, self.results_of([]))
+        for parts in ([], self.take([])):
+            results = self.results(parts)
+            for key, output in self.method().outputs(self.series(), self.scan).items():
+                assert np.shape(results[key]) == output.shape, key
+            self.check(results, self.results_of([]))
 
     def test_snapshots_in_mid_raster_are_what_is_known_so_far_and_stay(self) -> None:
         self._needs_frames()
@@ -210,7 +220,7 @@ class MethodTests:
         snapshots = []
         for number, here in enumerate(np.array_split(order, 6)):
             parts[number % 2].add(here, self.values(frames[here]))
-            snapshots.append(method.results(parts))
+            snapshots.append(self.results(parts))
         for number, snapshot in enumerate(snapshots):
             known = np.concatenate(np.array_split(order, 6)[: number + 1])
             self.check(snapshot, self.results_of(known))
@@ -223,14 +233,14 @@ class MethodTests:
         positions, values = everything.copy(), self.values(self.frames()).copy()
         part.add(positions, values)
         positions[:], values[:] = 0, 0
-        self.check(method.results([part]), self.results_of(everything))
+        self.check(self.results([part]), self.results_of(everything))
 
     def test_rasters_know_nothing_of_each_other(self) -> None:
         self._needs_frames()
         first, second = np.arange(10), np.arange(10, self.scan.size)
         one, other = self.take([first])[0], self.take([second])[0]
-        self.check(self.method().results([one]), self.results_of(first))
-        self.check(self.method().results([other]), self.results_of(second))
+        self.check(self.results([one]), self.results_of(first))
+        self.check(self.results([other]), self.results_of(second))
 
     def test_several_threads_add_at_the_same_time(self) -> None:
         self._needs_frames()
@@ -253,7 +263,31 @@ class MethodTests:
         for thread in lanes:
             thread.join(_PATIENCE_S)
         assert not failures, failures[0]
-        self.check(method.results([part]), self.results_of(np.arange(self.scan.size)))
+        self.check(self.results([part]), self.results_of(np.arange(self.scan.size)))
+
+    def test_through_an_engine_with_faults_in_the_stream(self) -> None:
+        """Out of order, split over connections; some frames twice, some lost, some damaged."""
+        self._needs_frames()
+        frames, bad = self.frames(), self._shuffled()[:2]
+        order = np.setdiff1d(self._shuffled(), self.lost)
+        np.random.default_rng(2).shuffle(order)
+        missing = np.union1d(self.lost, bad)
+        messages = [small_dcu.image(frames[n], int(n)) for n in order]
+        for at in np.flatnonzero(np.isin(order, bad)):
+            messages[at] = damaged(messages[at], frames[order[at]])
+        messages += messages[-3:]
+        with closing(small_dcu.SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
+            dcu.wait_for_clients(2)
+            dcu.send([small_dcu.start(number_of_images=len(frames)), *messages, small_dcu.end()])
+            request = AcquisitionRequest(
+                dcu.endpoint, self.scan, (self.method(),), connections=2, timeout=_PATIENCE_S
+            )
+            (raster,) = Acquisition(request, stream).run()
+        losses = raster.losses
+        here = np.setdiff1d(np.arange(self.scan.size), missing)
+        lost = len(self.lost)
+        assert (losses.received, losses.lost, losses.bad) == (len(here), lost, len(missing) - lost)
+        self.check(raster.outputs, self.results_of(here))
 
     def test_on_a_gpu_the_numbers_are_those_of_the_cpu(self) -> None:
         self._needs_frames()
@@ -266,8 +300,15 @@ class MethodTests:
 
     def check_on(self, device: Any, torch: Any) -> None:
         """Feed tensors on ``device``; raises AssertionError unless results are as on the CPU."""
-        method, frames, order = self.method(), self.frames(), self._shuffled()
-        part = method.accumulator(self.series(), self.scan, device)
+        frames, order = self.frames(), self._shuffled()
+        part = self.method().accumulator(self.series(), self.scan, device)
         for positions in np.array_split(order, 3):
-            part.add(positions, torch.as_tensor(self.values(frames[positions]), device=device))
-        self.check(method.results([part]), self.results_of(order))
+            values = self.values(frames[positions])
+            part.add(torch.as_tensor(positions, device=device), torch.as_tensor(values, device=device))
+        self.check(self.results([part]), self.results_of(order))
+
+
+def damaged(message: bytes, frame: np.ndarray) -> bytes:
+    """An image message whose compressed frame names another size than the frame's."""
+    at = message.index(compress(frame, "bslz4"))
+    return message[:at] + b"\xff" * 8 + message[at + 8 :]

@@ -30,11 +30,10 @@ class Counts:
     def accumulator(self, series, scan, device):
         return _Scatter(scan)
 
-    def results(self, parts):
+    def results(self, series, scan, parts):
         # A position is in one of the parts at most.
-        image = np.fmax.reduce([part.sums for part in parts])
-        shape = parts[0].scan.shape
-        return {"left": image[:, 0].reshape(shape), "weighted": image[:, 1].reshape(shape)}
+        image = np.fmax.reduce([np.full((scan.size, 2), np.nan), *(part.sums for part in parts)])
+        return {"left": image[:, 0].reshape(scan.shape), "weighted": image[:, 1].reshape(scan.shape)}
 
 
 class _Scatter:
@@ -60,9 +59,9 @@ class Mean:
     def accumulator(self, series, scan, device):
         return _Sum(series.format.shape)
 
-    def results(self, parts):
+    def results(self, series, scan, parts):
         total, n = sum(part.total for part in parts), sum(part.n for part in parts)
-        return {"mean": total / n if n else np.full(total.shape, np.nan)}
+        return {"mean": total / n if n else np.full(series.format.shape, np.nan)}
 
 
 class _Sum:
@@ -90,9 +89,8 @@ class Difference:
     def accumulator(self, series, scan, device):
         raise NotImplementedError
 
-    def results(self, parts):
-        (images,) = parts
-        return {"difference": images["a"] - images["b"]}
+    def results(self, series, scan, parts):
+        return {"difference": parts["a"] - parts["b"]}
 
 
 class TestCounts(MethodTests):
@@ -141,13 +139,13 @@ class OtherKeys(Counts):
 
 
 class Transposed(Counts):
-    def results(self, parts):
-        return {key: image.T for key, image in super().results(parts).items()}
+    def results(self, series, scan, parts):
+        return {key: image.T for key, image in super().results(series, scan, parts).items()}
 
 
 class SinglePrecision(Counts):
-    def results(self, parts):
-        return {key: image.astype(np.float32) for key, image in super().results(parts).items()}
+    def results(self, series, scan, parts):
+        return {key: image.astype(np.float32) for key, image in super().results(series, scan, parts).items()}
 
 
 class NeedsTheSeries(Counts):
@@ -168,13 +166,13 @@ class InOrderOfArrival(Counts):
 
 
 class FirstLaneOnly(Counts):
-    def results(self, parts):
-        return super().results(parts[:1])
+    def results(self, series, scan, parts):
+        return super().results(series, scan, parts[:1])
 
 
 class ZeroWhereNothingCame(Counts):
-    def results(self, parts):
-        return {key: np.nan_to_num(image) for key, image in super().results(parts).items()}
+    def results(self, series, scan, parts):
+        return {key: np.nan_to_num(image) for key, image in super().results(series, scan, parts).items()}
 
 
 class NeedsAFrame(Counts):
@@ -188,9 +186,9 @@ class NeedsAFrame(Counts):
 
 
 class SnapshotThatGrows(Counts):
-    def results(self, parts):
-        if len(parts) == 1:
-            return super().results(parts)
+    def results(self, series, scan, parts):
+        if len(parts) < 2:
+            return super().results(series, scan, parts)
         for part in parts[1:]:
             parts[0].sums = np.fmax(parts[0].sums, part.sums, out=parts[0].sums)
         return {
