@@ -14,7 +14,7 @@ from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sources.dectris.messages import read_message
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
 
@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch):
 
 
 def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

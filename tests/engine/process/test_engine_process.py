@@ -78,7 +78,7 @@ def served(*arguments):
             process.stderr.read()
 
 
-def gone(pid, within=1.0):
+def gone(pid, within=30.0):
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         try:
