@@ -23,7 +23,7 @@ from test_device import Documents
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionError
-from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 from live4d_ophyd.sim.settings import UNPREPARED
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
@@ -354,11 +354,18 @@ def test_the_summary_says_values_units_and_limits(live4d, capsys):
 
 
 def test_the_scan_starts_when_the_detector_is_armed(sim, RE, control):
-    states = []
-    with closing(device(sim, scan_start=lambda: states.append(control.state()))) as live4d:
-        RE(bp.count([live4d], num=2))
-    assert len(states) == 2
-    assert set(states) <= {"ready", "acquire"}
+    states, generator = [], SimScanGenerator(sim.rest_url)
+
+    def start():
+        states.append(control.state())
+        generator.start()
+
+    with closing(device(sim, scan_start=start)) as live4d:
+        for _ in range(2):
+            generator.prepare(live4d.grid())  # no pulse comes before it has looked
+            RE(bp.count([live4d]))
+    generator.destroy()
+    assert states == ["ready", "ready"]
 
 
 def test_a_signal_starts_the_scan(sim, RE):

@@ -18,7 +18,7 @@ from live4d_ophyd.testing.small_dcu import SmallDcu
 pytestmark = pytest.mark.system
 
 #: how long the control unit takes to answer `arm`, s
-ARM_S = 3.0
+ARM_S = 6.0
 
 
 class _Taken:
