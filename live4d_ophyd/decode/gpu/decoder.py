@@ -16,7 +16,7 @@ import torch
 
 from live4d_ophyd.decode.decoder import Demand, Part
 from live4d_ophyd.decode.entries import OTHER_LAYOUT, rows_to_take
-from live4d_ophyd.decode.gpu.device_pass import DevicePass, OnDevice, Outcome, bytes_a_frame
+from live4d_ophyd.decode.gpu.device_pass import DevicePass, OnDevice, Outcome
 from live4d_ophyd.decode.gpu.kernels import PIXELS, Kernels
 from live4d_ophyd.decode.gpu.layout import Layout, find_layout
 from live4d_ophyd.decode.gpu.named_errors import named_errors
@@ -93,7 +93,7 @@ class GpuDecoded:
                 on_device = decoder._copy(batch, entries, self._workspace)
             plan = decoder._plan(layout, self._demand)
             decoder.decodes += 1
-            step = min(_MOST_FRAMES, max(1, decoder.memory // bytes_a_frame(plan)))
+            step = min(_MOST_FRAMES, max(1, decoder.memory // decoder._device_pass.bytes_a_frame(plan)))
             for first in range(0, len(left), step):
                 yield from self._pass(plan, on_device, left[first : first + step])
             left = np.concatenate(self._others) if self._others else left[:0]

@@ -21,8 +21,6 @@ from live4d_ophyd.frames.format import FrameFormat
 
 #: bytes that a block takes in tables
 _TABLE_BYTES = 60
-#: and what nvCOMP's Zstandard takes besides for one (measured: 31.5 kB)
-_ZSTD_TEMP_BYTES = 32 << 10
 #: an empty LZ4 block, for entries without data: nvCOMP needs something valid to look at
 _NOTHING = bytes([0])
 
@@ -57,14 +55,6 @@ class _Found:
     flagged: int
 
 
-def bytes_a_frame(plan: Plan) -> int:
-    """Device memory that a pass takes for each frame, besides its compressed bytes."""
-    layout, maps = plan.layout, 0 if plan.maps is None else len(plan.maps)
-    frame = plan.selection.stride * (1 + _shuffled_here(layout))
-    a_block = _TABLE_BYTES + (_ZSTD_TEMP_BYTES if layout.name == "bszstd" else 0)
-    return frame + layout.blocks * a_block + 9 * maps + 16
-
-
 def _shuffled_here(layout: Layout) -> bool:
     """Whether frames are un-shuffled by a kernel of ours: they are decoded elsewhere first."""
     return layout.shuffled and not layout.nvcomp_unshuffles
@@ -85,6 +75,13 @@ class DevicePass:
         self._format, self._saturation = frame_format, saturation
         self._nvcomp, self._kernels, self._stream = nvcomp, kernels, stream
         self._nothing = torch.tensor(list(_NOTHING), dtype=torch.uint8, device=device)
+
+    def bytes_a_frame(self, plan: Plan) -> int:
+        """Device memory that a pass takes for each frame, besides its compressed bytes."""
+        layout, maps = plan.layout, 0 if plan.maps is None else len(plan.maps)
+        pixels = plan.selection.stride * (1 + _shuffled_here(layout))
+        temp = self._temp_bytes(layout, 64 * plan.selection.count) // 64
+        return pixels + temp + layout.blocks * _TABLE_BYTES + 9 * maps + 16
 
     def enqueue(self, plan: Plan, batch: OnDevice, rows: np.ndarray, workspace: Workspace) -> Outcome:
         """Decode the frames of ``rows``. What the workspace's last pass made is over."""
