@@ -15,6 +15,9 @@ from llvmlite import ir
 from numba import int64, types
 from numba.extending import intrinsic
 
+#: folders of the package with compiled functions, and with the constants that these are compiled with
+COMPILED = ("frames", "sources", "decode", "imaging", "sim")
+
 
 def _cache_directory() -> Path:
     """Where compiled functions of this very source are kept.
@@ -23,9 +26,7 @@ def _cache_directory() -> Path:
     it would silently run the old code of whatever that function calls.
     """
     package = Path(__file__).resolve().parents[1]
-    # With the constants they are compiled with, so all of these.
-    compiled = ("frames", "sources", "decode", "imaging", "sim")
-    sources = [path for folder in compiled for path in (package / folder).rglob("*.py")]
+    sources = [path for folder in COMPILED for path in (package / folder).rglob("*.py")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()[:16]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "live4d-ophyd" / digest
