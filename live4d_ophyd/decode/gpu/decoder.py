@@ -152,7 +152,8 @@ class GpuDecoded:
             self._others.append(at[others])
             with self._decoder.working():
                 kept = torch.from_numpy(np.flatnonzero(~others)).to(self._decoder.device)
-                arrays = [None if array is None else _take(array, kept) for array in arrays]
+                # torch has no other indexing of unsigned integers on a GPU.
+                arrays = [None if array is None else array.index_select(0, kept) for array in arrays]
             at, status, flagged = at[~others], status[~others], flagged[~others]
         return Part(at, status, flagged, *arrays)
 
@@ -246,9 +247,3 @@ def _free(device: torch.device) -> int:
     """Bytes of device memory that this process could take, those that torch keeps for later included."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0]) + int(kept)
-
-
-def _take(array: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-    """``array[which]``, which torch does not do for unsigned integers on a GPU."""
-    signed = {torch.uint16: torch.int16, torch.uint32: torch.int32}.get(array.dtype, array.dtype)
-    return array.view(signed)[which].view(array.dtype)

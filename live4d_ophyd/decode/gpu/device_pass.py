@@ -78,7 +78,7 @@ class DevicePass:
 
     def bytes_a_frame(self, plan: Plan) -> int:
         """Device memory that a pass takes for each frame, besides its compressed bytes."""
-        layout, maps = plan.layout, 0 if plan.maps is None else len(plan.maps)
+        layout, maps = plan.layout, 0 if plan.maps is None else plan.maps.count
         pixels = plan.selection.stride * (1 + _shuffled_here(layout))
         temp = self._temp_bytes(layout, 64 * plan.selection.count) // 64
         return pixels + temp + layout.blocks * _TABLE_BYTES + 9 * maps + 16
@@ -87,7 +87,7 @@ class DevicePass:
         """Decode the frames of ``rows``. What the workspace's last pass made is over."""
         layout, selection, frame = plan.layout, plan.selection, self._format
         n, blocks, entries = len(rows), layout.blocks, len(rows) * selection.count
-        maps = 0 if plan.maps is None else len(plan.maps)
+        maps = 0 if plan.maps is None else plan.maps.count
         frames = n * selection.stride
         temp_bytes = self._temp_bytes(layout, entries)
         decoded, elsewhere, found_at, found_bytes, columns, block_status, temp, sums, saturated, told = (
@@ -229,8 +229,8 @@ class DevicePass:
         nan = self._format.dtype.kind == "f" and self._saturation.nodata
         rule = int(limit is not None) + 2 * int(nan)
         self._launch(
-            maps.kernel, (len(maps), -(-n // FRAMES_A_BLOCK)), maps.threads,
-            decoded, plan.selection.stride, n, len(maps), maps.starts.data_ptr(),
+            maps.kernel, (maps.count, -(-n // FRAMES_A_BLOCK)), maps.threads,
+            decoded, plan.selection.stride, n, maps.count, maps.starts.data_ptr(),
             maps.places.data_ptr(), maps.weights.data_ptr(), found.status, rule, limit or 0,
             int(self._saturation.counted), sums, saturated, found.flagged,
         )  # fmt: skip

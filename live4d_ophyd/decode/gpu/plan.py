@@ -19,15 +19,13 @@ from live4d_ophyd.frames.format import FrameFormat
 class Maps:
     """Weight maps as lists of the pixels that have a weight, one behind the other."""
 
+    count: int
     starts: torch.Tensor  #: (maps + 1,) int64
     places: torch.Tensor  #: (weights,) int32: which of the selected pixels
     weights: torch.Tensor  #: (weights,) float64 or int64, what they are summed in
     result: torch.dtype  #: of the sums
     kernel: str
     threads: int
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ def _make_maps(
     lengths = [len(indices) for indices, _ in weights.pixels]
     longest = max(lengths)
     return Maps(
+        len(lengths),
         upload(np.concatenate([[0], np.cumsum(lengths)])),
         upload(places.astype(np.int32)),
         upload(values.astype(kind)),

@@ -27,7 +27,7 @@ class _Memory:
 
     def take(self, nbytes: int) -> torch.Tensor:
         """At least ``nbytes`` bytes, (n,) uint8; what was taken before is over."""
-        if self._bytes is None or len(self._bytes) < nbytes:
+        if self._bytes is None or self._bytes.numel() < nbytes:
             self._bytes = None  # first: both may not fit
             # A little more, as batches differ a little.
             self._bytes = self._make((nbytes + nbytes // 8) // _GRANULE * _GRANULE + _GRANULE)
@@ -61,6 +61,6 @@ class Workspace:
 
     def download(self, piece: torch.Tensor) -> np.ndarray:
         """Bytes of the device as they will be on the host when `done`; valid until the next download."""
-        host = self._to_host.take(len(piece))[: len(piece)]
+        host = self._to_host.take(piece.numel())[: piece.numel()]
         host.copy_(piece, non_blocking=True)
         return host.numpy()
