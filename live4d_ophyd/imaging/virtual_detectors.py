@@ -17,6 +17,8 @@ import numpy as np
 
 from live4d_ophyd.decode.weight_maps import Weights
 
+#: of fields that are lengths
+_LENGTH = {"units": "px", "least": 0.0}
 #: rows of a large detector that are computed at a time
 _ROWS_AT_ONCE = 64
 
@@ -28,7 +30,7 @@ class _Round:
     #: name of the image, an identifier
     name: str
     #: (row, col), px; None is the middle of the frame
-    center: tuple[float, float] | None = None
+    center: tuple[float, float] | None = field(default=None, metadata={"units": "px"})
     #: linear edge of 1 px (float weights) instead of whole pixels (exact integer sums)
     soft: bool = field(default=False, kw_only=True)
 
@@ -111,8 +113,7 @@ def _length(value: float, what: str) -> float:
 class Disk(_Round):
     """Pixels within ``radius`` of the centre: bright field, or one diffraction disk."""
 
-    #: px
-    radius: float = field(kw_only=True)
+    radius: float = field(kw_only=True, metadata=_LENGTH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,10 +132,8 @@ class Disk(_Round):
 class Annulus(_Round):
     """Pixels further than ``inner`` from the centre and within ``outer``: annular bright or dark field."""
 
-    #: px
-    inner: float = field(kw_only=True)
-    #: px
-    outer: float = field(kw_only=True)
+    inner: float = field(kw_only=True, metadata=_LENGTH)
+    outer: float = field(kw_only=True, metadata=_LENGTH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
