@@ -6,7 +6,6 @@ In: constructor arguments and ``set`` of plans. Out: a `ScanGrid`, an `Acquisiti
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from ophyd import Device
@@ -115,15 +114,3 @@ class AcquisitionSettings(Settling, Device):
             if isinstance(signal, Setting):
                 readings.update(signal.read())
         return readings
-
-
-def check_centers(name: str, methods: Sequence[Any], sides: tuple[float, float]) -> None:
-    """Raise ValueError for a centre that lies off a detector of ``sides`` (rows, cols); infinity: not known yet."""
-    rows, cols = sides
-    for method in methods:
-        center = getattr(method, "center", None)
-        if center is not None and not (0 <= center[0] <= rows - 1 and 0 <= center[1] <= cols - 1):
-            raise ValueError(
-                f"{name}_{method.name}_center is {tuple(center)}: the detector has {rows:g} x {cols:g} px, "
-                f"its last is ({rows - 1:g}, {cols - 1:g})"
-            )

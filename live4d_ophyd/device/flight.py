@@ -1,6 +1,7 @@
-"""Flight: a movie of rasters back to back in one series, one Event each, from kickoff to the last collect.
+"""Flying: a movie of rasters back to back in one series, one Event each, from kickoff to the last collect.
 
-In: readings of the device after each raster, from the engine client's thread. Out: Events, in the RunEngine's.
+In: readings of the device after each raster, from the engine client's thread. Out: Events, in the RunEngine's. A movie
+is described before its first raster: outputs whose size only the detector knows are not in it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
+from live4d_ophyd.device.requesting import Requesting
 from live4d_ophyd.device.statuses import RasterStatus
+from live4d_ophyd.engine import AcquisitionRequest
 
 
 class Flight:
@@ -37,3 +40,40 @@ class Flight:
                 "data": {key: entry["value"] for key, entry in readings.items()},
                 "timestamps": {key: entry["timestamp"] for key, entry in readings.items()},
             }
+
+
+class Flying(Requesting):
+    """A device that takes movies, as Bluesky's ``Flyable``."""
+
+    _flight: Flight | None = None
+
+    def start(
+        self, request: AcquisitionRequest, status: RasterStatus, flight: Flight | None = None
+    ) -> RasterStatus:
+        """Begin with ``request``; what comes ends ``status``, and rasters are added to ``flight``."""
+        raise NotImplementedError
+
+    def kickoff(self) -> RasterStatus:
+        """Start a movie of ``movie_rasters`` rasters in one series; returns at once. Movies have no patterns."""
+        request = self.movie_request(self.movie_rasters.get())
+        self._flight = Flight(RasterStatus(self))
+        self.start(request, self._flight.status, self._flight)
+        started = RasterStatus(self)
+        started.set_finished()
+        return started
+
+    def complete(self) -> RasterStatus:
+        """Status of the movie."""
+        return self._kicked_off().status
+
+    def describe_collect(self) -> dict[str, Any]:
+        return {f"{self.name}_movie": self.without_unknown(self.describe())}
+
+    def collect(self) -> Iterator[dict[str, Any]]:
+        """Events of the rasters that ended since the last call."""
+        return self._kicked_off().events()
+
+    def _kicked_off(self) -> Flight:
+        if self._flight is None:
+            raise RuntimeError(f"{self.name} has no movie: kick it off first")
+        return self._flight

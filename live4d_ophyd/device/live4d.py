@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,15 @@ from ophyd import Kind
 from ophyd.device import Staged
 
 from live4d_ophyd.device import summary
-from live4d_ophyd.device.acquisition_settings import check_centers
 from live4d_ophyd.device.detector_settings import DetectorSettings
 from live4d_ophyd.device.engine_link import EngineLink
 from live4d_ophyd.device.exposure import Exposures
-from live4d_ophyd.device.flight import Flight
+from live4d_ophyd.device.flight import Flight, Flying
 from live4d_ophyd.device.lost_engine import disarm_for_lost_engine
-from live4d_ophyd.device.method_signals import MethodSignals, device_class
+from live4d_ophyd.device.method_signals import device_class
 from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.raster_signals import RasterSignals
-from live4d_ophyd.device.run_notes import RunNotes
+from live4d_ophyd.device.requesting import Pattern
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
@@ -40,32 +38,18 @@ from live4d_ophyd.device.taken_with import TakenWith
 from live4d_ophyd.device.taking import Taking
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.request import SATURATED
-from live4d_ophyd.imaging.method import PATTERN, Output
 from live4d_ophyd.imaging.virtual_detectors import Detector
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
 
 #: how long a trigger waits until the detector of a lost engine is disarmed, s
 DISARM_S = 30.0
-#: triggers, and frames, that arm_per="run" arms for: then it arms again
-RUN_TRIGGERS, RUN_FRAMES = 1000, 1 << 28
 #: how long `close` waits for a stage that was given up, and for a scan generator that was told to stop, s
 STAGE_S, SCAN_STOP_S = 60.0, 10.0
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
-@dataclass(frozen=True)
-class _Pattern:
-    """The mean pattern, as a method."""
-
-    name: str = "pattern"
-    enabled: bool = False
-
-    def outputs(self, series: Any, scan: ScanGrid) -> dict[str, Output]:
-        return {self.name: Output(PATTERN, (0, 0), "counts", preview=False)} if self.enabled else {}
-
-
-class Live4D(MethodSignals, EngineLink, RasterSignals):
+class Live4D(Flying, EngineLink, RasterSignals):
     """4D-STEM detector: virtual-detector images of a raster scan, computed while the frames arrive.
 
     Parameters
@@ -121,7 +105,7 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
         more = (
             {} if control is None else {"detector": Cpt(DetectorSettings, "", control=control, kind=SETTING)}
         )
-        return super().__new__(device_class(cls, (*detectors, _Pattern()), scan, **more))
+        return super().__new__(device_class(cls, (*detectors, Pattern()), scan, **more))
 
     def __getattr__(self, name: str) -> Any:
         if name == "detector":
@@ -158,27 +142,18 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
                 f"a device cannot be called {name!r}: its data keys and files begin with the name. Expected letters, "
                 "digits, _ and -"
             )
-        counted = isinstance(arm_per, int) and not isinstance(arm_per, bool) and arm_per >= 1
-        if arm_per not in ("trigger", "run") and not counted:
-            raise ValueError(f"arm_per is {arm_per!r}; expected 'trigger', 'run' or a number of triggers")
-        if arm_per != "trigger" and control is None:
-            raise ValueError(f"arm_per is {arm_per!r}, but without control it is not the device that arms")
-        self._arm_per = arm_per
-        self.control = control
         no_scan = scan_start is None and scan_generator is None
-        self._scan = None if no_scan else ScanStarter(scan_start, scan_generator)
-        self._exposures = Exposures(self._scan)
-        self._flight: Flight | None = None
-        self._run = RunNotes()
+        starter = None if no_scan else ScanStarter(scan_start, scan_generator)
+        self._exposures = Exposures(starter)
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
         super().__init__(
-            "", name=name, methods=(*detectors, _Pattern()), wanted_engine=engine, server=server,
-            curve_keys=curve_keys, **kwargs,
+            "", name=name, methods=(*detectors, Pattern()), control=control, scan=starter, arm_per=arm_per,
+            wanted_engine=engine, server=server, curve_keys=curve_keys, **kwargs,
         )  # fmt: skip
         self.taken_with = TakenWith(
             None if control is None else self.detector,
-            stays_armed=arm_per != "trigger",
+            stays_armed=self._arm_per.stays_armed,
             staged=lambda: self._staged is Staged.yes,
         )
         self.preview = LivePreview(self)
@@ -194,35 +169,6 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
 
     # Configuration ------------------------------------------------------------------------------
 
-    def detectors(self) -> tuple[Detector, ...]:
-        """The virtual detectors as the signals have them now."""
-        return tuple(method for method in self.methods() if not isinstance(method, _Pattern))
-
-    def request(self, rasters: int | None = None) -> AcquisitionRequest:
-        """What the engine is asked for at the next trigger, or for a movie. Raises ValueError naming what cannot be."""
-        stay_armed = rasters is None and self._arm_per != "trigger"
-        control = self._control()
-        *detectors, pattern = self.methods()
-        sides = (np.inf, np.inf) if self.control is None else self.detector.largest_frame()
-        check_centers(self.name, detectors, sides)
-        if self._scan is not None and control is not None and control.software_triggered:
-            raise ValueError(
-                f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
-                "scan: use 'exts' or 'exte'"
-            )
-        return self.request_for(
-            detectors=tuple(detectors),
-            pattern=pattern.enabled,
-            rasters=self._triggers_to_arm() if stay_armed else 1 if rasters is None else rasters,
-            stay_armed=stay_armed,
-            control=control,
-            notes=self._run.header,
-        )
-
-    def check_settings(self) -> None:
-        """Raise ValueError for settings that do not fit together, as of an annulus whose inner radius is the larger."""
-        self.request()
-
     def summary(self) -> None:
         """Print what the device is set to, and what its newest image brought."""
         print(*summary.lines(self), sep="\n")
@@ -230,40 +176,16 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
             print("\nthe detector's own settings")
             self.detector.summary()
 
-    def _triggers_to_arm(self) -> int:
-        if isinstance(self._arm_per, int):
-            return self._arm_per
-        return max(1, min(RUN_TRIGGERS, RUN_FRAMES // self.grid().frames))
-
     def _leave_series(self) -> None:
         """Before a setting of the detector changes: it is armed with those of before."""
         self.taken_with.series_over()
-        if self._arm_per == "trigger" or self._exposures.running is not None or self._client is None:
+        if self._exposures.running is not None or self._client is None or not self._arm_per.stays_armed:
             return
         if not self._client.release(ARM_TIMEOUT_S) and self._client.alive:
             raise AcquisitionError(
                 f"{self.name}: the detector is still armed for the series before, {ARM_TIMEOUT_S:g} s after it was "
                 "told to end: set it when it answers again"
             )
-
-    def _control(self) -> Simplon | None:
-        """The control with the trigger mode as the signals have it now."""
-        if self.control is None:
-            return None
-        settings = self.detector
-        return replace(
-            self.control,
-            trigger_mode=settings.trigger_mode.get(),
-            trigger_per=settings.trigger_per.get(),
-            settings=settings.set_here(),
-        )
-
-    def note_run(self, name: str, doc: dict[str, Any]) -> None:
-        """Know the run: the stream's header names it, and its images keep one shape.
-
-        ``RE.subscribe(live4d.note_run)``
-        """
-        self._run.note(name, doc)
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
@@ -287,23 +209,15 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
             return super().stage()
         super().stage()
         status = TellingStatus(self, running="is made ready", done="is ready", failed="cannot be staged")
-
-        def get_ready() -> None:
-            try:
-                self._get_ready(request)
-            except Exception as error:
-                status.set_exception(error)
-            else:
-                status.set_finished()
-
-        self._staging = threading.Thread(target=get_ready, name="live4d-stage", daemon=True)
-        self._staging.start()
+        self._staging = status.follow(lambda: self._get_ready(request), "live4d-stage")
         return status
 
     def _get_ready(self, request: AcquisitionRequest) -> None:
         if self.control is not None:
             self.detector.look()  # fail before the scan if the detector does not answer
-            if request.frame_time is not None and not self.detector.frame_time.missing:
+            if request.frame_time is None:
+                self.detector.warn_of_short_exposure()
+            elif not self.detector.frame_time.missing:
                 self.detector.frame_time.check_value(request.frame_time)
         self._engine()
 
@@ -314,9 +228,9 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
         """
         request = self.request()
         self._keep_shapes(self.known_shapes())
-        return self._start(request, RasterStatus(self))
+        return self.start(request, RasterStatus(self))
 
-    def _start(
+    def start(
         self, request: AcquisitionRequest, status: RasterStatus, flight: Flight | None = None
     ) -> RasterStatus:
         client = self._engine()
@@ -403,34 +317,6 @@ class Live4D(MethodSignals, EngineLink, RasterSignals):
         shown = (getattr(self, name) for name in self.component_names)
         hinted = {signal.name: None for signal in shown if signal.kind == Kind.hinted}
         return {"fields": list(self.without_disabled(hinted))}
-
-    # Flying: a movie of rasters back to back, one Event each ------------------------------------
-
-    def kickoff(self) -> RasterStatus:
-        """Start a movie of ``movie_rasters`` rasters in one series; returns at once. Movies have no patterns."""
-        request = replace(self.request(self.movie_rasters.get()), pattern=False)
-        self._flight = Flight(RasterStatus(self))
-        self._start(request, self._flight.status, self._flight)
-        started = RasterStatus(self)
-        started.set_finished()
-        return started
-
-    def complete(self) -> RasterStatus:
-        """Status of the movie."""
-        return self._kicked_off().status
-
-    def describe_collect(self) -> dict[str, Any]:
-        # It is described before its first raster, when the size of patterns is not known yet.
-        return {f"{self.name}_movie": self.without_unknown(self.describe())}
-
-    def collect(self) -> Iterator[dict[str, Any]]:
-        """Events of the rasters that ended since the last call."""
-        return self._kicked_off().events()
-
-    def _kicked_off(self) -> Flight:
-        if self._flight is None:
-            raise RuntimeError(f"{self.name} has no movie: kick it off first")
-        return self._flight
 
 
 def _in_event_loop() -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ophyd.status import Status
@@ -32,6 +34,21 @@ class TellingStatus(Status):
 
     def watch(self, func: Any) -> None:
         """Nothing can be watched; there are hooks that ask every status they wait for."""
+
+    def follow(self, work: Callable[[], None], thread_name: str) -> threading.Thread:
+        """Do ``work`` in a thread; the status ends with it, as it does."""
+
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:
+                self.set_exception(error)
+            else:
+                self.set_finished()
+
+        thread = threading.Thread(target=run, name=thread_name, daemon=True)
+        thread.start()
+        return thread
 
     def __str__(self) -> str:
         running, done, failed = self._words

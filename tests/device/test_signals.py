@@ -1,6 +1,7 @@
 """Signals of the device: what a setting takes and how it is recorded, previews of one moment, progress of a raster."""
 
 import math
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,6 +187,33 @@ def test_an_array_is_kept_as_it_was_when_it_was_put():
     np.testing.assert_array_equal(signal.get(), np.ones((2, 3)))
     with pytest.raises(ValueError, match="read-only"):
         signal.get()[0, 0] = 1
+
+
+def test_an_array_is_checked_and_digested_beside_the_caller():
+    """A plan sets it in the RunEngine's loop, and millions of pixels take a while."""
+    checking, go_on = threading.Event(), threading.Event()
+
+    def check(array):
+        checking.set()
+        go_on.wait(10)
+
+    signal = PixelArray(name="gain", check=check)
+    status = signal.set(np.ones((2, 3)))
+    assert checking.wait(10)
+    assert not status.done
+    assert signal.get() is None
+    go_on.set()
+    status.wait(10)
+    np.testing.assert_array_equal(signal.get(), np.ones((2, 3)))
+
+
+def test_a_plan_that_sets_an_array_that_cannot_be_reads_why(tmp_path):
+    signal = PixelArray(name="gain", check=no_check)
+    status = signal.set(tmp_path / "none.npy")
+    with pytest.raises(ValueError, match=r"gain: .*none.npy cannot be read"):
+        status.wait(10)
+    assert str(status).startswith("gain: ")
+    assert signal.read()["gain"]["value"] == "none"
 
 
 def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
