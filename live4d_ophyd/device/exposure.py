@@ -121,7 +121,7 @@ class Exposures:
                         self._scan.start(partial(self._scan_failed, exposure, "start"))
                 case "progress":
                     progress = Progress(**event["progress"])
-                    exposure.taker.progressed(progress, _by_output(exposure.request, event["images"]))
+                    exposure.taker.progressed(progress, event["outputs"])
                 case "raster":
                     try:
                         exposure.taker.took(RasterResult.from_dict(event["raster"]))
@@ -165,8 +165,3 @@ class Exposures:
 
 def _go_on() -> None:
     """Not the end."""
-
-
-def _by_output(request: AcquisitionRequest, images: np.ndarray | None) -> dict[str, np.ndarray] | None:
-    names = [detector.name for detector in request.detectors]
-    return None if images is None else dict(zip(names, images))

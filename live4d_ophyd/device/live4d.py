@@ -30,7 +30,6 @@ from live4d_ophyd.device.lost_engine import disarm_for_lost_engine
 from live4d_ophyd.device.method_signals import device_class
 from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.raster_signals import RasterSignals
-from live4d_ophyd.device.requesting import Pattern
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
@@ -38,7 +37,8 @@ from live4d_ophyd.device.taken_with import TakenWith
 from live4d_ophyd.device.taking import Taking
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.request import SATURATED
-from live4d_ophyd.imaging.virtual_detectors import Detector
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
 
@@ -50,16 +50,18 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Live4D(Flying, EngineLink, RasterSignals):
-    """4D-STEM detector: virtual-detector images of a raster scan, computed while the frames arrive.
+    """4D-STEM detector: images of a raster scan, computed while the frames arrive.
 
     Parameters
     ----------
     endpoint : stream v2 of the detector control unit, ``tcp://dcu:31001``; several addresses with commas between
     name : name of the device and prefix of its data keys
     scan : geometry of the raster the microscope runs
-    detectors : virtual detectors (Disk, Annulus); each gives ``<name>_<detector>`` (image), ``..._mean`` and
-        ``..._contrast`` (std / mean). Tables and plots show the numbers of the first;
-        ``live4d.adf_mean.kind = "hinted"`` adds another
+    methods : what makes images: Disk, Annulus, Segments, CenterOfMass, MeanPattern, or your own. Each image gives
+        ``<name>_<image>``, ``..._mean`` and ``..._contrast`` (std / mean); parameters are settings,
+        ``<name>_<method>_<parameter>``. Tables and plots show the numbers of the first virtual detector;
+        ``live4d.adf_mean.kind = "hinted"`` adds others. Without a MeanPattern there is one that is not enabled:
+        ``bps.mv(live4d.pattern_enabled, 1)``
     control : ``Simplon(url)`` configures, arms, triggers and disarms; the detector's own settings are then signals of
         ``detector`` (`DetectorSettings`). None listens to series that something else starts
     scan_start : starts the scan generator once the detector is armed, once for each trigger or movie: a callable, or an
@@ -91,12 +93,12 @@ class Live4D(Flying, EngineLink, RasterSignals):
     Examples
     --------
     >>> live4d = Live4D("tcp://dcu:31001", name="live4d", scan=ScanGrid(256, 256),
-    ...                 detectors=[Disk("vbf", center=(95.5, 95.5), radius=30)])    # doctest: +SKIP
+    ...                 methods=[Disk("vbf", center=(95.5, 95.5), radius=30)])    # doctest: +SKIP
     >>> RE(bp.count([live4d]))                                                      # doctest: +SKIP
     """
 
     def __new__(
-        cls, *args: Any, scan: ScanGrid | None = None, detectors: Sequence[Detector] = (),
+        cls, *args: Any, scan: ScanGrid | None = None, methods: Sequence[Method] = (),
         control: Simplon | None = None, **kwargs: Any,
     ) -> Live4D:  # fmt: skip
         """Of a class with the signals of its methods, and of the detector that ``control`` controls."""
@@ -105,7 +107,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         more = (
             {} if control is None else {"detector": Cpt(DetectorSettings, "", control=control, kind=SETTING)}
         )
-        return super().__new__(device_class(cls, (*detectors, Pattern()), scan, **more))
+        return super().__new__(device_class(cls, _with_pattern(methods), scan, **more))
 
     def __getattr__(self, name: str) -> Any:
         if name == "detector":
@@ -120,7 +122,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         *,
         name: str,
         scan: ScanGrid,
-        detectors: Sequence[Detector],
+        methods: Sequence[Method],
         control: Simplon | None = None,
         scan_start: Any = None,
         scan_generator: Any = None,
@@ -148,7 +150,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
         super().__init__(
-            "", name=name, methods=(*detectors, Pattern()), control=control, scan=starter, arm_per=arm_per,
+            "", name=name, methods=_with_pattern(methods), control=control, scan=starter, arm_per=arm_per,
             wanted_engine=engine, server=server, curve_keys=curve_keys, **kwargs,
         )  # fmt: skip
         self.taken_with = TakenWith(
@@ -286,10 +288,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def publish(self, raster: RasterResult) -> None:
         """Put a raster into the signals."""
-        arrays = dict(zip((detector.name for detector in self.detectors()), raster.images))
-        if raster.pattern is not None:
-            arrays["pattern"] = raster.pattern
-        self.put_outputs(arrays)
+        self.put_outputs(raster.outputs)
         self.put_raster(raster)
         self.engine.put(raster.engine)
 
@@ -317,6 +316,12 @@ class Live4D(Flying, EngineLink, RasterSignals):
         shown = (getattr(self, name) for name in self.component_names)
         hinted = {signal.name: None for signal in shown if signal.kind == Kind.hinted}
         return {"fields": list(self.without_disabled(hinted))}
+
+
+def _with_pattern(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """``methods``, with a mean pattern that can be enabled."""
+    has_one = any(isinstance(method, MeanPattern) or method.name == "pattern" for method in methods)
+    return tuple(methods) if has_one else (*methods, MeanPattern("pattern", enabled=False))
 
 
 def _in_event_loop() -> bool:

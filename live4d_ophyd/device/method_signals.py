@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ophyd import Component as Cpt
-from ophyd import Device
+from ophyd import Device, Kind
 from ophyd.device import create_device_from_components
 
 from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
@@ -72,7 +72,7 @@ def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **m
     components: dict[str, Cpt] = {}
     taken: set[str] = set()
     for method in methods:
-        hinted = not any(cpt.cls is Mean for cpt in components.values())
+        hinted = not any(cpt.kind == Kind.hinted for cpt in components.values())
         for attr, cpt in _components(method, grid, hinted):
             for key in (attr, f"{attr}_row", f"{attr}_col") if cpt.cls is Vector else (attr,):
                 if key in taken:
@@ -94,11 +94,15 @@ def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **m
 
 
 def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str, Cpt]]:
-    """The signals of a method's outputs, of its images' statistics, and its settings; some may be called alike."""
+    """The signals of a method's outputs, of its images' statistics, and its settings; some may be called alike.
+
+    ``hinted``: whether the statistics of outputs that say so are for tables and plots. Those of one method are: of a
+    virtual detector and three others, four plots and a table too wide would come.
+    """
     for key, output in all_outputs(method, grid).items():
         yield key, Cpt(OutputArray, kind="normal")
         if output.dims == SCAN:
-            kind = "hinted" if hinted else "normal"
+            kind = "hinted" if hinted and output.hinted else "normal"
             yield f"{key}_mean", Cpt(Mean, value=math.nan, kind=kind)
             yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
     for parameter in parameters(method):
@@ -107,9 +111,7 @@ def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str
 
 def outputs_of(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
     """What a method gives, as far as that is known before a series."""
-    if hasattr(method, "outputs"):
-        return method.outputs(None, grid)
-    return {method.name: Output(SCAN, grid.shape, "counts")}
+    return method.outputs(None, grid)
 
 
 def all_outputs(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
@@ -128,6 +130,16 @@ class MethodSignals(AcquisitionSettings):
     def methods(self) -> tuple[Any, ...]:
         """The methods as the signals have them now. Raises ValueError where parameters do not fit each other."""
         return tuple(with_settings(method, self) for method in self._methods)
+
+    def check_outputs(self, methods: Sequence[Any]) -> None:
+        """Raise ValueError where ``methods`` would give what there is no signal for."""
+        grid = self.grid()
+        for method in methods:
+            if missing := [key for key in outputs_of(method, grid) if key not in self.component_names]:
+                raise ValueError(
+                    f"{method.name} would give {missing[0]}, for which {self.name} has no signal: signals are made "
+                    f"with the device. Make one with {method}"
+                )
 
     def outputs(self) -> dict[str, Output]:
         """What the next raster gives, by the names of the signals."""

@@ -35,7 +35,7 @@ def parameters(method: Any) -> list[Parameter]:
 
 
 def _parameters(part: Any, prefix: str, path: tuple[str, ...]) -> Iterator[Parameter]:
-    hints = get_type_hints(type(part))
+    hints = _hints(part)
     for field in fields(part):
         value = getattr(part, field.name)
         if field.name == "name" or not field.init:
@@ -49,6 +49,14 @@ def _parameters(part: Any, prefix: str, path: tuple[str, ...]) -> Iterator[Param
         optional = NoneType in kinds
         component = _setting(value, [kind for kind in kinds if kind is not NoneType], optional, field)
         yield Parameter(f"{prefix}_{field.name}", (*path, field.name), component, optional)
+
+
+def _hints(part: Any) -> dict[str, Any]:
+    """Types of the fields; as the values have them where a name is known to type checkers only."""
+    try:
+        return get_type_hints(type(part))
+    except NameError:
+        return {field.name: type(getattr(part, field.name)) for field in fields(part)}
 
 
 def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field) -> Cpt:

@@ -16,7 +16,7 @@ import numpy as np
 from ophyd.status import Status
 
 from live4d_ophyd.device.signals import Setting, Value
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 
 
 class PixelArray(Setting):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from live4d_ophyd.device.arm_per import ArmPer
@@ -16,21 +16,7 @@ from live4d_ophyd.device.method_signals import MethodSignals
 from live4d_ophyd.device.run_notes import RunNotes
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionRequest
-from live4d_ophyd.imaging.method import PATTERN, Output
-from live4d_ophyd.imaging.virtual_detectors import Detector
-from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """The mean pattern, as a method."""
-
-    name: str = "pattern"
-    enabled: bool = False
-
-    def outputs(self, series: Any, scan: ScanGrid) -> dict[str, Output]:
-        return {self.name: Output(PATTERN, (0, 0), "counts", preview=False)} if self.enabled else {}
 
 
 class Requesting(MethodSignals):
@@ -50,25 +36,21 @@ class Requesting(MethodSignals):
         self._run = RunNotes()
         super().__init__(*args, **kwargs)
 
-    def detectors(self) -> tuple[Detector, ...]:
-        """The virtual detectors as the signals have them now."""
-        return tuple(method for method in self.methods() if not isinstance(method, Pattern))
-
     def request(self, rasters: int | None = None) -> AcquisitionRequest:
         """What the engine is asked for at the next trigger, or for a movie. Raises ValueError naming what cannot be."""
         stay_armed = rasters is None and self._arm_per.stays_armed
         control = self._control()
-        *detectors, pattern = self.methods()
+        methods = self.methods()
         sides = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
-        check_centers(self.name, detectors, sides)
+        check_centers(self.name, methods, sides)
+        self.check_outputs(methods)
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
                 f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
                 "scan: use 'exts' or 'exte'"
             )
         return self.request_for(
-            detectors=tuple(detectors),
-            pattern=pattern.enabled,
+            methods=methods,
             rasters=rasters or self._arm_per.triggers(self.grid()),
             stay_armed=stay_armed,
             control=control,
@@ -76,8 +58,14 @@ class Requesting(MethodSignals):
         )
 
     def movie_request(self, rasters: int) -> AcquisitionRequest:
-        """The same for a movie: without what is not in it."""
-        return replace(self.request(rasters), pattern=False)
+        """The same for a movie: without methods that give nothing whose size is known before a series."""
+        request = self.request(rasters)
+        known = [
+            method
+            for method in request.methods
+            if any(all(output.shape) for output in method.outputs(None, request.grid).values())
+        ]
+        return replace(request, methods=tuple(known))
 
     def check_settings(self) -> None:
         """Raise ValueError for settings that do not fit together, as of an annulus whose inner radius is the larger."""
@@ -106,8 +94,9 @@ class Requesting(MethodSignals):
 def check_centers(name: str, methods: Sequence[Any], sides: tuple[float, float]) -> None:
     """Raise ValueError for a centre that lies off a detector of ``sides`` (rows, cols); infinity: not known yet."""
     rows, cols = sides
-    for method in methods:
-        center = getattr(method, "center", None)
+    parts = [(method, part) for method in methods for part in (method, *vars(method).values())]
+    for method, part in parts:
+        center = getattr(part, "center", None) if is_dataclass(part) else None
         if center is not None and not (0 <= center[0] <= rows - 1 and 0 <= center[1] <= cols - 1):
             raise ValueError(
                 f"{name}_{method.name}_center is {tuple(center)}: the detector has {rows:g} x {cols:g} px, "

@@ -122,7 +122,7 @@ def test_what_two_threads_put_does_not_mix(dcu, settings):
 
 def test_the_engine_is_told_what_was_set_in_an_order_in_which_it_can_be_put_back(dcu):
     device = Live4D(
-        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), detectors=[Disk("vbf", radius=1)],
+        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
         control=Simplon(dcu.url), engine="cpu",
     )  # fmt: skip
     assert device.request().control.settings == ()
@@ -246,7 +246,7 @@ def warnings_of(caplog):
 
 def test_a_frame_time_that_leaves_the_count_time_behind_is_warned_of_once(dcu, caplog):
     device = Live4D(
-        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), detectors=[Disk("vbf", radius=1)],
+        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
         control=Simplon(dcu.url), engine="cpu",
     )  # fmt: skip
     settings = device.detector

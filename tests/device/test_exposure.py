@@ -16,7 +16,7 @@ REQUEST = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (Disk("vbf", radius=3),)
 ARMED, DONE = {"kind": "armed"}, {"kind": "done"}
 
 
-def progress(received, images=None):
+def progress(received, outputs=None):
     numbers = {
         "frames_received": received,
         "frames_expected": 6,
@@ -24,11 +24,11 @@ def progress(received, images=None):
         "raster": 0,
         "saturated": 0,
     }
-    return {"kind": "progress", "progress": numbers, "images": images}
+    return {"kind": "progress", "progress": numbers, "outputs": outputs}
 
 
 def raster():
-    result = RasterResult(0, np.ones((1, 2, 3)), Losses(6, 6, 0, 0), 7, 1e4, "cpu")
+    result = RasterResult(0, {"vbf": np.ones((2, 3))}, Losses(6, 6, 0, 0), 7, 1e4, "cpu")
     return {"kind": "raster", "raster": result.to_dict()}
 
 
@@ -114,12 +114,12 @@ def test_an_exposure_is_told_from_armed_to_its_end(engine, taker):
     exposures.start(engine, REQUEST, taker)
     assert engine.heard == [("acquire", 1), "preview"]
     assert exposures.running is taker
-    images = np.full((1, 2, 3), 4.0)
-    for event in (ARMED, progress(2), progress(3, images), raster(), DONE):
+    image = np.full((2, 3), 4.0)
+    for event in (ARMED, progress(2), progress(3, {"vbf": image}), raster(), DONE):
         engine.say(event)
     before, (received, arrays), *others = taker.told[1:]
     assert (taker.told[0], before, received, others) == ("armed", (2, None), 3, [7, "ended"])
-    np.testing.assert_array_equal(arrays["vbf"], images[0])
+    np.testing.assert_array_equal(arrays["vbf"], image)
     assert exposures.running is None
     exposures.cancel()
     assert taker.told[-1] == "ended"

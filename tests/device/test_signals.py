@@ -14,7 +14,7 @@ from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.signals import Choice, Flag, Number, Text, Value, Vector, Whole
 from live4d_ophyd.device.statuses import RasterStatus
 from live4d_ophyd.engine.results import Progress
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.imaging.method import PATTERN, SCAN, Output
 
 # What a setting takes ---------------------------------------------------------------------------

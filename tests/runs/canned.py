@@ -9,10 +9,10 @@ from live4d_ophyd.device.signals import Number
 from live4d_ophyd.device.statuses import RasterStatus
 from live4d_ophyd.engine import RasterResult
 from live4d_ophyd.engine.results import Losses
-from live4d_ophyd.engine.series_info import SeriesInfo
+from live4d_ophyd.engine.series_record import SeriesRecord
 
 ROWS, COLS = 6, 9
-INFO = SeriesInfo(
+INFO = SeriesRecord(
     unique_id="01M8", channel="threshold_1", detector="ARINA E-01", energy=80e3, threshold=40e3,
     count_time=20e-6, frame_time=25e-6, saturation=4095.0, pixels_masked=3, pixel_mask="ab12", detector_mask="cd34",
 )  # fmt: skip
@@ -38,7 +38,7 @@ class Canned(Live4D):
     def trigger(self):
         status = RasterStatus(self)
         self.taken_with.begin(self.settings_now() | self.detector.as_armed())
-        images = np.stack([picture(self.taken, n) for n in range(len(self.detectors()))])
+        images = {name: picture(self.taken, n) for n, name in enumerate(self.outputs())}
         losses = Losses(expected=ROWS * COLS, received=ROWS * COLS - 1, lost=1, bad=0, beyond=0, saturated=2)
         raster = RasterResult(
             self.taken, images, losses, self.taken + 1, 3e4, "cpu", dropped=0, info=INFO
