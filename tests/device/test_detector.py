@@ -46,7 +46,7 @@ def device(sim, *, grid=None, **options):
     options = {"control": Simplon(sim.rest_url), "timeout": 20.0} | options
     grid = grid or ScanGrid(ROWS, COLS, step=0.25, unit="nm")
     disk = Disk("vbf", center=sim.bf_center, radius=sim.bf_radius)
-    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, detectors=[disk], engine="cpu", **options)
+    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], engine="cpu", **options)
 
 
 @pytest.fixture
@@ -619,7 +619,7 @@ def test_without_control_there_are_no_settings(sim):
     ):
         _ = live4d.detector
     with pytest.raises(ValueError, match="cannot be called 'detector'"):
-        Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), detectors=[Disk("detector", radius=1)])
+        Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), methods=[Disk("detector", radius=1)])
 
 
 def test_each_event_has_the_detectors_settings_as_armed(live4d, RE):

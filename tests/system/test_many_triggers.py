@@ -173,7 +173,7 @@ def live4d(session, truth):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.methods,
+            methods=session.request.methods,
             control=session.request.control,
             arm_per="run",
             engine="cpu",
@@ -223,7 +223,7 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
 def test_arm_per_is_one_of_a_few(session, arm_per):
     with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
         Live4D(
-            session.request.endpoint, name="live4d", scan=GRID, detectors=session.request.methods,
+            session.request.endpoint, name="live4d", scan=GRID, methods=session.request.methods,
             control=session.request.control, arm_per=arm_per,
         )  # fmt: skip
 
@@ -234,6 +234,6 @@ def test_arming_once_needs_a_control(session):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.methods,
+            methods=session.request.methods,
             arm_per="run",
         )

@@ -97,7 +97,7 @@ from live4d_ophyd.storage import record
 RE = RunEngine({}, call_returns_result=False)
 record(RE, open_catalog(sys.argv[3]))
 device = Live4D(sys.argv[2], name="live4d", scan=ScanGrid(4, 5), control=Simplon(sys.argv[1]), engine="cpu",
-                detectors=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
+                methods=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
 
 def one_step(detectors, motor, step):
     yield from bps.mv(device.vbf_radius, 10 + 1e4 * step)
@@ -137,7 +137,7 @@ from live4d_ophyd.storage import record
 RE = RunEngine({}, call_returns_result=False)
 record(RE, open_catalog(sys.argv[2]))
 device = Live4D(sys.argv[1], name="live4d", scan=ScanGrid(1, 3),
-                detectors=[Disk("vbf", center=(256.0, 514.0), radius=200.0)], channel="threshold_1")
+                methods=[Disk("vbf", center=(256.0, 514.0), radius=200.0)], channel="threshold_1")
 with closing(device):
     (uid,) = RE(bp.count([device]))
 print(json.dumps(uid))
