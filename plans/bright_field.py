@@ -10,7 +10,7 @@ from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
-from plans.components import component
+from live4d_ophyd.plans.components import component
 
 #: stream that holds what the calibration has set
 STREAM = "bright_field"

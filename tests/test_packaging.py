@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = packages_distributions()
-PACKAGE = ("live4d_ophyd", "plans")
+PACKAGE = ("live4d_ophyd", "plans")  # the package's folder `plans` is a link to that
 FOR_TESTS = ("tests", "benchmarks")
 #: loaded only where the GPU's packages are found
 FOR_A_GPU = {
@@ -90,3 +95,36 @@ def test_only_torch_for_cuda_12_on_aarch64_is_left_to_the_user():
     assert list(markers) == ["torch"]
     assert not markers["torch"].evaluate({"platform_machine": "aarch64"})
     assert markers["torch"].evaluate({"platform_machine": "x86_64"})
+
+
+def built_wheel(folder, out):
+    """Names in the wheel that a build from ``folder`` gives."""
+    (path,) = WheelBuilder(str(folder)).build(directory=str(out), versions=["standard"])
+    with zipfile.ZipFile(path) as wheel:
+        return set(wheel.namelist())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_holds_the_plans_and_no_other_name_than_the_package(wheel):
+    assert {name.split("/")[0].split("-")[0] for name in wheel} == {"live4d_ophyd"}
+    plans = {f"live4d_ophyd/plans/{path.name}" for path in (ROOT / "plans").glob("*.py")}
+    assert "live4d_ophyd/plans/focus.py" in plans
+    assert plans <= wheel
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(wheel, tmp_path):
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as sources:
+        sources.extractall(tmp_path, filter="data")
+    folder = path.removesuffix(".tar.gz")
+    assert (Path(folder) / "plans" / "focus.py").exists()
+    assert built_wheel(folder, tmp_path) == wheel
+
+
+def test_the_plans_have_one_name():
+    done = subprocess.run([sys.executable, "-c", "import plans"], cwd=ROOT, capture_output=True, text=True)
+    assert "import the plans as live4d_ophyd.plans" in done.stderr
