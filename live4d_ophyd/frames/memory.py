@@ -15,6 +15,8 @@ from llvmlite import ir
 from numba import int64, types
 from numba.extending import intrinsic
 
+from live4d_ophyd.folders import FOLDERS
+
 
 def _cache_directory() -> Path:
     """Where compiled functions of this very source are kept.
@@ -27,8 +29,7 @@ def _cache_directory() -> Path:
     compiled = ("frames", "sources", "decode", "imaging", "sim")
     sources = [path for folder in compiled for path in (package / folder).rglob("*.py")]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "live4d-ophyd" / digest
+    return FOLDERS.user_cache_path / digest
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):
