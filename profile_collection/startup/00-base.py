@@ -1,6 +1,6 @@
 """The session itself: RE, db, bec, peaks, sd, bp, bps, bpp, np, plt, and Bluesky's magics.
 
-Runs in IPython (``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
+Runs in IPython (``live4d session``, ``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
 bluesky-queueserver, where there is no IPython and nobody to look at figures. Environment variables:
 
 LIVE4D_CATALOG   directory of the catalog (default: where the profile "live4d" is, see open_catalog)
