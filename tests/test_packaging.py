@@ -16,6 +16,8 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
+import live4d_ophyd
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -109,11 +111,12 @@ def wheel(tmp_path_factory):
     return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_holds_the_plans_and_no_other_name_than_the_package(wheel):
+def test_the_wheel_holds_plans_and_startup_files_and_claims_no_other_name(wheel):
     assert {name.split("/")[0].split("-")[0] for name in wheel} == {"live4d_ophyd"}
-    plans = {f"live4d_ophyd/plans/{path.name}" for path in (ROOT / "plans").glob("*.py")}
-    assert "live4d_ophyd/plans/focus.py" in plans
-    assert plans <= wheel
+    files = [*(ROOT / "plans").glob("*.py"), *(ROOT / "profile_collection" / "startup").glob("*.py")]
+    assert {"focus.py", "00-base.py"} <= {path.name for path in files}
+    assert {f"live4d_ophyd/{path.parent.name}/{path.name}" for path in files} <= wheel
+    assert {"live4d_ophyd/py.typed", "live4d_ophyd/__init__.pyi"} <= wheel
 
 
 def test_a_wheel_of_the_source_distribution_is_the_same(wheel, tmp_path):
@@ -121,10 +124,27 @@ def test_a_wheel_of_the_source_distribution_is_the_same(wheel, tmp_path):
     with tarfile.open(path) as sources:
         sources.extractall(tmp_path, filter="data")
     folder = path.removesuffix(".tar.gz")
-    assert (Path(folder) / "plans" / "focus.py").exists()
+    for file in ("plans/focus.py", "profile_collection/startup/00-base.py"):
+        assert (Path(folder) / file).exists()
     assert built_wheel(folder, tmp_path) == wheel
 
 
 def test_the_plans_have_one_name():
     done = subprocess.run([sys.executable, "-c", "import plans"], cwd=ROOT, capture_output=True, text=True)
     assert "import the plans as live4d_ophyd.plans" in done.stderr
+
+
+def test_the_package_says_its_public_names_and_errors():
+    names = dir(live4d_ophyd)
+    assert {"Live4D", "ScanGrid", "open_catalog", "plans", "AcquisitionError", "Unstorable"} <= set(names)
+    assert [name for name in names if name.startswith("_")] == []
+    for name in names:
+        assert getattr(live4d_ophyd, name).__name__.split(".")[-1] == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = live4d_ophyd.no_such_name
+
+
+def test_importing_the_package_imports_no_bluesky():
+    code = "import sys, live4d_ophyd; live4d_ophyd.ScanGrid; print({'bluesky', 'ophyd', 'tiled'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
