@@ -27,7 +27,12 @@ FOR_TESTS = ("tests", "benchmarks")
 #: loaded only where the GPU's packages are found
 FOR_A_GPU = {
     "live4d_ophyd/decode/gpu/decoder.py",
+    "live4d_ophyd/decode/gpu/device_pass.py",
+    "live4d_ophyd/decode/gpu/frame_sums.py",
     "live4d_ophyd/decode/gpu/kernels.py",
+    "live4d_ophyd/decode/gpu/named_errors.py",
+    "live4d_ophyd/decode/gpu/plan.py",
+    "live4d_ophyd/decode/gpu/workspace.py",
     "benchmarks/straightforward.py",
 }
 
