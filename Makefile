@@ -39,7 +39,7 @@ demo: $(VENV)/.installed          ## one simulated scan through everything: imag
 	$(BIN)/live4d demo --out out/demo
 
 session: $(VENV)/.installed       ## the IPython session: RE, live4d, plans, db
-	$(BIN)/ipython --profile-dir=profile_collection
+	$(BIN)/live4d session
 
 test: $(VENV)/.installed-dev $(TICKIT)/.installed    ## all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from numbers import Real
 
@@ -9,6 +10,14 @@ import numpy as np
 
 #: positions along an axis, or images of a flyback: far beyond what a scan generator does
 MOST = 1 << 20
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """(rows, columns) of ``256x256``. Raises ValueError for other text."""
+    match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not ROWSxCOLS, for example 256x256")
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,15 @@
-"""Plans for 4D-STEM, all built from standard ones. Each is a generator of messages for a RunEngine."""
+"""Plans for 4D-STEM, all built from standard ones. Each is a generator of messages for a RunEngine.
 
-from plans.bright_field import calibrate_bright_field
-from plans.focus import autofocus
-from plans.images import movie, single_image
-from plans.series import focal_series, tile_scan
+The folder is a part of the package: ``from live4d_ophyd.plans import autofocus``.
+"""
+
+if __name__ != "live4d_ophyd.plans":  # from the checkout's folder it would all be there twice
+    raise ImportError(f"import the plans as live4d_ophyd.plans, not as {__name__}")
+
+from live4d_ophyd.plans.bright_field import calibrate_bright_field
+from live4d_ophyd.plans.focus import autofocus
+from live4d_ophyd.plans.images import movie, single_image
+from live4d_ophyd.plans.series import focal_series, tile_scan
 
 __all__ = [
     "autofocus",

@@ -11,7 +11,7 @@ from bluesky.utils import MsgGenerator, plan
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from plans.components import component
+from live4d_ophyd.plans.components import component
 
 #: stream that holds what the calibration has set
 STREAM = "bright_field"

@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator, plan
 
-from plans.components import component
+from live4d_ophyd.plans.components import component
 
 #: standard errors of one contrast value by which a focal series has to vary
 LEAST_VARIATION = 5.0

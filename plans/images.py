@@ -9,7 +9,7 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Flyable, Readable
 from bluesky.utils import MsgGenerator, plan, short_uid
 
-from plans.components import component
+from live4d_ophyd.plans.components import component
 
 #: s between two looks for finished rasters of a movie
 COLLECT_PERIOD = 0.5

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+
+import live4d_ophyd
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 DISTRIBUTIONS = packages_distributions()
-PACKAGE = ("live4d_ophyd", "plans")
+PACKAGE = ("live4d_ophyd", "plans")  # the package's folder `plans` is a link to that
 FOR_TESTS = ("tests", "benchmarks")
 #: loaded only where the GPU's packages are found
 FOR_A_GPU = {
     "live4d_ophyd/decode/gpu/decoder.py",
+    "live4d_ophyd/decode/gpu/device_pass.py",
+    "live4d_ophyd/decode/gpu/frame_sums.py",
     "live4d_ophyd/decode/gpu/kernels.py",
+    "live4d_ophyd/decode/gpu/named_errors.py",
+    "live4d_ophyd/decode/gpu/plan.py",
+    "live4d_ophyd/decode/gpu/workspace.py",
     "benchmarks/straightforward.py",
 }
 
@@ -90,3 +102,54 @@ def test_only_torch_for_cuda_12_on_aarch64_is_left_to_the_user():
     assert list(markers) == ["torch"]
     assert not markers["torch"].evaluate({"platform_machine": "aarch64"})
     assert markers["torch"].evaluate({"platform_machine": "x86_64"})
+
+
+def built_wheel(folder, out):
+    """Names in the wheel that a build from ``folder`` gives."""
+    (path,) = WheelBuilder(str(folder)).build(directory=str(out), versions=["standard"])
+    with zipfile.ZipFile(path) as wheel:
+        return set(wheel.namelist())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_holds_plans_and_startup_files_and_claims_no_other_name(wheel):
+    assert {name.split("/")[0].split("-")[0] for name in wheel} == {"live4d_ophyd"}
+    files = [*(ROOT / "plans").glob("*.py"), *(ROOT / "profile_collection" / "startup").glob("*.py")]
+    assert {"focus.py", "00-base.py"} <= {path.name for path in files}
+    assert {f"live4d_ophyd/{path.parent.name}/{path.name}" for path in files} <= wheel
+    assert {"live4d_ophyd/py.typed", "live4d_ophyd/__init__.pyi"} <= wheel
+
+
+def test_a_wheel_of_the_source_distribution_is_the_same(wheel, tmp_path):
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as sources:
+        sources.extractall(tmp_path, filter="data")
+    folder = path.removesuffix(".tar.gz")
+    for file in ("plans/focus.py", "profile_collection/startup/00-base.py"):
+        assert (Path(folder) / file).exists()
+    assert built_wheel(folder, tmp_path) == wheel
+
+
+def test_the_plans_have_one_name():
+    done = subprocess.run([sys.executable, "-c", "import plans"], cwd=ROOT, capture_output=True, text=True)
+    assert "import the plans as live4d_ophyd.plans" in done.stderr
+
+
+def test_the_package_says_its_public_names_and_errors():
+    names = dir(live4d_ophyd)
+    assert {"Live4D", "ScanGrid", "open_catalog", "plans", "AcquisitionError", "Unstorable"} <= set(names)
+    assert [name for name in names if name.startswith("_")] == []
+    for name in names:
+        assert getattr(live4d_ophyd, name).__name__.split(".")[-1] == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = live4d_ophyd.no_such_name
+
+
+def test_importing_the_package_imports_no_bluesky():
+    code = "import sys, live4d_ophyd; live4d_ophyd.ScanGrid; print({'bluesky', 'ophyd', 'tiled'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live4d_ophyd.scan import MOST, ScanGrid
+from live4d_ophyd.scan import MOST, ScanGrid, parse_shape
 
 
 def walk(grid, rasters):
@@ -97,3 +97,13 @@ def test_without_a_last_flyback_the_last_position_is_the_last_image():
     grid = ScanGrid(3, 4, flyback=2, last_flyback=False)
     assert grid.frames == 16
     assert grid.positions(np.array([15, 16])).tolist() == [11, 12]  # the next raster follows at once
+
+
+def test_a_shape_is_written_rows_x_columns():
+    assert parse_shape("3x256") == (3, 256)
+
+
+@pytest.mark.parametrize("text", ["128", "4by4", "0x4", "4x-1", "4x4x4", " 4x4", ""])
+def test_other_text_is_no_shape(text):
+    with pytest.raises(ValueError, match="is not ROWSxCOLS, for example 256x256"):
+        parse_shape(text)

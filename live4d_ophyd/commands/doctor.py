@@ -136,21 +136,22 @@ def gpu_engine() -> Check:
 
 def _without_gpu(error: EngineUnavailable) -> Check:
     """'missing' where engine='auto' simply takes the CPU; 'failed' for a GPU that is there and does not work."""
-    text = one_line(error)
     if isinstance(error, GpuMemoryError):
-        return Check("GPU engine", "warn", text, "nvidia-smi shows what else uses it")
+        return Check("GPU engine", "warn", one_line(error), "nvidia-smi shows what else uses it")
     cause = error.__cause__
     unfit = isinstance(cause, NvcompError) and not isinstance(cause, NvcompCallError)
     if isinstance(error, GpuError) and not unfit:
         return Check(
-            "GPU engine", "failed", text, "use engine='cpu'; `dmesg | grep NVRM` may say what is wrong"
+            "GPU engine",
+            "failed",
+            one_line(error),
+            "use engine='cpu'; `dmesg | grep NVRM` may say what is wrong",
         )
-    reason, _, remedy = text.rpartition(": ")
     return Check(
         "GPU engine",
         "missing",
-        f"{reason or text}; engine='auto' takes the CPU",
-        f"to decode on a GPU: {remedy}",
+        f"{' '.join(error.reason.split())}; engine='auto' takes the CPU",
+        f"to decode on a GPU: {error.remedy}" if error.remedy else "",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
+from live4d_ophyd.commands.parameters import Numbers, Shape
 from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
@@ -20,29 +20,6 @@ from live4d_ophyd.runs import tiff
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
-
-
-def _scan(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", value)
-    if not match:
-        raise click.BadParameter(f"{value!r} is not ROWSxCOLS, for example 256x256")
-    return int(match[1]), int(match[2])
-
-
-def _numbers(count: int, form: str):
-    def parse(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[list[float]]:
-        parsed = []
-        for value in values:
-            try:
-                numbers = [float(part) for part in value.split(",")]
-            except ValueError:
-                numbers = []
-            if len(numbers) != count:
-                raise click.BadParameter(f"{value!r} is not {form}, for example {_EXAMPLES[form]}")
-            parsed.append(numbers)
-        return parsed
-
-    return parse
 
 
 def _image_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -56,20 +33,15 @@ def _image_file(ctx: click.Context, param: click.Parameter, value: Path | None) 
     return value
 
 
-_EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5,40,80"}
-
-
 @click.command()
 @click.argument("endpoint")
+@click.option("--scan", required=True, type=Shape(), help="Scan positions, e.g. 256x256.")
 @click.option(
-    "--scan", required=True, callback=_scan, metavar="ROWSxCOLS", help="Scan positions, e.g. 256x256."
-)
-@click.option(
-    "--disk", multiple=True, metavar="ROW,COL,RADIUS", callback=_numbers(3, "ROW,COL,RADIUS"),
+    "--disk", multiple=True, type=Numbers("ROW,COL,RADIUS", "95.5,95.5,30"),
     help="Disk detector, centre and radius in px. May be given several times.",
 )  # fmt: skip
 @click.option(
-    "--annulus", multiple=True, metavar="ROW,COL,INNER,OUTER", callback=_numbers(4, "ROW,COL,INNER,OUTER"),
+    "--annulus", multiple=True, type=Numbers("ROW,COL,INNER,OUTER", "95.5,95.5,40,80"),
     help="Annular detector, centre and radii in px. May be given several times.",
 )  # fmt: skip
 @click.option(
@@ -110,8 +82,8 @@ _EXAMPLES = {"ROW,COL,RADIUS": "95.5,95.5,30", "ROW,COL,INNER,OUTER": "95.5,95.5
 def listen(
     endpoint: str,
     scan: tuple[int, int],
-    disk: list[list[float]],
-    annulus: list[list[float]],
+    disk: tuple[tuple[float, ...], ...],
+    annulus: tuple[tuple[float, ...], ...],
     engine: str,
     connections: int,
     timeout: float,

@@ -1,4 +1,4 @@
-"""`live4d`: the commands. Each lives with what it commands; this group finds them."""
+"""`live4d`: the commands. One file each, or a group; this group finds them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import live4d_ophyd
 # Loaded when used: most commands need no Bluesky, whose import takes seconds.
 _COMMANDS = {
     "demo": "live4d_ophyd.commands.demo:demo",
+    "session": "live4d_ophyd.commands.session:session",
     "doctor": "live4d_ophyd.commands.doctor:doctor",
     "listen": "live4d_ophyd.commands.listen:listen",
     "inspect": "live4d_ophyd.commands.inspect:inspect",

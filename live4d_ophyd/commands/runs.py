@@ -136,7 +136,12 @@ def export(
 @click.command(context_settings=_MINUS)
 @_of_run(None)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete(run: str, catalog: str | None, yes: bool) -> None:
+@click.option(
+    "--unfinished",
+    is_flag=True,
+    help="Also a run without an end that a session elsewhere may be writing.",
+)
+def delete(run: str, catalog: str | None, yes: bool, unfinished: bool) -> None:
     """Delete a run: its documents, images, pictures and backup. It cannot be undone.
 
     RUN as in `live4d show`, and has to be given. A run that is being written is refused. Files that `live4d export`
@@ -165,7 +170,7 @@ def delete(run: str, catalog: str | None, yes: bool) -> None:
                 click.echo(f"{len(seen)} pictures in {seen[0].parent}")
             click.confirm("delete it for good?", abort=True)
         try:
-            others = delete_run(db, found, served)
+            others = delete_run(db, found, served, unfinished=unfinished)
         except RunInUse as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:  # Tiled's, of a server that lets nobody delete

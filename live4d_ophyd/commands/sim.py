@@ -4,46 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 
+from live4d_ophyd.commands.parameters import Numbers, Shape
 from live4d_ophyd.sim.faults import Faults
 
 _POSITIVE = click.FloatRange(0, min_open=True)
 _BUFFER_HELP = "Images kept for a client that does not fetch, then they are dropped.  [default: about 1 GB]"
 _PICK = "every:N or a list of image ids, as in 3,17,900"
-
-
-class _Shape(click.ParamType):
-    """Two numbers: 96x96."""
-
-    name = "ROWSxCOLS"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", value)
-        if not match:
-            self.fail(f"{value!r} is no shape; expected rows x columns as in 96x96", param, ctx)
-        return int(match[1]), int(match[2])
-
-
-class _Point(click.ParamType):
-    """Two numbers: 46.8,48.9."""
-
-    name = "ROW,COL"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, tuple):
-            return value
-        try:
-            row, col = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no position; expected row,column as in 46.8,48.9", param, ctx)
-        return row, col
 
 
 def _text(error: Exception) -> str:
@@ -60,7 +32,7 @@ def _text(error: Exception) -> str:
 @click.option("--rows", default=64, show_default=True, type=click.IntRange(1), help="Rows of the raster.")
 @click.option("--cols", default=64, show_default=True, type=click.IntRange(1), help="Columns of the raster.")
 @click.option("--step", default=0.25, show_default=True, type=_POSITIVE, help="Scan step, nm.")
-@click.option("--shape", default="96x96", show_default=True, type=_Shape(), help="Detector, px.")
+@click.option("--shape", default="96x96", show_default=True, type=Shape(), help="Detector, px.")
 @click.option(
     "--dtype",
     default="uint16",
@@ -69,7 +41,9 @@ def _text(error: Exception) -> str:
     help="Pixels.",
 )
 @click.option(
-    "--bf-center", type=_Point(), help="Centre of the bright-field disk, px.  [default: a little off]"
+    "--bf-center",
+    type=Numbers("ROW,COL", "46.8,48.9"),
+    help="Centre of the bright-field disk, px.  [default: a little off]",
 )
 @click.option(
     "--bf-radius", type=click.FloatRange(1), help="Radius of the bright-field disk, px.  [default: 15 of 96]"
@@ -140,7 +114,9 @@ def _text(error: Exception) -> str:
 @click.option("--rest-garbage", default=0, help="So many SIMPLON requests are answered with HTML.")
 @click.option("--exit-on-eof", is_flag=True, help="End when stdin is closed (for parent processes).")
 @click.option("-v", "--verbose", is_flag=True, help="Log every series to stderr.")
-def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
+def sim(
+    host: str, rest_port: int, stream_port: int, verbose: bool, exit_on_eof: bool, **options: Any
+) -> None:
     """A DECTRIS DCU and a microscope in software: REST and stream v2, with a specimen to look at.
 
     Prints one JSON line, {"rest_url": ..., "stream_endpoint": ..., ...}, when it is ready, and runs until
@@ -184,7 +160,9 @@ def sim(host, rest_port, stream_port, verbose, exit_on_eof, **options):
 @click.option(
     "--linger", default=30.0, show_default=True, help="Seconds a client has to fetch the rest at the end."
 )
-def replay(files, endpoint, rate, repeat, make_start, linger):
+def replay(
+    files: tuple[Path, ...], endpoint: str, rate: float, repeat: int, make_start: bool, linger: float
+) -> None:
     """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, in a detector's order.
 
     Prints one JSON line, {"stream_endpoint": ...}, waits for a client, sends the messages in the order

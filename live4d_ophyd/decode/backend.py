@@ -74,10 +74,12 @@ class GpuBackend:
         torch = _import("torch")
         if torch.version.cuda is None:
             raise EngineUnavailable(
-                f"torch {torch.__version__} is built without CUDA: {install_command('torch', *OF_ONE_CUDA)}"
+                f"torch {torch.__version__} is built without CUDA",
+                remedy=install_command("torch", *OF_ONE_CUDA),
             )
         if not torch.cuda.is_available():
-            raise EngineUnavailable(explain_no_gpu(torch.__version__, torch.version.cuda))
+            reason, remedy = explain_no_gpu(torch.__version__, torch.version.cuda)
+            raise EngineUnavailable(reason, remedy=remedy)
         self._gpu = _import("live4d_ophyd.decode.gpu.decoder")
         self._named_errors = self._gpu.named_errors
         kernels = _import("live4d_ophyd.decode.gpu.kernels")
@@ -145,7 +147,7 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
-        raise EngineUnavailable(f"{error}: {install_command()}") from error
+        raise EngineUnavailable(str(error), remedy=install_command()) from error
 
 
 def choose_backend(engine: str) -> Backend:

@@ -2,7 +2,15 @@
 
 
 class EngineUnavailable(RuntimeError):
-    """The engine that was asked for cannot run here; the text says why and what to do."""
+    """The engine that was asked for cannot run here.
+
+    ``reason`` says why; ``remedy`` what to do, "" where the reason says it or nothing is known. The text is both.
+    """
+
+    def __init__(self, reason: str = "", *, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
 
 
 class GpuError(EngineUnavailable):

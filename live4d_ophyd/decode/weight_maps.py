@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.frames.format import FrameFormat
@@ -37,7 +38,7 @@ class Plan(NamedTuple):
     last_float: np.ndarray  #: (m, 8) float64, empty for integer maps
 
 
-def aligned_zeros(rows: int, columns: int, dtype) -> np.ndarray:
+def aligned_zeros(rows: int, columns: int, dtype: DTypeLike) -> np.ndarray:
     """Zeros whose first row starts at a multiple of 64 bytes; the caller chooses columns that keep it so."""
     size = rows * columns * np.dtype(dtype).itemsize
     raw = np.zeros(size + 64, np.uint8)

@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import int64, types
 from numba.extending import intrinsic
 
+from live4d_ophyd.folders import FOLDERS
+
 _IMPORT = re.compile(r"^from (live4d_ophyd[\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
 
 
@@ -45,8 +47,7 @@ def _cache_directory() -> Path:
     """
     sources = compiled_sources(Path(__file__).resolve().parents[1])
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "live4d-ophyd" / digest
+    return FOLDERS.user_cache_path / digest
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):

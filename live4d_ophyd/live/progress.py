@@ -15,13 +15,14 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any, TextIO
 
+from bluesky.utils import ProgressBarBase, ProgressBarManager
 from tqdm import tqdm
 
 FRAMES = "frames"
 REDRAW_PERIOD = 0.1  # s
 
 
-class ScanProgressBar:
+class ScanProgressBar(ProgressBarManager):
     """``RE.waiting_hook = ScanProgressBar()``.
 
     Silent when stdout is no terminal, and for waits shorter than ``delay`` seconds: those would only flicker.
@@ -35,42 +36,37 @@ class ScanProgressBar:
     """
 
     def __init__(self, delay: float = 0.2, file: TextIO | None = None) -> None:
-        self._delay = delay
-        self._file = file
-        self._bars: list[_Bar] = []
-        self._lock = threading.RLock()
+        super().__init__(partial(_Lines, delay=delay, file=file))
 
-    def __call__(self, statuses: Collection[Any] | None) -> None:
+    def __call__(self, status_objs_or_none: Collection[Any] | None) -> None:
         """What the RunEngine calls: with the statuses when a wait begins, with None when it is over."""
-        # A wait that failed or was interrupted may have no end: the next one clears what it left.
-        with self._lock:
-            for bar in self._bars:
-                bar.close()
-            self._bars = []
-        file = self._file or sys.stdout
-        if statuses is None or not file.isatty():
+        # A wait with a time-out that failed or was interrupted has no end; Bluesky would warn of it.
+        if self.pbar is not None:
+            super().__call__(None)
+        if status_objs_or_none is not None:
+            super().__call__(status_objs_or_none)
+
+
+class _Lines(ProgressBarBase):
+    """The lines of one wait, one a status that can be watched."""
+
+    def __init__(self, statuses: Collection[Any], delay: float, file: TextIO | None) -> None:
+        self._file = file or sys.stdout
+        self._lock = threading.RLock()  # of what follows: statuses report in threads of theirs
+        self._lines: list[tqdm | None] = []
+        self._not_before: list[float] = []
+        self._closed = False
+        if not self._file.isatty():
             return
         for status in statuses:
             if hasattr(status, "watch") and not status.done:
-                bar = _Bar(len(self._bars), self._delay, file, self._lock)
-                self._bars.append(bar)
-                status.watch(partial(bar.update))
-
-
-class _Bar:
-    """One status' line."""
-
-    def __init__(self, position: int, delay: float, file: TextIO, lock: threading.RLock) -> None:
-        self._position = position
-        self._file = file
-        self._lock = lock
-        self._not_before = time.monotonic() + delay
-        self._next_redraw = self._not_before
-        self._line: tqdm | None = None
-        self._closed = False
+                self._lines.append(None)
+                self._not_before.append(time.monotonic() + delay)
+                status.watch(partial(self.update, len(self._lines) - 1))
 
     def update(
         self,
+        pos: int,
         *,
         name: str | None = None,
         current: Any = None,
@@ -87,30 +83,14 @@ class _Bar:
         except (TypeError, ValueError):
             return  # nothing to draw a length of
         with self._lock:
-            now = time.monotonic()
-            if (
-                self._closed
-                or total == 0
-                or now < self._not_before
-                or (done < total and now < self._next_redraw)
-            ):
+            now, line = time.monotonic(), self._lines[pos]
+            # The end of a line that is there is drawn at once.
+            early = now < self._not_before[pos] and (line is None or done < total)
+            if self._closed or total == 0 or early:
                 return
-            self._next_redraw = now + REDRAW_PERIOD
-            if self._line is None:
-                columns, lines = (
-                    shutil.get_terminal_size()
-                )  # with a default where a terminal says 0; tqdm has none
-                self._line = tqdm(
-                    total=total,
-                    desc=name,
-                    position=self._position,
-                    file=self._file,
-                    leave=False,
-                    ncols=columns,
-                    nrows=lines,
-                    bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix[0]}",
-                    postfix=[""],
-                )
+            self._not_before[pos] = now + REDRAW_PERIOD
+            if line is None:
+                line = self._lines[pos] = self._new_line(pos, name, total)
             if unit == FRAMES:
                 text = f"{int(done)}/{int(total)} frames"
                 rate = rate or (done / time_elapsed if time_elapsed else None)
@@ -120,15 +100,31 @@ class _Bar:
                     text += f" and {_clock(time_elapsed * (total - done) / done)} to go" if done else ""
             else:
                 text = f"{float(current):.4g}/{float(target):.4g} {unit or ''}".rstrip()
-            self._line.postfix[0] = text
-            self._line.n = min(done, total)
-            self._line.refresh()
+            line.postfix[0] = text
+            line.n = min(done, total)
+            line.refresh()
 
-    def close(self) -> None:
+    def _new_line(self, pos: int, name: str | None, total: float) -> tqdm:
+        columns, lines = shutil.get_terminal_size()  # with a default where a terminal says 0; tqdm has none
+        return tqdm(
+            total=total,
+            desc=name,
+            position=pos,
+            file=self._file,
+            leave=False,
+            ncols=columns,
+            nrows=lines,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix[0]}",
+            postfix=[""],
+        )
+
+    def clear(self) -> None:
+        """Remove the lines; what is reported later draws nothing."""
         with self._lock:
             self._closed = True
-            if self._line is not None:
-                self._line.close()
+            for line in self._lines:
+                if line is not None:
+                    line.close()
 
 
 def _clock(seconds: float) -> str:

@@ -17,7 +17,9 @@ class RunInUse(ValueError):
     """The run is being written, or restored."""
 
 
-def delete_run(db: Any, run: Any, served: Mapping[str, Any] | None = None) -> list[Path]:
+def delete_run(
+    db: Any, run: Any, served: Mapping[str, Any] | None = None, *, unfinished: bool = False
+) -> list[Path]:
     """Delete ``run`` from the catalog ``db``; returns the other files that are gone, its pictures and backups.
 
     Parameters
@@ -25,16 +27,23 @@ def delete_run(db: Any, run: Any, served: Mapping[str, Any] | None = None) -> li
     served
         Of ``storage.served_from``, where the catalog is a directory: its pictures are in it, and empty folders of the
         run's arrays are removed.
+    unfinished
+        Delete also a run without a stop document and without a backup here, whose lock would say whether it goes on.
 
     Raises
     ------
     RunInUse
-        A session is still writing it.
+        A session is still writing it, or may be.
     """
     uid = run.metadata["start"]["uid"]
     backups = list(_backups(db, uid))
     if any(_in_use(path) for path in backups):
         raise RunInUse(f"run {uid[:8]} is being written: wait for its end, or stop it")
+    if not (unfinished or backups or run.metadata.get("stop")):
+        raise RunInUse(
+            f"run {uid[:8]} has no stop document and no backup here: a session elsewhere may be writing it. If "
+            "none is, delete it as unfinished (--unfinished)"
+        )
     others = [*pictures(run, served), *backups]
     db.delete_contents(uid, recursive=True, external_only=False)
     for storage in _folders(served):

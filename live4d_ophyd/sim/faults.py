@@ -119,7 +119,7 @@ class Faults:
     seed: int = 0
 
     @classmethod
-    def parse(cls, **texts) -> Faults:
+    def parse(cls, **texts: Any) -> Faults:
         """From texts (picks as in :meth:`Pick.parse`), numbers, booleans. Raises ValueError with the name."""
         known = {f.name: f for f in fields(cls)}
         values: dict[str, object] = {}

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from live4d_ophyd.folders import FOLDERS
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 from live4d_ophyd.urls import shown, split_login
 
@@ -176,8 +177,7 @@ def directory_of(db: Any) -> Path | None:
 
 def _backups(catalog: Path) -> Path:
     # Not beside the catalog: what fills its disk must not take the backup along.
-    state_home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state_home) / "live4d-ophyd" / "backup" / str(catalog).lstrip("/")
+    return FOLDERS.user_state_path / "backup" / str(catalog).lstrip("/")
 
 
 def catalog_directory(name: str = PROFILE) -> Path | None:
@@ -192,8 +192,7 @@ def choose_directory(path: str | os.PathLike | None, name: str) -> Path:
         if "://" in str(wanted):
             raise ValueError(f"the catalog's path is the address {shown(str(wanted))}; expected a directory")
         return Path(wanted).expanduser().resolve()
-    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data_home) / "live4d-ophyd" / name
+    return FOLDERS.user_data_path / name
 
 
 def _check_name(name: str) -> None:

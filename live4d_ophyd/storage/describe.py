@@ -13,7 +13,7 @@ def describe_run(db: Any, uid: str, *, profile: str = PROFILE) -> str:
     Parameters
     ----------
     db
-        The catalog client the run is in.
+        The catalog client the run is in; also its ``v2``, as databroker 2 has it.
     uid
         The run's uid or its first characters (at least 5).
     profile
@@ -25,14 +25,14 @@ def describe_run(db: Any, uid: str, *, profile: str = PROFILE) -> str:
         No run of this uid.
     """
     run = db[uid]
-    start, stop = run.metadata["start"], run.metadata.get("stop", {})
+    start, stop = run.metadata["start"], run.metadata.get("stop") or {}
     status = stop.get("exit_status", "not finished")
     lines = [
         f"run {start['uid']} (scan {start.get('scan_id', '?')}, {start.get('plan_name', '?')}): {status}"
     ]
     example = None
     for name in run:
-        keys = run[name].metadata["data_keys"]
+        keys = run[name].descriptors[-1]["data_keys"]
         images = [key for key, value in keys.items() if value["dtype"] == "array"]
         events = stop.get("num_events", {}).get(name)
         held = ", ".join(f"{key} {tuple(keys[key]['shape'])}" for key in images) or f"{len(keys)} columns"
@@ -53,4 +53,7 @@ def describe_run(db: Any, uid: str, *, profile: str = PROFILE) -> str:
 
 
 def _dims(stream: Any, key: str) -> str:
-    return ", ".join(stream[key].dims or ())
+    data = (
+        stream if key in stream else stream["data"]
+    )  # clients of databroker 2 have the data one level below
+    return ", ".join(data[key].dims or ())

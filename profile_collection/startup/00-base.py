@@ -1,6 +1,6 @@
 """The session itself: RE, db, bec, peaks, sd, bp, bps, bpp, np, plt, and Bluesky's magics.
 
-Runs in IPython (``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
+Runs in IPython (``live4d session``, ``ipython --profile-dir=profile_collection``) and, unchanged, in the worker of
 bluesky-queueserver, where there is no IPython and nobody to look at figures. Environment variables:
 
 LIVE4D_CATALOG   directory of the catalog (default: where the profile "live4d" is, see open_catalog)
@@ -101,7 +101,7 @@ RE.waiting_hook = ScanProgressBar()
 def _say_in_short(shell, kind, error, trace, tb_offset=None):
     """Of what a plan or a device raises the message helps; pages of traceback through Bluesky are for %tb."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)]
-    if not any(name.startswith(("bluesky.run_engine", "live4d_ophyd", "plans")) for name in modules):
+    if not any(name.startswith(("bluesky.run_engine", "live4d_ophyd")) for name in modules):
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
         return
     sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace

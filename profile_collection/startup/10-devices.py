@@ -11,18 +11,18 @@ live4d (docs/how-to/scan-generator.md). A simulator that is in trouble: ``simula
 
 import atexit
 import os
-import re
 from urllib.parse import urlsplit
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd.scan import parse_shape
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
 
-def _scan_shape(text):
-    shape = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
-    if not shape:
-        raise ValueError(f"LIVE4D_SCAN is {text!r}; expected rows x columns as in 128x128")
-    return int(shape[1]), int(shape[2])
+def _scan_shape():
+    try:
+        return parse_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
+    except ValueError as error:
+        raise ValueError(f"LIVE4D_SCAN: {error}") from None
 
 
 def _detector_side(control):
@@ -36,7 +36,7 @@ def _detector_side(control):
 
 def _devices(scan_generator):
     """What this session has, by name. Raises ValueError for what cannot be."""
-    rows, cols = _scan_shape(os.environ.get("LIVE4D_SCAN", "64x64"))
+    rows, cols = _scan_shape()
     dcu, stream = os.environ.get("LIVE4D_DCU"), os.environ.get("LIVE4D_STREAM")
     found = {"simulator": None}
     grid = ScanGrid(rows, cols)

@@ -19,7 +19,7 @@ from bluesky.plans import (  # noqa: F401
 )
 from bluesky.protocols import Movable
 
-from plans import (  # noqa: F401
+from live4d_ophyd.plans import (  # noqa: F401
     autofocus,
     calibrate_bright_field,
     focal_series,

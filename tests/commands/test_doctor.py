@@ -252,12 +252,12 @@ def cause(error, of):
     ("error", "status", "advice"),
     [
         (
-            EngineUnavailable("No module named 'torch': pip install x"),
+            EngineUnavailable("No module named 'torch'", remedy="pip install x, then: pip check"),
             "missing",
-            "to decode on a GPU: pip install x",
+            "to decode on a GPU: pip install x, then: pip check",
         ),
         (
-            cause(GpuError("no nvCOMP: pip install y"), NvcompError()),
+            cause(GpuError("no nvCOMP", remedy="pip install y"), NvcompError("no nvCOMP")),
             "missing",
             "to decode on a GPU: pip install y",
         ),

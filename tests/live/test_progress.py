@@ -4,6 +4,7 @@ import io
 
 import pytest
 from bluesky import plans as bp
+from bluesky.utils import ProgressBarManager
 from fake_device import FakeLive4D, WatchedStatus
 from ophyd import Device
 from ophyd.sim import motor
@@ -106,3 +107,20 @@ def test_it_follows_whole_plans_with_previews(RE):
     RE(bp.scan([device], motor, -1, 1, 2))
     assert "live4d: 100%" in terminal.getvalue()
     assert "/384 frames" in terminal.getvalue()
+
+
+def test_a_wait_that_never_ended_is_cleared_by_the_next_without_a_word(status):
+    terminal = Terminal()
+    bar = ScanProgressBar(delay=0, file=terminal)
+    bar([status])
+    first = status.watchers[0]
+    status.report(1000)
+    bar([status])  # warnings are errors here
+    drawn = terminal.getvalue()
+    first(name="live4d", current=2000, initial=0, target=65536, unit="frames")
+    assert drawn
+    assert terminal.getvalue() == drawn
+
+
+def test_it_is_what_bluesky_s_magics_take():
+    assert isinstance(ScanProgressBar(), ProgressBarManager)

@@ -8,8 +8,8 @@ import pytest
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from scanned_field import BEST_DEFOCUS
 
-from plans import autofocus
-from plans.focus import FocusNotFound, peak, shot_noise
+from live4d_ophyd.plans import autofocus
+from live4d_ophyd.plans.focus import FocusNotFound, peak, shot_noise
 
 
 @pytest.mark.parametrize("search", [(-100, 100), (-40, 60), (0, 20)])

@@ -5,7 +5,7 @@ import pytest
 from bluesky.utils import FailedStatus
 from scanned_field import CENTER, DETECTOR, RADIUS
 
-from plans import calibrate_bright_field
+from live4d_ophyd.plans import calibrate_bright_field
 
 
 def test_the_disk_is_found_set_and_returned(RE, live4d, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 
-from plans import movie, single_image
+from live4d_ophyd.plans import movie, single_image
 
 
 def test_single_image_is_a_run_of_one_event(RE, run, live4d):

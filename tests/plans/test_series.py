@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scanned_field import Axis
 
-from plans import focal_series, tile_scan
+from live4d_ophyd.plans import focal_series, tile_scan
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.runs.find import NoSuchRun, find_run
 from live4d_ophyd.storage import backup_directory
+from live4d_ophyd.storage.writer import run_writer
 
 
 def delete(*arguments, **kwargs):
@@ -89,3 +90,15 @@ def test_a_run_that_is_being_written_is_refused(catalog):
     assert find_run(catalog.db, uid)
     assert delete(uid, "--yes").exit_code == 0
     assert not backup.exists()
+
+
+def test_a_run_without_an_end_and_without_a_journal_goes_only_when_it_is_called_unfinished(catalog):
+    uid = "0badcafe-0000-4000-8000-000000000000"
+    run_writer(catalog.db)("start", {"uid": uid, "time": 1e9, "scan_id": 99, "plan_name": "count"})
+    refused = delete(uid[:8], "--yes")
+    assert refused.exit_code == 1
+    assert "a session elsewhere may be writing it" in refused.output
+    assert uid in catalog.db
+    deleted = delete(uid[:8], "--yes", "--unfinished")
+    assert deleted.exit_code == 0, deleted.output
+    assert uid not in catalog.db

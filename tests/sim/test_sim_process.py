@@ -170,7 +170,7 @@ def test_process_ends_with_its_parent():
     ("options", "words"),
     [
         ({"bf_radius": 1}, r"bf_radius is 1.0 px"),
-        ({"shape": "96"}, r"'96' is no shape"),
+        ({"shape": "96"}, r"'96' is not ROWSxCOLS"),
         ({"drop": "x"}, r"fault drop"),
         ({"rate": 1e9}, r"frame_time = 1e-09"),
     ],

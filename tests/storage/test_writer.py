@@ -384,6 +384,12 @@ def test_a_run_is_described(RE, db, live4d):
     assert 'run.primary.read(["live4d_vbf"])' in text
 
 
+def test_it_is_described_alike_through_a_client_of_databroker_2(RE, db, live4d):
+    record(RE, db)
+    (uid,) = RE(bp.count([live4d]))
+    assert describe_run(db.v2, uid) == describe_run(db, uid)
+
+
 def test_a_run_that_is_not_there_cannot_be_described(db):
     with pytest.raises(KeyError):
         describe_run(db, "0000-no-such-run")

@@ -28,9 +28,9 @@ def session(tmp_path, monkeypatch):
     from bluesky.preprocessors import SupplementalData
 
     from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon, open_catalog
+    from live4d_ophyd.plans import focal_series
     from live4d_ophyd.sim import SimMicroscope, SimulatorProcess
     from live4d_ophyd.storage import record
-    from plans import focal_series
 
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("agg")

@@ -34,13 +34,13 @@ def install_command(*replaced: str, cuda_major: int | None = None) -> str:
     return install
 
 
-def explain_no_gpu(torch_version: str, torch_cuda: str) -> str:
+def explain_no_gpu(torch_version: str, torch_cuda: str) -> tuple[str, str]:
     """Why a torch that is built for CUDA sees no GPU, and what to do."""
     driver = driver_cuda()
     if driver is None or driver[0] >= int(torch_cuda.partition(".")[0]):
-        return f"torch {torch_version} sees no NVIDIA GPU: does nvidia-smi show one?"
+        return f"torch {torch_version} sees no NVIDIA GPU", "does nvidia-smi show one?"
     newest = "{}.{}".format(*driver)
     found = f"torch {torch_version} is built for CUDA {torch_cuda}, the driver takes CUDA {newest} at most"
     if driver[0] < 12:
-        return f"{found}: install a driver of version 580 or newer"
-    return f"{found}: install a driver of version 580 or newer, or {install_command('torch', *OF_ONE_CUDA)}"
+        return found, "install a driver of version 580 or newer"
+    return found, f"install a driver of version 580 or newer, or {install_command('torch', *OF_ONE_CUDA)}"

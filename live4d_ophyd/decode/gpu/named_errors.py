@@ -19,12 +19,12 @@ def named_errors() -> Iterator[None]:
     except torch.cuda.OutOfMemoryError as error:
         free, total = torch.cuda.mem_get_info()
         raise GpuMemoryError(
-            f"the GPU's memory is full ({free >> 20} of {total >> 20} MiB free): end what else uses it, take fewer "
-            "connections, or engine='cpu'"
+            f"the GPU's memory is full ({free >> 20} of {total >> 20} MiB free)",
+            remedy="end what else uses it, take fewer connections, or engine='cpu'",
         ) from error
     except NvcompError as error:
         lost = isinstance(error, NvcompCallError) and error.cuda_failed
-        raise (GpuLost if lost else GpuError)(str(error)) from error
+        raise (GpuLost if lost else GpuError)(error.reason, remedy=error.remedy) from error
     except (EngineUnavailable, MemoryError, OSError, ValueError, TypeError, LookupError, NotImplementedError):
         raise  # named already, or none of the GPU's
     except Exception as error:

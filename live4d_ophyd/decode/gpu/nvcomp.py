@@ -23,7 +23,12 @@ _UNSIGNED = {1: 1, 2: 3, 4: 5}
 
 
 class NvcompError(RuntimeError):
-    """nvCOMP is missing, or of the wrong version."""
+    """nvCOMP is missing, or of the wrong version; ``reason`` and ``remedy`` as those of `EngineUnavailable`."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
 
 
 class NvcompCallError(NvcompError):
@@ -93,19 +98,20 @@ class Nvcomp:
             package = importlib.import_module("nvidia.libnvcomp")
             self._library = package.load_library()
         except (ImportError, OSError, AttributeError) as error:
-            raise NvcompError(f"nvCOMP is not installed ({error}): {install}") from error
+            raise NvcompError(f"nvCOMP is not installed ({error})", remedy=install) from error
         if self._library is None:
-            raise NvcompError(f"nvCOMP's library is not where its package should have it: {install}")
+            raise NvcompError("nvCOMP's library is not where its package should have it", remedy=install)
         properties = _Properties()
         self._check("nvcompGetProperties", self._library.nvcompGetProperties(ctypes.byref(properties)))
         packed = properties.version
         self.version = (packed // 1000, packed % 1000 // 100, packed % 100)
         self.cuda_major = properties.cudart_version // 1000
         if not VERSIONS[0] <= self.version[:2] < VERSIONS[1]:
-            raise NvcompError(f"nvCOMP {self.name} is installed, 5.2 to 6 is needed: {install}")
+            raise NvcompError(f"nvCOMP {self.name} is installed, 5.2 to 6 is needed", remedy=install)
         if self.cuda_major != cuda_major:
             raise NvcompError(
-                f"nvCOMP {self.name} is built for CUDA {self.cuda_major}, torch for CUDA {cuda_major}: {install}"
+                f"nvCOMP {self.name} is built for CUDA {self.cuda_major}, torch for CUDA {cuda_major}",
+                remedy=install,
             )
         self._temp_bytes: dict[tuple, int] = {}
 

@@ -1,0 +1,40 @@
+"""The user's files lie where the platform has them, and where the environment says."""
+
+import subprocess
+import sys
+
+import pytest
+
+from live4d_ophyd.folders import FOLDERS
+from live4d_ophyd.storage.catalog import choose_directory
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="folders of Linux")
+VARIABLES = ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG", "NUMBA_CACHE_DIR")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home without variables that lead elsewhere."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def kernel_cache():
+    code = "import numba; from live4d_ophyd.frames import memory; print(numba.config.CACHE_DIR)"
+    return subprocess.check_output([sys.executable, "-c", code], text=True)
+
+
+def test_the_folders_of_a_home_are_used(home):
+    assert FOLDERS.user_state_path == home / ".local" / "state" / "live4d-ophyd"
+    assert choose_directory(None, "none") == home / ".local" / "share" / "live4d-ophyd" / "none"
+    assert kernel_cache().startswith(f"{home}/.cache/live4d-ophyd/")
+
+
+def test_the_environment_leads_elsewhere(home, monkeypatch):
+    for name in VARIABLES[:3]:
+        monkeypatch.setenv(name, f"/else/{name}")
+    assert str(FOLDERS.user_state_path) == "/else/XDG_STATE_HOME/live4d-ophyd"
+    assert str(choose_directory(None, "none")) == "/else/XDG_DATA_HOME/live4d-ophyd/none"
+    assert kernel_cache().startswith("/else/XDG_CACHE_HOME/live4d-ophyd/")
