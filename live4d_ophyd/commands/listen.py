@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
-from live4d_ophyd.imaging.virtual_detectors import Annulus, Detector, Disk, detector_to_dict
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Detector, Disk
 from live4d_ophyd.runs import tiff
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -194,7 +195,8 @@ def _save(out: Path, detectors: list[Detector], raster: RasterResult) -> list[Pa
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in tiff.SUFFIXES:
-            tiff.write_tiff(path, image, metadata={"detector": detector_to_dict(detector)})
+            kind = type(detector).__name__.lower()
+            tiff.write_tiff(path, image, metadata={"detector": {"kind": kind, **asdict(detector)}})
         else:
             with open(path, "wb") as file:  # np.save would add .npy to a name without it
                 np.save(file, image)

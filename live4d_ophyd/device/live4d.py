@@ -49,11 +49,11 @@ from live4d_ophyd.device.signals import (
     Whole,
     setting,
 )
-from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult, checks, error_of
+from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult, checks
 from live4d_ophyd.engine.hold import Claim
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.protocol import Armed, Done, Event, Failed, Lost, ProgressMade, RasterDone
 from live4d_ophyd.engine.request import MAX_RECEIVERS, SATURATED
-from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.imaging.virtual_detectors import Detector
 from live4d_ophyd.scan import MOST, ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
@@ -688,33 +688,38 @@ class Live4D(Settling, Device):
 
     # What the engine says; runs in the engine client's thread -----------------------------------
 
-    def _take(self, running: _Running, event: dict[str, Any]) -> None:
+    def _take(self, running: _Running, event: Event) -> None:
         with self._fence:
             if running is not self._running:
                 return
-            kind = event["kind"]
-            if kind == "armed":
-                if self.control is not None:
-                    self._note_armed(running)
-                if self._scan is not None:
-                    self._scan.start(partial(self._scan_failed, running, "start"))
-                return
-            if kind == "progress":
-                progress = Progress(**event["progress"])
-                if event["images"] is not None:
-                    fraction = progress.frames_received / progress.frames_expected
-                    self.preview.update(event["images"], fraction, progress.saturated)
-                running.status.report(progress)
-                return
-            if kind == "raster":
-                try:
-                    self._publish(RasterResult.from_dict(event["raster"]), running)
-                except Exception as error:
+            match event:
+                case Armed():
+                    if self.control is not None:
+                        self._note_armed(running)
+                    if self._scan is not None:
+                        self._scan.start(partial(self._scan_failed, running, "start"))
+                    return
+                case ProgressMade(progress=progress, images=images):
+                    if images is not None:
+                        fraction = progress.frames_received / progress.frames_expected
+                        self.preview.update(images, fraction, progress.saturated)
+                    running.status.report(progress)
+                    return
+                case RasterDone(raster=raster):
+                    try:
+                        self._publish(raster, running)
+                    except Exception as error:
+                        self._fail(running, error)
+                    return
+                case Lost(error=error):
+                    self._disarm_for_lost_engine()
                     self._fail(running, error)
-                return
-            if kind != "done":
-                self._fail(running, self._why(event))
-                return
+                    return
+                case Failed(error=error):
+                    self._fail(running, error)
+                    return
+                case Done():
+                    pass
             self._running = None
         # An Event has the detector's settings, too.
         running.settings.add_done_callback(lambda _: running.status.set_finished())
@@ -748,11 +753,6 @@ class Live4D(Settling, Device):
                 else:
                     self.detector.forget()
         running.settings.set_result(settings)
-
-    def _why(self, event: dict[str, Any]) -> Exception:
-        if event["kind"] == "lost":
-            self._disarm_for_lost_engine()
-        return error_of(event)
 
     def _fail(self, running: _Running, error: Exception) -> None:
         """End what runs, here, in the engine and at the scan generator."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from live4d_ophyd.engine import checks
-from live4d_ophyd.imaging.virtual_detectors import Detector, detector_from_dict, detector_to_dict
+from live4d_ophyd.imaging.virtual_detectors import Detector
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 
@@ -19,7 +19,7 @@ from live4d_ophyd.sources.dectris.control import Simplon
 MAX_RECEIVERS = 16
 #: images of a series: each takes a byte of the engine's memory
 MAX_FRAMES = 1 << 30
-#: images of one raster; they and a pattern travel to the session in one message (process.protocol.MAX_MESSAGE_BYTES)
+#: images of one raster; they and a pattern travel to the session in one message (process.sockets.MAX_MESSAGE_BYTES)
 MAX_IMAGES_BYTES = 800 << 20
 #: what may become of pixels that hold no count
 SATURATED = ("leave_out", "count", "nan")
@@ -164,34 +164,10 @@ class AcquisitionRequest:
 
         ``engine``, the process that arms, is in it: so that one can tell whether the detector is still armed for it.
         """
-        text = {"scan": self.grid.to_dict(), "rasters": self.rasters, **self.notes, "engine": engine}
+        text = {"scan": asdict(self.grid), "rasters": self.rasters, **self.notes, "engine": engine}
         return json.dumps(text, separators=(",", ":"), default=str)
 
     @property
     def receivers(self) -> int:
         """Connections in all."""
         return self.connections * len(self.endpoint.split(","))
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["grid"] = self.grid.to_dict()
-        values["detectors"] = [detector_to_dict(d) for d in self.detectors]
-        values["control"] = self.control.to_dict() if self.control else None
-        values["notes"] = dict(self.notes)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Any) -> AcquisitionRequest:
-        """From its form on the wire. Raises ValueError that names what is missing, unknown or wrong."""
-        checks.same_names(values, [f.name for f in fields(cls)])
-        control = values["control"]
-        if control is not None:
-            checks.same_names(control, [f.name for f in fields(Simplon)])
-        return cls(
-            **{
-                **values,
-                "grid": ScanGrid.from_dict(values["grid"]),
-                "detectors": tuple(detector_from_dict(d) for d in values["detectors"]),
-                "control": None if control is None else Simplon(**control),
-            }
-        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,11 +11,9 @@ from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_info import SeriesInfo
 
 
-def check_images(images: Any, request: AcquisitionRequest) -> None:
+def check_images(images: np.ndarray, request: AcquisitionRequest) -> None:
     """Raise ValueError unless this is one float64 image of the grid for each detector."""
-    expected = (len(request.detectors), *request.grid.shape)
-    if not checks.is_array(images, 3) or images.shape != expected:
-        raise ValueError(f"images is {checks.shown(images)}; expected an array {expected} of float64")
+    checks.array("images", images, (len(request.detectors), *request.grid.shape))
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,13 @@ class Losses:
     beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
     saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Losses:
-        losses = cls(
-            **checks.checked_fields(values, dict.fromkeys((f.name for f in fields(cls)), checks.COUNT))
-        )
-        if losses.received + losses.lost + losses.bad != losses.expected:
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            checks.count(name, value)
+        if self.received + self.lost + self.bad != self.expected:
             raise ValueError(
-                f"{losses.received} received, {losses.lost} lost and {losses.bad} bad are not the {losses.expected} "
-                "expected"
+                f"{self.received} received, {self.lost} lost and {self.bad} bad are not the {self.expected} expected"
             )
-        return losses
 
 
 @dataclass(frozen=True)
@@ -67,29 +60,12 @@ class RasterResult:
     dropped: int | None = None
     info: SeriesInfo = field(default_factory=SeriesInfo)
 
-    def to_dict(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**values, "losses": asdict(self.losses), "info": asdict(self.info)}
-
-    @classmethod
-    def from_dict(cls, values: Any) -> RasterResult:
-        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
-        checked = checks.checked_fields(
-            values,
-            {
-                "index": checks.COUNT,
-                "images": checks.IMAGES,
-                "losses": checks.MAP,
-                "series_id": checks.COUNT,
-                "rate_hz": checks.RATE_OR_NONE,
-                "engine": checks.TEXT,
-                "pattern": checks.PATTERN_OR_NONE,
-                "dropped": checks.COUNT_OR_NONE,
-                "info": checks.MAP,
-            },
-        )
-        parts = {"losses": Losses.from_dict(checked["losses"]), "info": SeriesInfo.from_dict(checked["info"])}
-        return cls(**{**checked, **parts})
+    def __post_init__(self) -> None:
+        checks.count("index", self.index)
+        checks.count("series_id", self.series_id)
+        checks.rate("rate_hz", self.rate_hz)
+        if self.dropped is not None:
+            checks.count("dropped", self.dropped)
 
     def check(self, request: AcquisitionRequest, index: int) -> None:
         """Raise ValueError unless this is raster ``index`` of what ``request`` asked for."""
@@ -98,6 +74,10 @@ class RasterResult:
         check_images(self.images, request)
         if self.losses.expected != request.grid.frames:
             raise ValueError(f"it expected {self.losses.expected} images; the grid has {request.grid.frames}")
+        if self.pattern is not None and (self.pattern.ndim != 2 or self.pattern.dtype != np.float64):
+            raise ValueError(
+                f"pattern is {checks.shown(self.pattern)}; expected float64 (det rows, det cols)"
+            )
         if (self.pattern is not None) != request.pattern:
             raise ValueError(
                 f"a pattern was {'' if request.pattern else 'not '}asked for; got {checks.shown(self.pattern)}"
@@ -114,17 +94,10 @@ class Progress:
     raster: int
     saturated: int = 0  #: images of this raster with a pixel under a virtual detector that holds no count
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Progress:
-        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
-        kinds = {
-            "frames_received": checks.COUNT,
-            "frames_expected": checks.COUNT,
-            "rate_hz": checks.RATE_OR_NONE,
-            "raster": checks.COUNT,
-            "saturated": checks.COUNT,
-        }
-        return cls(**checks.checked_fields(values, kinds))
+    def __post_init__(self) -> None:
+        for name in ("frames_received", "frames_expected", "raster", "saturated"):
+            checks.count(name, getattr(self, name))
+        checks.rate("rate_hz", self.rate_hz)
 
     def check(self, request: AcquisitionRequest) -> None:
         """Raise ValueError unless ``request`` can be so far."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.deliveries import Deliveries
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import ScanMismatch
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import disagreement
 from live4d_ophyd.engine.pending import End, Pending
@@ -202,9 +202,10 @@ class Series:
             start.user_data, self.request.grid, armed_here=self.request.control is not None
         )
         if against:
-            raise AcquisitionError(
-                f"series {start.series_id}: the microscope scans something else than the grid: {against}. Set "
-                "scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes it from them"
+            raise ScanMismatch(
+                f"series {start.series_id}: the microscope scans something else than the grid: {against}",
+                remedy="set scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes "
+                "it from them",
             )
         announced = start.number_of_images
         if announced is not None and announced != self.request.frames:

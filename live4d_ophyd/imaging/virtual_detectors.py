@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
@@ -156,31 +155,6 @@ class Annulus(_Round):
 
 
 Detector = Disk | Annulus
-
-_KINDS: dict[str, type[Disk] | type[Annulus]] = {"disk": Disk, "annulus": Annulus}
-
-
-def detector_to_dict(detector: Detector) -> dict[str, Any]:
-    """The detector as plain values, for the wire and for metadata; ``kind`` says which it is."""
-    for kind, of_kind in _KINDS.items():
-        if type(detector) is of_kind:
-            values = asdict(detector)
-            if values["center"] is not None:
-                values["center"] = list(values["center"])
-            return {"kind": kind, **values}
-    raise TypeError(f"{detector!r} is no detector: expected one of {', '.join(_KINDS)}")
-
-
-def detector_from_dict(values: dict[str, Any]) -> Detector:
-    """Inverse of :func:`detector_to_dict`. Raises ValueError for anything else."""
-    values = dict(values)
-    kind = values.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(f"detector of kind {kind!r}: expected one of {', '.join(_KINDS)}")
-    try:
-        return _KINDS[kind](**values)
-    except TypeError as error:
-        raise ValueError(f"{kind} with the fields {sorted(values)}: {error}") from error
 
 
 def weight_maps(

@@ -15,8 +15,9 @@ import pytest
 from bluesky import RunEngine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid
-from live4d_ophyd.engine import AcquisitionRequest, error_of
+from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.protocol import FINAL, Done, ProgressMade, RasterDone
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sources.dectris.control import Simplon
 
@@ -50,9 +51,9 @@ class Session:
 
         def note(event):
             events.append(event)
-            if event["kind"] in ("done", "failed", "lost"):
+            if isinstance(event, FINAL):
                 over.set()
-            if event["kind"] == "progress" and event["progress"]["frames_received"] >= (cancel_at or N + 1):
+            if isinstance(event, ProgressMade) and event.progress.frames_received >= (cancel_at or N + 1):
                 self.engine.cancel(generation)
                 over.set()
 
@@ -60,9 +61,9 @@ class Session:
         assert over.wait(PATIENCE_S)
         if cancel_at is not None:
             return None
-        if events[-1]["kind"] != "done":
-            raise error_of(events[-1])
-        (raster,) = [event["raster"] for event in events if event["kind"] == "raster"]
+        if not isinstance(events[-1], Done):
+            raise events[-1].error
+        (raster,) = [event.raster for event in events if isinstance(event, RasterDone)]
         return raster
 
     def state(self):
@@ -92,7 +93,7 @@ def truth(_session):
     """The image of an ordinary trigger, armed for itself."""
     # The simulator computes its frames first.
     ordinary = replace(_session.request, rasters=1, stay_armed=False, timeout=PATIENCE_S)
-    images = _session.trigger(ordinary)["images"]
+    images = _session.trigger(ordinary).images
     _session.engine.release(timeout=10.0)  # a device's engine must not share the stream with it
     return images
 
@@ -100,8 +101,8 @@ def truth(_session):
 def check(raster, truth, lost=()):
     expected = truth.copy()
     expected[0].flat[list(lost)] = np.nan
-    np.testing.assert_array_equal(raster["images"], expected)
-    assert (raster["losses"]["received"], raster["losses"]["lost"]) == (N - len(lost), len(lost))
+    np.testing.assert_array_equal(raster.images, expected)
+    assert (raster.losses.received, raster.losses.lost) == (N - len(lost), len(lost))
 
 
 def test_a_count_of_ten_is_one_series(session, truth):
