@@ -20,7 +20,6 @@ from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 
 VERSION = 4
-_MAX_DEPTH = 32
 #: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
 _TAGS = (*range(0, 64), 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
@@ -237,7 +236,6 @@ def _load(raw: bytes) -> dict[str, Any]:
             raw,
             tag_hook=_refuse_tag,
             semantic_decoders=dict.fromkeys(_TAGS, _refuse_tag),
-            max_depth=_MAX_DEPTH,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
