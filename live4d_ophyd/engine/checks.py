@@ -55,12 +55,6 @@ def rate(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {shown(value)}; expected a rate in Hz, or None")
 
 
-def array(name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
-    """float64, as all results are."""
-    if value.dtype != np.float64 or value.shape != shape:
-        raise ValueError(f"{name} is {shown(value)}; expected an array {shape} of float64")
-
-
 def seconds(name: str, value: Any, remark: str = "", most: float = LONGEST_S) -> float:
     """A time that is positive and finite, and not absurd where nobody else says what is."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ do; of any other the nearest ancestor among them is raised, and where there is n
     +-- ScanMismatch
     +-- DetectorInUse
     +-- MethodFailed
+    +-- NoMethod
     +-- EngineFault
     +-- EngineInUse
     +-- EngineLost
@@ -71,9 +72,12 @@ class MethodFailed(AcquisitionError):
     details = ("remedy", "method")
 
     def __init__(self, reason: str = "", *, remedy: str = "", method: str = "") -> None:
-        super().__init__(f"method {method}: {reason}" if method else reason, remedy=remedy)
-        self.reason = reason
+        super().__init__(reason, remedy=remedy)
         self.method = method
+
+
+class NoMethod(AcquisitionError):
+    """The engine does not have a method's class, or does not take it."""
 
 
 class EngineFault(AcquisitionError):
@@ -100,9 +104,9 @@ class ProtocolError(AcquisitionError):
 PUBLIC: dict[str, type[Exception]] = {
     kind.__name__: kind
     for kind in (
-        AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, EngineFault,
-        EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError, GpuLost,
-        SimplonError, UnknownKey, ValueError, MemoryError,
+        AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
+        EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
+        GpuLost, SimplonError, UnknownKey, ValueError, MemoryError,
     )
 }  # fmt: skip
 

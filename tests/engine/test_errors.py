@@ -72,10 +72,7 @@ def test_the_text_has_reason_and_remedy():
     error = AcquisitionError("no stream answers", remedy="is that its address?")
     assert str(error) == "no stream answers: is that its address?"
     assert (error.reason, error.remedy) == ("no stream answers", "is that its address?")
-    assert (
-        str(MethodFailed("no disk", method="com", remedy="smaller radius"))
-        == "method com: no disk: smaller radius"
-    )
+    assert str(MethodFailed("no disk", method="com", remedy="smaller radius")) == "no disk: smaller radius"
 
 
 def test_an_error_survives_pickling():

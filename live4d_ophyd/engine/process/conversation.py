@@ -9,7 +9,7 @@ from __future__ import annotations
 from live4d_ophyd.engine.errors import ProtocolError
 from live4d_ophyd.engine.process.protocol import Armed, Done, Failed, ProgressMade, RasterDone
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.results import check_images
+from live4d_ophyd.engine.results import check_outputs
 
 
 class Conversation:
@@ -46,8 +46,8 @@ class Conversation:
                 self._armed = True
             case ProgressMade():
                 event.progress.check(self.request)
-                if event.images is not None:
-                    check_images(event.images, self.request)
+                if event.outputs is not None:
+                    check_outputs(event.outputs, self.request, preview=True)
             case RasterDone():
                 if self._rasters == self._asked:
                     raise ValueError(f"one more than the {self._asked} that were asked for")

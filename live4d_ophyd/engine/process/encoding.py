@@ -63,22 +63,21 @@ class Encoding:
         converter.register_structure_hook_factory(_is_union, self._union_hook)
         converter.register_unstructure_hook_factory(_is_tagged, self._tagging_hook)
 
-    def by_kind(self, base: Any, kind_of: Callable[[type], str], class_of: Callable[[str], type]) -> None:
+    def by_kind(self, base: Any, kind_of: Callable[[Any], str], class_of: Callable[[str], type]) -> None:
         """Let fields of type ``base`` take any dataclass that has a kind.
 
-        ``kind_of`` names a class; ``class_of`` finds it again, and raises ValueError for a kind that is not known.
+        ``kind_of`` names the class of a value; ``class_of`` finds it again, and raises for a kind that is not known.
         """
         self._converter.register_structure_hook_func(
             lambda hint: hint is base, lambda value, _: self._of_kind(value, class_of)
         )
         self._converter.register_unstructure_hook_func(
-            lambda hint: hint is base, lambda value: self.tagged(value, kind_of)
+            lambda hint: hint is base, lambda value: self.tagged(value, kind_of(value))
         )
 
-    def tagged(self, value: Any, kind_of: Callable[[type], str]) -> dict[str, Any]:
+    def tagged(self, value: Any, kind: str) -> dict[str, Any]:
         """The plain map of a dataclass, with its kind."""
-        kind = type(value)
-        return {KIND: kind_of(kind), **self._converter.unstructure(value, unstructure_as=kind)}
+        return {KIND: kind, **self._converter.unstructure(value, unstructure_as=type(value))}
 
     def unstructure(self, value: Any, hint: Any = None) -> Any:
         return self._converter.unstructure(value, unstructure_as=hint)
@@ -163,7 +162,7 @@ class Encoding:
 
         def unstructure(value: Any) -> Any:
             if type(value) in classes:
-                return self.tagged(value, class_name)
+                return self.tagged(value, class_name(type(value)))
             return self._converter.unstructure(value)
 
         return unstructure

@@ -14,10 +14,19 @@ import cbor2
 import numpy as np
 
 from live4d_ophyd.engine.checks import shown
-from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError, as_fields, from_fields
-from live4d_ophyd.engine.process.encoding import KIND, Encoding, class_name
+from live4d_ophyd.engine.errors import (
+    AcquisitionError,
+    EngineLost,
+    NoMethod,
+    ProtocolError,
+    as_fields,
+    from_fields,
+)
+from live4d_ophyd.engine.process.encoding import KIND, Encoding
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
+from live4d_ophyd.imaging import registry
+from live4d_ophyd.imaging.method import Method
 
 VERSION = 4
 #: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
@@ -136,11 +145,11 @@ class Armed:
 
 @dataclass(frozen=True, eq=False)
 class ProgressMade:
-    """How far it is, a few times a second; ``images`` (detectors, rows, cols) float64 where a preview was asked for."""
+    """How far it is, a few times a second; ``outputs`` so far, float64 by name, where a preview was asked for."""
 
     generation: int
     progress: Progress
-    images: np.ndarray | None = None
+    outputs: dict[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -187,22 +196,41 @@ FINAL = (Done, Failed, Lost)
 
 # On the wire -------------------------------------------------------------------------------------
 
-_encoding = Encoding()
+
+def _encoding(allow_modules: bool) -> Encoding:
+    """Methods go by the name by which `registry` finds their class."""
+    encoding = Encoding()
+
+    def class_of(kind: str) -> type:
+        try:
+            return registry.class_of(kind, allow_modules=allow_modules)
+        except ValueError as error:
+            raise NoMethod(str(error)) from error
+
+    encoding.by_kind(Method, registry.kind_of, class_of)
+    return encoding
+
+
+_plain_encoding, _open_encoding = _encoding(False), _encoding(True)
 
 
 def encode(message: FromSession | FromEngine) -> bytes:
-    """The message as bytes. Raises TypeError for a value that cannot be sent."""
-    return cbor2.dumps({"v": VERSION, **_encoding.tagged(message, class_name)}, default=_encode_number)
+    """The message as bytes. Raises TypeError for a value that cannot be sent, ValueError for a class like that."""
+    values = _plain_encoding.tagged(message, type(message).__name__)
+    return cbor2.dumps({"v": VERSION, **values}, default=_encode_number)
 
 
-def from_session(raw: bytes) -> FromSession:
-    """The session's message of these bytes. Raises ProtocolError."""
-    return _decode(raw, FromSession)
+def from_session(raw: bytes, *, allow_modules: bool = False) -> FromSession:
+    """The session's message of these bytes. Raises ProtocolError; NoMethod for methods that are not to be had here.
+
+    ``allow_modules``: methods may be named as ``module:Class``, which is then imported.
+    """
+    return _decode(raw, FromSession, _open_encoding if allow_modules else _plain_encoding)
 
 
 def from_engine(raw: bytes) -> FromEngine:
     """The engine's message of these bytes. Raises ProtocolError."""
-    return _decode(raw, FromEngine)
+    return _decode(raw, FromEngine, _plain_encoding)
 
 
 def generation_of(raw: bytes) -> int | None:
@@ -214,15 +242,14 @@ def generation_of(raw: bytes) -> int | None:
     return generation if type(generation) is int else None
 
 
-def _decode(raw: bytes, messages: Any) -> Any:
-    """One of these messages. Raises ProtocolError; another AcquisitionError where a field's class is not there."""
+def _decode(raw: bytes, messages: Any, encoding: Encoding) -> Any:
     values = _load(raw)
     kinds = {kind.__name__: kind for kind in get_args(messages)}
     kind = values.pop(KIND)
     if kind not in kinds:
         raise ProtocolError(f"{shown(kind)} is no message; expected one of {', '.join(kinds)}")
     try:
-        return _encoding.structure(values, kinds[kind])
+        return encoding.structure(values, kinds[kind])
     except AcquisitionError:
         raise
     except Exception as error:

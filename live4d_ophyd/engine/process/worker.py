@@ -207,10 +207,10 @@ class Worker:
         try:
             while not over.wait(PROGRESS_PERIOD_S):
                 progress = acquisition.progress()
-                images = acquisition.preview() if self.preview_wanted.is_set() else None
-                if images is not None:
+                outputs = acquisition.preview() if self.preview_wanted.is_set() else None
+                if outputs is not None:
                     self.preview_wanted.clear()
-                self._tell(events, wire.ProgressMade(generation, progress, images))
+                self._tell(events, wire.ProgressMade(generation, progress, outputs))
         finally:
             events.close()
 

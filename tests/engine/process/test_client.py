@@ -20,7 +20,7 @@ SPEC = AcquisitionRequest("tcp://dcu:31001", GRID, (Disk("vbf", center=(2, 2), r
 
 
 def raster_done(value, generation):
-    taken = RasterResult(0, np.full((1, 4, 4), value), Losses(16, 16, 0, 0), 1, None, "cpu")
+    taken = RasterResult(0, {"vbf": np.full((4, 4), value)}, Losses(16, 16, 0, 0), 1, None, "cpu")
     return wire.RasterDone(generation, taken)
 
 
@@ -98,7 +98,9 @@ def test_a_raster_that_cannot_be_read_fails_the_trigger_and_no_stale_image_is_le
     engine.say(wire.Done(1))
     error = events.last().error
     assert isinstance(error, ProtocolError)
-    assert "sent what this session cannot use: RasterDone: raster.images is an array of '<f9'" in str(error)
+    assert "sent what this session cannot use: RasterDone: raster.outputs['vbf'] is an array of '<f9'" in str(
+        error
+    )
     assert engine.endpoint in str(error)
     assert engine.hear() == wire.Cancel(1)
     assert [type(event) for event in events.all] == [wire.Failed]
@@ -119,7 +121,7 @@ def test_the_trigger_after_a_broken_one_works(client, engine):
     engine.say(wire.Done(2))
     assert isinstance(events.last(), wire.Done)
     (raster,) = [event.raster for event in events.all if isinstance(event, wire.RasterDone)]
-    assert (raster.images == 9.0).all()
+    assert (raster.outputs["vbf"] == 9.0).all()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from live4d_ophyd.engine.errors import ProtocolError
 from live4d_ophyd.engine.process.conversation import Conversation
 from live4d_ophyd.engine.process.protocol import Armed, Done, Failed, Failure, ProgressMade, RasterDone
 from live4d_ophyd.engine.results import Progress
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 
@@ -18,19 +19,22 @@ DETECTORS = (Disk("vbf", center=(2, 2), radius=1), Disk("bf", center=(2, 2), rad
 ARMED, DONE = Armed(7), Done(7)
 
 
-def request(**options):
-    return AcquisitionRequest("tcp://dcu:31001", GRID, DETECTORS, **options)
+def request(methods=DETECTORS, **options):
+    return AcquisitionRequest("tcp://dcu:31001", GRID, methods, **options)
 
 
 def raster(index=0, **changes):
-    good = RasterResult(
-        index, np.ones((2, 4, 4)), Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu"
-    )
+    outputs = {"vbf": np.ones((4, 4)), "bf": np.ones((4, 4))}
+    good = RasterResult(index, outputs, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu")
     return RasterDone(7, replace(good, **changes))
 
 
-def progress(images=None, **changes):
-    return ProgressMade(7, replace(Progress(3, 16, 1e3, 0), **changes), images)
+def given(bf, **more):
+    return raster(outputs={"vbf": np.ones((4, 4)), "bf": bf, **more})
+
+
+def progress(outputs=None, **changes):
+    return ProgressMade(7, replace(Progress(3, 16, 1e3, 0), **changes), outputs)
 
 
 def test_done_without_armed_is_refused():
@@ -42,14 +46,14 @@ def test_done_without_armed_is_refused():
 
 
 def test_a_whole_conversation_passes():
-    said = Conversation(7, request(rasters=2, pattern=True))
-    pattern = np.ones((24, 32))
+    said = Conversation(7, request((*DETECTORS, MeanPattern()), rasters=2))
+    outputs = {"vbf": np.ones((4, 4)), "bf": np.ones((4, 4)), "pattern": np.ones((24, 32))}
     for event in (
         ARMED,
         progress(frames_expected=32),
-        progress(np.full((2, 4, 4), np.nan), frames_expected=32, rate_hz=None),
-        raster(0, pattern=pattern),
-        raster(1, pattern=pattern, dropped=2, rate_hz=None),
+        progress({"bf": np.full((4, 4), np.nan)}, frames_expected=32, rate_hz=None),
+        raster(0, outputs=outputs),
+        raster(1, outputs=outputs, dropped=2, rate_hz=None),
         DONE,
     ):
         assert said.accept(event)
@@ -69,21 +73,26 @@ def test_what_comes_of_an_acquisition_before_is_left_alone():
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        (raster(images=np.ones((1, 4, 4))), r"array \(1, 4, 4\) of float64; expected an array \(2, 4, 4\)"),
-        (raster(images=np.ones((2, 3, 5))), r"array \(2, 3, 5\) of float64; expected an array \(2, 4, 4\)"),
-        (raster(images=np.ones((2, 4, 4), "i8")), "of int64; expected an array .* of float64"),
+        (raster(outputs={"vbf": np.ones((4, 4))}), "the output 'bf' is missing; expected vbf, bf"),
+        (
+            given(np.ones((3, 5))),
+            r"bf is an array \(3, 5\) of float64; expected an array \(4, 4\) of float64",
+        ),
+        (given(np.ones(16)), r"bf is an array \(16,\) of float64; expected an array \(4, 4\)"),
+        (given(np.ones((4, 4), "i8")), "bf is an array .* of int64; expected .* of float64"),
+        (
+            given(np.ones((4, 4)), pattern=np.ones((3, 3))),
+            "the output 'pattern' was not asked for; expected vbf, bf",
+        ),
         (raster(losses=Losses(12, 10, 1, 1)), "expected 12 images; the grid has 16"),
         (raster(index=1), "its index is 1; expected 0"),
-        (raster(pattern=np.ones((3, 3))), "a pattern was not asked for"),
-        (raster(pattern=np.ones(3)), r"pattern is an array \(3,\)"),
-        (raster(pattern=np.ones((3, 3), "i8")), r"pattern is an array \(3, 3\) of int64"),
         (Armed(8), "Armed: the generation is 8; expected 7"),
         (DONE, "Done: 0 of 1 rasters came before it"),
         (progress(frames_received=17), "17 of 16 images"),
         (progress(frames_expected=0), "3 of 0 images; 16 were asked for"),
         (progress(raster=1), "it is at raster 1 of 1"),
-        (progress(images=np.ones((2, 4, 3))), r"expected an array \(2, 4, 4\)"),
-        (progress(images=np.ones((2, 4, 4), "i8")), "of int64; expected an array .* of float64"),
+        (progress({"bf": np.ones((4, 3))}), r"expected an array \(4, 4\)"),
+        (progress({"bf": np.ones((4, 4), "i8")}), "of int64; expected an array .* of float64"),
     ],
 )
 def test_what_was_not_asked_for_is_refused_by_name(event, words):
@@ -92,8 +101,8 @@ def test_what_was_not_asked_for_is_refused_by_name(event, words):
 
 
 def test_a_pattern_that_was_asked_for_must_come():
-    with pytest.raises(ProtocolError, match="a pattern was asked for; got None"):
-        Conversation(7, request(pattern=True)).accept(raster())
+    with pytest.raises(ProtocolError, match="the output 'pattern' is missing"):
+        Conversation(7, request((*DETECTORS, MeanPattern()))).accept(raster())
 
 
 def test_rasters_come_in_order_and_no_more_than_asked_for():

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
-from live4d_ophyd.engine.errors import PUBLIC, ProtocolError
+from live4d_ophyd.engine.errors import PUBLIC, NoMethod, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.values import DTYPES
 from live4d_ophyd.engine.results import Progress
-from live4d_ophyd.engine.series_info import SeriesInfo
+from live4d_ophyd.engine.series_record import SeriesRecord
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -38,8 +41,11 @@ plain = st.recursive(
 )
 images = npst.arrays(np.float64, npst.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
 dtypes = st.sampled_from(DTYPES).map(np.dtype)
+outputs = st.dictionaries(texts, images, max_size=3)
 disks = st.builds(Disk, st.just("vbf"), center=points, radius=lengths, soft=st.booleans())
 rings = st.builds(Annulus, st.just("adf"), center=points, inner=st.floats(0, 0.5), outer=lengths)
+masses = st.builds(CenterOfMass, st.just("com"), st.builds(Disk, st.just("bf"), radius=lengths))
+segments = st.builds(Segments, st.just("dpc"), center=points, inner=st.floats(0, 0.5), outer=lengths)
 grids = st.builds(
     ScanGrid,
     *(st.integers(1, 9), st.integers(1, 9)),
@@ -61,24 +67,26 @@ requests = st.builds(
     AcquisitionRequest,
     st.just("tcp://dcu:31001"),
     grids,
-    st.lists(disks | rings, min_size=1, max_size=2, unique_by=lambda detector: detector.name).map(tuple),
+    st.lists(
+        disks | rings | masses | segments | st.just(MeanPattern()),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda method: method.name,
+    ).map(tuple),
     rasters=st.integers(1, 3),
     control=controls,
     channel=texts,
     nodata=st.booleans(),
     pixel_mask=st.none() | npst.arrays(st.sampled_from((np.bool_, np.uint8, np.int64)), (3, 4)),
     gain=st.none() | npst.arrays(np.float64, (3, 4), elements=st.floats(-10, 10)),
-    pattern=st.booleans(),
     frame_time=st.none() | lengths,
     notes=st.dictionaries(texts, plain, max_size=3),
 )
 infos = st.builds(
-    SeriesInfo, texts, texts, texts, *[known_or_not] * 5, pixels_masked=counts, pixel_mask=texts
+    SeriesRecord, texts, texts, texts, *[known_or_not] * 5, pixels_masked=counts, pixel_mask=texts
 )
 losses = st.tuples(counts, counts, counts, counts).map(lambda n: Losses(sum(n[:3]), *n[:3], saturated=n[3]))
-rasters = st.builds(
-    RasterResult, counts, images, losses, counts, rates, texts, st.none() | images, st.none() | counts, infos
-)
+rasters = st.builds(RasterResult, counts, outputs, losses, counts, rates, texts, st.none() | counts, infos)
 progress = st.builds(Progress, counts, counts, rates, counts, counts)
 failures = st.sampled_from(sorted(PUBLIC)).flatmap(
     lambda kind: st.builds(
@@ -127,7 +135,9 @@ def test_every_message_survives_the_wire(kind, data):
 
 @given(npst.arrays(dtypes, npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3)))
 def test_an_array_comes_back_with_its_dtype_shape_and_every_bit(array):
-    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), array))).images
+    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))).outputs[
+        "a"
+    ]
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
     assert back.flags.writeable
 
@@ -135,7 +145,9 @@ def test_an_array_comes_back_with_its_dtype_shape_and_every_bit(array):
 @pytest.mark.parametrize("dtype", [">f8", "f4", "f2", ">u2", ">i8"])
 def test_arrays_of_other_byte_orders_and_short_floats_keep_their_values(dtype):
     array = np.arange(6).astype(dtype).reshape(2, 3)[:, ::2]
-    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), array))).images
+    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))).outputs[
+        "a"
+    ]
     np.testing.assert_array_equal(back, array)
     assert back.dtype == (np.float64 if array.dtype.kind == "f" else array.dtype.newbyteorder("<"))
 
@@ -145,7 +157,7 @@ def test_arrays_of_other_byte_orders_and_short_floats_keep_their_values(dtype):
 )
 def test_other_arrays_cannot_be_sent(array):
     with pytest.raises(TypeError, match="cannot be sent"):
-        wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), array))
+        wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))
 
 
 @pytest.mark.parametrize("thing", [object(), {1: 2}, np.ones(2), {"a": {1, 2}}])
@@ -178,14 +190,14 @@ REQUEST = AcquisitionRequest(
     pixel_mask=np.zeros((2, 2), bool),
 )
 RASTER = RasterResult(
-    0, np.ones((2, 4, 4)), Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu", dropped=0
+    0, {"vbf": np.ones((2, 4, 4))}, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu", dropped=0
 )
 TAKEN, ASKED = wire.RasterDone(1, RASTER), wire.Acquire(1, REQUEST)
 FAILURE = wire.Failure("NothingCame", "no frame")
 MESSAGES = (
     wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Release(),
     wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Alive(), wire.LogLine(30, "full"),
-    wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), np.ones((2, 4, 4))), TAKEN,
+    wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
     wire.Done(1), wire.Failed(1, FAILURE),
 )  # fmt: skip
 
@@ -196,6 +208,11 @@ def paths(values, before=()):
         yield (*before, name)
         if isinstance(value, dict) and "dtype" not in value:
             yield from paths(value, (*before, name))
+
+
+def in_words(path):
+    """``raster.outputs['vbf']``"""
+    return ".".join(path).replace("outputs.vbf", "outputs['vbf']")
 
 
 def places(message):
@@ -226,6 +243,8 @@ every_message = pytest.mark.parametrize("message", MESSAGES, ids=lambda message:
 @every_message
 def test_a_field_that_is_missing_is_named(message):
     for path in places(message):
+        if path[-2:-1] == ("outputs",):  # a map's entry, which may be missing
+            continue
         whole = ".".join(path[:-1]) or "it"
         with pytest.raises(ProtocolError) as caught:
             read(message, changed(message, path, lambda at, last: at.pop(last)))
@@ -240,7 +259,7 @@ def test_a_field_of_another_type_is_named(message):
                 continue
             with pytest.raises(ProtocolError) as caught:
                 read(message, changed(message, path, put(wrong)))
-            assert f"{type(message).__name__}: {'.'.join(path)}" in str(caught.value)
+            assert f"{type(message).__name__}: {in_words(path)}" in str(caught.value)
 
 
 @every_message
@@ -265,22 +284,22 @@ def test_a_field_that_is_not_known_is_named(message):
         (TAKEN, "raster.index", -1, "raster: index is -1; expected a whole number"),
         (TAKEN, "raster.info.energy", math.inf, "raster.info.energy is inf; expected a number, N"),
         (TAKEN, "raster.info.pixels_masked", -1, "raster.info: pixels_masked is -1"),
-        (TAKEN, "raster.images.dtype", "|O8", r"raster.images is an array of '\|O8'; expected one"),
-        (TAKEN, "raster.images.dtype", "<c16", "raster.images is an array of '<c16'"),
-        (TAKEN, "raster.images.dtype", ["<f8"], "raster.images is an array of a list"),
-        (TAKEN, "raster.images.shape", [2, -4, -4], "raster.images is an array whose shape is a l"),
-        (TAKEN, "raster.images.shape", [2.0, 4, 4], "raster.images is an array whose shape is a l"),
-        (TAKEN, "raster.images.shape", [1] * 33, "expected at most 32 lengths"),
-        (TAKEN, "raster.images.shape", [1 << 62] * 9, "whose data is bytes of length 256"),
-        (TAKEN, "raster.images.data", b"1" * 255, r"raster.images is an array \(2, 4, 4\) of float"),
-        (TAKEN, "raster.images.data", "1" * 256, "whose data is '111"),
-        (TAKEN, "raster.images", [[1.0]], "raster.images is a list of length 1; expected an array"),
+        (TAKEN, "raster.outputs.vbf.dtype", "|O8", r"vbf'\] is an array of '\|O8'; expected one"),
+        (TAKEN, "raster.outputs.vbf.dtype", "<c16", r"vbf'\] is an array of '<c16'"),
+        (TAKEN, "raster.outputs.vbf.dtype", ["<f8"], r"vbf'\] is an array of a list"),
+        (TAKEN, "raster.outputs.vbf.shape", [2, -4, -4], r"vbf'\] is an array whose shape is a l"),
+        (TAKEN, "raster.outputs.vbf.shape", [2.0, 4, 4], r"vbf'\] is an array whose shape is a l"),
+        (TAKEN, "raster.outputs.vbf.shape", [1] * 33, "expected at most 32 lengths"),
+        (TAKEN, "raster.outputs.vbf.shape", [1 << 62] * 9, "whose data is bytes of length 256"),
+        (TAKEN, "raster.outputs.vbf.data", b"1" * 255, r"vbf'\] is an array \(2, 4, 4\) of float"),
+        (TAKEN, "raster.outputs.vbf.data", "1" * 256, "whose data is '111"),
+        (TAKEN, "raster.outputs.vbf", [[1.0]], r"vbf'\] is a list of length 1; expected an array"),
         (ASKED, "request.pixel_mask.data", b"\0\1\2\0", "request.pixel_mask is an array of bool with"),
         (ASKED, "request.control.url", 5, "request.control.url is 5; expected a text"),
         (ASKED, "request.control", ["secret"], "request.control is a list of length 1; expected a map"),
         (ASKED, "request.grid.step", "wide", "request.grid.step is 'wide'; expected a number or a l"),
         (ASKED, "request.grid.step", [1.0], "request.grid.step is a list of length 1; expected a n"),
-        (ASKED, "request.detectors", "ab", "request.detectors is 'ab'; expected a list"),
+        (ASKED, "request.methods", "ab", "request.methods is 'ab'; expected a list"),
         (ASKED, "request.notes", {"a": cbor2.undefined}, r"request.notes\['a'\] is undefined; expected"),
         (ASKED, "request.connections", 99, "request: connections is 99; expected a whole number from"),
         (wire.Failed(1, FAILURE), "failure.reason", "", "failure: reason is ''; expected a text"),
@@ -295,21 +314,38 @@ def test_a_wrong_value_is_named_with_what_was_expected(message, path, value, wor
     assert "secret" not in str(caught.value)
 
 
-def test_a_detector_of_an_unknown_kind_is_refused_by_name():
-    def detector(change):
-        return changed(ASKED, ("request", "detectors"), lambda at, last: change(at[last][1]))
+def test_a_method_that_cannot_be_had_or_made_is_refused_by_name():
+    def method(change):
+        return changed(ASKED, ("request", "methods"), lambda at, last: change(at[last][1]))
 
-    for change, words in (
-        (lambda ring: ring.update(kind="Star"), r"detectors\[1\] is of kind 'Star'; expected Disk, Annulus"),
+    for change, kind, words in (
+        (lambda ring: ring.update(kind="star"), NoMethod, "'star' is not installed where the engine runs"),
+        (lambda ring: ring.update(kind="os:system"), NoMethod, "this engine does not take methods by module"),
         (
             lambda ring: ring.pop("kind"),
-            r"detectors\[1\] is a map of length 5; expected a map that says its kind",
+            ProtocolError,
+            r"methods\[1\] is a map of length 5; expected a map that says",
         ),
-        (lambda ring: ring.update(inner="1"), r"detectors\[1\].inner is '1'; expected a number"),
-        (lambda ring: ring.update(inner=9), r"detectors\[1\]: detector adf reaches from 9 to 2 px"),
+        (lambda ring: ring.update(inner="1"), ProtocolError, r"methods\[1\].inner is '1'; expected a number"),
+        (
+            lambda ring: ring.update(inner=9),
+            ProtocolError,
+            r"methods\[1\]: detector adf reaches from 9 to 2 px",
+        ),
+        (
+            lambda ring: ring.pop("soft"),
+            ProtocolError,
+            r"methods\[1\] has no 'soft'; its fields are name, center",
+        ),
     ):
-        with pytest.raises(ProtocolError, match=words):
-            wire.from_session(detector(change))
+        with pytest.raises(kind, match=words):
+            wire.from_session(method(change))
+
+
+def test_modules_are_imported_only_where_it_is_allowed():
+    raw = changed(ASKED, ("request", "methods"), lambda at, last: at[last][1].update(kind="os:system"))
+    with pytest.raises(NoMethod, match="os:system is no imaging method: it is no dataclass"):
+        wire.from_session(raw, allow_modules=True)
 
 
 def test_a_message_of_the_other_direction_is_none():
@@ -343,7 +379,7 @@ def refuses_or_reads(raw):
     for read_one, kinds in ((wire.from_session, SESSION), (wire.from_engine, ENGINE)):
         try:
             message = read_one(raw)
-        except ProtocolError:
+        except (ProtocolError, NoMethod):
             continue
         assert type(message) in kinds
     wire.generation_of(raw)

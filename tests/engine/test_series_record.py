@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import FrameFormat, Saturation
-from live4d_ophyd.engine.series_info import SeriesInfo, describe, digest, saturation_value
+from live4d_ophyd.engine.series_record import SeriesRecord, describe, digest, saturation_value
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.sources.dectris.messages import StartMessage
 
@@ -53,7 +53,7 @@ def test_what_is_recorded_is_what_the_start_message_says_and_the_masks_that_were
         threshold_energy={"threshold_1": 6e4, "threshold_2": 9e4}, count_time=3e-5, frame_time=4e-5,
     )  # fmt: skip
     frame = FrameFormat(2, 3, np.dtype("u2"))
-    assert describe(message, "threshold_2", frame, Saturation(), mask, own) == SeriesInfo(
+    assert describe(message, "threshold_2", frame, Saturation(), mask, own) == SeriesRecord(
         unique_id="A", channel="threshold_2", detector="EIGER2 E-1", energy=2e5, threshold=9e4, count_time=3e-5,
         frame_time=4e-5, saturation=65535.0, pixels_masked=2, pixel_mask=digest(mask), detector_mask=digest(own),
     )  # fmt: skip

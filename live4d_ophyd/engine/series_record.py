@@ -1,4 +1,4 @@
-"""SeriesInfo: what a series says of itself, and what was made of its pixels. For the record; plain values."""
+"""SeriesRecord: what a series says of itself, and what was made of its pixels. For the record; plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SeriesInfo:
+class SeriesRecord:
     """What a series says of itself, and what was made of its pixels. NaN and "": it does not say."""
 
     unique_id: str = ""
@@ -53,7 +53,7 @@ def describe(
     saturation: Saturation,
     mask: np.ndarray | None,
     detectors_mask: np.ndarray | None,
-) -> SeriesInfo:
+) -> SeriesRecord:
     """What ``start`` says, and what was made of the pixels of ``channel``.
 
     Masks are (rows, cols) bool: the one applied, and the detector's own.
@@ -70,7 +70,7 @@ def describe(
             "frame_time": start.frame_time,
         }
     limit = saturation.limit(frame.dtype)
-    return SeriesInfo(
+    return SeriesRecord(
         **{name: value for name, value in known.items() if value is not None},
         channel=channel,
         saturation=math.nan if limit is None else float(limit),
