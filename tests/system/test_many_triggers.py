@@ -109,7 +109,7 @@ def test_a_count_of_ten_is_one_series(session, truth):
     rasters = [session.trigger() for _ in range(10)]
     for raster in rasters:
         check(raster, truth)
-    assert len({raster["series_id"] for raster in rasters}) == 1
+    assert len({raster.series_id for raster in rasters}) == 1
     assert session.state() == "ready"
 
 
@@ -118,7 +118,7 @@ def test_a_raster_with_a_lost_frame_is_followed_by_whole_ones_of_the_same_series
     rasters = [session.trigger() for _ in range(3)]
     for raster, lost in zip(rasters, ((), (7,), ())):
         check(raster, truth, lost)
-    assert len({raster["series_id"] for raster in rasters}) == 1
+    assert len({raster.series_id for raster in rasters}) == 1
 
 
 def test_after_frames_lost_at_a_rasters_end_the_next_is_of_another_series(session, truth):
@@ -127,8 +127,8 @@ def test_after_frames_lost_at_a_rasters_end_the_next_is_of_another_series(sessio
     check(first, truth)
     check(second, truth, (N - 1,))
     check(third, truth)
-    assert second["series_id"] == first["series_id"]
-    assert third["series_id"] != second["series_id"]
+    assert second.series_id == first.series_id
+    assert third.series_id != second.series_id
 
 
 def test_frames_of_an_interrupted_raster_stay_out_of_the_next(session, truth):
@@ -146,7 +146,7 @@ def test_another_set_up_is_another_series(session, truth):
     back = session.trigger()
     check(first, truth)
     check(back, truth)
-    assert len({raster["series_id"] for raster in (first, smaller, back)}) == 3
+    assert len({raster.series_id for raster in (first, smaller, back)}) == 3
 
 
 def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
@@ -154,7 +154,7 @@ def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
     session.request.control.disarm()
     second = session.trigger()
     check(second, truth)
-    assert second["series_id"] != first["series_id"]
+    assert second.series_id != first.series_id
 
 
 def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
@@ -163,7 +163,7 @@ def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
     rasters = [session.trigger(request) for _ in range(3)]
     for raster in rasters:
         check(raster, truth)
-    assert len({raster["series_id"] for raster in rasters}) == 3
+    assert len({raster.series_id for raster in rasters}) == 3
 
 
 @pytest.fixture
