@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -108,11 +108,3 @@ class ScanGrid:
         if self.serpentine:
             col = np.where(line % 2 == 1, self.cols - 1 - col, col)
         return np.where(imaged, raster * self.size + line * self.cols + col, -1)
-
-    def to_dict(self) -> dict:
-        """Plain values, for configuration and the wire."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> ScanGrid:
-        return cls(**{**values, "step": tuple(values["step"])})

@@ -88,11 +88,6 @@ def test_positions_are_those_of_ids_of_any_kind():
         assert positions.tolist() == [0, 5, 6]
 
 
-def test_a_grid_survives_the_wire():
-    grid = ScanGrid(3, 5, serpentine=True, flyback=2, step=(0.5, 1.5), unit="nm", last_flyback=False)
-    assert ScanGrid.from_dict(grid.to_dict()) == grid
-
-
 def test_without_a_last_flyback_the_last_position_is_the_last_image():
     grid = ScanGrid(3, 4, flyback=2, last_flyback=False)
     assert grid.frames == 16

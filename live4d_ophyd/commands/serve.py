@@ -14,8 +14,8 @@ import zmq
 
 from live4d_ophyd.decode import ENGINES
 from live4d_ophyd.engine.acquisition import warm_up
-from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.server import EngineServer
+from live4d_ophyd.engine.process.sockets import why_refused
 
 
 @click.command()
@@ -53,9 +53,7 @@ def serve(
     try:
         server = EngineServer(endpoint, engine=engine, curve_keys=curve, allow_modules=allow_methods or owned)
     except zmq.ZMQError as error:
-        raise click.ClickException(
-            f"cannot serve at {endpoint}: {wire.why_refused(endpoint, error)}"
-        ) from error
+        raise click.ClickException(f"cannot serve at {endpoint}: {why_refused(endpoint, error)}") from error
     except (OSError, ValueError) as error:  # of key files
         raise click.ClickException(f"cannot serve at {endpoint}: {error}") from error
     if owned:

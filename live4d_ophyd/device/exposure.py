@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from live4d_ophyd.device.scan_start import ScanStarter
-from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult, error_of
+from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
+from live4d_ophyd.engine.process.protocol import Armed, Done, Event, Failed, Lost, ProgressMade, RasterDone
 from live4d_ophyd.engine.results import Progress
 
 
@@ -108,30 +109,29 @@ class Exposures:
         except Exception as error:
             self._fail(exposure, error)
 
-    def _hear(self, exposure: _Exposure, event: dict[str, Any]) -> None:
+    def _hear(self, exposure: _Exposure, event: Event) -> None:
         """What the engine says; runs in the engine client's thread."""
         end: Callable[[], None] = _go_on  # outside of the fence: who waits for the end may do anything
         with self._fence:
             if exposure is not self._running:
                 return
-            match event["kind"]:
-                case "armed":
+            match event:
+                case Armed():
                     exposure.taker.armed()
                     if self._scan is not None:
                         self._scan.start(partial(self._scan_failed, exposure, "start"))
-                case "progress":
-                    progress = Progress(**event["progress"])
-                    exposure.taker.progressed(progress, event["outputs"])
-                case "raster":
+                case ProgressMade(progress=progress, outputs=outputs):
+                    exposure.taker.progressed(progress, outputs)
+                case RasterDone(raster=raster):
                     try:
-                        exposure.taker.took(RasterResult.from_dict(event["raster"]))
+                        exposure.taker.took(raster)
                     except Exception as error:
                         end = partial(self._fail, exposure, error)
-                case "done":
+                case Done():
                     self._end(exposure)
                     end = exposure.taker.ended
-                case _:
-                    end = partial(self._fail, exposure, error_of(event))
+                case Failed(error=error) | Lost(error=error):
+                    end = partial(self._fail, exposure, error)
         end()
 
     def _scan_failed(self, exposure: _Exposure, step: str, error: Exception) -> None:

@@ -2,8 +2,7 @@
 
 from live4d_ophyd.engine.acquisition import Acquisition
 from live4d_ophyd.engine.errors import AcquisitionError
-from live4d_ophyd.engine.process.conversation import error_of
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Losses, RasterResult
 
-__all__ = ["Acquisition", "AcquisitionError", "AcquisitionRequest", "Losses", "RasterResult", "error_of"]
+__all__ = ["Acquisition", "AcquisitionError", "AcquisitionRequest", "Losses", "RasterResult"]

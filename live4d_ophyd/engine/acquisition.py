@@ -17,7 +17,7 @@ import numpy as np
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
 from live4d_ophyd.engine.diagnosis import report, why_nothing_came
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import Cancelled, NoStream, NothingCame
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.hold import ENGINE_ID, Hold
 from live4d_ophyd.engine.lane import Lane
@@ -45,10 +45,6 @@ def warm_up() -> None:
     """Compile everything an acquisition runs, or load it from the cache: seconds that the first frames have not."""
     warm_up_receiver()
     warm_up_decoder()
-
-
-class Cancelled(Exception):
-    """The acquisition was told to stop."""
 
 
 class Acquisition:
@@ -107,8 +103,9 @@ class Acquisition:
         With ``stay_armed``, ``next`` is the trigger of a raster; between them the detector is armed (`stands`), and
         closing the iterator disarms it. OutOfStep says that the next raster needs another series.
 
-        Raises AcquisitionError when there is nothing to show for the time, SimplonError when the detector
-        does not obey, Cancelled after ``cancel``, ValueError when the detectors do not fit the frames.
+        Raises NothingCame when there is nothing to show for the time, NoStream, ScanMismatch and DetectorInUse,
+        SimplonError when the detector does not obey, Cancelled after ``cancel``, ValueError when the detectors do not
+        fit the frames.
         """
         over = False
         try:
@@ -159,9 +156,9 @@ class Acquisition:
         self._go_on()
         self._stream.memory.preparation.prepare_again(self.request)
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.request.timeout)):
-            raise AcquisitionError(
-                f"no stream answers at {self.request.endpoint}, though its control unit does: is that its address? "
-                "Nothing was armed"
+            raise NoStream(
+                f"no stream answers at {self.request.endpoint}, though its control unit does. Nothing was armed",
+                remedy="is that its address?",
             )
         self._go_on()
         # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
@@ -339,7 +336,7 @@ class Acquisition:
         begun = self.tracker.arrived(raster) if self.request.stay_armed else self.tracker.begun
         if self._trigger_error is not None and not begun:
             return self._trigger_error
-        return AcquisitionError(self._why_nothing_came())
+        return NothingCame(self._why_nothing_came())
 
     def _why_nothing_came(self) -> str:
         return why_nothing_came(self.request, self.series, self.tracker, self._stream.connected())

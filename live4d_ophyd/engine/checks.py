@@ -1,4 +1,4 @@
-"""Checks of plain values: those a user gives to an acquisition, and those that come over the wire.
+"""Checks of the values that a user gives to an acquisition, and of those that it gives back.
 
 Each raises ValueError that names the value and what was expected.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,19 @@ _ADDRESS = re.compile(
 
 
 def shown(value: Any) -> str:
-    """The value in an error's text: short, and of an array its shape and dtype."""
+    """The value in an error's text: short; of arrays, bytes, lists and maps only how large they are.
+
+    These may be long, and hold a password.
+    """
     if isinstance(value, np.ndarray):
         return f"an array {value.shape} of {value.dtype}"
+    for kind, words in ((bytes, "bytes"), (list, "a list"), (dict, "a map")):
+        if isinstance(value, kind):
+            return f"{words} of length {len(value)}"
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write very large ones
+        return "a number of more than 64 bits"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-# What is given to an acquisition -----------------------------------------------------------------
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:
@@ -38,6 +42,17 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
         raise ValueError(f"{name} is {shown(value)}; expected a whole number from {least} to {most}")
     return int(value)
+
+
+def count(name: str, value: Any) -> None:
+    if value < 0:
+        raise ValueError(f"{name} is {shown(value)}; expected a whole number of at least 0")
+
+
+def rate(name: str, value: Any) -> None:
+    """In Hz; None is not known."""
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {shown(value)}; expected a rate in Hz, or None")
 
 
 def seconds(name: str, value: Any, remark: str = "", most: float = LONGEST_S) -> float:
@@ -98,52 +113,3 @@ def _largest(value: np.ndarray) -> float:
     if math.isfinite(low) and math.isfinite(high):
         return max(-low, high)  # several times as fast: this runs with every trigger
     return float(np.max(np.abs(value), where=np.isfinite(value), initial=0.0))
-
-
-# What comes over the wire ------------------------------------------------------------------------
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_rate(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
-
-
-def is_array(value: Any, ndim: int) -> bool:
-    """Of float64, as all results are."""
-    return isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim == ndim
-
-
-#: what a field is, in words, and the test for it
-Kind = tuple[str, Callable[[Any], bool]]
-COUNT: Kind = ("a whole number of at least 0", _is_count)
-COUNT_OR_NONE: Kind = (f"{COUNT[0]}, or None", lambda v: v is None or _is_count(v))
-RATE_OR_NONE: Kind = ("a rate in Hz, or None", lambda v: v is None or _is_rate(v))
-NUMBER: Kind = ("a number, NaN where it is not known", lambda v: type(v) in (int, float))
-TEXT: Kind = ("a text", lambda v: isinstance(v, str))
-MAP: Kind = ("a map", lambda v: isinstance(v, dict))
-IMAGES: Kind = ("float64 images (detectors, rows, cols)", lambda v: is_array(v, 3))
-PATTERN_OR_NONE: Kind = ("a float64 pattern (rows, cols), or None", lambda v: v is None or is_array(v, 2))
-
-
-def checked_fields(values: Any, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """``values`` if it has exactly these fields, each of its kind."""
-    same_names(values, kinds)
-    for name, (words, fits) in kinds.items():
-        if not fits(values[name]):
-            raise ValueError(f"{name} is {shown(values[name])}; expected {words}")
-    return values
-
-
-def same_names(values: Any, names: Collection[str]) -> None:
-    """A map with exactly these names, no more and no less."""
-    if not isinstance(values, dict):
-        raise ValueError(f"it is {shown(values)}; expected a map")
-    missing = [name for name in names if name not in values]
-    unknown = [name for name in values if name not in names]
-    if missing:
-        raise ValueError(f"it has no {missing[0]!r}; expected {', '.join(names)}")
-    if unknown:
-        raise ValueError(f"{shown(unknown[0])} is not known; expected {', '.join(names)}")

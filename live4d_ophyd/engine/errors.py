@@ -1,9 +1,137 @@
-"""What goes wrong with an acquisition."""
+"""What goes wrong with an acquisition: the errors that a caller can tell apart, and how they cross to the session.
+
+An error of the engine is raised in the session as the same class, with the same words. `PUBLIC` are the classes that
+do; of any other the nearest ancestor among them is raised, and where there is none an EngineFault.
+
+    AcquisitionError
+    +-- Cancelled
+    +-- NothingCame
+    +-- NoStream
+    +-- ScanMismatch
+    +-- DetectorInUse
+    +-- MethodFailed
+    +-- NoMethod
+    +-- EngineFault
+    +-- EngineInUse
+    +-- EngineLost
+    +-- NoEngine
+    +-- ProtocolError
+    EngineUnavailable, with GpuError, GpuMemoryError and GpuLost (`decode`)
+    SimplonError, with UnknownKey (`sources.dectris`)
+    ValueError: settings that do not fit the detector, or each other
+    MemoryError
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
 
 class AcquisitionError(RuntimeError):
-    """The acquisition could not be completed; the text says what, where and what to do."""
+    """The acquisition could not be completed.
+
+    ``reason`` says what happened and where; ``remedy`` what to do, "" where the reason says it or nothing is known. The
+    text is both.
+    """
+
+    #: what it says besides the reason: keyword arguments, and attributes
+    details: ClassVar[tuple[str, ...]] = ("remedy",)
+
+    def __init__(self, reason: str = "", *, remedy: str = "") -> None:
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class Cancelled(AcquisitionError):
+    """The acquisition was told to stop."""
+
+
+class NothingCame(AcquisitionError):
+    """No frame of the series could be used in the time: the reason says what was seen instead."""
+
+
+class NoStream(AcquisitionError):
+    """The stream's address does not answer, though the detector's control unit does. Nothing was armed."""
+
+
+class ScanMismatch(AcquisitionError):
+    """The microscope scans something else than the scan grid says."""
+
+
+class DetectorInUse(AcquisitionError):
+    """Another engine on this machine has the detector."""
 
 
 class MethodFailed(AcquisitionError):
-    """An imaging method raised; the text names it."""
+    """A method raised an error; ``method`` is its name."""
+
+    details = ("remedy", "method")
+
+    def __init__(self, reason: str = "", *, remedy: str = "", method: str = "") -> None:
+        super().__init__(reason, remedy=remedy)
+        self.method = method
+
+
+class NoMethod(AcquisitionError):
+    """The engine does not have a method's class, or does not take it."""
+
+
+class EngineFault(AcquisitionError):
+    """The engine failed at something that it should be able to do. Its log has the traceback."""
+
+
+class EngineInUse(AcquisitionError):
+    """The engine serves another session."""
+
+
+class EngineLost(AcquisitionError):
+    """The engine process is gone; the reason says how it ended."""
+
+
+class NoEngine(AcquisitionError):
+    """No engine answered in the time."""
+
+
+class ProtocolError(AcquisitionError):
+    """Session or engine sent what the other cannot use; the reason names the message and the field."""
+
+
+#: errors that keep their class from the engine to the session
+PUBLIC: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
+        EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
+        GpuLost, SimplonError, UnknownKey, ValueError, MemoryError,
+    )
+}  # fmt: skip
+
+
+def as_fields(error: BaseException) -> dict[str, str]:
+    """An error as texts: ``kind``, a name in `PUBLIC`; ``reason``; and the details that its class has."""
+    public = next((kind for kind in type(error).__mro__ if PUBLIC.get(kind.__name__) is kind), None)
+    words = str(error) or type(error).__name__
+    if public is None:
+        # The words of other errors, a KeyError's say, mean little without their class.
+        return {"kind": EngineFault.__name__, "reason": f"{type(error).__name__}: {words}"}
+    details = {name: getattr(error, name) for name in getattr(public, "details", ()) if getattr(error, name)}
+    reason = error.reason if isinstance(error, AcquisitionError) and error.reason else words
+    return {"kind": public.__name__, "reason": reason, **details}
+
+
+def from_fields(kind: str, reason: str, **details: str) -> Exception:
+    """The error of these texts. Raises ValueError where they are of none of `PUBLIC`."""
+    public = PUBLIC.get(kind)
+    if public is None:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(PUBLIC)}")
+    if not reason:
+        raise ValueError("reason is ''; expected a text")
+    given: dict[str, Any] = {name: text for name, text in details.items() if text}
+    for name in given:
+        if name not in getattr(public, "details", ()):
+            raise ValueError(f"{name} is {given[name]!r}; a {kind} has none")
+    return public(reason, **given)

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import DetectorInUse
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
@@ -47,7 +47,9 @@ class Hold:
                 f"{self._claim.holder()})"
             )
             if time.monotonic() > deadline:
-                raise AcquisitionError(f"{who}, for more than {TIMEOUT_S:g} s: end its scan, or that process")
+                raise DetectorInUse(
+                    f"{who}, for more than {TIMEOUT_S:g} s", remedy="end its scan, or that process"
+                )
             if not told:
                 log.warning("%s: waiting for it", who)
                 told = True

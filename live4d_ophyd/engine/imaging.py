@@ -120,7 +120,8 @@ class Imaging:
             if method.name in self._failed and not preview:
                 error = self._failed[method.name]
                 raise MethodFailed(
-                    f"the method {method.name} ({type(method).__name__}) failed: {type(error).__name__}: {error}"
+                    f"the method {method.name} ({type(method).__name__}) failed: {type(error).__name__}: {error}",
+                    method=method.name,
                 ) from error
         shown = self.prepared.outputs
         return {name: array for name, array in outputs.items() if not preview or shown[name].preview}

@@ -1,17 +1,16 @@
-"""AcquisitionRequest: what an acquisition is asked for. A plain frozen value, and its form on the wire."""
+"""AcquisitionRequest: what an acquisition is asked for. A plain frozen value."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from live4d_ophyd.engine import checks
-from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -20,7 +19,7 @@ from live4d_ophyd.sources.dectris.control import Simplon
 MAX_RECEIVERS = 16
 #: images of a series: each takes a byte of the engine's memory
 MAX_FRAMES = 1 << 30
-#: outputs of one raster; they travel to the session in one message (process.protocol.MAX_MESSAGE_BYTES)
+#: outputs of one raster; they travel to the session in one message (process.sockets.MAX_MESSAGE_BYTES)
 MAX_OUTPUTS_BYTES = 800 << 20
 #: what may become of pixels that hold no count
 SATURATED = ("leave_out", "count", "nan")
@@ -175,38 +174,10 @@ class AcquisitionRequest:
 
         ``engine``, the process that arms, is in it: so that one can tell whether the detector is still armed for it.
         """
-        text = {"scan": self.grid.to_dict(), "rasters": self.rasters, **self.notes, "engine": engine}
+        text = {"scan": asdict(self.grid), "rasters": self.rasters, **self.notes, "engine": engine}
         return json.dumps(text, separators=(",", ":"), default=str)
 
     @property
     def receivers(self) -> int:
         """Connections in all."""
         return self.connections * len(self.endpoint.split(","))
-
-    def to_dict(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["grid"] = self.grid.to_dict()
-        values["methods"] = [registry.to_dict(method) for method in self.methods]
-        values["control"] = self.control.to_dict() if self.control else None
-        values["notes"] = dict(self.notes)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Any, *, allow_modules: bool = False) -> AcquisitionRequest:
-        """From its form on the wire; ``allow_modules``: methods may be named as ``module:Class``.
-
-        Raises ValueError that names what is missing, unknown or wrong."""
-        checks.same_names(values, [f.name for f in fields(cls)])
-        control = values["control"]
-        if control is not None:
-            checks.same_names(control, [f.name for f in fields(Simplon)])
-        return cls(
-            **{
-                **values,
-                "grid": ScanGrid.from_dict(values["grid"]),
-                "methods": tuple(
-                    registry.from_dict(m, allow_modules=allow_modules) for m in values["methods"]
-                ),
-                "control": None if control is None else Simplon(**control),
-            }
-        )

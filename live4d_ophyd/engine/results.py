@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,11 +12,11 @@ from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord
 
 
-def check_outputs(outputs: Any, request: AcquisitionRequest, *, preview: bool = False) -> None:
+def check_outputs(
+    outputs: Mapping[str, np.ndarray], request: AcquisitionRequest, *, preview: bool = False
+) -> None:
     """Raise ValueError unless these are the outputs asked for, float64; with ``preview`` some of those shown."""
     asked = {name: o for name, o in request.outputs().items() if o.preview or not preview}
-    if not isinstance(outputs, dict) or not all(isinstance(array, np.ndarray) for array in outputs.values()):
-        raise ValueError(f"outputs is {checks.shown(outputs)}; expected a map of arrays")
     if unknown := [name for name in outputs if name not in asked]:
         raise ValueError(
             f"the output {checks.shown(unknown[0])} was not asked for; expected {', '.join(asked)}"
@@ -43,17 +43,13 @@ class Losses:
     beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
     saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Losses:
-        losses = cls(
-            **checks.checked_fields(values, dict.fromkeys((f.name for f in fields(cls)), checks.COUNT))
-        )
-        if losses.received + losses.lost + losses.bad != losses.expected:
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            checks.count(name, value)
+        if self.received + self.lost + self.bad != self.expected:
             raise ValueError(
-                f"{losses.received} received, {losses.lost} lost and {losses.bad} bad are not the {losses.expected} "
-                "expected"
+                f"{self.received} received, {self.lost} lost and {self.bad} bad are not the {self.expected} expected"
             )
-        return losses
 
 
 @dataclass(frozen=True)
@@ -76,31 +72,12 @@ class RasterResult:
     dropped: int | None = None
     info: SeriesRecord = field(default_factory=SeriesRecord)
 
-    def to_dict(self) -> dict[str, Any]:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**values, "losses": asdict(self.losses), "info": asdict(self.info)}
-
-    @classmethod
-    def from_dict(cls, values: Any) -> RasterResult:
-        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
-        checked = checks.checked_fields(
-            values,
-            {
-                "index": checks.COUNT,
-                "outputs": checks.MAP,
-                "losses": checks.MAP,
-                "series_id": checks.COUNT,
-                "rate_hz": checks.RATE_OR_NONE,
-                "engine": checks.TEXT,
-                "dropped": checks.COUNT_OR_NONE,
-                "info": checks.MAP,
-            },
-        )
-        parts = {
-            "losses": Losses.from_dict(checked["losses"]),
-            "info": SeriesRecord.from_dict(checked["info"]),
-        }
-        return cls(**{**checked, **parts})
+    def __post_init__(self) -> None:
+        checks.count("index", self.index)
+        checks.count("series_id", self.series_id)
+        checks.rate("rate_hz", self.rate_hz)
+        if self.dropped is not None:
+            checks.count("dropped", self.dropped)
 
     def check(self, request: AcquisitionRequest, index: int) -> None:
         """Raise ValueError unless this is raster ``index`` of what ``request`` asked for."""
@@ -121,17 +98,10 @@ class Progress:
     raster: int
     saturated: int = 0  #: images of this raster with a pixel under a virtual detector that holds no count
 
-    @classmethod
-    def from_dict(cls, values: Any) -> Progress:
-        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
-        kinds = {
-            "frames_received": checks.COUNT,
-            "frames_expected": checks.COUNT,
-            "rate_hz": checks.RATE_OR_NONE,
-            "raster": checks.COUNT,
-            "saturated": checks.COUNT,
-        }
-        return cls(**checks.checked_fields(values, kinds))
+    def __post_init__(self) -> None:
+        for name in ("frames_received", "frames_expected", "raster", "saturated"):
+            checks.count(name, getattr(self, name))
+        checks.rate("rate_hz", self.rate_hz)
 
     def check(self, request: AcquisitionRequest) -> None:
         """Raise ValueError unless ``request`` can be so far."""

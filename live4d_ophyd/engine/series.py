@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from live4d_ophyd.decode import Backend
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import ScanMismatch
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import disagreement
 from live4d_ophyd.engine.pending import End, Pending
@@ -122,9 +122,10 @@ class Series:
         number, grid = header.key[0], self.request.grid
         against = disagreement(header.note, grid, armed_here=self.request.control is not None)
         if against:
-            raise AcquisitionError(
-                f"series {number}: the microscope scans something else than the grid: {against}. Set "
-                "scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes it from them"
+            raise ScanMismatch(
+                f"series {number}: the microscope scans something else than the grid: {against}",
+                remedy="set scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes "
+                "it from them",
             )
         if header.frames is not None and header.frames != self.request.frames:
             log.warning(

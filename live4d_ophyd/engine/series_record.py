@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,11 +32,8 @@ class SeriesRecord:
     pixel_mask: str = ""  #: `digest` of the mask that was applied, the detector's and the user's; "": none
     detector_mask: str = ""  #: `digest` of the mask that came with the series; "": none came
 
-    @classmethod
-    def from_dict(cls, values: Any) -> SeriesRecord:
-        """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
-        kinds = {"str": checks.TEXT, "float": checks.NUMBER, "int": checks.COUNT}
-        return cls(**checks.checked_fields(values, {f.name: kinds[str(f.type)] for f in fields(cls)}))
+    def __post_init__(self) -> None:
+        checks.count("pixels_masked", self.pixels_masked)
 
 
 def digest(array: np.ndarray) -> str:

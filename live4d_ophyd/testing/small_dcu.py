@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import cbor2
 import numpy as np
@@ -33,7 +34,7 @@ def _message(values: dict) -> bytes:
     return cbor2.dumps(cbor2.CBORTag(55799, values))
 
 
-def start(series_id: int = 1, unique_id: str = UNIQUE_ID, number_of_images: int = 1, **more) -> bytes:
+def start(series_id: int = 1, unique_id: str = UNIQUE_ID, number_of_images: int = 1, **more: Any) -> bytes:
     return _message(
         {
             "type": "start",
@@ -51,7 +52,7 @@ def image(
     series_id: int = 1,
     unique_id: str = UNIQUE_ID,
     channels: dict[str, np.ndarray] | None = None,
-    **more,
+    **more: Any,
 ) -> bytes:
     """Image message of one channel with ``frame``, or of these ``channels`` in their order."""
     channels = {"threshold_1": frame} if channels is None else channels

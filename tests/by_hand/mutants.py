@@ -29,7 +29,7 @@ def main() -> None:
     size, seed = (int(value) for value in [*sys.argv[1:], "400", "7"][:2])
     if size < 1:
         raise SystemExit(f"{size} mutants: expected at least one")
-    run("live4d_ophyd.scan*to_dict*")  # makes all mutants, and learns which tests reach them
+    run("live4d_ophyd.scan*positions*")  # makes all mutants, and learns which tests reach them
     made = outcomes()
     sample = random.Random(seed).sample(sorted(made), min(size, len(made)))
     run(*sample)

@@ -201,7 +201,7 @@ def test_the_header_says_what_is_scanned_and_by_which_run(sim, RE, control):
         RE.subscribe(live4d.note_run)
         (uid,) = RE(bp.count([live4d]))
     header = json.loads(during[0]["header_appendix"])
-    assert ScanGrid.from_dict(header["scan"]) == live4d.grid()
+    assert ScanGrid(**header["scan"]) == live4d.grid()
     assert (header["rasters"], header["plan_name"], header["uid"]) == (1, "count", uid)
     assert during[0]["header_detail"] == "all"
     assert stream_settings(control) == before

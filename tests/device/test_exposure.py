@@ -9,27 +9,25 @@ from live4d_ophyd import Disk, ScanGrid
 from live4d_ophyd.device.exposure import Exposures
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
-from live4d_ophyd.engine.results import Losses
+from live4d_ophyd.engine.process.protocol import Armed, Done, Failed, Failure, ProgressMade, RasterDone
+from live4d_ophyd.engine.results import Losses, Progress
 
 GRID = ScanGrid(2, 3)
 REQUEST = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (Disk("vbf", radius=3),))
-ARMED, DONE = {"kind": "armed"}, {"kind": "done"}
+ARMED, DONE = Armed(1), Done(1)
+
+
+def failed(error):
+    return Failed(1, Failure.of(error))
 
 
 def progress(received, outputs=None):
-    numbers = {
-        "frames_received": received,
-        "frames_expected": 6,
-        "rate_hz": None,
-        "raster": 0,
-        "saturated": 0,
-    }
-    return {"kind": "progress", "progress": numbers, "outputs": outputs}
+    return ProgressMade(1, Progress(received, 6, None, 0, 0), outputs)
 
 
 def raster():
     result = RasterResult(0, {"vbf": np.ones((2, 3))}, Losses(6, 6, 0, 0), 7, 1e4, "cpu")
-    return {"kind": "raster", "raster": result.to_dict()}
+    return RasterDone(1, result)
 
 
 class Engine:
@@ -135,7 +133,7 @@ def test_nothing_of_a_cancelled_exposure_comes_through(engine, taker):
         progress(3),
         raster(),
         DONE,
-        {"kind": "failed", "error": "ValueError", "reason": "too late"},
+        failed(ValueError("too late")),
     ):
         engine.say(event)
     exposures.cancel()
@@ -184,7 +182,7 @@ def test_what_the_engine_fails_with_keeps_its_class_and_its_words(engine, taker)
     scan.prepares = False
     exposures = Exposures(scan)
     exposures.start(engine, REQUEST, taker)
-    engine.say({"kind": "failed", "error": "ValueError", "reason": "no such channel"})
+    engine.say(failed(ValueError("no such channel")))
     assert (type(taker.error), str(taker.error)) == (ValueError, "no such channel")
     assert exposures.running is None
     assert scan.heard == ["stop"]
@@ -226,7 +224,7 @@ def test_who_waits_for_the_end_may_cancel_from_another_thread(engine, taker):
         other.join(10)
         taker.told.append("blocked" if other.is_alive() else "free")
 
-    for event, how in ((DONE, "ended"), ({"kind": "failed", "error": "", "reason": "gone"}, "failed")):
+    for event, how in ((DONE, "ended"), (failed(AcquisitionError("gone")), "failed")):
         taker.told.clear()
         exposures.start(engine, REQUEST, taker)
         setattr(taker, how, lambda *_: from_elsewhere())

@@ -12,8 +12,9 @@ import zmq
 from fake_control import FakeControl
 
 from live4d_ophyd.decode import CpuBackend
-from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
-from live4d_ophyd.engine.acquisition import STRAGGLER_S, Cancelled, OpenStream
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine.acquisition import STRAGGLER_S, OpenStream
+from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, NothingCame
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
@@ -154,7 +155,7 @@ def test_an_end_that_cannot_be_read_is_no_bad_image(dcu, pixels, caplog):
 def test_a_start_that_cannot_be_read_is_no_bad_image_and_named_in_the_error(dcu, pixels, caplog):
     dcu.send([start(series_id="one"), *series(pixels)[1:]])
     words = "the start message that came cannot be used: start message: series_id is text 'one'"
-    with pytest.raises(AcquisitionError, match=words):
+    with pytest.raises(NothingCame, match=words):
         take(dcu, timeout=0.4)
     assert "bad image" not in caplog.text
 
@@ -363,7 +364,7 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
 
     dcu.send(message for message, _ in zip(noise(), range(200_000)))
     try:
-        with pytest.raises(AcquisitionError):
+        with pytest.raises(NothingCame):
             take(dcu, timeout=0.3)
     finally:
         done.set()
@@ -383,7 +384,7 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
         dcu.send(series(pixels)[kept])
         try:
             list(Acquisition(request, stream).run())
-        except AcquisitionError:
+        except NothingCame:
             assert last == "abort"
     assert control.heard[-2:] == [last, "put back"]
 
@@ -393,7 +394,7 @@ def test_a_detector_that_was_never_armed_gets_its_settings_back(dcu, pixels):
     dead = "tcp://127.0.0.1:9"
     with closing(OpenStream(dead)) as stream:
         request = AcquisitionRequest(dead, GRID, (DISK,), timeout=0.2, control=control)
-        with pytest.raises(AcquisitionError, match="Nothing was armed"):
+        with pytest.raises(NoStream, match="Nothing was armed: is that its address"):
             list(Acquisition(request, stream).run())
     assert control.heard == ["configure 1 x 12", "put back"]
 
@@ -559,7 +560,7 @@ def test_an_engine_that_keeps_the_detector_is_named(dcu, monkeypatch):
     words = rf"used by another engine on this machine \(process {os.getpid()}\), for more than 0.1 s"
     with arming(dcu, SlowControl()) as (acquisition, stream, _):
         acquisition.cancel()
-        with pytest.raises(AcquisitionError, match=words):
+        with pytest.raises(DetectorInUse, match=words):
             list(Acquisition(request, stream).run())
 
 
@@ -568,7 +569,7 @@ def test_an_armed_series_beside_another_one_says_so_in_one_text(dcu, pixels, cap
     control.arm = lambda: 2
     dcu.send(series(pixels, 1, "A"))
     words = r"series 2 was armed and brought no image within 0\.4 s, but 12 images of series 1 came from tcp"
-    with pytest.raises(AcquisitionError, match=words):
+    with pytest.raises(NothingCame, match=words):
         take(dcu, timeout=0.4, control=control)
     assert not [record for record in caplog.records if "series 1" in record.message]
 
@@ -689,7 +690,7 @@ def test_more_images_than_the_grid_holds_are_left_alone_and_said(dcu, caplog):
 )
 def test_nothing_to_show_is_an_error_that_says_why(dcu, messages, words):
     dcu.send(messages)
-    with pytest.raises(AcquisitionError, match=words):
+    with pytest.raises(NothingCame, match=words):
         take(dcu, timeout=0.4)
 
 
@@ -697,14 +698,14 @@ def test_a_dead_endpoint_is_an_error_that_names_it():
     request = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (DISK,), timeout=0.3)
     with (
         closing(OpenStream(request.endpoint)) as stream,
-        pytest.raises(AcquisitionError, match=r"127\.0\.0\.1:9"),
+        pytest.raises(NothingCame, match=r"127\.0\.0\.1:9"),
     ):
         list(Acquisition(request, stream).run())
 
 
 def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
     with closing(OpenStream(dcu.endpoint)) as stream:
-        with pytest.raises(AcquisitionError):
+        with pytest.raises(NothingCame):
             take(dcu, timeout=0.2, stream=stream)
         dcu.send(series(pixels))
         (raster,) = take(dcu, stream=stream)

@@ -6,8 +6,9 @@ import cbor2
 import numpy as np
 import pytest
 
-from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
@@ -133,7 +134,7 @@ def test_the_only_image_before_the_end_is_taken(dcu, pixels):
 
 def test_a_single_image_that_nothing_follows_is_an_error_with_both_values(dcu, pixels):
     words = "announces 32 x 24 px of uint16, what came is 24 x 32 px of uint16"
-    with pytest.raises(AcquisitionError, match=words):
+    with pytest.raises(NothingCame, match=words):
         take(dcu, [announcing(32, 24), image(pixels[0], 0)], timeout=0.5)
 
 

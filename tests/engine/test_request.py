@@ -117,25 +117,3 @@ def test_numbers_of_numpy_become_plain_ones():
     assert [type(v) for v in (request.connections, request.rasters, request.timeout, request.nodata)] == [
         int, int, float, bool,
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda v: v.pop("grid"), "it has no 'grid'"),
-        (lambda v: v.update(surprise=1), "'surprise' is not known"),
-        (lambda v: v["control"].update(user="me"), "'user' is not known"),
-        (lambda v: v.update(control=5), "it is 5; expected a map"),
-        (lambda v: v.update(connections=1.5), "connections is 1.5"),
-    ],
-)
-def test_a_spec_of_the_wire_is_as_it_should_be(change, words):
-    values = GOOD.to_dict()
-    change(values)
-    with pytest.raises(ValueError, match=words):
-        AcquisitionRequest.from_dict(values)
-
-
-def test_a_spec_of_the_wire_is_a_map():
-    with pytest.raises(ValueError, match=r"it is None; expected a map"):
-        AcquisitionRequest.from_dict(None)

@@ -95,11 +95,3 @@ def test_a_table_that_does_not_decode_is_not_used_and_said(caplog):
     )
     assert saturation_value(header(message)) is None
     assert "series 7: the countrate correction table is not used: cannot decode" in caplog.text
-
-
-def test_an_info_survives_the_wire_and_a_wrong_one_is_refused_by_field():
-    info = SeriesRecord(unique_id="A", energy=2e5, pixels_masked=3)
-    np.testing.assert_equal(vars(SeriesRecord.from_dict(vars(info))), vars(info))
-    for field, value in [("unique_id", 3), ("energy", "high"), ("pixels_masked", 1.5)]:
-        with pytest.raises(ValueError, match=field):
-            SeriesRecord.from_dict({**vars(info), field: value})

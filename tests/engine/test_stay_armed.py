@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
-from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
+from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.errors import Cancelled
 from live4d_ophyd.engine.steps import OutOfStep
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid

@@ -12,6 +12,7 @@ import numpy as np
 from ophyd.sim import SynAxis
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid
+from live4d_ophyd.engine.process.protocol import Done, Failed, Failure, RasterDone
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Losses, RasterResult
 from live4d_ophyd.imaging import method
@@ -71,20 +72,20 @@ class FormulaEngine:
 
     def acquire(self, generation, request, on_event):
         self.asked.append(request)
-        thread = threading.Thread(target=self._take, args=(request, on_event), daemon=True)
+        thread = threading.Thread(target=self._take, args=(generation, request, on_event), daemon=True)
         self.threads.append(thread)
         thread.start()
 
-    def _take(self, request, on_event):
+    def _take(self, generation, request, on_event):
         for index in range(request.rasters):
             self.gate.acquire()
             if self.closed:
                 return
             if self.fails_at == len(self.asked):
-                on_event({"kind": "failed", "reason": "no image for 10 s"})
+                on_event(Failed(generation, Failure("NothingCame", "no image for 10 s")))
                 return
-            on_event({"kind": "raster", "raster": self._raster(request, index).to_dict()})
-        on_event({"kind": "done"})
+            on_event(RasterDone(generation, self._raster(request, index)))
+        on_event(Done(generation))
 
     def _raster(self, request, index):
         away = (self.defocus.position - BEST_DEFOCUS) / 40

@@ -15,8 +15,9 @@ import pytest
 from bluesky import RunEngine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid
-from live4d_ophyd.engine import AcquisitionRequest, error_of
+from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.protocol import FINAL, Done, ProgressMade, RasterDone
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sources.dectris.control import Simplon
 
@@ -50,9 +51,9 @@ class Session:
 
         def note(event):
             events.append(event)
-            if event["kind"] in ("done", "failed", "lost"):
+            if isinstance(event, FINAL):
                 over.set()
-            if event["kind"] == "progress" and event["progress"]["frames_received"] >= (cancel_at or N + 1):
+            if isinstance(event, ProgressMade) and event.progress.frames_received >= (cancel_at or N + 1):
                 self.engine.cancel(generation)
                 over.set()
 
@@ -60,9 +61,9 @@ class Session:
         assert over.wait(PATIENCE_S)
         if cancel_at is not None:
             return None
-        if events[-1]["kind"] != "done":
-            raise error_of(events[-1])
-        (raster,) = [event["raster"] for event in events if event["kind"] == "raster"]
+        if not isinstance(events[-1], Done):
+            raise events[-1].error
+        (raster,) = [event.raster for event in events if isinstance(event, RasterDone)]
         return raster
 
     def state(self):
@@ -92,7 +93,7 @@ def truth(_session):
     """The image of an ordinary trigger, armed for itself."""
     # The simulator computes its frames first.
     ordinary = replace(_session.request, rasters=1, stay_armed=False, timeout=PATIENCE_S)
-    images = _session.trigger(ordinary)["outputs"]["vbf"]
+    images = _session.trigger(ordinary).outputs["vbf"]
     _session.engine.release(timeout=PATIENCE_S)  # a device's engine must not share the stream with it
     return images
 
@@ -100,15 +101,15 @@ def truth(_session):
 def check(raster, truth, lost=()):
     expected = truth.copy()
     expected.flat[list(lost)] = np.nan
-    np.testing.assert_array_equal(raster["outputs"]["vbf"], expected)
-    assert (raster["losses"]["received"], raster["losses"]["lost"]) == (N - len(lost), len(lost))
+    np.testing.assert_array_equal(raster.outputs["vbf"], expected)
+    assert (raster.losses.received, raster.losses.lost) == (N - len(lost), len(lost))
 
 
 def test_a_count_of_ten_is_one_series(session, truth):
     rasters = [session.trigger() for _ in range(10)]
     for raster in rasters:
         check(raster, truth)
-    assert len({raster["series_id"] for raster in rasters}) == 1
+    assert len({raster.series_id for raster in rasters}) == 1
     assert session.state() == "ready"
 
 
@@ -117,7 +118,7 @@ def test_a_raster_with_a_lost_frame_is_followed_by_whole_ones_of_the_same_series
     rasters = [session.trigger() for _ in range(3)]
     for raster, lost in zip(rasters, ((), (7,), ())):
         check(raster, truth, lost)
-    assert len({raster["series_id"] for raster in rasters}) == 1
+    assert len({raster.series_id for raster in rasters}) == 1
 
 
 def test_after_frames_lost_at_a_rasters_end_the_next_is_of_another_series(session, truth):
@@ -126,8 +127,8 @@ def test_after_frames_lost_at_a_rasters_end_the_next_is_of_another_series(sessio
     check(first, truth)
     check(second, truth, (N - 1,))
     check(third, truth)
-    assert second["series_id"] == first["series_id"]
-    assert third["series_id"] != second["series_id"]
+    assert second.series_id == first.series_id
+    assert third.series_id != second.series_id
 
 
 def test_frames_of_an_interrupted_raster_stay_out_of_the_next(session, truth):
@@ -145,7 +146,7 @@ def test_another_set_up_is_another_series(session, truth):
     back = session.trigger()
     check(first, truth)
     check(back, truth)
-    assert len({raster["series_id"] for raster in (first, smaller, back)}) == 3
+    assert len({raster.series_id for raster in (first, smaller, back)}) == 3
 
 
 def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
@@ -153,7 +154,7 @@ def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
     session.request.control.disarm()
     second = session.trigger()
     check(second, truth)
-    assert second["series_id"] != first["series_id"]
+    assert second.series_id != first.series_id
 
 
 def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
@@ -162,7 +163,7 @@ def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
     rasters = [session.trigger(request) for _ in range(3)]
     for raster in rasters:
         check(raster, truth)
-    assert len({raster["series_id"] for raster in rasters}) == 3
+    assert len({raster.series_id for raster in rasters}) == 3
 
 
 @pytest.fixture

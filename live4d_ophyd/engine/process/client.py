@@ -2,7 +2,7 @@
 
 ``live4d-engine-client`` is its only thread: it owns the socket, passes events to the callback of the running
 acquisition and notices within a second when the engine is gone. What the engine says is checked against what it was
-asked for (`events`): a callback gets nothing but valid events, and a ``failed`` one where the engine broke the rules.
+asked for (`Conversation`): a callback gets nothing but valid events, and Failed where the engine broke the rules.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.decode import EngineUnavailable
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
-from live4d_ophyd.engine.process.conversation import FINAL, Conversation, error_of, failure
+from live4d_ophyd.engine.process.conversation import Conversation
+from live4d_ophyd.engine.process.sockets import prepare, why_refused
 from live4d_ophyd.engine.process.spawn import EngineProcess
 from live4d_ophyd.engine.request import AcquisitionRequest
 
@@ -37,11 +37,7 @@ _POLL_MS = 100
 #: how long a process whose connection broke may take to show its exit code, s
 _EXIT_CODE_S = 0.2
 
-Callback = Callable[[dict[str, Any]], None]
-
-
-class EngineLost(AcquisitionError):
-    """The engine process is gone; says how it went."""
+Callback = Callable[[wire.Event], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class EngineClient:
         self._process = process
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        wire.prepare(self._socket, endpoint)
+        prepare(self._socket, endpoint)
         if curve_keys:
             self._use_curve(curve_keys)
         self._monitor = self._socket.get_monitor_socket(
@@ -99,7 +95,7 @@ class EngineClient:
         except zmq.ZMQError as error:
             self._close_sockets()
             raise ValueError(
-                f"cannot connect to an engine at {endpoint!r}: {wire.why_refused(endpoint, error)}"
+                f"cannot connect to an engine at {endpoint!r}: {why_refused(endpoint, error)}"
             ) from error
         self._thread = threading.Thread(target=self._run, name="live4d-engine-client", daemon=True)
         self._thread.start()
@@ -128,7 +124,8 @@ class EngineClient:
     def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
         """Return when the engine has answered.
 
-        Raises EngineLost, EngineUnavailable where frames cannot be decoded as wanted, else AcquisitionError.
+        Raises EngineLost, NoEngine, EngineInUse, ProtocolError for another version, and EngineUnavailable where frames
+        cannot be decoded as wanted.
         """
         deadline = time.monotonic() + timeout
         while not self._ready.wait(0.02):
@@ -138,15 +135,15 @@ class EngineClient:
                 raise self._refused
             if time.monotonic() > deadline:
                 words = "" if self._process is None else self._process.last_words()
-                raise AcquisitionError(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
+                raise NoEngine(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
 
     def acquire(self, generation: int, request: AcquisitionRequest, on_event: Callback) -> None:
-        """Start an acquisition; its events (see wire) go to ``on_event`` in the client's thread.
+        """Start an acquisition; its events (`protocol.Event`) go to ``on_event`` in the client's thread.
 
-        The last one is ``done``, ``failed`` or ``lost``; `error_of` gives the exception of the last two. ``done`` comes
-        only behind all rasters of ``request``, each of them as ``request`` wants it.
+        The last is Done, Failed or Lost. Done comes only behind all rasters of ``request``, each of them as ``request``
+        wants it.
         """
-        message = wire.encode("acquire", generation=generation, request=request.to_dict())
+        message = wire.encode(wire.Acquire(generation, request))
         with self._lock:
             if self._lost:
                 raise self._lost
@@ -154,15 +151,15 @@ class EngineClient:
         self._post(message)
 
     def request_preview(self) -> None:
-        """Let one of the next ``progress`` events have the images."""
-        self._post(wire.encode("preview"))
+        """Let one of the next ProgressMade have the images."""
+        self._post(wire.encode(wire.Preview()))
 
     def cancel(self, generation: int) -> None:
         """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
         with self._lock:
             if self._job and self._job.generation <= generation:
                 self._job = None
-        self._post(wire.encode("cancel", generation=generation))
+        self._post(wire.encode(wire.Cancel(generation)))
 
     def release(self, timeout: float = 2.0) -> bool:
         """Let the engine drop its connections to the stream, at once, and leave the detector idle.
@@ -170,7 +167,7 @@ class EngineClient:
         Returns when that is done, or after ``timeout`` s: a control unit may take long to answer. Says whether it is.
         """
         self._released.clear()
-        self._post(wire.encode("release"))
+        self._post(wire.encode(wire.Release()))
         deadline = time.monotonic() + timeout
         while self.alive and not self._released.wait(0.1):
             if time.monotonic() > deadline:
@@ -203,7 +200,7 @@ class EngineClient:
         poller = zmq.Poller()
         for socket in (self._socket, self._monitor, self._woken):
             poller.register(socket, zmq.POLLIN)
-        self._socket.send(wire.encode("hello", engine=self._wanted_engine))
+        self._socket.send(wire.encode(wire.Hello(self._wanted_engine)))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
@@ -238,84 +235,88 @@ class EngineClient:
 
     def _receive(self, raw: bytes) -> None:
         try:
-            self._heed(wire.decode(raw))
-        except wire.WireError as error:
+            self._heed(wire.from_engine(raw))
+        except ProtocolError as error:
             self._distrust(error)
 
-    def _heed(self, message: dict[str, Any]) -> None:
-        kind = message["kind"]
-        if kind == "ready":
-            self._welcomed(message)
-        elif kind == "log":
-            level, text = wire.field(message, "level", int), wire.field(message, "text", str)
-            log.log(level, "engine: %s", text)
-        elif kind == "released":
-            self._released.set()
-        elif kind == "refused":
-            self._was_refused(message)
-        elif kind != "alive":
-            with self._lock:
-                job = self._job
-            if job is not None and job.conversation.accept(message):
-                self._deliver(job, message)
+    def _heed(self, message: wire.FromEngine) -> None:
+        match message:
+            case wire.Ready():
+                self._welcomed(message)
+            case wire.LogLine():
+                log.log(message.level, "engine: %s", message.text)
+            case wire.Released():
+                self._released.set()
+            case wire.Refused():
+                self._was_refused(message)
+            case wire.Alive():
+                pass
+            case _:
+                with self._lock:
+                    job = self._job
+                if job is not None and job.conversation.accept(message):
+                    self._deliver(job, message)
 
-    def _welcomed(self, message: dict[str, Any]) -> None:
-        pid, engine = wire.field(message, "pid", int), wire.field(message, "engine", str)
-        self.pid, self.engine, self.engine_detail = pid, engine, wire.field(message, "detail", str)
-        self.versions = wire.field(message, "versions", str)
-        if self._wanted_engine not in ("auto", engine):
+    def _welcomed(self, ready: wire.Ready) -> None:
+        self.pid, self.engine, self.engine_detail = ready.pid, ready.backend, ready.detail
+        self.versions = ready.versions
+        if self._wanted_engine not in ("auto", ready.backend):
             self._refused = EngineUnavailable(
-                f"the engine at {self.endpoint} decodes on the {engine}, asked for was {self._wanted_engine!r}"
+                f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_engine!r}"
             )
             return
         self._ready.set()
 
-    def _was_refused(self, message: dict[str, Any]) -> None:
-        error, reason = wire.field(message, "error", str), wire.field(message, "reason", str)
-        answered = {"kind": "refused", "error": error}
-        self._refused = error_of(answered | {"reason": f"the engine at {self.endpoint} refused: {reason}"})
-        generation = message.get("generation")
+    def _was_refused(self, refused: wire.Refused) -> None:
+        failure = refused.failure
+        self._refused = replace(
+            failure, reason=f"the engine at {self.endpoint} refused: {failure.reason}"
+        ).error
         with self._lock:
             job = self._job
-        if job is not None and generation in (None, job.generation):
-            self._deliver(
-                job, {"kind": "failed", "generation": job.generation, "error": error, "reason": reason}
-            )
-        if message.get("hello_first"):
+        if job is not None and refused.generation in (None, job.generation):
+            self._deliver(job, wire.Failed(job.generation, failure))
+        if refused.hello_first:
             self._give_up(f"the engine at {self.endpoint} no longer knows this session")
 
-    def _distrust(self, error: wire.WireError) -> None:
+    def _distrust(self, error: ProtocolError) -> None:
         """The engine said what it must not say: it cannot be known any more what becomes of what it was asked for."""
-        text = f"the engine at {self.endpoint} sent what this session cannot use: {error}"
-        log.error("%s", text)
+        error = ProtocolError(
+            f"the engine at {self.endpoint} sent what this session cannot use: {error.reason}",
+            remedy=error.remedy,
+        )
+        log.error("%s", error)
         if not self._ready.is_set():
-            self._refused = AcquisitionError(text)
+            self._refused = error
         with self._lock:
             job = self._job
         if job is not None:
-            self._break_off(job, text)
+            self._break_off(job, error)
 
-    def _break_off(self, job: _Job, reason: str) -> None:
+    def _break_off(self, job: _Job, why: AcquisitionError) -> None:
         """Fail what runs, here and at the engine."""
         with self._lock:
             if self._job is not job:
                 return
-        self._post(wire.encode("cancel", generation=job.generation))
-        error = AcquisitionError(f"{reason}. The acquisition was cancelled; nothing of it was kept")
-        self._deliver(job, {"kind": "failed", "generation": job.generation, **failure(error)})
+        self._post(wire.encode(wire.Cancel(job.generation)))
+        reason = f"{why.reason}. The acquisition was cancelled; nothing of it was kept"
+        self._deliver(job, wire.Failed(job.generation, replace(wire.Failure.of(why), reason=reason)))
 
-    def _deliver(self, job: _Job, event: dict[str, Any]) -> None:
+    def _deliver(self, job: _Job, event: wire.Event) -> None:
         with self._lock:
             if self._job is not job:
                 return  # cancelled meanwhile
-            if event["kind"] in FINAL:
+            if isinstance(event, wire.FINAL):
                 self._job = None
         try:
             job.on_event(event)
         except Exception as error:
             log.exception("the receiver of the engine's events failed")
-            if event["kind"] in ("armed", "raster"):  # without these the rest is worth nothing
-                self._break_off(job, f"the session failed at the engine's {event['kind']!r}: {error!r}")
+            if isinstance(event, wire.Armed | wire.RasterDone):  # without these the rest is worth nothing
+                name = type(event).__name__
+                self._break_off(
+                    job, AcquisitionError(f"the session failed at the engine's {name}: {error!r}")
+                )
 
     def _connection_changed(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -337,7 +338,7 @@ class EngineClient:
         with self._lock:
             job = self._job
         if job is not None:
-            self._deliver(job, {"kind": "lost", "error": self._lost})
+            self._deliver(job, wire.Lost(job.generation, self._lost))
 
 
 # Engines are ended in order at interpreter exit, before ZMQ's own clean-up.

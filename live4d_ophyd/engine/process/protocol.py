@@ -1,105 +1,289 @@
-"""The wire between session and engine: versioned CBOR messages over ZMQ, arrays as bytes, nothing executable.
+"""The protocol between session and engine: typed messages, as versioned CBOR over ZMQ, nothing executable.
 
-Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
-(generation, request), ``cancel`` (generation), ``preview``, ``release``. From the engine: ``ready``, ``refused``
-(reason), ``released``, ``alive``, ``log`` (level, text), ``armed`` (generation), ``progress`` (generation, progress,
-outputs), ``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason). ``refused``,
-too, says which error it is, and of which generation if it is of one. What an acquisition's messages must be is in
-`conversation`.
+Messages are frozen dataclasses. On the wire each is a map with ``v``, the version, ``kind``, the name of its class, and
+its fields as `encoding` makes them. What is not a message, every byte of it, is a ProtocolError that names the field.
+In which order the messages of an acquisition come is in `conversation`.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn, get_args
 
 import cbor2
 import numpy as np
-import zmq
+
+from live4d_ophyd.engine.checks import shown
+from live4d_ophyd.engine.errors import (
+    AcquisitionError,
+    EngineLost,
+    NoMethod,
+    ProtocolError,
+    as_fields,
+    from_fields,
+)
+from live4d_ophyd.engine.process.encoding import KIND, Encoding
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.results import Progress, RasterResult
+from live4d_ophyd.imaging import registry
+from live4d_ophyd.imaging.method import Method
 
 VERSION = 4
-#: no message between session and engine is larger (a 4096 x 4096 scan with one detector is 134 MB)
-MAX_MESSAGE_BYTES = 1 << 30
-
-#: libzmq's own heartbeat runs in its I/O thread: it works while Python is busy, ms
-HEARTBEAT_MS = 250
-HEARTBEAT_TIMEOUT_MS = 900
+#: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
+_TAGS = (*range(0, 64), 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
 
-#: what the kernel takes as the name of a socket in the file system
-MAX_IPC_PATH_BYTES = 107
+# From the session --------------------------------------------------------------------------------
 
 
-class WireError(ValueError):
-    """A message that is not one of ours, or of another version."""
+@dataclass(frozen=True)
+class Hello:
+    """A session comes; ``backend`` is what it wants frames decoded on: "auto", "cpu" or "gpu"."""
+
+    backend: str = "auto"
 
 
-def encode(kind: str, **values: Any) -> bytes:
-    """The message as bytes."""
-    return cbor2.dumps({"v": VERSION, "kind": kind, **values}, default=_encode_special)
+@dataclass(frozen=True)
+class Acquire:
+    """Start an acquisition; generations of a session go up."""
+
+    generation: int
+    request: AcquisitionRequest
 
 
-def decode(raw: bytes) -> dict[str, Any]:
-    """The message of these bytes. Raises WireError."""
+@dataclass(frozen=True)
+class Cancel:
+    """End this acquisition, and all before it."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Let one of the next ProgressMade have images."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Drop the connections to the stream at once, and leave the detector idle; Released follows."""
+
+
+# From the engine, to the session -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Answers Hello. ``detail`` says what the backend runs on, or why it was chosen; ``versions``, the software."""
+
+    pid: int
+    backend: str
+    detail: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error in texts, see `errors`."""
+
+    kind: str
+    reason: str
+    remedy: str = ""
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        from_fields(**vars(self))
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        return cls(**as_fields(error))
+
+    @property
+    def error(self) -> Exception:
+        """In the class that it had in the engine."""
+        return from_fields(**vars(self))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A message cannot be obeyed: one of the acquisition ``generation``, or with None another.
+
+    ``hello_first``: the engine does not know this session, and obeys none of its messages.
+    """
+
+    failure: Failure
+    generation: int | None = None
+    hello_first: bool = False
+
+
+@dataclass(frozen=True)
+class Released:
+    """Answers Release."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Nothing; tells the engine whether the session is still connected."""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A warning of the engine's log; ``level`` as in `logging`."""
+
+    level: int
+    text: str
+
+
+# Events of an acquisition ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Armed:
+    """The detector is armed and listened to; without control, the stream is listened to."""
+
+    generation: int
+
+
+@dataclass(frozen=True, eq=False)
+class ProgressMade:
+    """How far it is, a few times a second; ``outputs`` so far, float64 by name, where a preview was asked for."""
+
+    generation: int
+    progress: Progress
+    outputs: dict[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class RasterDone:
+    """One raster is over."""
+
+    generation: int
+    raster: RasterResult
+
+
+@dataclass(frozen=True)
+class Done:
+    """The acquisition is over, all its rasters came before."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The acquisition is over, and failed with ``error``."""
+
+    generation: int
+    failure: Failure
+
+    @property
+    def error(self) -> Exception:
+        return self.failure.error
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The engine is gone, and the acquisition with it. Says the session's end; never on the wire."""
+
+    generation: int
+    error: EngineLost
+
+
+FromSession = Hello | Acquire | Cancel | Preview | Release
+FromEngine = Ready | Refused | Released | Alive | LogLine | Armed | ProgressMade | RasterDone | Done | Failed
+#: what the caller of an acquisition hears
+Event = Armed | ProgressMade | RasterDone | Done | Failed | Lost
+#: an acquisition's last event is one of these
+FINAL = (Done, Failed, Lost)
+
+# On the wire -------------------------------------------------------------------------------------
+
+
+def _encoding(allow_modules: bool) -> Encoding:
+    """Methods go by the name by which `registry` finds their class."""
+    encoding = Encoding()
+
+    def class_of(kind: str) -> type:
+        try:
+            return registry.class_of(kind, allow_modules=allow_modules)
+        except ValueError as error:
+            raise NoMethod(str(error)) from error
+
+    encoding.by_kind(Method, registry.kind_of, class_of)
+    return encoding
+
+
+_plain_encoding, _open_encoding = _encoding(False), _encoding(True)
+
+
+def encode(message: FromSession | FromEngine) -> bytes:
+    """The message as bytes. Raises TypeError for a value that cannot be sent, ValueError for a class like that."""
+    values = _plain_encoding.tagged(message, type(message).__name__)
+    return cbor2.dumps({"v": VERSION, **values}, default=_encode_number)
+
+
+def from_session(raw: bytes, *, allow_modules: bool = False) -> FromSession:
+    """The session's message of these bytes. Raises ProtocolError; NoMethod for methods that are not to be had here.
+
+    ``allow_modules``: methods may be named as ``module:Class``, which is then imported.
+    """
+    return _decode(raw, FromSession, _open_encoding if allow_modules else _plain_encoding)
+
+
+def from_engine(raw: bytes) -> FromEngine:
+    """The engine's message of these bytes. Raises ProtocolError."""
+    return _decode(raw, FromEngine, _plain_encoding)
+
+
+def generation_of(raw: bytes) -> int | None:
+    """The acquisition that a message is of which cannot be used; None where it does not say."""
     try:
-        message = cbor2.loads(raw, object_hook=_decode_special)
-    except Exception as error:  # cbor2 and the hook raise many kinds
-        raise WireError(f"not a message of the engine's protocol: {error}") from error
-    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
-        raise WireError(f"not a message of the engine's protocol: {str(message)[:80]}")
-    version = message.get("v")
-    if type(version) is not int or version != VERSION:  # comparing an array would raise something else
-        raise WireError(
-            f"the other side speaks version {str(version)[:20]} of the engine's protocol, this one {VERSION}: "
-            "install the same live4d-ophyd on both"
+        generation = _load(raw).get("generation")
+    except ProtocolError:
+        return None
+    return generation if type(generation) is int else None
+
+
+def _decode(raw: bytes, messages: Any, encoding: Encoding) -> Any:
+    values = _load(raw)
+    kinds = {kind.__name__: kind for kind in get_args(messages)}
+    kind = values.pop(KIND)
+    if kind not in kinds:
+        raise ProtocolError(f"{shown(kind)} is no message; expected one of {', '.join(kinds)}")
+    try:
+        return encoding.structure(values, kinds[kind])
+    except AcquisitionError:
+        raise
+    except Exception as error:
+        raise ProtocolError(f"{kind}: {error}") from error
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    """The plain values of a message of this version, with its kind."""
+    try:
+        values = cbor2.loads(
+            raw,
+            tag_hook=_refuse_tag,
+            semantic_decoders=dict.fromkeys(_TAGS, _refuse_tag),
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
         )
-    return message
-
-
-def field(message: dict[str, Any], name: str, kind: type) -> Any:
-    """A field of a message, if it is exactly of this type. Raises WireError."""
-    value = message.get(name)
-    if type(value) is not kind:
-        raise WireError(f"{message['kind']}: {name} is {str(value)[:80]!r}; expected {kind.__name__}")
-    return value
-
-
-def _encode_special(encoder: cbor2.CBOREncoder, value: Any) -> None:
-    if isinstance(value, np.ndarray):
-        array = np.ascontiguousarray(value)
-        encoder.encode({"__array__": [array.dtype.str, list(value.shape), array.tobytes()]})
-    elif isinstance(value, np.generic):
-        encoder.encode(value.item())
-    else:
-        raise cbor2.CBOREncodeTypeError(f"cannot send a {type(value).__name__}")
-
-
-def _decode_special(values: Any, *_: Any) -> Any:
-    if "__array__" in values:
-        kind, shape, data = values["__array__"]
-        dtype = np.dtype(kind)
-        if dtype.hasobject:
-            raise WireError(f"an array of {dtype} is not allowed on the wire")
-        return np.frombuffer(data, dtype).reshape(shape).copy()
+    except Exception as error:  # cbor2 raises many kinds
+        raise ProtocolError(f"not a message of the engine's protocol: {error}") from error
+    if type(values) is not dict or type(values.get(KIND)) is not str:
+        raise ProtocolError(f"not a message of the engine's protocol: {shown(values)}")
+    version = values.pop("v", None)
+    if type(version) is not int or version != VERSION:
+        raise ProtocolError(
+            f"the other side speaks version {shown(version)} of the engine's protocol, this one {VERSION}",
+            remedy="install the same live4d-ophyd on both",
+        )
     return values
 
 
-def prepare(socket: zmq.Socket, endpoint: str) -> None:
-    """Options both sides set before bind or connect."""
-    socket.linger = 200
-    if not endpoint.startswith("ipc:"):
-        # On one machine the operating system tells who ended; a process that is only stopped may go on later.
-        socket.heartbeat_ivl = HEARTBEAT_MS
-        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
-    socket.maxmsgsize = MAX_MESSAGE_BYTES
+def _encode_number(encoder: cbor2.CBOREncoder, value: Any) -> None:
+    if not isinstance(value, np.generic):
+        raise TypeError(f"a {type(value).__name__} cannot be sent")
+    encoder.encode(value.item())
 
 
-def why_refused(endpoint: str, error: zmq.ZMQError) -> str:
-    """Why ZMQ did not take the address, and what it should look like."""
-    if error.errno == errno.ENAMETOOLONG:
-        size = len(os.fsencode(endpoint.removeprefix("ipc://")))
-        return f"the path of a socket has at most {MAX_IPC_PATH_BYTES} bytes, this one has {size}: choose a shorter one"
-    reason = os.strerror(error.errno or 0)
-    malformed = error.errno in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV)
-    return f"{reason}; it looks like tcp://gpu-host:31100" if malformed else reason
+def _refuse_tag(*_: Any) -> NoReturn:
+    raise ValueError("a CBOR tag, which no message has")

@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import zmq
 from zmq.auth import load_certificate
@@ -20,11 +19,10 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.errors import EngineInUse
 from live4d_ophyd.engine.process import protocol as wire
-from live4d_ophyd.engine.process.conversation import failure
+from live4d_ophyd.engine.process.sockets import prepare
 from live4d_ophyd.engine.process.worker import ANY_SESSION, END, EVENTS, Worker
-from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.versions import software
 
 log = logging.getLogger(__name__)
@@ -37,8 +35,7 @@ class EngineServer:
 
     ``engine`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
     refused with the reason. ``allow_modules``: imaging methods may be named as ``module:Class``, which the engine then
-    imports. Without CURVE keys, bind to loopback only: the protocol itself carries no
-    authentication.
+    imports. Without CURVE keys, bind to loopback only: the protocol itself carries no authentication.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class EngineServer:
             log.warning("no GPU engine: %s", error)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        wire.prepare(self._socket, endpoint)
+        prepare(self._socket, endpoint)
         self._socket.router_mandatory = True
         self._authenticator: ThreadAuthenticator | None = None
         if curve_keys:
@@ -136,42 +133,36 @@ class EngineServer:
             events.send_multipart([ANY_SESSION, END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
-        message: dict[str, Any] = {}
         try:
-            message = wire.decode(raw)
-            kind = message["kind"]
-            if kind == "hello":
-                self._welcome(identity, message.get("engine", "auto"))
-            elif identity != self._session:
-                error = AcquisitionError("say hello first: another session may have taken this engine")
+            message = wire.from_session(raw, allow_modules=self._allow_modules)
+            if isinstance(message, wire.Hello):
+                self._welcome(identity, message.backend)
+                return
+            if identity != self._session:
+                error = EngineInUse("say hello first: another session may have taken this engine")
                 self._refuse(identity, error, hello_first=True)
-            elif kind == "acquire":
-                generation = wire.field(message, "generation", int)
-                self._worker.acquire(
-                    generation,
-                    AcquisitionRequest.from_dict(message.get("request"), allow_modules=self._allow_modules),
-                )
-            elif kind == "preview":
-                self._worker.preview_wanted.set()
-            elif kind == "cancel":
-                self._worker.cancel(wire.field(message, "generation", int))
-            elif kind == "release":
-                self._worker.release()
-            else:
-                raise wire.WireError(f"unknown message kind {kind!r}")
+                return
+            match message:
+                case wire.Acquire():
+                    self._worker.acquire(message.generation, message.request)
+                case wire.Preview():
+                    self._worker.preview_wanted.set()
+                case wire.Cancel():
+                    self._worker.cancel(message.generation)
+                case wire.Release():
+                    self._worker.release()
         except Exception as error:  # whatever came over the wire must not end the engine
             log.warning("refused a message: %r", error)
-            generation = message.get("generation")
-            self._refuse(identity, error, generation if type(generation) is int else None)
+            self._refuse(identity, error, wire.generation_of(raw))
 
-    def _welcome(self, identity: bytes, engine: str) -> None:
-        backend = self._backends.get(engine)
+    def _welcome(self, identity: bytes, wanted: str) -> None:
+        backend = self._backends.get(wanted)
         if backend is None:
-            self._refuse(identity, EngineUnavailable(f"engine {engine!r} cannot run here: {self._no_gpu}"))
+            self._refuse(identity, EngineUnavailable(f"engine {wanted!r} cannot run here: {self._no_gpu}"))
             return
         if self._session != identity and self._alive():
-            error = AcquisitionError(
-                "this engine serves another session; end that one, or start a second engine"
+            error = EngineInUse(
+                "this engine serves another session", remedy="end that one, or start a second engine"
             )
             self._refuse(identity, error)
             return
@@ -179,15 +170,14 @@ class EngineServer:
             # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
             self._worker = Worker(self._context, identity, backend, self._worker)
         self._session = identity
-        about = {"engine": backend.name, "detail": backend.detail, "versions": software()}
-        self._send(wire.encode("ready", pid=os.getpid(), **about))
+        self._send(wire.encode(wire.Ready(os.getpid(), backend.name, backend.detail, software())))
 
     def _refuse(
         self, identity: bytes, error: Exception, generation: int | None = None, hello_first: bool = False
     ) -> None:
-        message = wire.encode("refused", **failure(error), generation=generation, hello_first=hello_first)
+        message = wire.Refused(wire.Failure.of(error), generation, hello_first)
         try:
-            self._socket.send_multipart([identity, message], zmq.DONTWAIT)
+            self._socket.send_multipart([identity, wire.encode(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             log.warning("could not answer %r: %s", identity, error)
 
@@ -196,7 +186,7 @@ class EngineServer:
         if self._session is None:
             return False
         try:
-            self._socket.send_multipart([self._session, wire.encode("alive")], zmq.DONTWAIT)
+            self._socket.send_multipart([self._session, wire.encode(wire.Alive())], zmq.DONTWAIT)
             return True
         except zmq.Again:
             return True  # connected, only slow
@@ -234,7 +224,7 @@ class _LogForwarder(logging.Handler):
         self._events.connect(EVENTS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = wire.encode("log", level=record.levelno, text=record.getMessage()[:1000])
+        message = wire.encode(wire.LogLine(record.levelno, record.getMessage()[:1000]))
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
             self._events.send_multipart([ANY_SESSION, message], zmq.DONTWAIT)
 

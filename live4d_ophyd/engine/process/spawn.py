@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from live4d_ophyd.engine.process.protocol import MAX_IPC_PATH_BYTES
+from live4d_ophyd.engine.process.sockets import MAX_IPC_PATH_BYTES
 
 log = logging.getLogger(__name__)
 

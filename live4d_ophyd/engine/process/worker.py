@@ -10,18 +10,16 @@ import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import zmq
 
 from live4d_ophyd.decode import Backend, GpuLost
-from live4d_ophyd.engine.acquisition import Acquisition, Cancelled
-from live4d_ophyd.engine.errors import AcquisitionError
+from live4d_ophyd.engine.acquisition import Acquisition
+from live4d_ophyd.engine.errors import Cancelled
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.process import protocol as wire
-from live4d_ophyd.engine.process.conversation import failure
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import RasterResult
 from live4d_ophyd.engine.steps import OutOfStep
@@ -94,8 +92,8 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    def _tell(self, events: zmq.Socket, kind: str, **values: Any) -> None:
-        events.send_multipart([self._session, wire.encode(kind, **values)])
+    def _tell(self, events: zmq.Socket, message: wire.FromEngine) -> None:
+        events.send_multipart([self._session, wire.encode(message)])
 
     def _work(self) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -109,7 +107,7 @@ class Worker:
                 if job == "release":
                     self._disarm()
                     self._close_stream()
-                    self._tell(events, "released")
+                    self._tell(events, wire.Released())
                 else:
                     assert not isinstance(job, str)
                     self._run(events, *job)
@@ -136,10 +134,10 @@ class Worker:
     def _run(self, events: zmq.Socket, generation: int, request: AcquisitionRequest) -> None:
         try:
             for raster in self._take(events, generation, request):
-                self._tell(events, "raster", generation=generation, raster=raster.to_dict())
-            self._tell(events, "done", generation=generation)
+                self._tell(events, wire.RasterDone(generation, raster))
+            self._tell(events, wire.Done(generation))
         except Cancelled:
-            self._tell_failure(events, generation, AcquisitionError("cancelled"))
+            self._tell_failure(events, generation, Cancelled("cancelled"))
         except GpuLost as error:
             log.error("%s", error)
             self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
@@ -161,7 +159,7 @@ class Worker:
             yield from self._go_through(events, generation, self._series_for(request))
 
     def _series_for(self, request: AcquisitionRequest) -> _Series:
-        asked = wire.encode("request", **request.to_dict())
+        asked = wire.encode(wire.Acquire(0, request))
         if self._standing is not None and self._standing.asked != asked:
             self._disarm()
         if self._standing is None:
@@ -178,7 +176,7 @@ class Worker:
     def _go_through(self, events: zmq.Socket, generation: int, series: _Series) -> Iterator[RasterResult]:
         acquisition = series.acquisition
         request, over = acquisition.request, threading.Event()
-        acquisition.on_ready = lambda: self._tell(events, "armed", generation=generation)
+        acquisition.on_ready = lambda: self._tell(events, wire.Armed(generation))
         reporter = threading.Thread(
             target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
         )
@@ -200,7 +198,7 @@ class Worker:
                 self._disarm()
 
     def _tell_failure(self, events: zmq.Socket, generation: int, error: Exception) -> None:
-        self._tell(events, "failed", generation=generation, **failure(error))
+        self._tell(events, wire.Failed(generation, wire.Failure.of(error)))
 
     def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -208,11 +206,11 @@ class Worker:
         events.connect(EVENTS)
         try:
             while not over.wait(PROGRESS_PERIOD_S):
-                progress = asdict(acquisition.progress())
+                progress = acquisition.progress()
                 outputs = acquisition.preview() if self.preview_wanted.is_set() else None
                 if outputs is not None:
                     self.preview_wanted.clear()
-                self._tell(events, "progress", generation=generation, progress=progress, outputs=outputs)
+                self._tell(events, wire.ProgressMade(generation, progress, outputs))
         finally:
             events.close()
 

@@ -1,8 +1,8 @@
 """Simplon: configure, arm, trigger and disarm a DECTRIS detector over SIMPLON 1.6 to 1.8.
 
 What a raster scan needs is set here: stream, triggers, dwell time. Energies, thresholds and modes stay as they are on
-the detector, unless it was restarted. The description of a control (``to_dict``) travels to the engine process, which
-arms and, whatever happens, disarms.
+the detector, unless it was restarted. A control is a plain value: it travels to the engine process, which arms and,
+whatever happens, disarms.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,9 +89,6 @@ class Simplon:
                 f"Simplon trigger_per is 'line' with trigger_mode {self.trigger_mode!r}: only 'exts' takes several "
                 "images a pulse"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @property
     def software_triggered(self) -> bool:

@@ -3,11 +3,13 @@
 import threading
 from contextlib import closing
 
+import cbor2
 import numpy as np
 import pytest
 import zmq
 
-from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, Losses, RasterResult, error_of
+from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
+from live4d_ophyd.engine.errors import NoStream, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -15,6 +17,11 @@ from live4d_ophyd.scan import ScanGrid
 
 GRID = ScanGrid(4, 4)
 SPEC = AcquisitionRequest("tcp://dcu:31001", GRID, (Disk("vbf", center=(2, 2), radius=1),))
+
+
+def raster_done(value, generation):
+    taken = RasterResult(0, {"vbf": np.full((4, 4), value)}, Losses(16, 16, 0, 0), 1, None, "cpu")
+    return wire.RasterDone(generation, taken)
 
 
 class ScriptedEngine:
@@ -32,17 +39,16 @@ class ScriptedEngine:
     def hear(self):
         """The next message of the session."""
         self._session, raw = self._socket.recv_multipart()
-        return wire.decode(raw)
+        return wire.from_session(raw)
 
-    def say(self, kind, **values):
-        self.send(wire.encode(kind, **values))
+    def say(self, message):
+        self.send(wire.encode(message))
 
     def send(self, raw):
         self._socket.send_multipart([self._session, raw])
 
     def raster(self, value, generation=1):
-        taken = RasterResult(0, {"vbf": np.full((4, 4), value)}, Losses(16, 16, 0, 0), 1, None, "cpu")
-        self.say("raster", generation=generation, raster=taken.to_dict())
+        self.say(raster_done(value, generation))
 
     def close(self):
         self._socket.close()
@@ -52,20 +58,20 @@ class ScriptedEngine:
 class Events:
     """Collects an acquisition's events."""
 
-    def __init__(self, fails_at=""):
+    def __init__(self, fails_at=None):
         self.all = []
         self._fails_at = fails_at
         self._over = threading.Event()
 
     def __call__(self, event):
         self.all.append(event)
-        if event["kind"] in ("done", "failed", "lost"):
+        if isinstance(event, wire.FINAL):
             self._over.set()
-        if event["kind"] == self._fails_at:
+        if type(event) is self._fails_at:
             raise RuntimeError("no place for it")
 
     def last(self):
-        assert self._over.wait(10), [e["kind"] for e in self.all]
+        assert self._over.wait(10), self.all
         return self.all[-1]
 
 
@@ -78,8 +84,8 @@ def engine():
 @pytest.fixture
 def client(engine):
     with closing(EngineClient(engine.endpoint)) as client:
-        assert engine.hear()["kind"] == "hello"
-        engine.say("ready", pid=1, engine="cpu", detail="scripted", versions="scripted 1")
+        assert engine.hear() == wire.Hello("auto")
+        engine.say(wire.Ready(1, "cpu", "scripted", "scripted 1"))
         client.wait_ready(10)
         yield client
 
@@ -87,88 +93,89 @@ def client(engine):
 def test_a_raster_that_cannot_be_read_fails_the_trigger_and_no_stale_image_is_left(client, engine):
     events = Events()
     client.acquire(1, SPEC, events)
-    assert engine.hear()["kind"] == "acquire"
-    broken = wire.encode("raster", generation=1, raster={"images": np.ones((1, 4, 4))})
-    engine.send(broken.replace(b"<f8", b"<f9"))
-    engine.say("done", generation=1)
-    last = events.last()
-    assert last["kind"] == "failed"
-    assert "not a message of the engine's protocol" in last["reason"]
-    assert engine.endpoint in last["reason"]
-    assert engine.hear() == {"v": wire.VERSION, "kind": "cancel", "generation": 1}
-    assert [e["kind"] for e in events.all] == ["failed"]
+    assert isinstance(engine.hear(), wire.Acquire)
+    engine.send(wire.encode(raster_done(1.0, 1)).replace(b"<f8", b"<f9"))
+    engine.say(wire.Done(1))
+    error = events.last().error
+    assert isinstance(error, ProtocolError)
+    assert "sent what this session cannot use: RasterDone: raster.outputs['vbf'] is an array of '<f9'" in str(
+        error
+    )
+    assert engine.endpoint in str(error)
+    assert engine.hear() == wire.Cancel(1)
+    assert [type(event) for event in events.all] == [wire.Failed]
 
 
 def test_the_trigger_after_a_broken_one_works(client, engine):
     for value, generation in ((7.0, 1), (9.0, 2)):
         events = Events()
         client.acquire(generation, SPEC, events)
-        assert engine.hear()["kind"] == "acquire"
+        assert isinstance(engine.hear(), wire.Acquire)
         if generation == 1:
-            engine.say("done", generation=1)
-            assert "0 of 1 rasters came before it" in events.last()["reason"]
-            assert engine.hear()["kind"] == "cancel"
+            engine.say(wire.Done(1))
+            assert "0 of 1 rasters came before it" in str(events.last().error)
+            assert isinstance(engine.hear(), wire.Cancel)
             engine.raster(value, generation=1)  # late: it must not be taken for the next one's
-    engine.say("armed", generation=2)
+    engine.say(wire.Armed(2))
     engine.raster(9.0, generation=2)
-    engine.say("done", generation=2)
-    assert events.last()["kind"] == "done"
-    (raster,) = [e["raster"] for e in events.all if e["kind"] == "raster"]
-    assert (raster["outputs"]["vbf"] == 9.0).all()
+    engine.say(wire.Done(2))
+    assert isinstance(events.last(), wire.Done)
+    (raster,) = [event.raster for event in events.all if isinstance(event, wire.RasterDone)]
+    assert (raster.outputs["vbf"] == 9.0).all()
 
 
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        ("progress", {"progress": None, "images": None}),
-        ("progress", {}),
-        ("failed", {}),
-        ("surprise", {}),
-        ("log", {"level": "high", "text": 5}),
-        ("refused", {}),
-        ("ready", {"pid": "one"}),
+        ("ProgressMade", {"generation": 1, "progress": None, "images": None}),
+        ("ProgressMade", {"generation": 1}),
+        ("Failed", {"generation": 1}),
+        ("LogLine", {"level": "high", "text": 5}),
+        ("Refused", {}),
+        ("Ready", {"pid": "one"}),
+        ("Done", {"generation": 1, "surprise": 1}),
+        ("Done", {"generation": 2}),
     ],
 )
 def test_a_malformed_message_fails_the_trigger_and_the_client_goes_on(client, engine, kind, values):
     events = Events()
     client.acquire(1, SPEC, events)
     engine.hear()
-    engine.say(kind, generation=1, **values)
-    last = events.last()
-    assert f"sent what this session cannot use: {kind}: " in last["reason"]
-    assert isinstance(error_of(last), AcquisitionError)
-    assert engine.hear()["kind"] == "cancel"
+    engine.send(cbor2.dumps({"v": wire.VERSION, "kind": kind, **values}))
+    error = events.last().error
+    assert f"sent what this session cannot use: {kind}: " in str(error)
+    assert isinstance(error, ProtocolError)
+    assert isinstance(engine.hear(), wire.Cancel)
     events = Events()
     client.acquire(2, SPEC, events)
     engine.hear()
-    engine.say("armed", generation=2)
+    engine.say(wire.Armed(2))
     engine.raster(1.0, generation=2)
-    engine.say("done", generation=2)
-    assert events.last()["kind"] == "done"
+    engine.say(wire.Done(2))
+    assert isinstance(events.last(), wire.Done)
 
 
 def test_noise_between_triggers_harms_nothing(client, engine):
     engine.send(b"noise")
-    engine.say("released")
+    engine.say(wire.Released())
     assert client._released.wait(10)  # what was sent before has been heard
     events = Events()
     client.acquire(1, SPEC, events)
     engine.hear()
-    engine.say("armed", generation=1)
+    engine.say(wire.Armed(1))
     engine.raster(1.0)
-    engine.say("done", generation=1)
-    assert events.last()["kind"] == "done"
+    engine.say(wire.Done(1))
+    assert isinstance(events.last(), wire.Done)
 
 
 def test_a_session_that_cannot_take_the_raster_fails_its_trigger(client, engine):
-    events = Events(fails_at="raster")
+    events = Events(fails_at=wire.RasterDone)
     client.acquire(1, SPEC, events)
     engine.hear()
     engine.raster(1.0)
-    engine.say("done", generation=1)
-    assert (
-        "the session failed at the engine's 'raster': RuntimeError('no place for it')"
-        in events.last()["reason"]
+    engine.say(wire.Done(1))
+    assert "the session failed at the engine's RasterDone: RuntimeError('no place for it')" in str(
+        events.last().error
     )
 
 
@@ -176,15 +183,25 @@ def test_a_refusal_is_of_the_acquisition_it_names(client, engine):
     events = Events()
     client.acquire(2, SPEC, events)
     engine.hear()
-    engine.say("refused", generation=1, error="ValueError", reason="an earlier one", hello_first=False)
-    engine.say("refused", generation=2, error="ValueError", reason="no such grid", hello_first=False)
-    last = events.last()
-    assert (last["kind"], str(error_of(last)), type(error_of(last))) == ("failed", "no such grid", ValueError)
+    engine.say(wire.Refused(wire.Failure("ValueError", "an earlier one"), 1))
+    engine.say(wire.Refused(wire.Failure("ValueError", "no such grid"), 2))
+    error = events.last().error
+    assert (type(error), str(error)) == (ValueError, "no such grid")
 
 
 def test_an_engine_of_another_version_is_named_before_the_first_trigger(engine):
     with closing(EngineClient(engine.endpoint)) as client:
         engine.hear()
-        engine.send(wire.encode("ready").replace(b"\x61v" + bytes([wire.VERSION]), b"\x61v\x02"))
-        with pytest.raises(AcquisitionError, match=r"speaks version 2 .* install the same live4d-ophyd"):
+        engine.send(wire.encode(wire.Alive()).replace(b"\x61v" + bytes([wire.VERSION]), b"\x61v\x02"))
+        with pytest.raises(ProtocolError, match=r"speaks version 2 .* install the same live4d-ophyd"):
             client.wait_ready(10)
+
+
+def test_an_error_of_the_engine_is_raised_in_its_class_with_its_remedy(client, engine):
+    events = Events()
+    client.acquire(1, SPEC, events)
+    engine.hear()
+    engine.say(wire.Failed(1, wire.Failure.of(NoStream("no stream answers", remedy="switch it on"))))
+    error = events.last().error
+    assert (type(error), error.reason, error.remedy) == (NoStream, "no stream answers", "switch it on")
+    assert str(error) == "no stream answers: switch it on"

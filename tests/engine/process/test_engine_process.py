@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import CpuBackend, EngineUnavailable, GpuLost
-from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult, error_of
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.errors import EngineInUse, EngineLost, NoEngine, NothingCame
 from live4d_ophyd.engine.process import protocol as wire
-from live4d_ophyd.engine.process.client import EngineClient, EngineLost
+from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.server import EngineServer
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -37,13 +38,13 @@ class Events:
 
     def __call__(self, event):
         self.all.append(event)
-        if event["kind"] == "armed":
+        if isinstance(event, wire.Armed):
             self.armed.set()
-        if event["kind"] in ("done", "failed", "lost"):
+        if isinstance(event, wire.FINAL):
             self.over.set()
 
     def last(self, timeout=10):
-        assert self.over.wait(timeout), [e["kind"] for e in self.all]
+        assert self.over.wait(timeout), self.all
         return self.all[-1]
 
 
@@ -96,8 +97,8 @@ def test_images_come_back_exactly(engine, dcu):
     dcu.send(series(pixels))
     events = Events()
     engine.acquire(1, request(dcu), events)
-    assert events.last()["kind"] == "done"
-    raster = RasterResult.from_dict(next(e for e in events.all if e["kind"] == "raster")["raster"])
+    assert isinstance(events.last(), wire.Done)
+    raster = next(event.raster for event in events.all if isinstance(event, wire.RasterDone))
     truth = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
     np.testing.assert_array_equal(raster.outputs["vbf"], truth)
 
@@ -110,23 +111,24 @@ def test_progress_comes_while_it_runs_and_previews_when_asked_for(engine, dcu):
 
     def watch(event):
         events(event)
-        outputs = event.get("outputs")
-        if outputs is not None and np.isfinite(outputs["vbf"]).sum() == 5:
-            shown.set()
-        elif event["kind"] == "progress":
-            engine.request_preview()
+        if isinstance(event, wire.ProgressMade):
+            if event.outputs is not None and np.isfinite(event.outputs["vbf"]).sum() == 5:
+                shown.set()
+            else:
+                engine.request_preview()
 
     engine.acquire(1, request(dcu), watch)
     assert shown.wait(5)
     dcu.send(series(pixels)[6:])
-    assert events.last()["kind"] == "done"
+    assert isinstance(events.last(), wire.Done)
 
 
 def test_a_failure_is_told_with_its_reason(engine, dcu):
     events = Events()
     engine.acquire(1, request(dcu, timeout=0.2), events)
-    assert events.last()["kind"] == "failed"
-    assert "no series began" in events.last()["reason"]
+    assert isinstance(events.last(), wire.Failed)
+    assert isinstance(events.last().error, NothingCame)
+    assert "no series began" in str(events.last().error)
 
 
 def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
@@ -135,7 +137,7 @@ def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
     dcu.send(messages)
     events = Events()
     engine.acquire(1, request(dcu), events)
-    assert events.last()["kind"] == "done"
+    assert isinstance(events.last(), wire.Done)
     assert "engine: series 1: bad image" in caplog.text
 
 
@@ -148,7 +150,7 @@ def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
     engine.acquire(2, request(dcu), events)
     assert events.armed.wait(10)  # before, the first one may still be listening
     dcu.send(series(pixels))
-    assert events.last()["kind"] == "done"
+    assert isinstance(events.last(), wire.Done)
     assert len(cancelled.all) == before
 
 
@@ -158,9 +160,9 @@ def test_a_killed_engine_is_noticed_within_a_second_and_named(engine, dcu):
     engine.acquire(1, request(dcu), events)
     os.kill(engine.pid, signal.SIGKILL)
     lost = events.last(1.0)
-    assert lost["kind"] == "lost"
-    assert isinstance(lost["error"], EngineLost)
-    assert "SIGKILL" in str(lost["error"])
+    assert isinstance(lost, wire.Lost)
+    assert isinstance(lost.error, EngineLost)
+    assert "SIGKILL" in str(lost.error)
     assert not engine.alive
     with pytest.raises(EngineLost):
         engine.acquire(2, request(dcu), events)
@@ -185,8 +187,8 @@ def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
         dcu.send([start()])
         client.acquire(1, request(dcu), events)
         process.kill()
-        assert events.last(1.0)["kind"] == "lost"
-        assert endpoint in str(events.last()["error"])
+        assert isinstance(events.last(1.0), wire.Lost)
+        assert endpoint in str(events.last().error)
 
 
 def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
@@ -194,7 +196,7 @@ def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
         first.wait_ready()
         with (
             closing(EngineClient(endpoint)) as second,
-            pytest.raises(AcquisitionError, match="another session"),
+            pytest.raises(EngineInUse, match="another session: end that one"),
         ):
             second.wait_ready(5)
         first.close()
@@ -203,7 +205,7 @@ def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
             events = Events()
             dcu.send(series(frames(GRID.frames)))
             third.acquire(1, request(dcu), events)
-            assert events.last()["kind"] == "done"
+            assert isinstance(events.last(), wire.Done)
 
 
 def test_a_served_engine_works_for_one_session_after_the_other(dcu):
@@ -216,7 +218,7 @@ def test_a_served_engine_works_for_one_session_after_the_other(dcu):
                     unique = f"{number}{generation}"
                     dcu.send(series(frames(GRID.frames), 1, unique))
                     client.acquire(generation, request(dcu), events)
-                    assert events.last()["kind"] == "done"
+                    assert isinstance(events.last(), wire.Done)
                 client.release()
 
 
@@ -229,22 +231,23 @@ def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
     time.sleep(1.5)  # longer than any heartbeat
     os.kill(engine.pid, signal.SIGCONT)
     dcu.send(series(frames(GRID.frames))[1:])
-    assert events.last()["kind"] == "done"
+    assert isinstance(events.last(), wire.Done)
 
 
 def test_a_message_that_makes_no_sense_does_not_end_the_engine(engine, dcu):
-    hostile = {**request(dcu).to_dict(), "control": {"url": 5}}
+    hostile = cbor2.loads(wire.encode(wire.Acquire(1, request(dcu))))
+    hostile["request"]["control"] = {"url": 5}
     for generation in (1, [1], "1", None):
-        engine._post(wire.encode("acquire", generation=generation, request=hostile))
+        engine._post(cbor2.dumps({**hostile, "generation": generation}))
     engine._post(b"not even cbor")
-    for told in ({"v": wire.VERSION}, {"v": np.zeros(3)}, {"kind": "acquire"}, {"kind": "cancel"}):
-        engine._post(cbor2.dumps(told, default=wire._encode_special))
+    for told in ({}, {"kind": "Acquire"}, {"kind": "Cancel"}, {"kind": "Done", "generation": 1}):
+        engine._post(cbor2.dumps({"v": wire.VERSION, **told}))
     # Answers come in order: behind a release, all that was refused has been heard.
     engine.release()
     events = Events()
     dcu.send(series(frames(GRID.frames)))
     engine.acquire(2, request(dcu), events)
-    assert events.last()["kind"] == "done"
+    assert isinstance(events.last(), wire.Done)
 
 
 def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):
@@ -252,7 +255,7 @@ def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):
     events = Events()
     dcu.send(series(frames(GRID.frames)))
     engine.acquire(1, request(dcu, pixel_mask=mask), events)
-    error = error_of(events.last())
+    error = events.last().error
     assert (type(error), "pixel_mask has shape (3, 3)" in str(error)) == (ValueError, True)
 
 
@@ -274,7 +277,7 @@ def test_a_served_engine_outlives_a_killed_session(dcu):
 def test_no_engine_at_an_endpoint_is_said(tmp_path):
     with (
         closing(EngineClient(f"ipc://{tmp_path}/nobody")) as client,
-        pytest.raises(AcquisitionError, match="no engine answered"),
+        pytest.raises(NoEngine, match="no engine answered"),
     ):
         client.wait_ready(0.3)
 
@@ -307,7 +310,7 @@ def test_an_engine_that_does_not_get_ready_is_said_with_its_last_words(engine_is
         while "compiling" not in client._process.last_words() and time.monotonic() < deadline:
             time.sleep(0.01)
         with pytest.raises(
-            AcquisitionError, match=r"no engine answered at .* within 0.1 s; its last words:\n  compiling"
+            NoEngine, match=r"no engine answered at .* within 0.1 s; its last words:\n  compiling"
         ):
             client.wait_ready(0.1)
 
@@ -349,7 +352,10 @@ def test_curve_keys_admit_who_has_them(tmp_path, dcu):
     with served("--curve", str(keys)) as (endpoint, _):
         with closing(EngineClient(endpoint, curve_keys=keys)) as client:
             client.wait_ready(10)
-        with closing(EngineClient(endpoint, curve_keys=strangers)) as client, pytest.raises(AcquisitionError):
+        with (
+            closing(EngineClient(endpoint, curve_keys=strangers)) as client,
+            pytest.raises((EngineLost, NoEngine)),
+        ):
             client.wait_ready(1.5)
 
 
@@ -389,7 +395,7 @@ def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
         events = Events()
         dcu.send(series(frames(GRID.frames)))
         client.acquire(1, request(dcu), events)
-        error = error_of(events.last())
+        error = events.last().error
         assert isinstance(error, GpuLost)
         assert "the GPU failed: unspecified launch failure" in str(error)
         serving.join(5)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.errors import MethodFailed, NoMethod
 from live4d_ophyd.engine.process.client import EngineClient
-from live4d_ophyd.engine.process.conversation import error_of
+from live4d_ophyd.engine.process.protocol import FINAL, Done, RasterDone
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -85,15 +86,15 @@ def take(client, methods, generation=1):
 
         def on_event(event):
             events.append(event)
-            if event["kind"] in ("done", "failed", "lost"):
+            if isinstance(event, FINAL):
                 over.set()
 
         client.acquire(generation, AcquisitionRequest(dcu.endpoint, GRID, methods, timeout=20), on_event)
         assert over.wait(60)
     client.release()
-    if events[-1]["kind"] != "done":
-        raise error_of(events[-1])
-    return pixels, next(event["raster"]["outputs"] for event in events if event["kind"] == "raster")
+    if not isinstance(events[-1], Done):
+        raise events[-1].error
+    return pixels, next(event.raster.outputs for event in events if isinstance(event, RasterDone))
 
 
 def check(pixels, outputs):
@@ -123,9 +124,7 @@ def test_an_engine_started_by_hand_has_those_that_are_installed_there(installed,
 def test_an_engine_without_the_package_refuses_them_by_name(installed, methods):
     with (
         served(path=without(installed)) as client,
-        pytest.raises(
-            ValueError, match="the method 'brightest_pixel' is not installed where the engine runs"
-        ),
+        pytest.raises(NoMethod, match="the method 'brightest_pixel' is not installed where the engine runs"),
     ):
         take(client, methods)
 
@@ -133,7 +132,7 @@ def test_an_engine_without_the_package_refuses_them_by_name(installed, methods):
 def test_modules_are_named_only_to_engines_that_allow_it(installed, methods, monkeypatch):
     monkeypatch.setattr(registry, "_installed", dict)  # no entry point: the session names the module
     assert registry.kind_of(methods[1]) == "live4d_extremes:BrightestPixel"
-    refused = pytest.raises(ValueError, match=r"take methods by module .*: start it with --allow-methods")
+    refused = pytest.raises(NoMethod, match=r"take methods by module .*: start it with --allow-methods")
     with served(path=[installed, *without(installed)]) as client, refused:
         take(client, methods)
     with served("--allow-methods", path=[installed, *without(installed)]) as client:
@@ -143,8 +142,9 @@ def test_modules_are_named_only_to_engines_that_allow_it(installed, methods, mon
 def test_a_method_that_fails_is_named_and_the_next_trigger_works(spawned, methods):
     from live4d_extremes import BrightestPixel
 
-    with pytest.raises(Exception, match=r"the method empty \(BrightestPixel\) failed"):
+    with pytest.raises(MethodFailed, match=r"the method empty \(BrightestPixel\) failed") as caught:
         take(spawned, (DISK, BrightestPixel("empty", border=50)), 2)
+    assert caught.value.method == "empty"
     check(*take(spawned, methods, 3))
 
 

@@ -9,6 +9,7 @@ from fake_control import FakeControl
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.errors import Cancelled
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.worker import EVENTS, Worker
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -19,14 +20,13 @@ from live4d_ophyd.testing.small_dcu import SmallDcu
 class BusyControl(FakeControl):
     """A detector that answers `arm` when the test says so."""
 
+    #: what a request for it has on the wire
     url = "http://busy"
+    trigger_mode, api, login, restore_settings, settings = "exts", "", "", True, ()
 
     def __init__(self):
         super().__init__()
         self.asked, self.answer = threading.Event(), threading.Event()
-
-    def to_dict(self):
-        return {"url": self.url}
 
     def arm(self):
         self.asked.set()
@@ -57,7 +57,8 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
             assert heard.poll(0) == 0
         finally:
             control.answer.set()
-            said = [wire.decode(heard.recv_multipart()[1])["kind"] for _ in range(2)]
+            said = [wire.from_engine(heard.recv_multipart()[1]) for _ in range(2)]
             worker.end()
-    assert said == ["failed", "released"]
+    assert [type(message) for message in said] == [wire.Failed, wire.Released]
+    assert isinstance(said[0].error, Cancelled)
     assert control.heard[-2:] == ["abort", "put back"]

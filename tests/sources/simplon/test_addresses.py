@@ -7,7 +7,7 @@ import pytest
 from fake_dcu import FRAME_TIME
 
 from live4d_ophyd.engine import AcquisitionRequest
-from live4d_ophyd.engine.process.protocol import decode, encode
+from live4d_ophyd.engine.process.protocol import Acquire, encode, from_session
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -124,7 +124,7 @@ def test_the_engine_logs_in_too_and_its_request_does_not_show_how(dcu):
     dcu.answers[FRAME_TIME_PATH] = (200, FRAME_TIME)
     control = Simplon(with_login(dcu.url), settings=(("threshold/1/energy", 5e4),))
     spec = AcquisitionRequest("tcp://dcu:31001", ScanGrid(2, 2), (Disk("vbf", radius=1),), control=control)
-    arrived = AcquisitionRequest.from_dict(decode(encode("acquire", spec=spec.to_dict()))["spec"])
+    arrived = from_session(encode(Acquire(1, spec))).request
     assert arrived.control == control
     for text in (repr(spec), str(arrived), repr(control), control.url):
         assert SECRET not in text

@@ -13,6 +13,7 @@ from system.survival.conftest import GRID
 from system.survival.rig import PATIENCE_S, wait_until
 
 from live4d_ophyd.engine.process import client, spawn
+from live4d_ophyd.engine.process.protocol import FINAL, Done, RasterDone
 from live4d_ophyd.testing.small_dcu import SmallDcu
 
 pytestmark = pytest.mark.system
@@ -27,15 +28,15 @@ class _Taken:
         self._over = threading.Event()
 
     def __call__(self, event):
-        if event["kind"] == "raster":
-            self.raster = event["raster"]
-        if event["kind"] in ("done", "failed", "lost"):
+        if isinstance(event, RasterDone):
+            self.raster = event.raster
+        if isinstance(event, FINAL):
             self._last = event
             self._over.set()
 
     def wait(self):
         assert self._over.wait(PATIENCE_S)
-        assert self._last["kind"] == "done", self._last
+        assert isinstance(self._last, Done), self._last
         return self.raster
 
 
@@ -60,8 +61,8 @@ def test_an_engine_closed_while_it_arms_takes_no_frames_and_ends_no_series_of_th
         after.acquire(1, request, taken)
         raster = taken.wait()
     assert left._process.end_code(PATIENCE_S) == 0
-    assert (raster["losses"]["received"], raster["losses"]["lost"]) == (GRID.frames, 0)
-    np.testing.assert_array_equal(raster["outputs"]["vbf"], truth)
+    assert (raster.losses.received, raster.losses.lost) == (GRID.frames, 0)
+    np.testing.assert_array_equal(raster.outputs["vbf"], truth)
     assert rig.state() == "idle"
 
 

@@ -1,0 +1,36 @@
+"""Sockets between session and engine: the options of both ends, and why ZMQ does not take an address."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import zmq
+
+#: no message is larger (a 4096 x 4096 scan with one detector is 134 MB)
+MAX_MESSAGE_BYTES = 1 << 30
+#: libzmq's own heartbeat runs in its I/O thread: it works while Python is busy, ms
+HEARTBEAT_MS = 250
+HEARTBEAT_TIMEOUT_MS = 900
+#: what the kernel takes as the name of a socket in the file system
+MAX_IPC_PATH_BYTES = 107
+
+
+def prepare(socket: zmq.Socket, endpoint: str) -> None:
+    """Options both sides set before bind or connect."""
+    socket.linger = 200
+    if not endpoint.startswith("ipc:"):
+        # On one machine the operating system tells who ended; a process that is only stopped may go on later.
+        socket.heartbeat_ivl = HEARTBEAT_MS
+        socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+    socket.maxmsgsize = MAX_MESSAGE_BYTES
+
+
+def why_refused(endpoint: str, error: zmq.ZMQError) -> str:
+    """Why ZMQ did not take the address, and what it should look like."""
+    if error.errno == errno.ENAMETOOLONG:
+        size = len(os.fsencode(endpoint.removeprefix("ipc://")))
+        return f"the path of a socket has at most {MAX_IPC_PATH_BYTES} bytes, this one has {size}: choose a shorter one"
+    reason = os.strerror(error.errno or 0)
+    malformed = error.errno in (errno.EINVAL, errno.EPROTONOSUPPORT, errno.ENODEV)
+    return f"{reason}; it looks like tcp://gpu-host:31100" if malformed else reason
