@@ -93,7 +93,7 @@ class GpuDecoded:
                 on_device = decoder._copy(batch, entries, self._workspace)
             plan = decoder._plan(layout, self._demand)
             decoder.decodes += 1
-            step = min(_MOST_FRAMES, max(1, decoder.memory // decoder._device_pass.bytes_a_frame(plan)))
+            step = decoder._step(plan)
             for first in range(0, len(left), step):
                 yield from self._pass(plan, on_device, left[first : first + step])
             left = np.concatenate(self._others) if self._others else left[:0]
@@ -225,11 +225,15 @@ class GpuDecoder:
         last = int(batch.index[high, OFFSET] + batch.index[high, LENGTH])
         table = batch.index[: high + 1].reshape(-1).view(np.uint8)
         with self.working():
-            buffer, index = workspace.batch.carve(last, len(table))
-            buffer[first:].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
-            index.copy_(torch.from_numpy(table), non_blocking=True)
+            memory, (_, index) = workspace.batch.carve(last, len(table))
+            memory[first:last].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
+            memory[index : index + len(table)].copy_(torch.from_numpy(table), non_blocking=True)
         self.copies += 1
-        return OnDevice(buffer.data_ptr(), last, index.data_ptr())
+        return OnDevice(memory.data_ptr(), last, memory.data_ptr() + index)
+
+    def _step(self, plan: Plan) -> int:
+        """Frames of a part."""
+        return min(_MOST_FRAMES, max(1, self.memory // self._device_pass.bytes_a_frame(plan)))
 
     def _plan(self, layout: Layout, demand: Demand) -> Plan:
         # The plan keeps the maps, so that no others can have their id.
