@@ -202,8 +202,9 @@ def _stages(decoder, batch: FrameBatch, demand: Demand) -> dict:
 
     rows = np.arange(batch.count)
     workspace = decoder._new_workspace()
-    on_device = decoder._copy(batch, rows, workspace)
-    plan = decoder._plan(find_layout(batch, 0, decoder.format.nbytes), demand)
+    with decoder.working():
+        on_device = decoder._copy(batch, rows, workspace)
+        plan = decoder._plan(find_layout(batch, 0, decoder.format.nbytes), demand)
     copy = _event_ms(decoder.stream, lambda: decoder._copy(batch, rows, workspace))
     decode = _event_ms(decoder.stream, lambda: decoder._device_pass.enqueue(plan, on_device, rows, workspace))
     host = []
