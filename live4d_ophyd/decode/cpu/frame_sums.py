@@ -105,7 +105,7 @@ def add_frames(
 ) -> None:
     """`sum_over_frames` of NumPy arrays."""
     limit = None if saturation.counted else saturation.limit(patterns.dtype)
-    flat = np.ascontiguousarray(patterns).reshape(len(patterns), -1)
+    flat = np.ascontiguousarray(patterns).reshape(len(patterns), patterns.shape[1] * patterns.shape[2])
     sums = total.reshape(-1), valid.reshape(-1)
     if patterns.dtype.kind == "u" and patterns.dtype.isnative:
         raw, elem_size = flat.view(np.uint8), flat.dtype.itemsize
