@@ -202,8 +202,9 @@ def _stages(decoder, batch: FrameBatch, demand: Demand) -> dict:
 
     rows = np.arange(batch.count)
     workspace = decoder._new_workspace()
-    on_device = decoder._copy(batch, rows, workspace)
-    plan = decoder._plan(find_layout(batch, 0, decoder.format.nbytes), demand)
+    with decoder.working():
+        on_device = decoder._copy(batch, rows, workspace)
+        plan = decoder._plan(find_layout(batch, 0, decoder.format.nbytes), demand)
     copy = _event_ms(decoder.stream, lambda: decoder._copy(batch, rows, workspace))
     decode = _event_ms(decoder.stream, lambda: decoder._device_pass.enqueue(plan, on_device, rows, workspace))
     host = []
@@ -381,40 +382,3 @@ def table(report: dict) -> str:
         lines.append(f"{name:27} time of 16 detectors to that of one: {times}")
     lines.append(f"first use to a decoded frame: {report['first_use_seconds']:.1f} s")
     return "\n".join(lines)
-
-
-def profile(key: str) -> str:
-    """ms of each kernel and copy of one batch, for every case: `python -m benchmarks.gpu 192`."""
-    import torch
-
-    size = SIZES[key]
-    batch, backend = _batch(size), choose_backend("gpu")
-    decoder = backend.decoder(FrameFormat(size.side, size.side, np.dtype(size.dtype)), saturation=NODATA)
-    lines = []
-    for name, (demand, takers) in _cases(size, 1).items():
-        taking = takers()
-
-        def work(demand=demand, taking=taking) -> None:
-            for part in decoder.submit(batch, None, demand).parts():
-                with decoder.working():
-                    for taker in taking:
-                        taker.take(0, 0, part)
-
-        for _ in range(3):
-            work()
-        torch.cuda.synchronize()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
-            for _ in range(5):
-                work()
-            torch.cuda.synchronize()
-        spent = {event.key: event.device_time_total / 5e3 for event in record.key_averages()}
-        lines.append(f"{size.name}, {name}: {sum(spent.values()):.2f} ms")
-        for what, ms in sorted(spent.items(), key=lambda item: -item[1]):
-            if ms >= 0.01:
-                lines.append(f"  {ms:7.3f}  {what[:100]}")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    for chosen in sys.argv[1:]:
-        print(profile(chosen))

@@ -13,7 +13,7 @@ failed=0
 for step in "$@"; do
     case $step in
         tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py tests/commands/test_doctor.py -m gpu 2>&1 | tee "$OUT/tests.txt" ;;
-        profile) python3 -m benchmarks.gpu 192 96u32 2>&1 | tee "$OUT/profile.txt" ;;
+        profile) python3 -m benchmarks.gpu_profile 192 96u32 2>&1 | tee "$OUT/profile.txt" ;;
         sanitizer)
             compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 3 python3 -m pytest -q -p no:cacheprovider --timeout 500 \
                 tests/decode/test_gpu.py -k 'mutated or bad_frames or different_layouts or bszstd' -x 2>&1 | tee "$OUT/sanitizer.txt" ;;

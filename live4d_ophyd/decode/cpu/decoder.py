@@ -15,6 +15,7 @@ import numpy as np
 
 from live4d_ophyd.decode.array_decoder import ELEM_SIZES, decode_bytes
 from live4d_ophyd.decode.cpu.batch_kernels import LEFT, decode_entries
+from live4d_ophyd.decode.cpu.frame_sums import add_frames
 from live4d_ophyd.decode.cpu.vectors import SLACK
 from live4d_ophyd.decode.decoder import Demand, Part
 from live4d_ophyd.decode.entries import algorithm_name, rows_to_take
@@ -182,6 +183,8 @@ def warm_up() -> None:
     decoder = CpuDecoder(FrameFormat(8, 8, np.dtype(np.uint16)))
     # One instance of the kernels serves all demands.
     decoder._decode(batch, none, Weights(np.ones((1, 8, 8), np.int64)), None)
+    total, valid = np.zeros((8, 8), np.int64), np.zeros((8, 8), np.int64)
+    add_frames(np.zeros((1, 8, 8), np.uint16), none, NODATA, total, valid)
     empty = np.frombuffer((0).to_bytes(8, "big") + (8192).to_bytes(4, "big"), np.uint8)
     for algorithm in ("bslz4", "lz4"):
         decode_bytes(algorithm, 2, empty, 0)

@@ -8,9 +8,10 @@ from numba import float64, int64, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from live4d_ophyd.decode.cpu.frame_kernels import load_pixel
 from live4d_ophyd.decode.cpu.vectors import I32, WORDS, constant, splat
 from live4d_ophyd.decode.saturation import NO_LIMIT, Saturation
-from live4d_ophyd.frames.memory import I8, I16, I64, NOGIL, load, store
+from live4d_ophyd.frames.memory import I8, I16, I64, NOGIL, load, load_i64, store
 
 #: pixels whose sums stay in the first-level cache while all frames are added
 _AT_ONCE = 1024
@@ -52,8 +53,9 @@ _add_u8, _add_u16, _add_u32, _add_u64 = _adder(I8), _adder(I16), _adder(I32), _a
 
 
 @njit(**NOGIL)
-def _add_unsigned(patterns, take, limit, total, valid):
-    elem_size, n_pixels, n = patterns.itemsize, patterns.shape[1], take.shape[0]
+def _add_unsigned(patterns, elem_size, take, limit, total, valid):
+    """``patterns`` are bytes, (n, bytes a frame), so that one instance serves pixels of all sizes."""
+    n_pixels, n = patterns.shape[1] // elem_size, take.shape[0]
     origin = int64(patterns.ctypes.data)
     total_at, valid_at = int64(total.ctypes.data), int64(valid.ctypes.data)
     for first in range(0, n_pixels, _AT_ONCE):
@@ -80,9 +82,10 @@ def _add_unsigned(patterns, take, limit, total, valid):
             i += step
         for frame in take:
             for k in range(first + whole, first + count):
-                pixel = patterns[frame, k]
-                if pixel < np.uint64(limit):
-                    total[k] += int64(pixel)
+                address = origin + (frame * n_pixels + k) * elem_size
+                pixel = load_i64(address) if elem_size == 8 else load_pixel(address, elem_size)
+                if np.uint64(pixel) < np.uint64(limit):
+                    total[k] += pixel
                     valid[k] += 1
 
 
@@ -105,7 +108,8 @@ def add_frames(
     flat = np.ascontiguousarray(patterns).reshape(len(patterns), patterns.shape[1] * patterns.shape[2])
     sums = total.reshape(-1), valid.reshape(-1)
     if patterns.dtype.kind == "u" and patterns.dtype.isnative:
-        _add_unsigned(flat, take, NO_LIMIT if limit is None else min(limit, NO_LIMIT), *sums)
+        raw, elem_size = flat.view(np.uint8), flat.dtype.itemsize
+        _add_unsigned(raw, elem_size, take, NO_LIMIT if limit is None else min(limit, NO_LIMIT), *sums)
     else:
         # Neither infinity nor an integer that needs more than 53 bits is a limit of signed integers of 32 bits.
         native = flat.astype(flat.dtype.newbyteorder("="), copy=False)

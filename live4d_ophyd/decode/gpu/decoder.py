@@ -52,7 +52,8 @@ class GpuDecoded:
         self._workspace = decoder._workspaces.pop() if decoder._workspaces else decoder._new_workspace()
         self._others: list[np.ndarray] = []  # entries cut in another way than those they were decoded with
         self._passes = self._enqueue()
-        self._first = next(self._passes, None)
+        with decoder.working():
+            self._first = next(self._passes, None)
 
     @property
     def ready(self) -> bool:
@@ -67,12 +68,16 @@ class GpuDecoded:
             part = self._finish(enqueued)
             if len(part.at):
                 yield part
-            enqueued = next(self._passes, None)
+            with self._decoder.working():
+                enqueued = next(self._passes, None)
         # What is still enqueued in the stream comes before what takes this memory next.
         self._decoder._workspaces.append(self._workspace)
 
     def _enqueue(self) -> Iterator[_Enqueued]:
-        """Passes over the entries, one layout after the other; those that are found to have another come again."""
+        """Passes over the entries, one layout after the other; those that are found to have another come again.
+
+        Goes on where the decoder works.
+        """
         decoder, batch, entries = self._decoder, self._batch, self._entries
         on_device = None
         left = np.arange(len(entries))
@@ -93,7 +98,7 @@ class GpuDecoded:
                 on_device = decoder._copy(batch, entries, self._workspace)
             plan = decoder._plan(layout, self._demand)
             decoder.decodes += 1
-            step = min(_MOST_FRAMES, max(1, decoder.memory // decoder._device_pass.bytes_a_frame(plan)))
+            step = decoder._step(plan)
             for first in range(0, len(left), step):
                 yield from self._pass(plan, on_device, left[first : first + step])
             left = np.concatenate(self._others) if self._others else left[:0]
@@ -103,38 +108,31 @@ class GpuDecoded:
 
     def _pass(self, plan: Plan, on_device: OnDevice, at: np.ndarray) -> Iterator[_Enqueued]:
         decoder, workspace = self._decoder, self._workspace
-        with decoder.working():
-            rows = self._entries[at]
-            if plan.layout.name != "bszstd":
-                outcome = decoder._device_pass.enqueue(plan, on_device, rows, workspace)
-            else:
-                # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
-                status = decoder._device_pass.check(plan.layout, on_device, rows, workspace)
-        if plan.layout.name != "bszstd":
+        rows = self._entries[at]
+        if plan.layout.name == "bszstd":
+            # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
+            status = decoder._device_pass.check(plan.layout, on_device, rows, workspace)
+            good, others = status == OK, status == OTHER_LAYOUT
+            self._others.append(at[others])
+            bad = ~good & ~others
+            if bad.any():
+                yield self._refuse(at[bad], np.where(status == BAD_LZ4, BAD_ZSTD, status)[bad])
+            at, rows = at[good], rows[good]
+        if len(at):
+            outcome = decoder._device_pass.enqueue(plan, on_device, rows, workspace)
             yield _Enqueued(at, outcome, plan.layout)
-            return
-        good = status == OK
-        self._others.append(at[status == OTHER_LAYOUT])
-        bad = ~good & (status != OTHER_LAYOUT)
-        if bad.any():
-            yield self._refuse(at[bad], np.where(status == BAD_LZ4, BAD_ZSTD, status)[bad])
-        if good.any():
-            with decoder.working():
-                outcome = decoder._device_pass.enqueue(plan, on_device, rows[good], workspace)
-            yield _Enqueued(at[good], outcome, plan.layout)
 
     def _refuse(self, at: np.ndarray, status: np.ndarray) -> _Enqueued:
         """Entries without numbers: zeros, as many as are wanted."""
         decoder, n, maps = self._decoder, len(at), self._demand.maps
         shape, kind = (n, *decoder.format.shape), getattr(torch, decoder.format.dtype.name)
-        with decoder.working():
-            sums = saturated = patterns = None
-            if maps is not None:
-                result = getattr(torch, maps.sums_of(decoder.format).name)
-                sums = torch.zeros((n, len(maps)), dtype=result, device=decoder.device)
-                saturated = torch.zeros((n, len(maps)), dtype=torch.bool, device=decoder.device)
-            if self._demand.patterns:
-                patterns = torch.zeros(shape, dtype=kind, device=decoder.device)
+        sums = saturated = patterns = None
+        if maps is not None:
+            result = getattr(torch, maps.sums_of(decoder.format).name)
+            sums = torch.zeros((n, len(maps)), dtype=result, device=decoder.device)
+            saturated = torch.zeros((n, len(maps)), dtype=torch.bool, device=decoder.device)
+        if self._demand.patterns:
+            patterns = torch.zeros(shape, dtype=kind, device=decoder.device)
         return _Enqueued(at, Outcome(status, np.zeros(n, bool), sums, saturated, patterns), None)
 
     def _finish(self, enqueued: _Enqueued) -> Part:
@@ -224,12 +222,15 @@ class GpuDecoder:
         first = int(batch.index[low, OFFSET])
         last = int(batch.index[high, OFFSET] + batch.index[high, LENGTH])
         table = batch.index[: high + 1].reshape(-1).view(np.uint8)
-        with self.working():
-            buffer, index = workspace.batch.carve(last, len(table))
-            buffer[first:].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
-            index.copy_(torch.from_numpy(table), non_blocking=True)
+        memory, (_, index) = workspace.batch.carve(last, len(table))
+        memory[first:last].copy_(torch.from_numpy(batch.buffer[first:last]), non_blocking=True)
+        memory[index : index + len(table)].copy_(torch.from_numpy(table), non_blocking=True)
         self.copies += 1
-        return OnDevice(buffer.data_ptr(), last, index.data_ptr())
+        return OnDevice(memory.data_ptr(), last, memory.data_ptr() + index)
+
+    def _step(self, plan: Plan) -> int:
+        """Frames of a part."""
+        return min(_MOST_FRAMES, max(1, self.memory // self._device_pass.bytes_a_frame(plan)))
 
     def _plan(self, layout: Layout, demand: Demand) -> Plan:
         # The plan keeps the maps, so that no others can have their id.
@@ -238,8 +239,7 @@ class GpuDecoder:
         if plan is None:
             if len(self._plans) == _LAYOUTS:
                 del self._plans[next(iter(self._plans))]
-            with self.working():
-                plan = self._plans[key] = make_plan(self.format, layout, demand, self.device)
+            plan = self._plans[key] = make_plan(self.format, layout, demand, self.device)
         return plan
 
 

@@ -90,18 +90,19 @@ class DevicePass:
         maps = 0 if plan.maps is None else plan.maps.count
         frames = n * selection.stride
         temp_bytes = self._temp_bytes(layout, entries)
-        decoded, elsewhere, found_at, found_bytes, columns, block_status, temp, sums, saturated, told = (
-            workspace.frames.carve(
-                frames, frames * _shuffled_here(layout), 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
-                temp_bytes, 8 * n * maps, n * maps, 5 * n,
-            )
+        memory, begins = workspace.frames.carve(
+            frames, frames * _shuffled_here(layout), 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
+            temp_bytes, 8 * n * maps, n * maps, 5 * n,
         )  # fmt: skip
-        planes = (elsewhere if _shuffled_here(layout) else decoded).data_ptr()
-        status = told.data_ptr()
-        found = _Found(found_at.data_ptr(), found_bytes.data_ptr(), status, status + 4 * n)
-        self._find(layout, batch, rows, workspace, found, decoded.data_ptr(), selection)
+        base = memory.data_ptr()
+        decoded, elsewhere, found_at, found_bytes, columns, block_status, temp, sums, saturated, status = (
+            base + begin for begin in begins
+        )
+        planes = elsewhere if _shuffled_here(layout) else decoded
+        found = _Found(found_at, found_bytes, status, status + 4 * n)
+        self._find(layout, batch, rows, workspace, found, decoded, selection)
         if layout.name and selection.count:
-            self._decompress(plan, n, found, planes, columns.data_ptr(), block_status.data_ptr(), temp)
+            self._decompress(plan, n, found, planes, columns, block_status, temp, temp_bytes)
         if layout.may_be_stored and selection.count:
             self._launch(
                 "copy_stored", n, 256,
@@ -109,30 +110,32 @@ class DevicePass:
                 selection.stride,
             )  # fmt: skip
         if _shuffled_here(layout):
-            self._unshuffle(layout, selection, planes, decoded.data_ptr(), n)
+            self._unshuffle(layout, selection, planes, decoded, n)
         if plan.maps is not None:
-            self._weigh(plan, decoded.data_ptr(), n, found, sums.data_ptr(), saturated.data_ptr())
+            self._weigh(plan, decoded, n, found, sums, saturated)
         if plan.demand.patterns:
-            self._launch("blank_bad", n, 256, frame.nbytes, selection.stride, status, decoded.data_ptr())
-        on_host = workspace.download(told)
+            self._launch("blank_bad", n, 256, frame.nbytes, selection.stride, status, decoded)
+
+        def piece(address: int, nbytes: int) -> torch.Tensor:
+            return memory[address - base : address - base + nbytes]
+
+        on_host = workspace.download(piece(status, 5 * n))
         workspace.done.record(self._stream)
         return Outcome(
             on_host[: 4 * n].view(np.int32),
             on_host[4 * n :].view(bool),
-            None if plan.maps is None else sums.view(plan.maps.result).view(n, maps),
-            None if plan.maps is None else saturated.view(torch.bool).view(n, maps),
-            self._patterns(decoded, n, selection.stride) if plan.demand.patterns else None,
+            None if plan.maps is None else piece(sums, 8 * n * maps).view(plan.maps.result).view(n, maps),
+            None if plan.maps is None else piece(saturated, n * maps).view(torch.bool).view(n, maps),
+            self._patterns(memory[:frames], n, selection.stride) if plan.demand.patterns else None,
         )
 
     def check(self, layout: Layout, batch: OnDevice, rows: np.ndarray, workspace: Workspace) -> np.ndarray:
         """(n,) int32 statuses as far as headers tell them; waits for the device."""
         n = len(rows)
-        at, nbytes, told = workspace.frames.carve(8 * n * layout.blocks, 8 * n * layout.blocks, 5 * n)
-        status = told.data_ptr()
-        self._find(
-            layout, batch, rows, workspace, _Found(at.data_ptr(), nbytes.data_ptr(), status, status + 4 * n)
-        )
-        return told[: 4 * n].cpu().numpy().view(np.int32)
+        memory, begins = workspace.frames.carve(8 * n * layout.blocks, 8 * n * layout.blocks, 5 * n)
+        at, nbytes, status = (memory.data_ptr() + begin for begin in begins)
+        self._find(layout, batch, rows, workspace, _Found(at, nbytes, status, status + 4 * n))
+        return memory[begins[2] : begins[2] + 4 * n].cpu().numpy().view(np.int32)
 
     def _patterns(self, decoded: torch.Tensor, n: int, stride: int) -> torch.Tensor:
         frame = self._format
@@ -186,7 +189,8 @@ class DevicePass:
         planes: int,
         columns: int,
         block_status: int,
-        temp: torch.Tensor,
+        temp: int,
+        temp_bytes: int,
     ) -> None:
         """Have nvCOMP decode the wanted blocks of good frames.
 
@@ -203,11 +207,9 @@ class DevicePass:
         )  # fmt: skip
         table = BlockTable(count, source, source_bytes, target, target_bytes, actual, block_status)
         if layout.name == "bszstd":
-            self._nvcomp.zstd_decompress(table, temp.data_ptr(), temp.numel(), stream)
+            self._nvcomp.zstd_decompress(table, temp, temp_bytes, stream)
         else:
-            self._nvcomp.lz4_decompress(
-                table, temp.data_ptr(), temp.numel(), stream, _nvcomp_elements(layout)
-            )
+            self._nvcomp.lz4_decompress(table, temp, temp_bytes, stream, _nvcomp_elements(layout))
         self._launch(
             "judge", -(-n // 64), 64,
             n, blocks, selection.count, plan.place.data_ptr(), found.nbytes, target_bytes, actual, block_status,

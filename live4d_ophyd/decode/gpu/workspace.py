@@ -33,11 +33,10 @@ class _Memory:
             self._bytes = self._make((nbytes + nbytes // 8) // _GRANULE * _GRANULE + _GRANULE)
         return self._bytes
 
-    def carve(self, *nbytes: int) -> list[torch.Tensor]:
-        """Pieces of these lengths, (n,) uint8, one behind the other."""
+    def carve(self, *nbytes: int) -> tuple[torch.Tensor, list[int]]:
+        """At least so many bytes together, and where in them pieces of these lengths begin."""
         ends = list(itertools.accumulate(-(-n // _ALIGNMENT) * _ALIGNMENT for n in nbytes))
-        memory = self.take(ends[-1])
-        return [memory[begin : begin + n] for n, begin in zip(nbytes, [0, *ends])]
+        return self.take(ends[-1]), [0, *ends[:-1]]
 
 
 class Workspace:
