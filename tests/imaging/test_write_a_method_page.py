@@ -1,0 +1,61 @@
+"""docs/how-to/write-a-method.md: its method, defined as it stands there, keeps the contract."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.imaging.method import SCAN
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-method.md"
+SERIES = SeriesInfo((1, 0), FrameFormat(6, 8, np.dtype("uint16")))
+GRID = ScanGrid(4, 5)
+
+
+@pytest.fixture(scope="module")
+def rectangle():
+    names = {"__name__": "my_methods"}
+    for code in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S):
+        exec(compile(code, str(PAGE), "exec"), names)
+    return names["Rectangle"]
+
+
+def sums_under(demand, frames):
+    """(frames, maps) int64, as a decoder gives them."""
+    maps = np.zeros((len(demand.bands), *frames.shape[1:]), np.int64)
+    for full, (first, band) in zip(maps, demand.bands):
+        full[first : first + len(band)] = band
+    return np.einsum("nyx,myx->nm", frames.astype(np.int64), maps)
+
+
+def test_its_image_is_the_counts_in_the_rectangle_over_two_devices_in_any_order(rectangle):
+    random = np.random.default_rng(5)
+    frames = random.integers(0, 1000, (GRID.size, 6, 8))
+    method = rectangle("bar", top=1, left=2, height=3, width=4)
+    sums = sums_under(method.demand(SERIES, GRID), frames)
+    order = random.permutation(GRID.size)[:-2]  # two frames were lost
+    parts = [method.accumulator(SERIES, GRID, None) for _ in range(2)]
+    for n, positions in enumerate(np.array_split(order, 5)):
+        parts[n % 2].add(positions, sums[positions])
+    image = method.results(parts)["bar"]
+    expected = np.full(GRID.size, np.nan)
+    expected[order] = frames[order, 1:4, 2:6].sum(axis=(1, 2))
+    np.testing.assert_array_equal(image, expected.reshape(GRID.shape))
+    output = method.outputs(SERIES, GRID)["bar"]
+    assert (output.dims, output.shape, output.units) == (SCAN, image.shape, "counts")
+
+
+def test_a_rectangle_off_the_frame_is_refused_by_name(rectangle):
+    with pytest.raises(ValueError, match=r"bar: the rectangle has no pixel on frames of \(6, 8\) px"):
+        rectangle("bar", top=6, left=0, height=3, width=4).demand(SERIES, GRID)
+
+
+def test_its_parameters_have_units(rectangle):
+    fields = rectangle.__dataclass_fields__
+    assert {
+        name: fields[name].metadata["units"] for name in ("top", "left", "height", "width")
+    } == dict.fromkeys(("top", "left", "height", "width"), "px")
