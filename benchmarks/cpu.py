@@ -32,7 +32,7 @@ def _live4d(endpoint: str, key: str, count: int) -> np.ndarray:
     request = AcquisitionRequest(endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
     with closing(OpenStream(endpoint)) as stream:
         (raster,) = Acquisition(request, stream).run()
-    return raster.images[0, 0]
+    return raster.outputs["vbf"][0]
 
 
 def _one_thread(endpoint: str, key: str, count: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
         first = float(acquisition.tracker._first[0])
         cpu = time.process_time() - cpu
     latency = np.concatenate(waits) / 1e6
-    return raster.images[0, 0], {
+    return raster.outputs["vbf"][0], {
         "khz": count / (over - first) / 1e3,
         "lost": raster.losses.lost,
         "bad": raster.losses.bad,

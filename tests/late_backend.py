@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from live4d_ophyd.decode import CpuDecoder, Projected
+from collections.abc import Iterator
+
+from live4d_ophyd.decode import CpuDecoder, Decoded, Part
 from live4d_ophyd.frames.batch import FrameBatch
 
 
-class _LateSums:
+class _LateFrames:
     def __init__(self, decoder: CpuDecoder, *arguments) -> None:
         self._decoder, self._arguments, self._asked = decoder, arguments, 0
 
@@ -15,15 +17,15 @@ class _LateSums:
         self._asked += 1
         return self._asked > 3
 
-    def result(self) -> Projected:
-        return CpuDecoder.submit(self._decoder, *self._arguments).result()
+    def parts(self) -> Iterator[Part]:
+        return CpuDecoder.submit(self._decoder, *self._arguments).parts()
 
 
 class LateDecoder(CpuDecoder):
     engine = "late"
 
-    def submit(self, batch, weights, rows=None):
-        return _LateSums(self, batch, weights, rows)
+    def submit(self, batch, entries, demand) -> Decoded:
+        return _LateFrames(self, batch, entries, demand)
 
 
 class LateBackend:

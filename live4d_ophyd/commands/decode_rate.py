@@ -101,7 +101,7 @@ def measure(backend: Backend) -> Measured:
             wrong.append(f"{differ} of {len(sums)} sums are wrong")
 
     for decoder, batch in lanes:  # the first batch of each pays for memory and plans
-        compare(decoder.submit(batch, known.weights).result())
+        compare(decoder.submit_sums(batch, known.weights).result())
     under_way: deque[Sums] = deque()
     frames = 0
     started = time.perf_counter()
@@ -110,7 +110,7 @@ def measure(backend: Backend) -> Measured:
             compare(under_way.popleft().result())
         if wrong or time.perf_counter() - started > RATE_S:
             break
-        under_way.append(decoder.submit(batch, known.weights))
+        under_way.append(decoder.submit_sums(batch, known.weights))
         frames += batch.count
     for sums in under_way:
         compare(sums.result())

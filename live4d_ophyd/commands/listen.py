@@ -14,7 +14,8 @@ from tqdm import tqdm
 from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
-from live4d_ophyd.imaging.virtual_detectors import Annulus, Detector, Disk, detector_to_dict
+from live4d_ophyd.imaging import registry
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.runs import tiff
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -128,7 +129,7 @@ def listen(
     With one detector --out names its file; with several, the detector's name is put before the suffix:
     image-disk1.npy, image-annulus1.npy. Images are float64 counts, NaN where no frame came.
     """
-    detectors: list[Detector] = [
+    detectors: list[Disk | Annulus] = [
         *(Disk(f"disk{n}", center=(r, c), radius=radius) for n, (r, c, radius) in enumerate(disk, 1)),
         *(
             Annulus(f"annulus{n}", center=(r, c), inner=i, outer=o)
@@ -186,15 +187,16 @@ def _take(request: AcquisitionRequest, backend: Backend, *, quiet: bool) -> Rast
     return raster
 
 
-def _save(out: Path, detectors: list[Detector], raster: RasterResult) -> list[Path]:
+def _save(out: Path, detectors: list[Disk | Annulus], raster: RasterResult) -> list[Path]:
     files = []
-    for detector, image in zip(detectors, raster.images):
+    for detector in detectors:
+        image = raster.outputs[detector.name]
         path = (
             out if len(detectors) == 1 else out.with_name(f"{out.stem}-{detector.name}{out.suffix or '.npy'}")
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in tiff.SUFFIXES:
-            tiff.write_tiff(path, image, metadata={"detector": detector_to_dict(detector)})
+            tiff.write_tiff(path, image, metadata={"detector": registry.to_dict(detector)})
         else:
             with open(path, "wb") as file:  # np.save would add .npy to a name without it
                 np.save(file, image)

@@ -32,9 +32,16 @@ from live4d_ophyd.engine.process.server import EngineServer
     show_default=True,
     help="Where frames are decoded; auto takes a GPU if one works.",
 )
+@click.option(
+    "--allow-methods",
+    is_flag=True,
+    help="Import imaging methods that a session names as module:Class, not only those that are installed here.",
+)
 @click.option("--owned", is_flag=True, hidden=True, help="End when standard input closes.")
 @click.option("--log-level", default="INFO", show_default=True)
-def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level: str) -> None:
+def serve(
+    endpoint: str, curve: Path | None, engine: str, allow_methods: bool, owned: bool, log_level: str
+) -> None:
     """Run the engine at ENDPOINT, near the detector, for a session elsewhere.
 
     The session connects with Live4D(..., server="tcp://this-host:31100"). Without --curve nothing is
@@ -44,7 +51,7 @@ def serve(endpoint: str, curve: Path | None, engine: str, owned: bool, log_level
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to the detector
     warm_up()
     try:
-        server = EngineServer(endpoint, engine=engine, curve_keys=curve)
+        server = EngineServer(endpoint, engine=engine, curve_keys=curve, allow_modules=allow_methods or owned)
     except zmq.ZMQError as error:
         raise click.ClickException(
             f"cannot serve at {endpoint}: {wire.why_refused(endpoint, error)}"

@@ -1,16 +1,11 @@
 """Compressed frames to numbers: sums under weight maps, or pixels. One interface, whatever does the work."""
 
 from live4d_ophyd.decode.array_decoder import decode_array
-from live4d_ophyd.decode.backend import (
-    ENGINES,
-    Backend,
-    CpuBackend,
-    Decoder,
-    Sums,
-    choose_backend,
-)
+from live4d_ophyd.decode.backend import ENGINES, CpuBackend, choose_backend
 from live4d_ophyd.decode.cpu.decoder import CpuDecoder, warm_up
+from live4d_ophyd.decode.decoder import Backend, Decoded, Decoder, Demand, Part, Sums
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
+from live4d_ophyd.decode.frame_sums import sum_over_frames
 from live4d_ophyd.decode.saturation import Projected, Saturation
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.frames.format import DecodeError, FrameFormat, describe_status
@@ -21,10 +16,13 @@ __all__ = [
     "CpuBackend",
     "CpuDecoder",
     "DecodeError",
+    "Decoded",
     "Decoder",
+    "Demand",
     "EngineUnavailable",
     "FrameFormat",
     "GpuLost",
+    "Part",
     "Projected",
     "Saturation",
     "Sums",
@@ -32,5 +30,6 @@ __all__ = [
     "choose_backend",
     "decode_array",
     "describe_status",
+    "sum_over_frames",
     "warm_up",
 ]

@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib
 import logging
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from live4d_ophyd.decode.cpu import decoder as cpu
+from live4d_ophyd.decode.decoder import Backend, Decoder
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.gpu.install import OF_ONE_CUDA, explain_no_gpu, install_command
-from live4d_ophyd.decode.saturation import Projected, Saturation
+from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
@@ -42,40 +41,6 @@ ENGINES = ("auto", "cpu", "gpu")
 _CPU_BATCH_BYTES = 4 << 20
 #: a GPU wants thousands of blocks at a time
 _GPU_BATCH_BYTES = 16 << 20
-
-
-class Sums(Protocol):
-    """Sums that may still be under way."""
-
-    @property
-    def ready(self) -> bool: ...
-    def result(self) -> Projected: ...
-
-
-class Decoder(Protocol):
-    """What CpuDecoder and GpuDecoder both do; belongs to one thread."""
-
-    engine: str  #: "cpu" or "gpu"
-
-    @property
-    def format(self) -> FrameFormat: ...
-    def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Sums: ...
-    def frames_in_parts(
-        self, batch: FrameBatch, rows: np.ndarray
-    ) -> Iterator[tuple[slice, Any, np.ndarray]]: ...
-    def errors(self) -> AbstractContextManager[None]: ...
-
-
-class Backend(Protocol):
-    name: str  #: "cpu" or "gpu"
-    detail: str  #: what it runs on, or why it was chosen
-    in_flight: int  #: batches of a receive thread that may be under way while it receives the next
-
-    def allocate(self) -> FrameBatch:
-        """Memory for one batch of messages."""
-
-    def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
-        """A decoder for one receive thread."""
 
 
 class CpuBackend:

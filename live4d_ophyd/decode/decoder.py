@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from live4d_ophyd.decode.saturation import Saturation
+from live4d_ophyd.decode.saturation import Projected, Saturation
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.format import FrameFormat
@@ -37,9 +37,8 @@ class Part:
     flagged: np.ndarray  #: (n,) bool on the host: a pixel that a map weighs holds no count
     sums: Any | None  #: (n, maps) int64 or float64 where it was decoded; 0 where the status is not 0
     saturated: Any | None  #: (n, maps) bool where it was decoded: a pixel that this map weighs holds no count
-    patterns: (
-        Any | None
-    )  #: (n, q_y, q_x) of the frames' dtype where it was decoded; 0 where the status is not 0
+    #: (n, q_y, q_x) of the frames' dtype where it was decoded; 0 where the status is not 0
+    patterns: Any | None
 
 
 class Decoded(Protocol):
@@ -61,11 +60,30 @@ class Decoder(Protocol):
     copies: int  #: batches that were copied to the device so far; 0 on a CPU
     decodes: int  #: passes over a batch so far
 
-    def submit(self, batch: FrameBatch, entries: np.ndarray, demand: Demand) -> Decoded:
-        """Begin to decode. The batch must stay as it is until the last part was taken."""
+    def submit(self, batch: FrameBatch, entries: np.ndarray | None, demand: Demand) -> Decoded:
+        """Begin to decode ``entries`` (n,) of the batch, by default all images.
+
+        The batch must stay as it is until the last part was taken. Raises ValueError when maps are for another shape,
+        or integer sums could overflow; IndexError for entries outside the batch.
+        """
 
     def working(self) -> AbstractContextManager[None]:
         """Where work on the arrays of a part is done: in the decoder's CUDA stream, errors of it as GpuError."""
+
+    # Until the engine takes parts.
+    def submit_sums(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Sums: ...
+    def frames_in_parts(
+        self, batch: FrameBatch, rows: np.ndarray
+    ) -> Iterator[tuple[slice, Any, np.ndarray]]: ...
+    def errors(self) -> AbstractContextManager[None]: ...
+
+
+class Sums(Protocol):
+    """Sums that may still be under way."""
+
+    @property
+    def ready(self) -> bool: ...
+    def result(self) -> Projected: ...
 
 
 class Backend(Protocol):

@@ -54,7 +54,8 @@ from live4d_ophyd.engine.hold import Claim
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.request import MAX_RECEIVERS, SATURATED
 from live4d_ophyd.engine.results import Progress
-from live4d_ophyd.imaging.virtual_detectors import Detector
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import MOST, ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
@@ -162,7 +163,7 @@ class Live4D(Settling, Device):
     frames_dropped = Cpt(Value, value=math.nan, kind="normal")  #: by the detector itself; NaN: not known
     frames_saturated = Cpt(Value, value=0, kind="normal")
     series_id = Cpt(Value, value=0, kind="normal")
-    #: what the series says of itself, and what was made of its pixels: `SeriesInfo`
+    #: what the series says of itself, and what was made of its pixels: `SeriesRecord`
     series_unique_id = Cpt(Value, value="", kind="normal")
     series_channel = Cpt(Value, value="", kind="normal")
     series_detector = Cpt(Value, value="", kind="normal")
@@ -202,7 +203,11 @@ class Live4D(Settling, Device):
     movie_rasters = setting(Whole, value=10, least=1)  #: rasters of one flight (kickoff to complete)
 
     def __new__(
-        cls, *args: Any, detectors: Sequence[Detector] = (), control: Simplon | None = None, **kwargs: Any
+        cls,
+        *args: Any,
+        detectors: Sequence[Disk | Annulus] = (),
+        control: Simplon | None = None,
+        **kwargs: Any,
     ) -> Live4D:
         # Components are class attributes: an instance with its own detectors gets a class with their signals.
         components: dict[str, Cpt] = {}
@@ -239,7 +244,7 @@ class Live4D(Settling, Device):
         *,
         name: str,
         scan: ScanGrid,
-        detectors: Sequence[Detector],
+        detectors: Sequence[Disk | Annulus],
         control: Simplon | None = None,
         scan_start: Any = None,
         scan_generator: Any = None,
@@ -338,7 +343,7 @@ class Live4D(Settling, Device):
             unit=self.scan_unit.get(),
         )
 
-    def detectors(self) -> tuple[Detector, ...]:
+    def detectors(self) -> tuple[Disk | Annulus, ...]:
         """The virtual detectors as the signals have them now."""
         return tuple(
             replace(
@@ -366,12 +371,11 @@ class Live4D(Settling, Device):
         return AcquisitionRequest(
             endpoint=self.endpoint.get(),
             grid=self.grid(),
-            detectors=detectors,
+            methods=(*detectors, MeanPattern("pattern", enabled=self.pattern_enabled.get())),
             rasters=self._triggers_to_arm() if stay_armed else 1 if rasters is None else rasters,
             stay_armed=stay_armed,
             control=control,
             channel=self.channel.get(),
-            pattern=self.pattern_enabled.get(),
             frame_time=None if math.isnan(dwell) else dwell,
             timeout=self.timeout.get(),
             connections=self.connections.get(),
@@ -382,7 +386,7 @@ class Live4D(Settling, Device):
             notes=self._run_notes,
         )
 
-    def _check_centers(self, detectors: Sequence[Detector]) -> None:
+    def _check_centers(self, detectors: Sequence[Disk | Annulus]) -> None:
         """Raise ValueError for a centre that lies off the detector, as far as that has said how large it is."""
         rows, cols = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
         for detector in detectors:
@@ -701,9 +705,9 @@ class Live4D(Settling, Device):
                 return
             if kind == "progress":
                 progress = Progress(**event["progress"])
-                if event["images"] is not None:
+                if event["outputs"] is not None:
                     fraction = progress.frames_received / progress.frames_expected
-                    self.preview.update(event["images"], fraction, progress.saturated)
+                    self.preview.update(event["outputs"], fraction, progress.saturated)
                 running.status.report(progress)
                 return
             if kind == "raster":
@@ -777,7 +781,8 @@ class Live4D(Settling, Device):
     def _publish(self, raster: RasterResult, running: _Running) -> None:
         """Put a raster into the signals, and into the movie's queue if it is part of one."""
         losses = raster.losses
-        for name, image in zip(self.detector_names, raster.images):
+        for name in self.detector_names:
+            image = raster.outputs[name]
             seen = image[np.isfinite(image)]
             mean = float(seen.mean()) if seen.size else math.nan
             getattr(self, name).put(image)
@@ -785,8 +790,8 @@ class Live4D(Settling, Device):
             getattr(self, f"{name}_contrast").put(
                 float(seen.std() / mean) if seen.size and mean else math.nan
             )
-        if raster.pattern is not None:
-            self.pattern.put(raster.pattern)
+        if "pattern" in raster.outputs:
+            self.pattern.put(raster.outputs["pattern"])
         self.frames_expected.put(losses.expected)
         self.frames_received.put(losses.received)
         self.frames_lost.put(losses.lost)
@@ -832,7 +837,14 @@ class Live4D(Settling, Device):
     def kickoff(self) -> RasterStatus:
         """Start a movie of ``movie_rasters`` rasters in one series; returns at once. Movies have no patterns."""
         self._movie.clear()
-        request = replace(self.request(self.movie_rasters.get()), pattern=False)
+        request = self.request(self.movie_rasters.get())
+        # Described before its first raster, when lengths that depend on the detector are not known.
+        known = [
+            method
+            for method in request.methods
+            if all(0 not in output.shape for output in method.outputs(None, request.grid).values())
+        ]
+        request = replace(request, methods=tuple(known))
         self._flight = self._start(request, flying=True)
         started = RasterStatus(self)
         started.set_finished()
@@ -877,7 +889,7 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _parameters(detector: Detector) -> list[Any]:
+def _parameters(detector: Disk | Annulus) -> list[Any]:
     return [f for f in fields(detector) if f.name != "name"]
 
 
@@ -888,7 +900,7 @@ def _from_signal(value: Any) -> Any:
     return value
 
 
-def _detector_components(detector: Detector, statistics: str) -> dict[str, Cpt]:
+def _detector_components(detector: Disk | Annulus, statistics: str) -> dict[str, Cpt]:
     """The image of a virtual detector, its statistics of this kind, and a setting for each of its parameters."""
     components: dict[str, Cpt] = {
         detector.name: Cpt(Image, kind="normal"),

@@ -19,7 +19,7 @@ from ophyd.status import DeviceStatus, Status
 from ophyd.utils import ReadOnlyError
 
 from live4d_ophyd.engine.results import Progress
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 
 #: how long settings that do not fit together wait for others that a plan sets with them, s
 TOGETHER_S = 0.5
@@ -390,12 +390,12 @@ class LivePreview:
     def clear(self) -> None:
         """Forget the last raster."""
         with self._lock:
-            self._images: np.ndarray | None = None
+            self._images: dict[str, np.ndarray] | None = None
             self._fraction, self._saturated = 0.0, 0
             self._time = time.time()
 
-    def update(self, images: np.ndarray, fraction: float, saturated: int = 0) -> None:
-        """Take the newest images, (detectors, rows, cols)."""
+    def update(self, images: dict[str, np.ndarray], fraction: float, saturated: int = 0) -> None:
+        """Take the newest images, (scan_y, scan_x) each, by name."""
         with self._lock:
             self._images, self._fraction, self._saturated = images, fraction, saturated
             self._time = time.time()
@@ -417,8 +417,12 @@ class LivePreview:
             saturated = self._saturated
         self.parent.request_preview()
         if images is None:
-            images = np.full((len(self._keys()), *self.parent.grid().shape), np.nan)
-        readings = {key: {"value": image, "timestamp": when} for key, image in zip(self._keys(), images)}
+            images = {}
+        unknown = np.full(self.parent.grid().shape, np.nan)
+        readings = {
+            f"{self.parent.name}_{name}": {"value": images.get(name, unknown), "timestamp": when}
+            for name in self.parent.detector_names
+        }
         numbers = {f"{self.name}_fraction": fraction, f"{self.name}_saturated": saturated}
         return {**readings, **{key: {"value": value, "timestamp": when} for key, value in numbers.items()}}
 

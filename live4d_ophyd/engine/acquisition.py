@@ -98,10 +98,10 @@ class Acquisition:
     def progress(self) -> Progress:
         return self.tracker.progress_of(self._raster) if self.request.stay_armed else self.tracker.progress()
 
-    def preview(self) -> np.ndarray | None:
-        """Images of the raster that runs, (detectors, rows, cols) float64, NaN where nothing came yet."""
-        methods = self.series.projection.methods
-        return methods[0].result(self._raster) if methods else None
+    def preview(self) -> dict[str, np.ndarray] | None:
+        """Outputs of the raster that runs that are shown while it does, float64, NaN where nothing came yet."""
+        imaging = self.series.projection.imaging
+        return None if imaging is None else imaging.outputs(self._raster, preview=True)
 
     # The caller's thread -------------------------------------------------------------------------
 
@@ -123,8 +123,8 @@ class Acquisition:
                 self._raster = raster
                 if raster == 0 or self.request.stay_armed:
                     self._begin(raster)
-                for method in self.series.projection.methods or ():
-                    method.release(raster - 1)
+                if self.series.projection.imaging is not None:
+                    self.series.projection.imaging.release(raster - 1)
                 self._await(raster)
                 over = self._is_last(raster)
                 result = self._result(raster, self._finish_detector() if over else None)
@@ -283,12 +283,11 @@ class Acquisition:
             raise self._failure_of(raster)
         series, projection = self.series, self.series.projection
         assert series.key is not None
-        assert projection.methods is not None
+        assert projection.imaging is not None
         assert projection.info is not None
-        images, *others = [method.result(raster) for method in projection.methods]
-        pattern = others[0] if others else None
+        outputs = projection.imaging.outputs(raster)
         return RasterResult(
-            raster, images, losses, series.key[0], rate, projection.engine, pattern, dropped, projection.info
+            raster, outputs, losses, series.key[0], rate, projection.engine, dropped, projection.info
         )
 
     def _finish_detector(self) -> int | None:

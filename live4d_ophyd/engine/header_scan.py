@@ -23,16 +23,20 @@ def disagreement(user_data: Any, grid: ScanGrid, *, armed_here: bool) -> str:
 
     ``armed_here``: what is said of the acquisition is ours, and only a scan generator can know better.
     """
-    try:
-        said = json.loads(user_data) if isinstance(user_data, str) else user_data
-    except (ValueError, RecursionError):  # whoever wrote it
-        return ""
-    if not isinstance(said, Mapping):
-        return ""
+    said = note_of(user_data)
     for key in (SCAN_GENERATOR,) if armed_here else (SCAN_GENERATOR, SCAN):
         if isinstance(scan := said.get(key), Mapping) and (words := _differences(scan, grid)):
             return f"the header's {key} has {words}"
     return ""
+
+
+def note_of(user_data: Any) -> Mapping[str, Any]:
+    """What the header says of scan and run; {} if it is no map."""
+    try:
+        said = json.loads(user_data) if isinstance(user_data, str) else user_data
+    except (ValueError, RecursionError):  # whoever wrote it
+        return {}
+    return said if isinstance(said, Mapping) else {}
 
 
 def _differences(said: Mapping[Any, Any], grid: ScanGrid) -> str:

@@ -1,67 +1,136 @@
-"""What the frames of a series are summed under: pixel mask and weights, kept for the series that follow.
+"""What frames of a series are asked for: pixel mask, and the demands of all methods together, kept for the next series.
 
-Both take time for millions of pixels. What they are made of seldom changes from one series to the next.
+Masks and weights take time for millions of pixels. What they are made of seldom changes from one series to the next.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from live4d_ophyd.decode import Weights, decode_array
+from live4d_ophyd.decode import decode_array
+from live4d_ophyd.decode.decoder import Demand
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
-from live4d_ophyd.imaging.virtual_detectors import weight_maps
+from live4d_ophyd.imaging.method import Images, Method, Output, Patterns, Sums
+from live4d_ophyd.imaging.weights import combined_weights
+from live4d_ophyd.sources.source import SeriesInfo
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pixels to leave out, (rows, cols) bool or None, in all and by the detector's own mask; weights of the others."""
+    """The methods of a series, and what they demand of its frames together."""
 
-    mask: np.ndarray | None
-    detectors_mask: np.ndarray | None
-    weights: Weights
+    series: SeriesInfo  #: as methods see it: with the mask that is applied
+    detectors_mask: np.ndarray | None  #: pixels that the detector calls bad, (q_y, q_x) bool
+    methods: tuple[
+        Method, ...
+    ]  #: those with outputs, in an order in which each comes behind what it is made of
+    outputs: Mapping[str, Output]  #: of all methods
+    demand: Demand
+    columns: Mapping[str, slice]  #: of the sums, by method; methods that take patterns have none
+    derived: Mapping[str, Images]  #: methods made from others' outputs
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Pixels that are left out, (q_y, q_x) bool."""
+        return self.series.pixel_mask
 
 
 class Preparation:
-    """Mask and weights of the last series. For one thread at a time."""
+    """What the last series was asked for. For one thread at a time."""
 
     def __init__(self) -> None:
         #: whether it was said that no pixel is masked
         self.unmasked_said = False
         self._made_of: tuple[Any, ...] | None = None
         self._prepared: Prepared | None = None
+        self._last: tuple[SeriesInfo, EncodedArray | None] | None = None
 
     def prepare(
-        self, request: AcquisitionRequest, shape: tuple[int, int], detectors_mask: EncodedArray | None
+        self, request: AcquisitionRequest, series: SeriesInfo, detectors_mask: EncodedArray | None
     ) -> Prepared:
-        """What frames of ``shape`` are summed under.
+        """What frames of the series are asked for.
 
         ``detectors_mask`` is the one that the detector sent: any bit makes a pixel bad. Raises ValueError where the
-        user's mask or the virtual detectors do not fit the frames.
+        user's mask or a method does not fit the frames.
         """
-        made_of = (request.detectors, shape, detectors_mask, _Array(request.pixel_mask), _Array(request.gain))
+        frame = series.format
+        made_of = (
+            request.methods, request.grid, frame.shape, frame.dtype.newbyteorder("="), series.saturation,
+            series.energy, detectors_mask, _Array(request.pixel_mask), _Array(request.gain),
+        )  # fmt: skip
         if made_of != self._made_of or self._prepared is None:
             self._made_of = None
-            own = _decoded(detectors_mask, shape)
-            mask = _combined(request.pixel_mask, shape, own)
-            weights = weight_maps(request.detectors, shape, pixel_mask=mask, gain=request.gain)
-            self._prepared = Prepared(mask, own, weights)
+            own = _decoded(detectors_mask, frame.shape)
+            mask = _combined(request.pixel_mask, frame.shape, own)
+            self._prepared = _prepared(request, replace(series, pixel_mask=mask), own)
             self._made_of = made_of
-        return self._prepared
+            self._last = series, detectors_mask
+        return replace(self._prepared, series=replace(series, pixel_mask=self._prepared.mask))
 
     def prepare_again(self, request: AcquisitionRequest) -> None:
         """Make before arming what frames like those of the last series need; what does not fit is said later."""
-        if self._made_of is not None:
-            _, shape, detectors_mask, *_ = self._made_of
+        if self._last is not None:
             with contextlib.suppress(ValueError):
-                self.prepare(request, shape, detectors_mask)
+                self.prepare(request, *self._last)
+
+
+def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray | None) -> Prepared:
+    scan = request.grid
+    methods = [method for method in request.methods if method.outputs(series, scan)]
+    outputs = {name: output for method in methods for name, output in method.outputs(series, scan).items()}
+    demands = {method.name: method.demand(series, scan) for method in methods}
+    sums = {name: demand for name, demand in demands.items() if isinstance(demand, Sums)}
+    derived = {name: demand for name, demand in demands.items() if isinstance(demand, Images)}
+    shape = series.format.shape
+    maps = combined_weights(list(sums.values()), shape, series.pixel_mask, request.gain) if sums else None
+    columns, begin = {}, 0
+    for name, demand in sums.items():
+        columns[name] = slice(begin, begin + len(demand.bands))
+        begin += len(demand.bands)
+    patterns = any(isinstance(demand, Patterns) for demand in demands.values())
+    return Prepared(
+        series, own, _ordered(methods, derived, outputs, series, request), outputs, Demand(maps, patterns), columns,
+        derived,
+    )  # fmt: skip
+
+
+def _ordered(
+    methods: list[Method],
+    derived: Mapping[str, Images],
+    outputs: Mapping[str, Output],
+    series: SeriesInfo,
+    request: AcquisitionRequest,
+) -> tuple[Method, ...]:
+    """Each method behind those whose outputs it is made of."""
+    ordered = [method for method in methods if method.name not in derived]
+    waiting = [method for method in methods if method.name in derived]
+    known = {name for method in ordered for name in method.outputs(series, request.grid)}
+    while waiting:
+        next_ = next((m for m in waiting if known.issuperset(derived[m.name].names)), None)
+        if next_ is None:
+            method = waiting[0]
+            missing = [name for name in derived[method.name].names if name not in known]
+            raise ValueError(
+                f"the method {method.name} is made from {missing[0]!r}, which "
+                + (
+                    "is made from it"
+                    if missing[0] in outputs
+                    else f"no method gives; there are {sorted(outputs)}"
+                )
+            )
+        waiting.remove(next_)
+        ordered.append(next_)
+        known.update(next_.outputs(series, request.grid))
+    return tuple(ordered)
 
 
 class _Array:
@@ -90,7 +159,7 @@ def _combined(
 
 
 def _decoded(mask: EncodedArray | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """Pixels that the detector calls bad, (rows, cols) bool; None where its mask cannot be used."""
+    """Pixels that the detector calls bad, (q_y, q_x) bool; None where its mask cannot be used."""
     if mask is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Projection: what the images of a series look like and are summed under, and the sums under way.
+"""Projection: what the frames of a series look like and are asked for, and frames under way.
 
 Made for one series, when its first images show their format. Every receive thread gives it its own images and has a
 decoder of its own.
@@ -23,15 +23,17 @@ from live4d_ophyd.engine.frame_format import (
     in_words,
 )
 from live4d_ophyd.engine.frame_tracker import FrameTracker
-from live4d_ophyd.engine.pending import Images, Pending
+from live4d_ophyd.engine.header_scan import note_of
+from live4d_ophyd.engine.imaging import Imaging
+from live4d_ophyd.engine.pending import FramesUnderWay, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.series_info import SeriesInfo, describe, saturation_value
+from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.encoded_array import EncodedArray
-from live4d_ophyd.imaging.methods import MeanPattern, Method, VirtualImages
 from live4d_ophyd.sources.dectris.messages import StartMessage
+from live4d_ophyd.sources.source import SeriesInfo, SeriesKey
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +50,14 @@ class Projection:
         refuse: Callable[[str], None],
     ) -> None:
         self.name = "?"
+        self.key: SeriesKey = (0, 0)
         self.start: StartMessage | None = None
         self.channel = request.channel
-        self.methods: list[Method] | None = None
+        self.imaging: Imaging | None = None
         self.engine = ""  #: what decodes the images
-        self.info: SeriesInfo | None = None  #: known with the format of the frames
+        self.info: SeriesRecord | None = None  #: known with the format of the frames
         self._saturation = Saturation()
-        self._spec, self._tracker, self._backend = request, tracker, backend
+        self._request, self._tracker, self._backend = request, tracker, backend
         self._preparation, self._refuse = preparation, refuse
         self._frame: FrameFormat | None = None
         self._formats: Counter[FrameFormat] = Counter()  # of the first images
@@ -73,12 +76,14 @@ class Projection:
     def prepare_early(self) -> None:
         """Make what `start` tells all about before images come; `take` then finds it made."""
         start = self.start
-        if start is None or not start.image_size_y or not start.image_size_x or not self.channel:
+        if start is None or not self.channel:
+            return
+        if not start.image_size_y or not start.image_size_x or start.image_dtype is None:
             return
         # What does not fit is said when an image shows that start is right.
         with self._lock, self._tracker.working(), contextlib.suppress(ValueError):
-            shape = (start.image_size_y, start.image_size_x)
-            self._preparation.prepare(self._spec, shape, self._detectors_mask())
+            frame = FrameFormat(start.image_size_y, start.image_size_x, start.image_dtype)
+            self._preparation.prepare(self._request, self._series(frame), self._detectors_mask())
 
     def take(self, batch: FrameBatch, rows: np.ndarray) -> list[Pending]:
         """Begin to sum claimed images, and those that waited for the format if these settle it."""
@@ -105,16 +110,15 @@ class Projection:
 
     def _submit(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
         assert self._frame is not None
-        assert self.methods is not None
+        assert self.imaging is not None
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
             decoder = self._of_thread.decoder = self._backend.decoder(
                 self._frame, saturation=self._saturation
             )
             self.engine = decoder.engine
-        nan = self._spec.saturated == "nan"
-        return Images(
-            self._spec.grid, self._tracker, self._refuse_image, decoder, self.methods, batch, rows, nan
+        return FramesUnderWay(
+            self._request.grid, self._tracker, self._refuse_image, decoder, self.imaging, batch, rows
         )
 
     def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
@@ -123,7 +127,7 @@ class Projection:
 
     def _settle_format(self, all_there: bool) -> None:
         """Make the methods if the images so far tell their format, all of them if no other comes."""
-        request, start = self._spec, self.start
+        request, start = self._request, self.start
         frame = choose_format(start, self._formats, all_there)
         if frame is None:
             return
@@ -136,18 +140,31 @@ class Projection:
                 "series %s: the start message announces %s, but the images are %s: they are taken as they are",
                 self.name, announced_in_words(start), in_words(frame),
             )  # fmt: skip
-        prepared = self._preparation.prepare(request, frame.shape, self._detectors_mask())
+        self._saturation = self._saturation_of(start)
+        prepared = self._preparation.prepare(request, self._series(frame), self._detectors_mask())
         mask = prepared.mask
         if mask is None and start is not None and not start.pixel_mask_enabled:
             self._say_that_no_pixel_is_masked(start)
-        self._saturation = Saturation(request.nodata, saturation_value(start), request.saturated == "count")
         self.info = describe(start, self.channel, frame, self._saturation, mask, prepared.detectors_mask)
-        self.methods = [VirtualImages(prepared.weights, request.grid)]
-        if request.pattern:
-            self.methods.append(
-                MeanPattern(frame, request.grid, pixel_mask=mask, saturation=self._saturation)
-            )
+        self.imaging = Imaging(prepared, request.grid, saturated_is_nan=request.saturated == "nan")
         self._frame = frame
+
+    def _saturation_of(self, start: StartMessage | None) -> Saturation:
+        request = self._request
+        return Saturation(request.nodata, saturation_value(start), request.saturated == "count")
+
+    def _series(self, frame: FrameFormat) -> SeriesInfo:
+        """The series as methods see it; its mask is the preparation's to find."""
+        start = self.start
+        saturation = self._saturation_of(start)
+        return SeriesInfo(
+            key=self.key,
+            format=frame,
+            frames=None if start is None else start.number_of_images,
+            saturation=None if saturation.counted else saturation.limit(frame.dtype),
+            energy=None if start is None else start.incident_energy,
+            note={} if start is None else note_of(start.user_data),
+        )
 
     def _detectors_mask(self) -> EncodedArray | None:
         """The pixels that the detector itself calls bad, as it sent them."""

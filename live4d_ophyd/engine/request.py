@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.engine import checks
-from live4d_ophyd.imaging.virtual_detectors import Detector, detector_from_dict, detector_to_dict
+from live4d_ophyd.imaging import registry
+from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 
@@ -19,21 +20,21 @@ from live4d_ophyd.sources.dectris.control import Simplon
 MAX_RECEIVERS = 16
 #: images of a series: each takes a byte of the engine's memory
 MAX_FRAMES = 1 << 30
-#: images of one raster; they and a pattern travel to the session in one message (process.protocol.MAX_MESSAGE_BYTES)
-MAX_IMAGES_BYTES = 800 << 20
+#: outputs of one raster; they travel to the session in one message (process.protocol.MAX_MESSAGE_BYTES)
+MAX_OUTPUTS_BYTES = 800 << 20
 #: what may become of pixels that hold no count
 SATURATED = ("leave_out", "count", "nan")
 
 
 @dataclass(frozen=True)
 class AcquisitionRequest:
-    """One series: ``rasters`` scans of ``grid``, summed over ``detectors``.
+    """One series: ``rasters`` scans of ``grid``, imaged by ``methods``.
 
     Parameters
     ----------
     endpoint : stream v2 of the detector, ``tcp://dcu:31001``; several addresses of it with commas between
     grid : scan geometry
-    detectors : virtual detectors, one image each; names differ
+    methods : what makes images of the frames, virtual detectors among it; names and outputs differ
     rasters : scans that follow each other in one series
     stay_armed : each trigger takes the next raster of one series, and the detector stays armed between them
     control : arms and disarms the detector; None listens passively to the next series
@@ -44,7 +45,6 @@ class AcquisitionRequest:
         "leave_out" of the sums, "count" them as they are, or make the position "nan"
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums
-    pattern : also average the diffraction patterns of each raster
     frame_time : dwell time to set on the detector, s; None leaves it
     timeout : longest silence of the stream, s, from the start of listening on
     notes : what the header of the stream shall say of the scan besides its geometry (plan_name, uid)
@@ -52,7 +52,7 @@ class AcquisitionRequest:
 
     endpoint: str
     grid: ScanGrid
-    detectors: tuple[Detector, ...]
+    methods: tuple[Method, ...]
     rasters: int = 1
     stay_armed: bool = False
     control: Simplon | None = None
@@ -62,7 +62,6 @@ class AcquisitionRequest:
     saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
-    pattern: bool = False
     frame_time: float | None = None
     timeout: float = 10.0
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -70,11 +69,7 @@ class AcquisitionRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.grid, ScanGrid):
             raise ValueError(f"grid is {checks.shown(self.grid)}; expected a ScanGrid")
-        names = [d.name for d in self.detectors]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(
-                f"virtual detectors are named {names}; at least one is needed and names must differ"
-            )
+        self._check_methods()
         addresses = checks.addresses("endpoint", self.endpoint)
         most = MAX_RECEIVERS // len(addresses)
         if not most:
@@ -88,7 +83,7 @@ class AcquisitionRequest:
             # What is too long for it the detector knows.
             dwell = checks.seconds("the dwell time", self.frame_time, ", or NaN to leave it", math.inf)
             self._set("frame_time", dwell)
-        for name in ("nodata", "pattern", "stay_armed"):
+        for name in ("nodata", "stay_armed"):
             self._set(name, checks.switch(name, getattr(self, name)))
         checks.text("channel", self.channel)
         if self.saturated not in SATURATED:
@@ -120,17 +115,33 @@ class AcquisitionRequest:
         """A field as the plain value that it stands for: 4 for numpy.int64(4)."""
         object.__setattr__(self, name, value)
 
+    def _check_methods(self) -> None:
+        names = [method.name for method in self.methods]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"the methods are named {names}; at least one is needed and names must differ")
+        keys = [key for method in self.methods for key in method.outputs(None, self.grid)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"two of the methods {names} give the output {twice[0]!r}: choose other names")
+        if not keys:
+            raise ValueError(f"none of the methods {names} is enabled: at least one is needed")
+
+    def outputs(self) -> dict[str, Output]:
+        """What each raster gives; lengths that depend on the detector are 0."""
+        return {
+            key: output for method in self.methods for key, output in method.outputs(None, self.grid).items()
+        }
+
     def _check_size(self) -> None:
-        grid, n = self.grid, len(self.detectors)
+        grid, outputs = self.grid, self.outputs()
         if self.frames > MAX_FRAMES:
             raise ValueError(
                 f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.frames} images; a series may "
                 f"have {MAX_FRAMES}"
             )
-        if n * grid.size * 8 > MAX_IMAGES_BYTES:
+        if sum(math.prod(output.shape) for output in outputs.values()) * 8 > MAX_OUTPUTS_BYTES:
             raise ValueError(
-                f"{n} images of {grid.rows} x {grid.cols} positions are larger than the {MAX_IMAGES_BYTES >> 20} MiB "
-                "of one raster: fewer virtual detectors, or a smaller scan"
+                f"{len(outputs)} images of {grid.rows} x {grid.cols} positions are larger than the "
+                f"{MAX_OUTPUTS_BYTES >> 20} MiB of one raster: fewer methods, or a smaller scan"
             )
 
     @property
@@ -175,14 +186,16 @@ class AcquisitionRequest:
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["grid"] = self.grid.to_dict()
-        values["detectors"] = [detector_to_dict(d) for d in self.detectors]
+        values["methods"] = [registry.to_dict(method) for method in self.methods]
         values["control"] = self.control.to_dict() if self.control else None
         values["notes"] = dict(self.notes)
         return values
 
     @classmethod
-    def from_dict(cls, values: Any) -> AcquisitionRequest:
-        """From its form on the wire. Raises ValueError that names what is missing, unknown or wrong."""
+    def from_dict(cls, values: Any, *, allow_modules: bool = False) -> AcquisitionRequest:
+        """From its form on the wire; ``allow_modules``: methods may be named as ``module:Class``.
+
+        Raises ValueError that names what is missing, unknown or wrong."""
         checks.same_names(values, [f.name for f in fields(cls)])
         control = values["control"]
         if control is not None:
@@ -191,7 +204,9 @@ class AcquisitionRequest:
             **{
                 **values,
                 "grid": ScanGrid.from_dict(values["grid"]),
-                "detectors": tuple(detector_from_dict(d) for d in values["detectors"]),
+                "methods": tuple(
+                    registry.from_dict(m, allow_modules=allow_modules) for m in values["methods"]
+                ),
                 "control": None if control is None else Simplon(**control),
             }
         )

@@ -9,14 +9,25 @@ import numpy as np
 
 from live4d_ophyd.engine import checks
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.series_info import SeriesInfo
+from live4d_ophyd.engine.series_record import SeriesRecord
 
 
-def check_images(images: Any, request: AcquisitionRequest) -> None:
-    """Raise ValueError unless this is one float64 image of the grid for each detector."""
-    expected = (len(request.detectors), *request.grid.shape)
-    if not checks.is_array(images, 3) or images.shape != expected:
-        raise ValueError(f"images is {checks.shown(images)}; expected an array {expected} of float64")
+def check_outputs(outputs: Any, request: AcquisitionRequest, *, preview: bool = False) -> None:
+    """Raise ValueError unless these are the outputs asked for, float64; with ``preview`` some of those shown."""
+    asked = {name: o for name, o in request.outputs().items() if o.preview or not preview}
+    if not isinstance(outputs, dict) or not all(isinstance(array, np.ndarray) for array in outputs.values()):
+        raise ValueError(f"outputs is {checks.shown(outputs)}; expected a map of arrays")
+    if unknown := [name for name in outputs if name not in asked]:
+        raise ValueError(
+            f"the output {checks.shown(unknown[0])} was not asked for; expected {', '.join(asked)}"
+        )
+    if not preview and (missing := [name for name in asked if name not in outputs]):
+        raise ValueError(f"the output {missing[0]!r} is missing; expected {', '.join(asked)}")
+    for name, array in outputs.items():
+        shape = asked[name].shape
+        fits = len(array.shape) == len(shape) and all(n in (m, 0) for m, n in zip(array.shape, shape))
+        if array.dtype != np.float64 or not fits:
+            raise ValueError(f"{name} is {checks.shown(array)}; expected an array {shape} of float64")
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,7 @@ class Losses:
 class RasterResult:
     """One finished scan.
 
-    ``images`` is (detectors, rows, cols) float64 counts, NaN where no image was decoded; ``pattern`` the mean
-    diffraction pattern (det rows, det cols) float64 counts, NaN where no pixel held data, or None;
+    ``outputs`` are the methods' arrays, float64, NaN where nothing is known, by name: `Method.outputs`;
     ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
     "cpu" or "gpu"; ``dropped`` images of the whole series that the detector dropped because they were not fetched in
     time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
@@ -58,14 +68,13 @@ class RasterResult:
     """
 
     index: int
-    images: np.ndarray
+    outputs: dict[str, np.ndarray]
     losses: Losses
     series_id: int
     rate_hz: float | None
     engine: str
-    pattern: np.ndarray | None = None
     dropped: int | None = None
-    info: SeriesInfo = field(default_factory=SeriesInfo)
+    info: SeriesRecord = field(default_factory=SeriesRecord)
 
     def to_dict(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -78,30 +87,28 @@ class RasterResult:
             values,
             {
                 "index": checks.COUNT,
-                "images": checks.IMAGES,
+                "outputs": checks.MAP,
                 "losses": checks.MAP,
                 "series_id": checks.COUNT,
                 "rate_hz": checks.RATE_OR_NONE,
                 "engine": checks.TEXT,
-                "pattern": checks.PATTERN_OR_NONE,
                 "dropped": checks.COUNT_OR_NONE,
                 "info": checks.MAP,
             },
         )
-        parts = {"losses": Losses.from_dict(checked["losses"]), "info": SeriesInfo.from_dict(checked["info"])}
+        parts = {
+            "losses": Losses.from_dict(checked["losses"]),
+            "info": SeriesRecord.from_dict(checked["info"]),
+        }
         return cls(**{**checked, **parts})
 
     def check(self, request: AcquisitionRequest, index: int) -> None:
         """Raise ValueError unless this is raster ``index`` of what ``request`` asked for."""
         if self.index != index:
             raise ValueError(f"its index is {self.index}; expected {index}")
-        check_images(self.images, request)
+        check_outputs(self.outputs, request)
         if self.losses.expected != request.grid.frames:
             raise ValueError(f"it expected {self.losses.expected} images; the grid has {request.grid.frames}")
-        if (self.pattern is not None) != request.pattern:
-            raise ValueError(
-                f"a pattern was {'' if request.pattern else 'not '}asked for; got {checks.shown(self.pattern)}"
-            )
 
 
 @dataclass(frozen=True)

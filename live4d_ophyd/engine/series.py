@@ -113,7 +113,7 @@ class Series:
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
         self.key = (series_id, 0)
-        self.projection.name = self.name
+        self.projection.name, self.projection.key = self.name, self.key
 
     def take(self, batch: FrameBatch) -> list[Pending]:
         """Everything in the batch; runs in the thread that received it.
@@ -194,7 +194,7 @@ class Series:
             if not self._channel_settled:
                 self.projection.channel = self.request.channel or next(iter(start.channels), "")
             self.key = key
-            self.projection.name = self.name
+            self.projection.name, self.projection.key = self.name, self.key
             self.projection.start = start  # the last: what overtook it is taken now
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))

@@ -10,8 +10,10 @@ Positions are those of `ScanGrid.positions` within one raster; missing frames ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,11 +69,11 @@ class Images:
 class Accumulator(Protocol):
     """Takes in the frames of one raster on one device. Receive threads call `add` at the same time."""
 
-    def add(self, positions: np.ndarray, values: Any) -> None:
+    def add(self, positions: Any, values: Any) -> None:
         """Take in n frames.
 
-        ``positions`` (n,) int64 in the raster; ``values`` (n, maps) sums, or (n, q_y, q_x) patterns: NumPy arrays, or
-        torch tensors on the device that decoded them, in whose stream this is called.
+        ``positions`` (n,) int64 in the raster; ``values`` (n, maps) sums, or (n, q_y, q_x) patterns, valid until this
+        returns. Both are NumPy arrays, or torch tensors on the device that decoded them, in whose stream this runs.
         """
 
 
@@ -80,6 +82,9 @@ class Method(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    # ``series`` is as the engine uses it: its pixel mask is the one that is applied, with the user's, and its
+    # saturation the lowest pixel value that holds no count, None where all do or shall be counted.
 
     def demand(self, series: SeriesInfo, scan: ScanGrid) -> Sums | Patterns | Images:
         """What it needs of every frame. Raises ValueError where its parameters do not fit the series."""
@@ -93,8 +98,29 @@ class Method(Protocol):
     def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> Accumulator:
         """For one raster; ``device`` is None for NumPy arrays, else torch's device."""
 
-    def results(self, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
-        """What is known so far, float64 on the host, from the accumulators of all devices; NaN where nothing is.
+    def results(self, series: SeriesInfo, scan: ScanGrid, parts: Any) -> Mapping[str, np.ndarray]:
+        """What is known so far, float64 on the host, NaN where nothing is: an array for each output.
 
-        A method that demands Images gets their results instead: a mapping of names to arrays.
+        ``parts`` are the accumulators of all devices, none before the first frame; for a method that demands Images,
+        their arrays by name.
         """
+
+
+def checked_name(name: Any) -> None:
+    """Raise ValueError unless it can be the name of a method: an identifier."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"a method is named {name!r}; expected an identifier: letters, digits and _")
+
+
+def number(what: str, value: Any) -> float:
+    """A finite number as a float. Raises ValueError that names what it is."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{what} is {value!r}; expected a finite number")
+    return float(value)
+
+
+def whole(what: str, value: Any, least: int, most: int) -> int:
+    """A whole number as an int. Raises ValueError that names what it is."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise ValueError(f"{what} is {value!r}; expected a whole number from {least} to {most}")
+    return int(value)

@@ -1,14 +1,13 @@
-"""Virtual detectors: shapes on the diffraction pattern whose summed counts make one image each.
+"""Virtual detectors: methods that sum the counts under a shape on the pattern, one image each.
 
-A detector is a small frozen value that turns into a weight map once the frame shape is known;
-:func:`weight_maps` puts several of them, bad pixels and gains into the Weights a decoder takes. Positions are
+A detector is a small frozen value that turns into a weight map once the frame shape is known. Positions are
 (row, col) in px with whole numbers at pixel centres, lengths in px. Any thread.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from numbers import Real
 from typing import Any
@@ -16,9 +15,16 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.decode.weight_maps import Weights
+from live4d_ophyd.imaging.accumulators import Scatter
+from live4d_ophyd.imaging.method import SCAN, Output, Sums
+from live4d_ophyd.imaging.weights import combined_weights
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
 
 #: rows of a large detector that are computed at a time
 _ROWS_AT_ONCE = 64
+
+PIXELS = {"units": "px"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class _Round:
     #: name of the image, an identifier
     name: str
     #: (row, col), px; None is the middle of the frame
-    center: tuple[float, float] | None = None
+    center: tuple[float, float] | None = field(default=None, metadata=PIXELS)
     #: linear edge of 1 px (float weights) instead of whole pixels (exact integer sums)
     soft: bool = field(default=False, kw_only=True)
 
@@ -77,6 +83,26 @@ class _Round:
             )
         return rows.start, weights
 
+    def center_on(self, shape: tuple[int, int]) -> tuple[float, float]:
+        """The centre on frames of this shape, (row, col) in px."""
+        return self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+
+    # The contract of methods --------------------------------------------------------------------
+
+    def demand(self, series: SeriesInfo, scan: ScanGrid) -> Sums:
+        return Sums((self.name,), (self.band(series.format.shape),))
+
+    def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
+        return {self.name: Output(SCAN, scan.shape, "counts", hinted=True)}
+
+    def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> Scatter:
+        return Scatter(scan, 1, device)
+
+    def results(self, series: SeriesInfo, scan: ScanGrid, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
+        return {self.name: Scatter.merged(parts, scan, 1)[0]}
+
+    # What a shape is ------------------------------------------------------------------------------
+
     def _at(self, distance: np.ndarray) -> np.ndarray:
         """Weight at a distance from the centre, px."""
         raise TypeError(f"{type(self).__name__} is no detector: use Disk or Annulus")
@@ -112,7 +138,7 @@ class Disk(_Round):
     """Pixels within ``radius`` of the centre: bright field, or one diffraction disk."""
 
     #: px
-    radius: float = field(kw_only=True)
+    radius: float = field(kw_only=True, metadata=PIXELS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,9 +158,9 @@ class Annulus(_Round):
     """Pixels further than ``inner`` from the centre and within ``outer``: annular bright or dark field."""
 
     #: px
-    inner: float = field(kw_only=True)
+    inner: float = field(kw_only=True, metadata=PIXELS)
     #: px
-    outer: float = field(kw_only=True)
+    outer: float = field(kw_only=True, metadata=PIXELS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,31 +183,6 @@ class Annulus(_Round):
 
 Detector = Disk | Annulus
 
-_KINDS: dict[str, type[Disk] | type[Annulus]] = {"disk": Disk, "annulus": Annulus}
-
-
-def detector_to_dict(detector: Detector) -> dict[str, Any]:
-    """The detector as plain values, for the wire and for metadata; ``kind`` says which it is."""
-    for kind, of_kind in _KINDS.items():
-        if type(detector) is of_kind:
-            values = asdict(detector)
-            if values["center"] is not None:
-                values["center"] = list(values["center"])
-            return {"kind": kind, **values}
-    raise TypeError(f"{detector!r} is no detector: expected one of {', '.join(_KINDS)}")
-
-
-def detector_from_dict(values: dict[str, Any]) -> Detector:
-    """Inverse of :func:`detector_to_dict`. Raises ValueError for anything else."""
-    values = dict(values)
-    kind = values.pop("kind", None)
-    if kind not in _KINDS:
-        raise ValueError(f"detector of kind {kind!r}: expected one of {', '.join(_KINDS)}")
-    try:
-        return _KINDS[kind](**values)
-    except TypeError as error:
-        raise ValueError(f"{kind} with the fields {sorted(values)}: {error}") from error
-
 
 def weight_maps(
     detectors: Sequence[Detector],
@@ -198,24 +199,4 @@ def weight_maps(
     """
     if not detectors:
         raise ValueError("no virtual detector: expected at least one")
-    for name, array in (("pixel_mask", pixel_mask), ("gain", gain)):
-        if array is not None and np.shape(array) != tuple(shape):
-            raise ValueError(f"{name} of shape {np.shape(array)} for frames of {tuple(shape)} px")
-    bands = []
-    for detector in detectors:
-        first, weights = detector.band(shape)
-        rows = slice(first, first + len(weights))
-        if pixel_mask is not None:
-            np.multiply(weights, np.asarray(pixel_mask)[rows] == 0, out=weights)
-        if gain is not None:
-            factors, out = np.asarray(gain)[rows], np.zeros(weights.shape)
-            weights = np.multiply(weights, factors, out=out, where=weights != 0, dtype=np.float64)
-            if not np.isfinite(weights).all():
-                raise ValueError(
-                    f"the gain of {np.count_nonzero(~np.isfinite(weights))} good pixels of detector "
-                    f"{detector.name} is not finite: mark them in the pixel mask"
-                )
-        if not weights.any():
-            raise ValueError(f"every pixel of detector {detector.name} is masked or has a gain of 0")
-        bands.append((first, weights))
-    return Weights.of_bands(shape, bands)
+    return combined_weights([Sums((d.name,), (d.band(shape),)) for d in detectors], shape, pixel_mask, gain)

@@ -216,8 +216,8 @@ class Wrong:
         self._decoder = self._cpu.decoder(frame, saturation=saturation)
         return self
 
-    def submit(self, batch, weights):
-        self._projected = self._decoder.submit(batch, weights).result()
+    def submit_sums(self, batch, weights):
+        self._projected = self._decoder.submit_sums(batch, weights).result()
         self._projected.sums[-1] += 1
         self._projected.status[-1] = self._status
         return self

@@ -150,9 +150,11 @@ def test_saturated_pixels_are_found_as_on_the_cpu(backend, dtype, counted):
     frames, maps = clipped((103, 51), dtype, 200, rng), Weights(maps_of((103, 51), rng))
     batch = batch_of([bslz4(frame) for frame in frames], (103, 51), dtype)
     on_cpu = (
-        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation).submit(batch, maps).result()
+        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation)
+        .submit_sums(batch, maps)
+        .result()
     )
-    found = gpu(backend, (103, 51), dtype, saturation).submit(batch, maps).result()
+    found = gpu(backend, (103, 51), dtype, saturation).submit_sums(batch, maps).result()
     for of_gpu, of_cpu in zip(found, on_cpu):
         np.testing.assert_array_equal(of_gpu, of_cpu)
     assert on_cpu.saturated.any()
@@ -326,31 +328,53 @@ def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([p.cpu().numpy() for _, p, _ in parts]), frames)
 
 
-def test_a_mean_pattern_is_taken_on_the_device_and_leaves_bad_frames_out(backend):
+def test_methods_take_frames_in_on_the_device_and_leave_bad_ones_out(backend):
+    """Images, centre of mass and mean pattern of one pass, as the CPU has them."""
+    from live4d_ophyd.engine import AcquisitionRequest
     from live4d_ophyd.engine.frame_tracker import FrameTracker
-    from live4d_ophyd.engine.pending import Images
-    from live4d_ophyd.imaging.methods import MeanPattern
+    from live4d_ophyd.engine.imaging import Imaging
+    from live4d_ophyd.engine.pending import FramesUnderWay
+    from live4d_ophyd.engine.preparation import Preparation
+    from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+    from live4d_ophyd.imaging.mean_pattern import MeanPattern
+    from live4d_ophyd.imaging.segments import Segments
+    from live4d_ophyd.imaging.virtual_detectors import Disk
     from live4d_ophyd.scan import ScanGrid
+    from live4d_ophyd.sources.source import SeriesInfo
 
     refused = []
 
     def refuse(status, batch, row):
         refused.append(row)
 
+    grid = ScanGrid(1, 5)
+    methods = (
+        Disk("vbf", (12, 16), radius=7), MeanPattern(), CenterOfMass("com", Disk("d", (12, 16), radius=9)),
+        Segments("s", (12, 16), outer=10, rings=2, sectors=6), Disk("soft", (12, 16), radius=6.3, soft=True),
+    )  # fmt: skip
     for dtype in ("<u2", "<u4"):
         frames = counts((24, 32), dtype, 6)[:-1]
         blobs = [bslz4(frame) for frame in frames]
         blobs[3] = blobs[3][:-1]
         batch = batch_of(blobs, (24, 32), dtype)
         batch.index[:5, 5] = np.arange(5)
-        grid, decoder = ScanGrid(1, 5), gpu(backend, (24, 32), dtype)
-        method, ledger = MeanPattern(decoder.format, grid), FrameTracker(grid, 1)
-        refused.clear()
-        Images(grid, ledger, refuse, decoder, [method], batch, np.arange(5)).finish()
-        assert refused == [3]
+        request = AcquisitionRequest("tcp://dcu:1", grid, methods)
+        results = []
+        for decoder in (gpu(backend, (24, 32), dtype), CpuDecoder(FrameFormat(24, 32, np.dtype(dtype)))):
+            series = SeriesInfo((1, 0), decoder.format, saturation=int(np.iinfo(dtype).max))
+            imaging = Imaging(Preparation().prepare(request, series, None), grid)
+            refused.clear()
+            FramesUnderWay(
+                grid, FrameTracker(grid, 1), refuse, decoder, imaging, batch, np.arange(5)
+            ).finish()
+            assert refused == [3]
+            results.append(imaging.outputs(0))
+            assert decoder.decodes == 1
+        for name, on_gpu in results[0].items():
+            np.testing.assert_allclose(on_gpu, results[1][name], rtol=1e-12, err_msg=name)
         good = frames[[0, 1, 2, 4]].astype(float)
         good[good == np.iinfo(dtype).max] = np.nan
-        np.testing.assert_array_equal(method.result(0), np.nanmean(good, axis=0))
+        np.testing.assert_array_equal(results[0]["pattern"], np.nanmean(good, axis=0))
 
 
 def test_more_layouts_than_are_kept_are_refused_and_nothing_else(backend):
@@ -370,7 +394,7 @@ def test_submissions_overlap(backend):
     batches = [batch_of([bslz4(x) for x in frames[i::4]], (96, 96), "<u2") for i in range(4)]
     maps = np.stack([np.ones((96, 96), int), disk((96, 96), 15)])
     weights, decoder = Weights(maps), gpu(backend, (96, 96), "<u2")
-    under_way = [decoder.submit(batch, weights) for batch in batches]
+    under_way = [decoder.submit_sums(batch, weights) for batch in batches]
     for i, submitted in enumerate(under_way):
         sums, status, _ = submitted.result()
         assert submitted.ready

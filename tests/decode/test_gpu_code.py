@@ -10,8 +10,9 @@ import pytest
 from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
-from live4d_ophyd.imaging.methods import MeanPattern
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -74,10 +75,11 @@ def test_a_mean_pattern_of_torch_s_arrays_is_that_of_numpy_s(dtype, nodata):
     frames = rng.integers(0, 200, (12, 7, 9)).astype(dtype)
     frames[rng.random(frames.shape) < 0.2] = np.iinfo(dtype).max
     frames[:, 3, 4] = np.iinfo(dtype).max
-    grid = ScanGrid(2, 3)
-    means = []
-    for pixels in (frames, torch.from_numpy(frames)):
-        method = MeanPattern(FrameFormat(7, 9, np.dtype(dtype)), grid, saturation=Saturation(nodata))
-        method.add(np.arange(12), pixels)  # of two rasters
-        means.append([method.result(raster) for raster in range(2)])
+    limit = Saturation(nodata).limit(np.dtype(dtype))
+    series = SeriesInfo((1, 0), FrameFormat(7, 9, np.dtype(dtype)), saturation=limit)
+    grid, means = ScanGrid(3, 4), []
+    for pixels, device in ((frames, None), (torch.from_numpy(frames), torch.device("cpu"))):
+        accumulator = MeanPattern().accumulator(series, grid, device)
+        accumulator.add(np.arange(12), pixels)
+        means.append(MeanPattern().results(series, grid, [accumulator])["pattern"])
     np.testing.assert_array_equal(*means)

@@ -12,7 +12,7 @@ from small_dcu import SmallDcu, encoded, frames, image, series, start
 from test_device import DISK, GRID, RING, Documents, expected
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 
 
 @pytest.fixture

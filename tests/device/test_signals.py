@@ -21,7 +21,7 @@ from live4d_ophyd.device.signals import (
     Whole,
 )
 from live4d_ophyd.engine.results import Progress
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.scan import ScanGrid
 
 # What a setting takes ---------------------------------------------------------------------------

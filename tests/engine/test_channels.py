@@ -58,7 +58,7 @@ def test_the_order_of_channels_does_not_matter(dcu, low, high, announced):
     dcu.send([start(number_of_images=12, **announced), *turning, end()])
     with closing(OpenStream(dcu.endpoint)) as stream:
         acquisition, raster = take(stream)
-    np.testing.assert_array_equal(raster.images[0], sums(low))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
     assert acquisition.series.channel == "low"
 
 
@@ -67,7 +67,7 @@ def test_start_names_the_channel_not_the_first_image(dcu, low, high):
     dcu.send([start(number_of_images=12, channels=["low", "high"]), *messages, end()])
     with closing(OpenStream(dcu.endpoint)) as stream:
         acquisition, raster = take(stream)
-    np.testing.assert_array_equal(raster.images[0], sums(low))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
     assert acquisition.series.channel == "low"
 
 
@@ -80,7 +80,7 @@ def test_an_image_without_the_channel_is_bad_and_says_so(dcu, low, high, caplog,
         _, raster = take(stream, channel=asked)
     truth = sums(low)
     truth.flat[5] = np.nan
-    np.testing.assert_array_equal(raster.images[0], truth)
+    np.testing.assert_array_equal(raster.outputs["vbf"], truth)
     assert (raster.losses.received, raster.losses.bad, raster.losses.lost) == (11, 1, 0)
     assert "no channel 'low'" in caplog.text
     assert "the image has high" in caplog.text
@@ -92,7 +92,7 @@ def test_images_that_overtake_start_on_another_connection_are_of_its_channel(dcu
         assert stream.connected(2)
         dcu.send([*messages[:6], start(number_of_images=12, channels=["low"]), *messages[6:], end()])
         acquisition, raster = take(stream)
-    np.testing.assert_array_equal(raster.images[0], sums(low))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
     assert acquisition.series.channel == "low"
 
 
@@ -112,8 +112,8 @@ def test_each_series_has_its_own_channel(dcu, low, high):
         )
         first, raster_1 = take(stream)
         second, raster_2 = take(stream)
-    np.testing.assert_array_equal(raster_1.images[0], sums(high))
-    np.testing.assert_array_equal(raster_2.images[0], sums(high))
+    np.testing.assert_array_equal(raster_1.outputs["vbf"], sums(high))
+    np.testing.assert_array_equal(raster_2.outputs["vbf"], sums(high))
     assert (first.series.channel, second.series.channel) == ("threshold_1", "high")
 
 
@@ -122,7 +122,7 @@ def test_images_of_other_series_need_not_have_the_channel(dcu, low, high):
     dcu.send([start(number_of_images=12), *strays, *two_channels(low, high), end()])
     with closing(OpenStream(dcu.endpoint)) as stream:
         _, raster = take(stream, channel="high")
-    np.testing.assert_array_equal(raster.images[0], sums(high))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(high))
     assert (raster.losses.foreign, raster.losses.bad) == (5, 0)
 
 
@@ -140,4 +140,4 @@ def test_the_mask_is_that_of_the_channel(dcu, low, high):
         _, raster = take(stream)
     clean = low.copy()
     clean[:, 12, 16] = 0
-    np.testing.assert_array_equal(raster.images[0], sums(clean))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(clean))

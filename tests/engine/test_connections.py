@@ -65,7 +65,7 @@ def test_images_that_come_a_second_after_the_end_are_taken(two, pixels):
     other.send([image(pixels[n], n) for n in (1, 3, 5, 7)])
     one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])
     (raster,) = scan.run()
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
 
 
 def test_images_lost_before_newer_ones_of_each_connection_are_not_waited_for(two, pixels):
@@ -74,7 +74,7 @@ def test_images_lost_before_newer_ones_of_each_connection_are_not_waited_for(two
     other.send([image(pixels[n], n) for n in (1, 3, 7, 9, 11)])
     one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])
     raster, took = seconds(acquisition(stream))
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost=[5]))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5]))
     assert took < 15
 
 
@@ -86,7 +86,7 @@ def test_a_scan_that_lost_images_is_over_when_each_connection_had_its_turn(pixel
         dcu.wait_for_clients(stream.connections)
         dcu.send(messages)
         raster, took = seconds(acquisition(stream))
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost))
     assert raster.losses.lost == len(lost)
     assert took < 15
 
@@ -105,7 +105,7 @@ def test_an_end_that_overtakes_its_start_ends_the_series(two, pixels, monkeypatc
     scan.on_progress = send_start_when_the_end_is_there
     other.send([*(image(pixels[n], n) for n in (1, 3, 7, 9)), end()])  # 5 and 11 are lost
     raster, took = seconds(scan)
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost=[5, 11]))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5, 11]))
     assert scan.series.ended
     assert took < 15
 
@@ -118,7 +118,7 @@ def test_damaged_messages_are_no_reason_to_wait(pixels):
         dcu.wait_for_clients(stream.connections)
         dcu.send(messages)
         raster, took = seconds(acquisition(stream))
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost=[3, 5]))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[3, 5]))
     assert raster.losses.bad == 2
     assert took < 15
 
@@ -135,7 +135,7 @@ def test_a_connection_that_is_cut_is_not_waited_for(two, pixels):
     other.send([image(pixels[n], n) for n in (1, 3)])
     one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])
     raster, took = seconds(scan)
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost=[5, 7, 9, 11]))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5, 7, 9, 11]))
     assert took < 15
 
 
@@ -144,5 +144,5 @@ def test_what_never_comes_is_waited_for_no_longer_than_the_timeout(two, pixels):
     other.send([image(pixels[n], n) for n in (1, 3)])
     one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])
     raster, took = seconds(acquisition(stream, timeout=2.0))
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, lost=[5, 7, 9, 11]))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5, 7, 9, 11]))
     assert took >= 2.0

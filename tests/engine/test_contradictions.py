@@ -61,7 +61,7 @@ def announcing(rows=24, cols=32, dtype="uint16", images=12):
 def test_images_that_agree_with_each_other_are_right(dcu, pixels, caplog, announced, words):
     messages = [image(frame, n) for n, frame in enumerate(pixels)]
     raster = take(dcu, [announcing(**announced), *messages, end()])
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
     assert words in caplog.text
 
 
@@ -71,7 +71,7 @@ def test_the_byte_order_is_the_images(dcu, pixels, caplog):
 
     messages = [image(frame, n, data={"threshold_1": big_endian(frame)}) for n, frame in enumerate(pixels)]
     raster = take(dcu, [announcing(), *messages, end()])
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
     assert "announces" not in caplog.text
 
 
@@ -92,7 +92,7 @@ def test_one_odd_image_is_bad_and_all_say_what_they_say(dcu, pixels, caplog, odd
     raster = take(dcu, [announcing(), *messages, end()])
     truth = sums(pixels)
     truth.flat[7] = np.nan
-    np.testing.assert_array_equal(raster.images[0], truth)
+    np.testing.assert_array_equal(raster.outputs["vbf"], truth)
     assert f"bad image: {words}, the start message announces 24 x 32 px of uint16" in caplog.text
 
 
@@ -116,19 +116,19 @@ def test_the_second_image_tells_who_is_right(dcu, pixels, caplog, first_is_odd):
     truth = sums(pixels)
     if first_is_odd:
         truth.flat[0] = np.nan
-    np.testing.assert_array_equal(raster.images[0], truth)
+    np.testing.assert_array_equal(raster.outputs["vbf"], truth)
 
 
 def test_a_scan_of_one_image_needs_no_second(dcu, pixels):
     grid = ScanGrid(1, 1)
     raster = take(dcu, [announcing(32, 24, images=1), image(pixels[0], 0), end()], grid)
-    np.testing.assert_array_equal(raster.images[0], sums(pixels[:1], grid))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels[:1], grid))
 
 
 def test_the_only_image_before_the_end_is_taken(dcu, pixels):
     raster = take(dcu, [announcing(32, 24), image(pixels[3], 3), end()])
     assert (raster.losses.received, raster.losses.lost) == (1, 11)
-    assert raster.images[0].flat[3] == sums(pixels).flat[3]
+    assert raster.outputs["vbf"].flat[3] == sums(pixels).flat[3]
 
 
 def test_a_single_image_that_nothing_follows_is_an_error_with_both_values(dcu, pixels):

@@ -12,7 +12,7 @@ from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.series import REASONS_KEPT, REASONS_LOGGED, Memory, Series
-from live4d_ophyd.engine.series_info import digest
+from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -45,7 +45,7 @@ def give(taker, *messages, connection=0):
 
 
 def result(taker, raster=0):
-    return taker.projection.methods[0].result(raster)[0]
+    return taker.projection.imaging.outputs(raster)["vbf"]
 
 
 def sums(pixels):

@@ -28,15 +28,15 @@ def stream():
 
 @pytest.fixture
 def made(monkeypatch):
-    """The virtual detectors of each time that weights were made."""
+    """The methods of each time that weights were made."""
     made = []
-    really = module.weight_maps
+    really = module._prepared
 
-    def weight_maps(detectors, *args, **kwargs):
-        made.append(detectors)
-        return really(detectors, *args, **kwargs)
+    def prepare(request, *args):
+        made.append(request.methods)
+        return really(request, *args)
 
-    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    monkeypatch.setattr(module, "_prepared", prepare)
     return made
 
 
@@ -63,19 +63,19 @@ def mask_of(*bad):
 def test_preparing_is_not_silence(stream, pixels, monkeypatch):
     """However long it takes: every image is there."""
     prepared = threading.Event()
-    really = module.weight_maps
+    really = module._prepared
 
-    def weight_maps(*args, **kwargs):
+    def prepare(*args):
         assert prepared.wait(60)
-        return really(*args, **kwargs)
+        return really(*args)
 
-    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    monkeypatch.setattr(module, "_prepared", prepare)
     scan = acquisition(stream, timeout=0.2)
     began = time.monotonic()
     scan.on_progress = lambda: prepared.set() if time.monotonic() - began > 0.8 else None
     stream.dcu.send(series(pixels))
     (raster,) = scan.run()
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
 
 
 def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, made):
@@ -89,9 +89,19 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
             images.clear()
 
     scan.on_progress = send_images_when_all_is_prepared
-    stream.dcu.send([start(number_of_images=12, channels=["threshold_1"], image_size_x=32, image_size_y=24)])
+    stream.dcu.send(
+        [
+            start(
+                number_of_images=12,
+                channels=["threshold_1"],
+                image_size_x=32,
+                image_size_y=24,
+                image_dtype="uint16",
+            )
+        ]
+    )
     (raster,) = scan.run()
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
     assert len(made) == 1
 
 
@@ -100,29 +110,29 @@ def test_nothing_is_prepared_before_it_is_known_whose_mask_holds(stream, pixels,
     said = {"image_size_x": 32, "image_size_y": 24, "pixel_mask": mask_of((12, 16))}
     stream.dcu.send([start(number_of_images=12, **said), *series(pixels)[1:]])
     (raster,) = acquisition(stream).run()
-    np.testing.assert_array_equal(raster.images[0], sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels) - pixels[:, 12, 16].reshape(GRID.shape))
     assert len(made) == 1
 
 
 def test_connections_that_bring_the_first_images_together_prepare_once(pixels, monkeypatch):
     """Images that were summed under the other's weights would be lost with them."""
     made, together = [], threading.Barrier(2)
-    really = module.weight_maps
+    really = module._prepared
 
-    def weight_maps(*args, **kwargs):
+    def prepare(*args):
         made.append(args)
         with suppress(threading.BrokenBarrierError):
             together.wait(0.5)
-        return really(*args, **kwargs)
+        return really(*args)
 
-    monkeypatch.setattr(module, "weight_maps", weight_maps)
+    monkeypatch.setattr(module, "_prepared", prepare)
     with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
         assert stream.connected(10)
         scan = acquisition(stream, connections=2)
         dcu.send(series(pixels))
         (raster,) = scan.run()
     assert len(made) == 1
-    np.testing.assert_array_equal(raster.images[0], sums(pixels))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
 
 
 def odd_gain():
@@ -147,7 +157,7 @@ def test_series_that_want_the_same_share_it(stream, pixels, made, asked):
     for number in (1, 2, 3):
         stream.dcu.send(series(pixels, number, f"ID{number}"))
         (raster,) = acquisition(stream, **asked()).run()
-        np.testing.assert_array_equal(raster.images[0], sums(pixels))
+        np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
     assert len(made) == 1
 
 
@@ -171,7 +181,7 @@ def test_whatever_changes_is_made_anew(stream, pixels, made):
             [start(number, f"ID{number}", 12, **said), *series(pixels, number, f"ID{number}")[1:]]
         )
         (raster,) = acquisition(stream, **asked).run()
-        np.testing.assert_array_equal(raster.images[0], expected)
+        np.testing.assert_array_equal(raster.outputs["vbf"], expected)
     assert len(made) == len(cases)
 
 
@@ -208,7 +218,7 @@ def test_another_detector_is_made_for_the_frames_of_the_last_series_before_armin
     stream.dcu.wait()
     stream.dcu.send(series(pixels, 2, "B"))
     (raster,) = acquisition(stream, disk=moved).run()
-    np.testing.assert_array_equal(raster.images[0], sums(pixels, moved))
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, moved))
     assert made == [(DISK,), (moved,)]
 
 

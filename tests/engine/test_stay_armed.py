@@ -111,7 +111,7 @@ def test_one_arm_serves_many_triggers(pixels):
     with armed() as series:
         for raster in range(4):
             taken = series.trigger(scan(pixels, raster))
-            np.testing.assert_array_equal(taken.images[0], truth(pixels, raster))
+            np.testing.assert_array_equal(taken.outputs["vbf"], truth(pixels, raster))
             assert (taken.losses.received, taken.losses.lost, taken.series_id) == (N, 0, 1)
             assert series.acquisition.stands
         assert series.control.heard == ["configure 1 x 60", "arm"]
@@ -139,9 +139,9 @@ def test_a_frame_lost_within_a_raster_harms_no_other(pixels):
     with armed() as series:
         first = series.trigger(scan(pixels, 0, without=(3,)))
         assert (first.losses.received, first.losses.lost) == (N - 1, 1)
-        assert np.flatnonzero(np.isnan(first.images[0])).tolist() == [3]
+        assert np.flatnonzero(np.isnan(first.outputs["vbf"])).tolist() == [3]
         second = series.trigger([image(pixels[3], 3), *scan(pixels, 1)])  # the lost one comes late
-        np.testing.assert_array_equal(second.images[0], truth(pixels, 1))
+        np.testing.assert_array_equal(second.outputs["vbf"], truth(pixels, 1))
         assert series.control.heard.count("arm") == 1
 
 
@@ -157,7 +157,7 @@ def test_frames_lost_at_a_rasters_end_end_the_series(pixels):
 def test_a_scan_with_too_many_frames_ends_the_series(pixels):
     with armed() as series:
         taken = series.trigger(scan(pixels, 0, more=2))
-        np.testing.assert_array_equal(taken.images[0], truth(pixels, 0))
+        np.testing.assert_array_equal(taken.outputs["vbf"], truth(pixels, 0))
         assert not series.acquisition.stands
         assert series.control.heard[-1] == "disarm"
 
@@ -208,7 +208,7 @@ def test_a_cancelled_trigger_ends_the_series_and_its_frames_stay_out(pixels):
         late = scan(pixels, 1)[5:]
         messages = [start(2, "B"), *(image(pixels[n], n, 2, "B") for n in range(N))]
         taken = after.trigger([*late, *messages])
-        np.testing.assert_array_equal(taken.images[0], truth(pixels, 0))
+        np.testing.assert_array_equal(taken.outputs["vbf"], truth(pixels, 0))
         assert taken.losses.foreign == len(late)
         after.rasters.close()
 

@@ -14,6 +14,7 @@ from ophyd.sim import SynAxis
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Losses, RasterResult
+from live4d_ophyd.imaging import method
 
 SCAN = (24, 32)
 DETECTOR = (64, 64)
@@ -89,16 +90,18 @@ class FormulaEngine:
         away = (self.defocus.position - BEST_DEFOCUS) / 40
         stripes = np.sin(np.arange(request.grid.cols))[np.newaxis, :] * np.ones((request.grid.rows, 1))
         image = self.counts * (1 + 0.2 * self.contrast / (1 + away**2) * stripes)
-        pattern = self._pattern() if request.pattern else None
+        outputs = {
+            name: image if output.dims == method.SCAN else self._pattern()
+            for name, output in request.outputs().items()
+        }
         losses = Losses(request.grid.frames, request.grid.frames, 0, 0)
         return RasterResult(
             index,
-            np.array([image] * len(request.detectors)),
+            outputs,
             losses,
             len(self.asked),
             30e3,
             "formula",
-            pattern,
         )
 
     def _pattern(self):

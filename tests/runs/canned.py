@@ -9,10 +9,10 @@ from live4d_ophyd.device.live4d import _Running
 from live4d_ophyd.device.signals import Number, RasterStatus
 from live4d_ophyd.engine import RasterResult
 from live4d_ophyd.engine.results import Losses
-from live4d_ophyd.engine.series_info import SeriesInfo
+from live4d_ophyd.engine.series_record import SeriesRecord
 
 ROWS, COLS = 6, 9
-INFO = SeriesInfo(
+INFO = SeriesRecord(
     unique_id="01M8", channel="threshold_1", detector="ARINA E-01", energy=80e3, threshold=40e3,
     count_time=20e-6, frame_time=25e-6, saturation=4095.0, pixels_masked=3, pixel_mask="ab12", detector_mask="cd34",
 )  # fmt: skip

@@ -92,15 +92,15 @@ def truth(_session):
     """The image of an ordinary trigger, armed for itself."""
     # The simulator computes its frames first.
     ordinary = replace(_session.request, rasters=1, stay_armed=False, timeout=PATIENCE_S)
-    images = _session.trigger(ordinary)["images"]
+    images = _session.trigger(ordinary)["outputs"]["vbf"]
     _session.engine.release(timeout=10.0)  # a device's engine must not share the stream with it
     return images
 
 
 def check(raster, truth, lost=()):
     expected = truth.copy()
-    expected[0].flat[list(lost)] = np.nan
-    np.testing.assert_array_equal(raster["images"], expected)
+    expected.flat[list(lost)] = np.nan
+    np.testing.assert_array_equal(raster["outputs"]["vbf"], expected)
     assert (raster["losses"]["received"], raster["losses"]["lost"]) == (N - len(lost), len(lost))
 
 
@@ -140,8 +140,8 @@ def test_frames_of_an_interrupted_raster_stay_out_of_the_next(session, truth):
 
 def test_another_set_up_is_another_series(session, truth):
     first = session.trigger()
-    (disk,) = session.request.detectors
-    smaller = session.trigger(replace(session.request, detectors=(replace(disk, radius=disk.radius / 2),)))
+    (disk,) = session.request.methods
+    smaller = session.trigger(replace(session.request, methods=(replace(disk, radius=disk.radius / 2),)))
     back = session.trigger()
     check(first, truth)
     check(back, truth)
@@ -173,7 +173,7 @@ def live4d(session, truth):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.detectors,
+            detectors=session.request.methods,
             control=session.request.control,
             arm_per="run",
             engine="cpu",
@@ -223,7 +223,7 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
 def test_arm_per_is_one_of_a_few(session, arm_per):
     with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
         Live4D(
-            session.request.endpoint, name="live4d", scan=GRID, detectors=session.request.detectors,
+            session.request.endpoint, name="live4d", scan=GRID, detectors=session.request.methods,
             control=session.request.control, arm_per=arm_per,
         )  # fmt: skip
 
@@ -234,6 +234,6 @@ def test_arming_once_needs_a_control(session):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.detectors,
+            detectors=session.request.methods,
             arm_per="run",
         )

@@ -80,11 +80,14 @@ def weigh_block(planes, size, elem_size, first, plan, totals, hits, keep, rule):
 
 
 @njit(**NOGIL)
-def project_frame(blob, length, total, elem_size, plan, totals, hits, planes, keep, rule, verify):
-    """Add one bslz4 frame of ``total`` bytes to ``totals`` and ``hits``; returns a status.
+def decode_frame(
+    blob, length, total, elem_size, summed, plan, totals, hits, pattern, planes, keep, rule, verify
+):
+    """Decode one bslz4 frame of ``total`` bytes once; returns a status.
 
-    The last pixels, fewer than 8 and not compressed, are the caller's. Blocks that no map touches are not
-    decoded; with ``verify`` they are checked.
+    With ``summed``, pixels are added to ``totals`` and ``hits``; the last ones, fewer than 8 and not compressed, are
+    the caller's. With an address in ``pattern`` they are written there, the last ones too. Blocks that nothing needs
+    are not decoded; with ``verify`` they are checked.
     """
     granule = 8 * elem_size
     block = block_bytes(blob, length, total, granule)
@@ -101,20 +104,27 @@ def project_frame(blob, length, total, elem_size, plan, totals, hits, planes, ke
         if compressed > end - read:
             return BLOCK_TRUNCATED
         last = first + size // granule
-        if touches(plan, 0, first, last):
+        weighed = summed and touches(plan, 0, first, last)
+        if weighed or pattern != 0:
             decoded = lz4_decode(read, compressed, planes, size)
-            if decoded == size:
-                weigh_block(planes, size, elem_size, first, plan, totals, hits, keep, rule)
         elif verify:
             decoded = lz4_verify(read, compressed, size)
         else:
             decoded = size
         if decoded != size:
             return BAD_LZ4 if decoded < 0 else SHORT_BLOCK
+        if weighed:
+            weigh_block(planes, size, elem_size, first, plan, totals, hits, keep, rule)
+        if pattern != 0:
+            unshuffle_block(pattern + total - left, planes, size, elem_size)
         read += compressed
         left -= size
         first = last
-    return OK if end - read == left else LEFT_OVER
+    if end - read != left:
+        return LEFT_OVER
+    if pattern != 0:
+        copy_bytes(pattern + total - left, read, left)
+    return OK
 
 
 @njit(**NOGIL)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from live4d_ophyd.decode.decoder import Demand, Part
 from live4d_ophyd.decode.entries import OTHER_LAYOUT, rows_to_take
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu.kernels import FRAMES_A_BLOCK, PIXELS, Kernels, weigh_name
@@ -154,6 +155,42 @@ class Submitted:
         return Projected(sums, status, saturated)
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Sums under way, and patterns that are decoded when they are asked for."""
+
+    decoder: GpuDecoder
+    batch: FrameBatch
+    entries: np.ndarray
+    demand: Demand
+    sums: Submitted | None
+
+    @property
+    def ready(self) -> bool:
+        return self.sums is None or self.sums.ready
+
+    def parts(self) -> Iterator[Part]:
+        decoder, n = self.decoder, len(self.entries)
+        projected = None if self.sums is None else self.sums.result()
+        sums, saturated, status, flagged = None, None, np.zeros(n, np.int64), np.zeros(n, bool)
+        if projected is not None:
+            status, flagged = projected.status, np.asarray(projected.saturated.any(axis=1))
+            with decoder.working():
+                sums, saturated = decoder._upload(projected.sums), decoder._upload(projected.saturated)
+        if not self.demand.patterns:
+            yield Part(np.arange(n), status, flagged, sums, saturated, None)
+            return
+        for at, patterns, found in decoder.frames_in_parts(self.batch, self.entries):
+            yield Part(
+                np.arange(n)[at],
+                np.minimum(status[at], found),
+                flagged[at],
+                None if sums is None else sums[at],
+                None if saturated is None else saturated[at],
+                patterns,
+            )
+
+
 def _chosen(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     """``rows[at]``, without a copy where ``at`` is all of them."""
     return rows if len(at) == len(rows) else rows[at]
@@ -176,6 +213,8 @@ class GpuDecoder:
     """
 
     engine = "gpu"
+    copies = 0
+    decodes = 0
 
     def __init__(
         self,
@@ -205,9 +244,20 @@ class GpuDecoder:
         self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `CpuDecoder.project`; for integer weights equal to it bit for bit."""
-        return self.submit(batch, weights, rows).result()[:2]
+        return self.submit_sums(batch, weights, rows).result()[:2]
 
-    def submit(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Submitted:
+    def submit(self, batch: FrameBatch, entries: np.ndarray | None, demand: Demand) -> Decoded:
+        """As `CpuDecoder.submit`; arrays of parts are on the device."""
+        sums = None if demand.maps is None else self.submit_sums(batch, demand.maps, entries)
+        return Decoded(self, batch, rows_to_take(batch, entries), demand, sums)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Where work on a part's arrays is done: in the decoder's stream, errors of it as GpuError."""
+        with named_errors(), torch.cuda.stream(self.stream):
+            yield
+
+    def submit_sums(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Submitted:
         """Begin `project`. The batch must stay as it is until the result is taken.
 
         Only batches in pinned memory are copied while other work goes on.

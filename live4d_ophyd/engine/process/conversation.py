@@ -12,7 +12,7 @@ from live4d_ophyd.decode import EngineUnavailable, GpuLost
 from live4d_ophyd.engine.errors import AcquisitionError
 from live4d_ophyd.engine.process.protocol import WireError
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.results import Progress, RasterResult, check_images
+from live4d_ophyd.engine.results import Progress, RasterResult, check_outputs
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
 #: errors that keep their class from the engine to the session; any other becomes an AcquisitionError
@@ -75,9 +75,9 @@ class Conversation:
             self._armed = True
         elif kind == "progress":
             Progress.from_dict(message.get("progress")).check(self.request)
-            images = message.get("images")
-            if images is not None:
-                check_images(images, self.request)
+            outputs = message.get("outputs")
+            if outputs is not None:
+                check_outputs(outputs, self.request, preview=True)
         elif kind == "raster":
             if self._rasters == self._asked:
                 raise ValueError(f"one more than the {self._asked} that were asked for")

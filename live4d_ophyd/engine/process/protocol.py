@@ -3,7 +3,7 @@
 Every message is a map with ``v`` (the version) and ``kind``. From the session: ``hello``, ``acquire``
 (generation, request), ``cancel`` (generation), ``preview``, ``release``. From the engine: ``ready``, ``refused``
 (reason), ``released``, ``alive``, ``log`` (level, text), ``armed`` (generation), ``progress`` (generation, progress,
-images), ``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason). ``refused``,
+outputs), ``raster`` (generation, raster), ``done`` (generation), ``failed`` (generation, error, reason). ``refused``,
 too, says which error it is, and of which generation if it is of one. What an acquisition's messages must be is in
 `conversation`.
 """
@@ -18,7 +18,7 @@ import cbor2
 import numpy as np
 import zmq
 
-VERSION = 3
+VERSION = 4
 #: no message between session and engine is larger (a 4096 x 4096 scan with one detector is 134 MB)
 MAX_MESSAGE_BYTES = 1 << 30
 

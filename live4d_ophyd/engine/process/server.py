@@ -36,11 +36,20 @@ class EngineServer:
     """Serves one session at a time at ``endpoint`` (``ipc://...`` or ``tcp://host:port``).
 
     ``engine`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
-    refused with the reason. Without CURVE keys, bind to loopback only: the protocol itself carries no
+    refused with the reason. ``allow_modules``: imaging methods may be named as ``module:Class``, which the engine then
+    imports. Without CURVE keys, bind to loopback only: the protocol itself carries no
     authentication.
     """
 
-    def __init__(self, endpoint: str, *, engine: str = "cpu", curve_keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        engine: str = "cpu",
+        curve_keys: Path | None = None,
+        allow_modules: bool = False,
+    ) -> None:
+        self._allow_modules = allow_modules
         self._backends: dict[str, Backend] = {"cpu": CpuBackend()}
         self._no_gpu = "this engine was started for the CPU: live4d serve --engine auto"
         try:
@@ -138,7 +147,10 @@ class EngineServer:
                 self._refuse(identity, error, hello_first=True)
             elif kind == "acquire":
                 generation = wire.field(message, "generation", int)
-                self._worker.acquire(generation, AcquisitionRequest.from_dict(message.get("request")))
+                self._worker.acquire(
+                    generation,
+                    AcquisitionRequest.from_dict(message.get("request"), allow_modules=self._allow_modules),
+                )
             elif kind == "preview":
                 self._worker.preview_wanted.set()
             elif kind == "cancel":

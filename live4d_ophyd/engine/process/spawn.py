@@ -28,6 +28,11 @@ _PREFIX = "live4d-engine-"
 _left_behind: list[subprocess.Popen] = []
 
 
+def _import_path() -> str:
+    """Where this process finds modules: the engine imports a user's methods by name."""
+    return os.pathsep.join(dict.fromkeys(path for path in sys.path if os.path.isdir(path)))
+
+
 class EngineProcess:
     """An engine that ends with this process; ``engine``: "auto", "cpu" or "gpu"."""
 
@@ -38,16 +43,8 @@ class EngineProcess:
         self.endpoint = f"ipc://{self._directory}/engine"
         with open(self._log_file, "wb") as output:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "live4d_ophyd",
-                    "serve",
-                    self.endpoint,
-                    "--owned",
-                    "--engine",
-                    engine,
-                ],
+                [sys.executable, "-m", "live4d_ophyd", "serve", self.endpoint, "--owned", "--engine", engine],
+                env={**os.environ, "PYTHONPATH": _import_path()},
                 stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
                 stdout=output,
                 stderr=subprocess.STDOUT,

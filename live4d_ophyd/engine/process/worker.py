@@ -209,10 +209,10 @@ class Worker:
         try:
             while not over.wait(PROGRESS_PERIOD_S):
                 progress = asdict(acquisition.progress())
-                images = acquisition.preview() if self.preview_wanted.is_set() else None
-                if images is not None:
+                outputs = acquisition.preview() if self.preview_wanted.is_set() else None
+                if outputs is not None:
                     self.preview_wanted.clear()
-                self._tell(events, "progress", generation=generation, progress=progress, images=images)
+                self._tell(events, "progress", generation=generation, progress=progress, outputs=outputs)
         finally:
             events.close()
 

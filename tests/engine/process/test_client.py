@@ -41,7 +41,7 @@ class ScriptedEngine:
         self._socket.send_multipart([self._session, raw])
 
     def raster(self, value, generation=1):
-        taken = RasterResult(0, np.full((1, 4, 4), value), Losses(16, 16, 0, 0), 1, None, "cpu")
+        taken = RasterResult(0, {"vbf": np.full((4, 4), value)}, Losses(16, 16, 0, 0), 1, None, "cpu")
         self.say("raster", generation=generation, raster=taken.to_dict())
 
     def close(self):
@@ -114,7 +114,7 @@ def test_the_trigger_after_a_broken_one_works(client, engine):
     engine.say("done", generation=2)
     assert events.last()["kind"] == "done"
     (raster,) = [e["raster"] for e in events.all if e["kind"] == "raster"]
-    assert (raster["images"] == 9.0).all()
+    assert (raster["outputs"]["vbf"] == 9.0).all()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from live4d_ophyd.decode import EngineUnavailable, GpuLost
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, Losses, RasterResult, error_of
 from live4d_ophyd.engine.process.conversation import Conversation, failure
 from live4d_ophyd.engine.process.protocol import WireError
-from live4d_ophyd.engine.series_info import SeriesInfo
+from live4d_ophyd.engine.series_record import SeriesRecord
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
@@ -18,15 +19,24 @@ GRID = ScanGrid(4, 4)
 DETECTORS = (Disk("vbf", center=(2, 2), radius=1), Disk("bf", center=(2, 2), radius=2))
 
 
-def request(**options):
-    return AcquisitionRequest("tcp://dcu:31001", GRID, DETECTORS, **options)
+def request(methods=DETECTORS, **options):
+    return AcquisitionRequest("tcp://dcu:31001", GRID, methods, **options)
 
 
 def raster(index=0, **changes):
     good = RasterResult(
-        index, np.ones((2, 4, 4)), Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu"
+        index,
+        {"vbf": np.ones((4, 4)), "bf": np.ones((4, 4))},
+        Losses(16, 14, 1, 1),
+        series_id=3,
+        rate_hz=1e3,
+        engine="cpu",
     )
     return {"kind": "raster", "generation": 7, "raster": {**good.to_dict(), **changes}}
+
+
+def given(bf, **more):
+    return raster(outputs={"vbf": np.ones((4, 4)), "bf": bf, **more})
 
 
 def losses(**changes):
@@ -40,7 +50,7 @@ def without(name):
     return message
 
 
-def progress(images=None, **changes):
+def progress(outputs=None, **changes):
     far = {
         "frames_received": 3,
         "frames_expected": 16,
@@ -49,7 +59,7 @@ def progress(images=None, **changes):
         "saturated": 0,
         **changes,
     }
-    return {"kind": "progress", "generation": 7, "progress": far, "images": images}
+    return {"kind": "progress", "generation": 7, "progress": far, "outputs": outputs}
 
 
 ARMED = {"kind": "armed", "generation": 7}
@@ -65,14 +75,14 @@ def test_done_without_armed_is_refused():
 
 
 def test_a_whole_conversation_passes():
-    said = Conversation(7, request(rasters=2, pattern=True))
-    pattern = np.ones((24, 32))
+    said = Conversation(7, request((*DETECTORS, MeanPattern()), rasters=2))
+    outputs = {"vbf": np.ones((4, 4)), "bf": np.ones((4, 4)), "pattern": np.ones((24, 32))}
     for message in (
         ARMED,
         progress(frames_expected=32),
-        progress(np.full((2, 4, 4), np.nan), frames_expected=32, rate_hz=None),
-        raster(0, pattern=pattern),
-        raster(1, pattern=pattern, dropped=2, rate_hz=None),
+        progress({"bf": np.full((4, 4), np.nan)}, frames_expected=32, rate_hz=None),
+        raster(0, outputs=outputs),
+        raster(1, outputs=outputs, dropped=2, rate_hz=None),
         DONE,
     ):
         assert said.accept(message)
@@ -88,11 +98,16 @@ def test_what_comes_of_an_acquisition_before_is_left_alone():
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (raster(images=np.ones((1, 4, 4))), r"array \(1, 4, 4\) of float64; expected an array \(2, 4, 4\)"),
-        (raster(images=np.ones((2, 3, 5))), r"array \(2, 3, 5\) of float64; expected an array \(2, 4, 4\)"),
-        (raster(images=np.ones((2, 4, 4), complex)), "of complex128; expected float64 images"),
-        (raster(images=np.ones((2, 4, 4), "f4")), "of float32; expected float64 images"),
-        (raster(images=[[1.0]]), "expected float64 images"),
+        (raster(outputs={"vbf": np.ones((4, 4))}), "the output 'bf' is missing; expected vbf, bf"),
+        (
+            given(np.ones((3, 5))),
+            r"bf is an array \(3, 5\) of float64; expected an array \(4, 4\) of float64",
+        ),
+        (given(np.ones(16)), r"bf is an array \(16,\) of float64; expected an array \(4, 4\)"),
+        (given(np.ones((4, 4), complex)), "bf is an array .* of complex128; expected .* of float64"),
+        (given(np.ones((4, 4), "f4")), "bf is an array .* of float32; expected .* of float64"),
+        (given([[1.0]]), "expected a map of arrays"),
+        (raster(outputs=None), "outputs is None; expected a map"),
         (losses(lost=-5, received=20), "lost is -5; expected a whole number of at least 0"),
         (losses(bad=1.0), "bad is 1.0; expected a whole number"),
         (losses(received=True), "received is True"),
@@ -106,15 +121,17 @@ def test_what_comes_of_an_acquisition_before_is_left_alone():
         (raster(rate_hz=np.nan), "rate_hz is nan"),
         (raster(dropped=-1), "dropped is -1"),
         (raster(engine=5), "engine is 5; expected a text"),
-        (raster(pattern=np.ones((3, 3))), "a pattern was not asked for"),
-        (raster(pattern=np.ones(3)), r"pattern is an array \(3,\)"),
+        (
+            given(np.ones((4, 4)), pattern=np.ones((3, 3))),
+            "the output 'pattern' was not asked for; expected vbf, bf",
+        ),
         (raster(surprise=1), "'surprise' is not known"),
-        (without("images"), "it has no 'images'"),
+        (without("outputs"), "it has no 'outputs'"),
         (without("losses"), "it has no 'losses'"),
         (losses(saturated=-1), "saturated is -1"),
         (raster(info={"unique_id": "U"}), "it has no 'channel'"),
         (
-            raster(info={**asdict(SeriesInfo()), "energy": "200 keV"}),
+            raster(info={**asdict(SeriesRecord()), "energy": "200 keV"}),
             "energy is '200 keV'; expected a number",
         ),
         ({"kind": "raster", "generation": 7}, "it is None; expected a map"),
@@ -127,9 +144,9 @@ def test_what_comes_of_an_acquisition_before_is_left_alone():
         (progress(frames_expected=0), "3 of 0 images; 16 were asked for"),
         (progress(raster=1), "it is at raster 1 of 1"),
         (progress(rate_hz="fast"), "rate_hz is 'fast'"),
-        (progress(images=np.ones((2, 4, 3))), r"expected an array \(2, 4, 4\)"),
-        (progress(images=b""), "expected an array"),
-        ({"kind": "progress", "generation": 7, "images": None}, "it is None; expected a map"),
+        (progress({"bf": np.ones((4, 3))}), r"expected an array \(4, 4\)"),
+        (progress(b""), "expected a map of arrays"),
+        ({"kind": "progress", "generation": 7, "outputs": None}, "it is None; expected a map"),
         ({"kind": "failed", "generation": 7}, "error is None; expected a text"),
         ({"kind": "failed", "generation": 7, "error": "ValueError", "reason": ""}, "reason is ''"),
         ({"kind": "surprise", "generation": 7}, "surprise: no such kind of message"),
@@ -141,8 +158,8 @@ def test_what_was_not_asked_for_is_refused_by_name(message, words):
 
 
 def test_a_pattern_that_was_asked_for_must_come():
-    with pytest.raises(WireError, match="a pattern was asked for; got None"):
-        Conversation(7, request(pattern=True)).accept(raster())
+    with pytest.raises(WireError, match="the output 'pattern' is missing"):
+        Conversation(7, request((*DETECTORS, MeanPattern()))).accept(raster())
 
 
 def test_rasters_come_in_order_and_no_more_than_asked_for():

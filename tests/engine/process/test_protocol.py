@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -17,10 +20,15 @@ def test_a_spec_survives_the_wire():
     request = AcquisitionRequest(
         "tcp://dcu:31001",
         ScanGrid(3, 4, flyback=1, step=(0.5, 0.25), unit="nm"),
-        (Disk("vbf", center=(1.5, 2), radius=3), Annulus("adf", center=None, inner=1, outer=2, soft=True)),
+        (
+            Disk("vbf", center=(1.5, 2), radius=3),
+            Annulus("adf", center=None, inner=1, outer=2, soft=True),
+            MeanPattern("pattern"),
+            CenterOfMass("com", Disk("bf", radius=5)),
+            Segments("dpc", center=(1, 2.5), inner=3, outer=9, rings=2, sectors=6, rotation=-12),
+        ),
         control=Simplon("http://dcu", trigger_mode="ints"),
         pixel_mask=np.eye(3, dtype=bool),
-        pattern=True,
     )
     message = wire.decode(wire.encode("acquire", generation=3, request=request.to_dict()))
     back = AcquisitionRequest.from_dict(message["request"])
@@ -30,10 +38,10 @@ def test_a_spec_survives_the_wire():
 
 
 def test_a_raster_survives_the_wire():
-    images = np.array([[[1.5, np.nan], [3, 4]]])
+    images = {"vbf": np.array([[1.5, np.nan], [3, 4]])}
     raster = RasterResult(2, images, Losses(4, 3, 1, 0), series_id=9, rate_hz=None, engine="cpu")
     back = RasterResult.from_dict(wire.decode(wire.encode("raster", raster=raster.to_dict()))["raster"])
-    np.testing.assert_array_equal(back.images, images)
+    np.testing.assert_array_equal(back.outputs["vbf"], images["vbf"])
     assert (back.index, back.losses, back.rate_hz) == (2, raster.losses, None)
 
 

@@ -61,7 +61,7 @@ def test_an_engine_closed_while_it_arms_takes_no_frames_and_ends_no_series_of_th
         raster = taken.wait()
     assert left._process.end_code(PATIENCE_S) == 0
     assert (raster["losses"]["received"], raster["losses"]["lost"]) == (GRID.frames, 0)
-    np.testing.assert_array_equal(raster["images"][0], truth)
+    np.testing.assert_array_equal(raster["outputs"]["vbf"], truth)
     assert rig.state() == "idle"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import FrameFormat, Saturation
-from live4d_ophyd.engine.series_info import SeriesInfo, describe, digest, saturation_value
+from live4d_ophyd.engine.series_record import SeriesRecord, describe, digest, saturation_value
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.sources.dectris.messages import StartMessage
 
@@ -53,7 +53,7 @@ def test_what_is_recorded_is_what_the_start_message_says_and_the_masks_that_were
         threshold_energy={"threshold_1": 6e4, "threshold_2": 9e4}, count_time=3e-5, frame_time=4e-5,
     )  # fmt: skip
     frame = FrameFormat(2, 3, np.dtype("u2"))
-    assert describe(message, "threshold_2", frame, Saturation(), mask, own) == SeriesInfo(
+    assert describe(message, "threshold_2", frame, Saturation(), mask, own) == SeriesRecord(
         unique_id="A", channel="threshold_2", detector="EIGER2 E-1", energy=2e5, threshold=9e4, count_time=3e-5,
         frame_time=4e-5, saturation=65535.0, pixels_masked=2, pixel_mask=digest(mask), detector_mask=digest(own),
     )  # fmt: skip
@@ -93,8 +93,8 @@ def test_a_table_that_does_not_decode_is_not_used_and_said(caplog):
 
 
 def test_an_info_survives_the_wire_and_a_wrong_one_is_refused_by_field():
-    info = SeriesInfo(unique_id="A", energy=2e5, pixels_masked=3)
-    np.testing.assert_equal(vars(SeriesInfo.from_dict(vars(info))), vars(info))
+    info = SeriesRecord(unique_id="A", energy=2e5, pixels_masked=3)
+    np.testing.assert_equal(vars(SeriesRecord.from_dict(vars(info))), vars(info))
     for field, value in [("unique_id", 3), ("energy", "high"), ("pixels_masked", 1.5)]:
         with pytest.raises(ValueError, match=field):
-            SeriesInfo.from_dict({**vars(info), field: value})
+            SeriesRecord.from_dict({**vars(info), field: value})

@@ -1,4 +1,4 @@
-"""SeriesInfo: what a series says of itself, and what was made of its pixels. For the record; plain values."""
+"""SeriesRecord: what a series says of itself, and what was made of its pixels. For the record; plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SeriesInfo:
+class SeriesRecord:
     """What a series says of itself, and what was made of its pixels. NaN and "": it does not say."""
 
     unique_id: str = ""
@@ -34,7 +34,7 @@ class SeriesInfo:
     detector_mask: str = ""  #: `digest` of the mask that came with the series; "": none came
 
     @classmethod
-    def from_dict(cls, values: Any) -> SeriesInfo:
+    def from_dict(cls, values: Any) -> SeriesRecord:
         """From its form on the wire. Raises ValueError that names the field that is missing, unknown or wrong."""
         kinds = {"str": checks.TEXT, "float": checks.NUMBER, "int": checks.COUNT}
         return cls(**checks.checked_fields(values, {f.name: kinds[str(f.type)] for f in fields(cls)}))
@@ -56,7 +56,7 @@ def describe(
     saturation: Saturation,
     mask: np.ndarray | None,
     detectors_mask: np.ndarray | None,
-) -> SeriesInfo:
+) -> SeriesRecord:
     """What ``start`` says, and what was made of the pixels of ``channel``.
 
     Masks are (rows, cols) bool: the one applied, and the detector's own.
@@ -73,7 +73,7 @@ def describe(
             "frame_time": start.frame_time,
         }
     limit = saturation.limit(frame.dtype)
-    return SeriesInfo(
+    return SeriesRecord(
         **{name: value for name, value in known.items() if value is not None},
         channel=channel,
         saturation=math.nan if limit is None else float(limit),

@@ -1,0 +1,89 @@
+"""Accumulators that most methods need: values at scan positions, and sums over frames.
+
+One belongs to one raster and one device. Receive threads add at the same time without a lock: every frame comes once,
+so that writes to positions are disjoint, and sums over frames keep one partial a thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from live4d_ophyd.decode.frame_sums import sum_over_frames
+from live4d_ophyd.decode.saturation import Saturation
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
+
+
+class Scatter:
+    """Numbers of each frame at its scan position: ``count`` images, NaN where no frame came."""
+
+    def __init__(self, scan: ScanGrid, count: int, device: Any = None) -> None:
+        if device is None:
+            self.values: Any = np.full((count, scan.size), np.nan)
+        else:
+            import torch
+
+            self.values = torch.full((count, scan.size), torch.nan, dtype=torch.float64, device=device)
+
+    def add(self, positions: Any, values: Any) -> None:
+        """``values`` (n, count) at ``positions`` (n,)."""
+        self.values[:, positions] = array_namespace(values).astype(values, self.values.dtype).T
+
+    @staticmethod
+    def merged(parts: Sequence[Scatter], scan: ScanGrid, count: int) -> np.ndarray:
+        """What is known so far, (count, scan_y, scan_x) float64 on the host."""
+        images = np.full((count, scan.size), np.nan)
+        for part in parts:
+            values = on_host(part.values)
+            np.copyto(images, values, where=~np.isnan(values))
+        return images.reshape(count, *scan.shape)
+
+
+class PatternSums:
+    """Sum over frames of each pixel that holds a count, and how many frames had one there, both exact.
+
+    Pixels at or above the series' saturation hold no count, nor does NaN.
+    """
+
+    def __init__(self, series: SeriesInfo, device: Any = None) -> None:
+        dtype = series.format.dtype
+        self._shape, self._device = series.format.shape, device
+        self._dtype = "float64" if dtype.kind == "f" else "int64"
+        self._saturation = Saturation(nodata=dtype.kind == "f", value=series.saturation)
+        self._of_thread: dict[int, tuple[Any, Any]] = {}
+
+    def add(self, positions: Any, patterns: Any) -> None:
+        """``patterns`` (n, q_y, q_x)."""
+        sum_over_frames(patterns, None, self._saturation, *self._partial())
+
+    def _partial(self) -> tuple[Any, Any]:
+        thread = threading.get_ident()
+        if thread not in self._of_thread:
+            self._of_thread[thread] = self._zeros(self._dtype), self._zeros("int64")
+        return self._of_thread[thread]
+
+    def _zeros(self, dtype: str) -> Any:
+        if self._device is None:
+            return np.zeros(self._shape, dtype)
+        import torch
+
+        return torch.zeros(self._shape, dtype=getattr(torch, dtype), device=self._device)
+
+    @staticmethod
+    def merged(parts: Sequence[PatternSums]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Sums (q_y, q_x) and frames (q_y, q_x) int64 so far, on the host; None before the first frame."""
+        partials = [partial for part in parts for partial in list(part._of_thread.values())]
+        if not partials:
+            return None
+        total, seen = zip(*((on_host(total), on_host(seen)) for total, seen in partials))
+        return np.sum(total, axis=0), np.sum(seen, axis=0)
+
+
+def on_host(array: Any) -> np.ndarray:
+    """The array as one of NumPy's; of a torch tensor a copy."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

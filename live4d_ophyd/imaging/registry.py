@@ -1,0 +1,120 @@
+"""Methods by name: what crosses to the engine is a kind and plain fields, and the engine imports by name.
+
+Kinds are those of this package, those that installed packages give in the entry point group
+``live4d_ophyd.methods``, and ``module:Class`` where the engine allows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields, is_dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+
+GROUP = "live4d_ophyd.methods"
+
+_OWN: dict[str, type] = {
+    "disk": Disk,
+    "annulus": Annulus,
+    "segments": Segments,
+    "center_of_mass": CenterOfMass,
+    "mean_pattern": MeanPattern,
+}
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def kind_of(method: Any) -> str:
+    """The name by which an engine finds the class of a method. Raises ValueError for what is no method."""
+    of = type(method)
+    for kind, own in _OWN.items():
+        if of is own:
+            return kind
+    if not hasattr(method, "name"):
+        raise ValueError(f"{method!r} is no imaging method: it has no name")
+    if why := _lacks(of):
+        raise ValueError(f"{method!r} is no imaging method: {why}")
+    path = f"{of.__module__}:{of.__qualname__}"
+    for name, point in _installed().items():
+        if point.value == path:
+            return name
+    if of.__module__ == "__main__" or "<locals>" in of.__qualname__:
+        raise ValueError(
+            f"the class of {method!r} is defined in this session only: the engine, a process of its own, imports "
+            "methods by name. Put it into a file that can be imported"
+        )
+    return path
+
+
+def _lacks(of: Any) -> str:
+    """What a class lacks to be a method; "" if it is one."""
+    if not isinstance(of, type) or not is_dataclass(of):
+        return "it is no dataclass"
+    missing = [name for name in ("demand", "outputs", "results") if not hasattr(of, name)]
+    return f"it has no {missing[0]}" if missing else ""
+
+
+def class_of(kind: str, *, allow_modules: bool = False) -> type:
+    """The class of a kind. Raises ValueError that says what is missing where."""
+    if kind in _OWN:
+        return _OWN[kind]
+    installed = _installed()
+    try:
+        if kind in installed:
+            return installed[kind].load()
+        if ":" in kind:
+            if not allow_modules:
+                raise ValueError(
+                    f"this engine does not take methods by module ({kind}): start it with --allow-methods, or install "
+                    f"a package there that gives the method as an entry point of {GROUP}"
+                )
+            module, _, name = kind.partition(":")
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                found = getattr(found, part)
+            if why := _lacks(found):
+                raise ValueError(f"{kind} is no imaging method: {why}")
+            return found
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the method {kind!r} cannot be imported by the engine: {error}") from error
+    raise ValueError(
+        f"the method {kind!r} is not installed where the engine runs: it knows {', '.join([*_OWN, *installed])}"
+    )
+
+
+def to_dict(method: Any) -> dict[str, Any]:
+    """The method as plain values: ``kind`` and its fields; fields that are methods themselves likewise."""
+    values: dict[str, Any] = {"kind": kind_of(method)}
+    for field in fields(method):
+        value = getattr(method, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            value = to_dict(value)
+        values[field.name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def from_dict(values: Any, *, allow_modules: bool = False) -> Any:
+    """Inverse of :func:`to_dict`. Raises ValueError for anything else."""
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise ValueError(f"a method is {str(values)[:80]}; expected a map with its kind")
+    of = class_of(values["kind"], allow_modules=allow_modules)
+    arguments = {
+        name: from_dict(value, allow_modules=allow_modules)
+        if isinstance(value, dict) and "kind" in value
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+        if name != "kind"
+    }
+    try:
+        return of(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{values['kind']} with the fields {sorted(arguments)}: {error}") from error

@@ -1,0 +1,205 @@
+"""Imaging: methods together, each frame once; one that fails is named, and leaves the others alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.decode.decoder import Part
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.errors import MethodFailed
+from live4d_ophyd.engine.imaging import Imaging
+from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
+
+GRID = ScanGrid(2, 3)
+SHAPE = (8, 10)
+SERIES = SeriesInfo((1, 0), FrameFormat(*SHAPE, np.dtype("uint16")), saturation=65535)
+DISK, BIG = Disk("vbf", (3, 4), radius=2), Disk("bf", (3, 4), radius=3)
+
+
+def frames(count=GRID.size, seed=0):
+    return np.random.default_rng(seed).integers(0, 99, (count, *SHAPE)).astype(np.uint16)
+
+
+def imaging_of(*methods, grid=GRID, **options):
+    request = AcquisitionRequest("tcp://dcu:1", grid, methods)
+    return Imaging(Preparation().prepare(request, SERIES, None), grid, **options)
+
+
+def part_of(imaging, pixels, bad=(), saturated=None):
+    """What a decoder makes of frames."""
+    maps = imaging.prepared.demand.maps
+    status = np.zeros(len(pixels), np.int64)
+    status[list(bad)] = -109
+    sums = None if maps is None else np.einsum("nyx,myx->nm", pixels.astype(np.int64), maps.maps)
+    if sums is not None:
+        sums[list(bad)] = 0
+        saturated = np.zeros(sums.shape, bool) if saturated is None else saturated
+    flagged = np.zeros(len(pixels), bool) if saturated is None else saturated.any(axis=1)
+    patterns = pixels if imaging.prepared.demand.patterns else None
+    return Part(np.arange(len(pixels)), status, flagged, sums, saturated, patterns)
+
+
+def image(pixels, disk, grid=GRID):
+    return (pixels * disk.weights(SHAPE)).sum(axis=(1, 2)).reshape(grid.shape).astype(float)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Fails where it is told to."""
+
+    name: str
+    where: str
+
+    def demand(self, series, scan):
+        return Patterns()
+
+    def outputs(self, series, scan):
+        return {self.name: Output(SCAN, scan.shape)}
+
+    def accumulator(self, series, scan, device):
+        if self.where == "accumulator":
+            raise RuntimeError("no memory for it")
+        return self
+
+    def add(self, positions, values):
+        if self.where == "add":
+            raise RuntimeError("it cannot add")
+
+    def results(self, series, scan, parts):
+        if self.where == "results":
+            raise RuntimeError("it has no result")
+        shape = (1, 1) if self.where == "shape" else scan.shape
+        return {"other" if self.where == "names" else self.name: np.zeros(shape)}
+
+
+@dataclass(frozen=True)
+class Difference:
+    name: str
+    of: tuple[str, str]
+
+    def demand(self, series, scan):
+        return Images(self.of)
+
+    def outputs(self, series, scan):
+        return {self.name: Output(SCAN, scan.shape)}
+
+    def results(self, series, scan, parts):
+        return {self.name: parts[self.of[0]] - parts[self.of[1]]}
+
+
+def test_each_method_reads_its_own_columns_and_patterns():
+    imaging = imaging_of(DISK, CenterOfMass("com", BIG), MeanPattern(), BIG)
+    pixels = frames()
+    imaging.add(np.arange(GRID.size), part_of(imaging, pixels))
+    outputs = imaging.outputs(0)
+    assert list(outputs) == ["vbf", "com_sum", "com_y", "com_x", "pattern", "bf"]
+    np.testing.assert_array_equal(outputs["vbf"], image(pixels, DISK))
+    np.testing.assert_array_equal(outputs["bf"], image(pixels, BIG))
+    np.testing.assert_array_equal(outputs["com_sum"], image(pixels, BIG))
+    np.testing.assert_allclose(outputs["pattern"], pixels.mean(axis=0))
+    assert list(imaging.outputs(0, preview=True)) == ["vbf", "com_sum", "com_y", "com_x", "bf"]
+
+
+def test_bad_frames_are_nan_and_in_no_mean():
+    imaging = imaging_of(DISK, MeanPattern())
+    pixels = frames()
+    imaging.add(np.arange(GRID.size), part_of(imaging, pixels, bad=[1, 4]))
+    expected = image(pixels, DISK)
+    expected.flat[[1, 4]] = np.nan
+    outputs = imaging.outputs(0)
+    np.testing.assert_array_equal(outputs["vbf"], expected)
+    np.testing.assert_allclose(outputs["pattern"], np.delete(pixels, [1, 4], axis=0).mean(axis=0))
+
+
+def test_frames_of_several_rasters_in_one_batch_go_to_their_own():
+    imaging = imaging_of(DISK, MeanPattern())
+    pixels = frames(2 * GRID.size)
+    order = np.random.default_rng(2).permutation(2 * GRID.size)
+    imaging.add(order, part_of(imaging, pixels[order], bad=[3]))
+    lost = int(order[3])
+    for raster in (0, 1):
+        own = np.arange(GRID.size) + raster * GRID.size
+        expected = image(pixels[own], DISK)
+        expected.flat[own == lost] = np.nan
+        outputs = imaging.outputs(raster)
+        np.testing.assert_array_equal(outputs["vbf"], expected)
+        np.testing.assert_allclose(outputs["pattern"], pixels[own[own != lost]].mean(axis=0))
+    imaging.release(0)
+    assert np.isnan(imaging.outputs(0)["vbf"]).all()
+    assert not np.isnan(imaging.outputs(1)["vbf"]).all()
+    assert [raster for raster, _ in imaging._accumulators] == [1]
+
+
+def test_sums_with_saturated_pixels_are_nan_where_that_is_asked_for():
+    imaging = imaging_of(DISK, BIG, saturated_is_nan=True)
+    pixels, saturated = frames(), np.zeros((GRID.size, 2), bool)
+    saturated[2, 1] = True
+    imaging.add(np.arange(GRID.size), part_of(imaging, pixels, saturated=saturated))
+    outputs = imaging.outputs(0)
+    np.testing.assert_array_equal(outputs["vbf"], image(pixels, DISK))
+    assert np.flatnonzero(np.isnan(outputs["bf"])).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("accumulator", "RuntimeError: no memory for it"),
+        ("add", "RuntimeError: it cannot add"),
+        ("results", "RuntimeError: it has no result"),
+        ("shape", r"ValueError: odd has the shape \(1, 1\), its output \(2, 3\)"),
+        ("names", r"ValueError: its results are \['other'\], its outputs \['odd'\]"),
+    ],
+)
+def test_a_method_that_fails_is_named_and_leaves_the_others_alone(where, words):
+    imaging = imaging_of(DISK, Broken("odd", where), Difference("from_odd", ("vbf", "odd")))
+    pixels = frames()
+    for first in (0, 3):
+        positions = np.arange(first, first + 3)
+        imaging.add(positions, part_of(imaging, pixels[positions]))
+    shown = imaging.outputs(0, preview=True)
+    np.testing.assert_array_equal(shown["vbf"], image(pixels, DISK))
+    assert list(shown) == ["vbf"]
+    with pytest.raises(MethodFailed, match=rf"the method odd \(Broken\) failed: {words}"):
+        imaging.outputs(0)
+
+
+def test_outputs_of_outputs_are_made_behind_what_they_are_made_of():
+    imaging = imaging_of(Difference("c", ("b", "vbf")), Difference("b", ("bf", "vbf")), DISK, BIG)
+    pixels = frames()
+    imaging.add(np.arange(GRID.size), part_of(imaging, pixels))
+    difference = image(pixels, BIG) - image(pixels, DISK)
+    np.testing.assert_array_equal(imaging.outputs(0)["b"], difference)
+    np.testing.assert_array_equal(imaging.outputs(0)["c"], difference - image(pixels, DISK))
+
+
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        (("vbf", "nothing"), "the method d is made from 'nothing', which no method gives"),
+        (("vbf", "d"), "the method d is made from 'd', which is made from it"),
+    ],
+)
+def test_outputs_that_cannot_be_made_are_refused_by_name(of, words):
+    with pytest.raises(ValueError, match=words):
+        imaging_of(DISK, Difference("d", of))
+
+
+def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
+    from rival import Rival, dict_read_before
+
+    imaging = imaging_of(DISK)
+    pixels = frames(2)
+    rival = Rival(lambda: imaging.add(np.array([1]), part_of(imaging, pixels[1:])))
+    imaging._accumulators = dict_read_before(rival, imaging._accumulators)
+    imaging.add(np.array([0]), part_of(imaging, pixels[:1]))
+    rival.finish()
+    expected = (pixels * DISK.weights(SHAPE)).sum(axis=(1, 2))
+    assert imaging.outputs(0)["vbf"].flat[:2].tolist() == expected.tolist()
