@@ -7,11 +7,9 @@ trigger lasts. The receive threads are the stream's, and joined before ``run`` r
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator
 
 import numpy as np
@@ -22,13 +20,13 @@ from live4d_ophyd.engine.diagnosis import report, why_nothing_came
 from live4d_ophyd.engine.errors import AcquisitionError
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.hold import ENGINE_ID, Hold
+from live4d_ophyd.engine.lane import Lane
 from live4d_ophyd.engine.open_stream import OpenStream
-from live4d_ophyd.engine.pending import Pending
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.sources.dectris.connection import DectrisConnection
 from live4d_ophyd.sources.dectris.receiver import Receiver
 from live4d_ophyd.sources.dectris.receiver import warm_up as warm_up_receiver
 from live4d_ophyd.sources.dectris.rest import SimplonError
@@ -37,8 +35,6 @@ log = logging.getLogger(__name__)
 
 #: how long `end` may take after the last image before the series counts as over without it, s
 END_GRACE_S = 0.25
-#: how long a receive thread waits for messages, s: without images under way, and with
-_WAIT_S, _WAIT_DECODING_S = 0.05, 0.002
 #: how long the detector may take to be idle after `end`, s
 IDLE_TIMEOUT_S = 2.0
 #: how long a detector may take to answer on its stream port before it is armed, s
@@ -352,40 +348,21 @@ class Acquisition:
 
     def _listen(self, receiver: Receiver) -> None:
         try:
-            if receiver is self._stream.receivers[0]:
+            receivers, series = self._stream.receivers, self.series
+            if receiver is receivers[0]:
                 left_over = self._stream.memory.left_over
                 waiting = left_over[:]
                 del left_over[:]
                 for earlier in waiting:
-                    for step in self.series.take(earlier):
+                    for step in series.take(series.filter.accept(earlier)):
                         step.finish()
-            self._receive(receiver)
+            connection = DectrisConnection(receiver, receivers.index(receiver), series.filter)
+            alone = len(receivers) == 1
+            Lane(connection, series, self._backend).run(
+                lambda: bool(receiver.stop[0]) or (alone and series.ended)
+            )
         except BaseException as error:
             self._fail(error)
-
-    def _receive(self, receiver: Receiver) -> None:
-        """Receive into one batch while those before are being decoded."""
-        backend = self._backend
-        free = [backend.allocate() for _ in range(1 + backend.in_flight)]
-        under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
-        number, alone = self._stream.receivers.index(receiver), len(self._stream.receivers) == 1
-        try:
-            while not receiver.stop[0] and not (alone and self.series.ended):
-                wait = _WAIT_DECODING_S if under_way else _WAIT_S
-                batch = receiver.receive(free.pop(), channel=self.series.channel.encode(), wait=wait)
-                batch.connection = number
-                under_way.append((batch, self.series.take(batch)))
-                while under_way and (not free or all(step.ready for step in under_way[0][1])):
-                    batch, steps = under_way.popleft()
-                    for step in steps:
-                        step.finish()
-                    free.append(batch)
-        finally:
-            # Memory that a device still reads must not be freed.
-            for _, steps in under_way:
-                for step in steps:
-                    with contextlib.suppress(Exception):
-                        step.finish()
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error

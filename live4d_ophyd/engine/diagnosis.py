@@ -87,8 +87,8 @@ def why_nothing_came(
             f"series {series.name} brought only image ids beyond the {request.frames} of the grid: "
             "does the scan grid match the microscope's scan?"
         )
-    if series.key is not None and request.control is not None and series.others:
-        came = ", ".join(f"{count} images of series {n}" for n, count in series.others.most_common(3))
+    if series.key is not None and request.control is not None and series.filter.others:
+        came = ", ".join(f"{count} images of series {n}" for n, count in series.filter.others.most_common(3))
         return (
             f"series {series.name} was armed and brought no image {waited}, but {came} came from {request.endpoint} "
             "and were left alone: does another session arm the detector, or does it still send an earlier series?"
@@ -96,8 +96,8 @@ def why_nothing_came(
     if series.key is not None:
         ended = "ended without an image" if series.ended else f"brought no image {waited}"
         return f"series {series.name} {ended}: is the scan running, and triggering the detector?"
-    if "start" in series.unusable.values():
-        reason = next(reason for reason, kind in series.unusable.items() if kind == "start")
+    if "start" in series.filter.unusable.values():
+        reason = next(reason for reason, kind in series.filter.unusable.items() if kind == "start")
         return f"no series began {waited}: the start message that came cannot be used: {reason}"
     if tracker.strangers:
         return (

@@ -14,7 +14,7 @@ import numpy as np
 from live4d_ophyd.decode import FrameFormat
 from live4d_ophyd.frames.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
 from live4d_ophyd.frames.encoded_array import dtype_of_tag
-from live4d_ophyd.sources.dectris.messages import StartMessage
+from live4d_ophyd.sources.source import SeriesHeader
 
 
 def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:
@@ -23,23 +23,23 @@ def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:
         yield FrameFormat(height, width, dtype_of_tag(tag))
 
 
-def agrees(start: StartMessage | None, frame: FrameFormat) -> bool:
+def agrees(header: SeriesHeader | None, frame: FrameFormat) -> bool:
     """Whether `start` says nothing else of the frames; it does not name a byte order."""
-    if start is None:
+    if header is None:
         return True
-    shape = (start.image_size_y or frame.rows, start.image_size_x or frame.cols)
-    dtype = frame.dtype.newbyteorder("=") if start.image_dtype is None else start.image_dtype
+    shape = (header.rows or frame.rows, header.cols or frame.cols)
+    dtype = frame.dtype.newbyteorder("=") if header.dtype is None else header.dtype
     return frame.shape == shape and frame.dtype.newbyteorder("=") == dtype
 
 
 def choose_format(
-    start: StartMessage | None, found: Counter[FrameFormat], all_there: bool
+    header: SeriesHeader | None, found: Counter[FrameFormat], all_there: bool
 ) -> FrameFormat | None:
     """The format of the series, ``found`` counting those of its first frames; None: one frame more must tell.
 
     A single frame that contradicts `start` may be the odd one; with ``all_there`` no other comes.
     """
-    announced = Counter({frame: count for frame, count in found.items() if agrees(start, frame)})
+    announced = Counter({frame: count for frame, count in found.items() if agrees(header, frame)})
     frame, count = (announced or found).most_common(1)[0]
     return frame if announced or count > 1 or all_there else None
 
@@ -49,11 +49,11 @@ def in_words(frame: FrameFormat) -> str:
     return f"{frame.rows} x {frame.cols} px of {order}{frame.dtype.name}"
 
 
-def announced_in_words(start: StartMessage | None) -> str:
+def announced_in_words(header: SeriesHeader | None) -> str:
     """What `start` says of the frames; "" if it says nothing."""
     parts = []
-    if start is not None and start.image_size_y and start.image_size_x:
-        parts.append(f"{start.image_size_y} x {start.image_size_x} px")
-    if start is not None and start.image_dtype is not None:
-        parts.append(start.image_dtype.name)
+    if header is not None and header.rows and header.cols:
+        parts.append(f"{header.rows} x {header.cols} px")
+    if header is not None and header.dtype is not None:
+        parts.append(header.dtype.name)
     return " of ".join(parts)

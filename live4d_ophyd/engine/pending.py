@@ -53,11 +53,12 @@ class FramesUnderWay:
         """Feed the methods, then book the frames."""
         status = np.zeros(len(self._entries), np.int64)
         flagged = np.zeros(len(self._entries), bool)
-        for part in self._decoded.parts():
-            with self._decoder.working():
-                self._imaging.add(self._positions[part.at], part)
-            at = self._imaged[part.at]
-            status[at], flagged[at] = part.status, part.flagged
+        with self._tracker.working():  # decoding, and a slow method, is not the stream's silence
+            for part in self._decoded.parts():
+                with self._decoder.working():
+                    self._imaging.add(self._positions[part.at], part)
+                at = self._imaged[part.at]
+                status[at], flagged[at] = part.status, part.flagged
         batch, entries = self._batch, self._entries
         for bad in np.flatnonzero(status).tolist():
             self._refuse(int(status[bad]), batch, int(entries[bad]))

@@ -26,20 +26,18 @@ from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import note_of
 from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.pending import FramesUnderWay, Pending
-from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.engine.preparation import Preparation, Prepared
 from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
 from live4d_ophyd.frames.batch import FrameBatch
-from live4d_ophyd.frames.encoded_array import EncodedArray
-from live4d_ophyd.sources.dectris.messages import StartMessage
-from live4d_ophyd.sources.source import SeriesInfo, SeriesKey
+from live4d_ophyd.sources.source import SeriesHeader, SeriesInfo, SeriesSource
 
 log = logging.getLogger(__name__)
 
 
 class Projection:
-    """``refuse`` takes the reasons of bad images. ``name``, ``start`` and ``channel`` are the series' to set."""
+    """``refuse`` takes the reasons of bad images; ``known``: what the source knows of the series."""
 
     def __init__(
         self,
@@ -48,11 +46,9 @@ class Projection:
         backend: Backend,
         preparation: Preparation,
         refuse: Callable[[str], None],
+        known: SeriesSource,
     ) -> None:
-        self.name = "?"
-        self.key: SeriesKey = (0, 0)
-        self.start: StartMessage | None = None
-        self.channel = request.channel
+        self._known = known
         self.imaging: Imaging | None = None
         self.engine = ""  #: what decodes the images
         self.info: SeriesRecord | None = None  #: known with the format of the frames
@@ -71,19 +67,17 @@ class Projection:
         if self._frame is not None or not self._formats:
             return ""
         images = " or ".join(map(in_words, self._formats))
-        return f"its start message announces {announced_in_words(self.start)}, what came is {images}"
+        return f"its start message announces {announced_in_words(self._known.header)}, what came is {images}"
 
     def prepare_early(self) -> None:
         """Make what `start` tells all about before images come; `take` then finds it made."""
-        start = self.start
-        if start is None or not self.channel:
-            return
-        if not start.image_size_y or not start.image_size_x or start.image_dtype is None:
+        header = self._known.header
+        if header is None or not header.channel or not header.rows or not header.cols or header.dtype is None:
             return
         # What does not fit is said when an image shows that start is right.
         with self._lock, self._tracker.working(), contextlib.suppress(ValueError):
-            frame = FrameFormat(start.image_size_y, start.image_size_x, start.image_dtype)
-            self._preparation.prepare(self._request, self._series(frame), self._detectors_mask())
+            frame = FrameFormat(header.rows, header.cols, header.dtype)
+            self._prepare(frame, header)
 
     def take(self, batch: FrameBatch, rows: np.ndarray) -> list[Pending]:
         """Begin to sum claimed images, and those that waited for the format if these settle it."""
@@ -123,55 +117,54 @@ class Projection:
 
     def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
         assert self._frame is not None
-        self._refuse(why_bad(status, batch, row, self._frame, self.start))
+        self._refuse(why_bad(status, batch, row, self._frame, self._known.header))
 
     def _settle_format(self, all_there: bool) -> None:
         """Make the methods if the images so far tell their format, all of them if no other comes."""
-        request, start = self._request, self.start
-        frame = choose_format(start, self._formats, all_there)
+        header = self._known.header
+        frame = choose_format(header, self._formats, all_there)
         if frame is None:
             return
-        if start is None:
+        if header is None:
             log.warning(
-                "series %s: no start message came; pixel masks of the detector are not known", self.name
+                "series %s: no start message came; pixel masks of the detector are not known",
+                self._known.name,
             )
-        elif not agrees(start, frame):
+        elif not agrees(header, frame):
             log.warning(
                 "series %s: the start message announces %s, but the images are %s: they are taken as they are",
-                self.name, announced_in_words(start), in_words(frame),
+                self._known.name, announced_in_words(header), in_words(frame),
             )  # fmt: skip
-        self._saturation = self._saturation_of(start)
-        prepared = self._preparation.prepare(request, self._series(frame), self._detectors_mask())
+        self._saturation = self._saturation_of(header)
+        prepared = self._prepare(frame, header)
         mask = prepared.mask
-        if mask is None and start is not None and not start.pixel_mask_enabled:
-            self._say_that_no_pixel_is_masked(start)
-        self.info = describe(start, self.channel, frame, self._saturation, mask, prepared.detectors_mask)
-        self.imaging = Imaging(prepared, request.grid, saturated_is_nan=request.saturated == "nan")
+        if mask is None and header is not None and not header.masked:
+            self._say_that_no_pixel_is_masked(header)
+        self.info = describe(
+            header, self._known.channel, frame, self._saturation, mask, prepared.detectors_mask
+        )
+        self.imaging = Imaging(
+            prepared, self._request.grid, saturated_is_nan=self._request.saturated == "nan"
+        )
         self._frame = frame
 
-    def _saturation_of(self, start: StartMessage | None) -> Saturation:
+    def _saturation_of(self, header: SeriesHeader | None) -> Saturation:
         request = self._request
-        return Saturation(request.nodata, saturation_value(start), request.saturated == "count")
+        return Saturation(request.nodata, saturation_value(header), request.saturated == "count")
 
-    def _series(self, frame: FrameFormat) -> SeriesInfo:
-        """The series as methods see it; its mask is the preparation's to find."""
-        start = self.start
-        saturation = self._saturation_of(start)
-        return SeriesInfo(
-            key=self.key,
+    def _prepare(self, frame: FrameFormat, header: SeriesHeader | None) -> Prepared:
+        saturation = self._saturation_of(header)
+        series = SeriesInfo(
+            key=(0, 0) if header is None else header.key,
             format=frame,
-            frames=None if start is None else start.number_of_images,
+            frames=None if header is None else header.frames,
             saturation=None if saturation.counted else saturation.limit(frame.dtype),
-            energy=None if start is None else start.incident_energy,
-            note={} if start is None else note_of(start.user_data),
+            energy=None if header is None else header.energy,
+            note={} if header is None else note_of(header.note),
         )
+        return self._preparation.prepare(self._request, series, None if header is None else header.pixel_mask)
 
-    def _detectors_mask(self) -> EncodedArray | None:
-        """The pixels that the detector itself calls bad, as it sent them."""
-        masks = self.start.pixel_mask if self.start else None
-        return masks.get(self.channel) if masks else None
-
-    def _say_that_no_pixel_is_masked(self, start: StartMessage) -> None:
+    def _say_that_no_pixel_is_masked(self, header: SeriesHeader) -> None:
         if self._preparation.unmasked_said:
             return
         self._preparation.unmasked_said = True
@@ -179,6 +172,6 @@ class Projection:
             "series %s: no pixel is masked: dead and hot pixels are counted like all others. The stream brought no "
             "pixel mask%s, start %s that the detector applies its own, and none was given. Set header_detail of "
             "the detector's stream to 'all', or pass pixel_mask=...; calibrate_bright_field lists hot pixels",
-            self.name, f" of channel {self.channel!r}" if start.pixel_mask else "",
-            "does not say" if start.pixel_mask_enabled is None else "denies",
+            self._known.name, f" of channel {header.channel!r}" if header.brought_masks else "",
+            "does not say" if header.masked is None else "denies",
         )  # fmt: skip

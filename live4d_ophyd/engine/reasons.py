@@ -16,14 +16,14 @@ from live4d_ophyd.frames.format import (
     WRONG_DTYPE,
     WRONG_SHAPE,
 )
-from live4d_ophyd.sources.dectris.messages import StartMessage
+from live4d_ophyd.sources.source import SeriesHeader
 
 
-def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, start: StartMessage | None) -> str:
+def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, header: SeriesHeader | None) -> str:
     """The decoder's ``status`` of one image in words; ``frame`` is the format of the series."""
     if status in (WRONG_SHAPE, WRONG_DTYPE):
         (found,) = formats_of(batch, np.array([row]))
-        announced = announced_in_words(start)
+        announced = announced_in_words(header)
         says = f", the start message announces {announced}" if announced else ""
         return f"the image is {in_words(found)}, the others are {in_words(frame)}{says}"
     if status in (UNKNOWN_ALGORITHM, NEEDS_VENDOR, VENDOR_REFUSED, NOT_ON_GPU):

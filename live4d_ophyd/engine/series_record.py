@@ -12,7 +12,7 @@ import numpy as np
 
 from live4d_ophyd.decode import FrameFormat, Saturation, decode_array
 from live4d_ophyd.engine import checks
-from live4d_ophyd.sources.dectris.messages import StartMessage
+from live4d_ophyd.sources.source import SeriesHeader
 
 log = logging.getLogger(__name__)
 
@@ -50,28 +50,19 @@ def digest(array: np.ndarray) -> str:
 
 
 def describe(
-    start: StartMessage | None,
+    header: SeriesHeader | None,
     channel: str,
     frame: FrameFormat,
     saturation: Saturation,
     mask: np.ndarray | None,
     detectors_mask: np.ndarray | None,
 ) -> SeriesRecord:
-    """What ``start`` says, and what was made of the pixels of ``channel``.
+    """What ``header`` says, and what was made of the pixels of ``channel``.
 
-    Masks are (rows, cols) bool: the one applied, and the detector's own.
+    Masks are (q_y, q_x) bool: the one applied, and the detector's own.
     """
-    known: dict[str, Any] = {}
-    if start is not None:
-        named = (start.detector_description, start.detector_serial_number)
-        known = {
-            "unique_id": start.series_unique_id,
-            "detector": " ".join(text for text in named if text),
-            "energy": start.incident_energy,
-            "threshold": (start.threshold_energy or {}).get(channel),
-            "count_time": start.count_time,
-            "frame_time": start.frame_time,
-        }
+    said = ("unique_id", "detector", "energy", "threshold", "count_time", "frame_time")
+    known = {} if header is None else {name: getattr(header, name) for name in said}
     limit = saturation.limit(frame.dtype)
     return SeriesRecord(
         **{name: value for name, value in known.items() if value is not None},
@@ -83,20 +74,19 @@ def describe(
     )
 
 
-def saturation_value(start: StartMessage | None) -> int | None:
+def saturation_value(header: SeriesHeader | None) -> int | None:
     """The count at which the detector calls a pixel saturated; None where it does not say.
 
-    Without a ``saturation_value``, the largest count that its countrate correction gives: the end of the table.
+    Where it names none, the largest count that its countrate correction gives: the end of the table.
     """
-    if start is None or start.saturation_value:
-        return None if start is None else start.saturation_value
-    table = start.countrate_correction_lookup_table
-    if not start.countrate_correction_enabled or table is None:
+    if header is None or header.saturation:
+        return None if header is None else header.saturation
+    if header.count_table is None:
         return None
     try:
-        counts = decode_array(table)
+        counts = decode_array(header.count_table)
     except ValueError as error:
-        log.warning("series %d: the countrate correction table is not used: %s", start.series_id, error)
+        log.warning("series %d: the countrate correction table is not used: %s", header.key[0], error)
         return None
     # Corrected counts are never below the measured ones; placeholders of two entries, and factors, are no such table.
     table_of_counts = counts.dtype.kind == "u" and len(counts) > 2 and counts[-1] >= len(counts) - 1

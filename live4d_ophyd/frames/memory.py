@@ -8,12 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import numba
 from llvmlite import ir
 from numba import int64, types
 from numba.extending import intrinsic
+
+_IMPORT = re.compile(r"^from (live4d_ophyd[\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
+
+
+def compiled_sources(package: Path) -> list[Path]:
+    """Files of the package with compiled functions, and those whose constants and functions they take, in order."""
+    texts = {path: path.read_text() for path in package.rglob("*.py")}
+    waiting = [path for path, text in texts.items() if "@njit" in text or "@intrinsic" in text]
+    found: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module, several, one in _IMPORT.findall(texts[path]):
+            home = package.parent / module.replace(".", "/")
+            names = [name.split(" as ")[0].strip() for name in (several or one).split(",")]
+            files = [home.with_suffix(".py"), home / "__init__.py", *(home / f"{name}.py" for name in names)]
+            waiting += [file for file in files if file in texts]
+    return sorted(found)
 
 
 def _cache_directory() -> Path:
@@ -22,11 +43,8 @@ def _cache_directory() -> Path:
     numba looks only at the file a function stands in: after a change elsewhere (an update of the package, say)
     it would silently run the old code of whatever that function calls.
     """
-    package = Path(__file__).resolve().parents[1]
-    # With the constants they are compiled with, so all of these.
-    compiled = ("frames", "sources", "decode", "imaging", "sim")
-    sources = [path for folder in compiled for path in (package / folder).rglob("*.py")]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()[:16]
+    sources = compiled_sources(Path(__file__).resolve().parents[1])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "live4d-ophyd" / digest
 

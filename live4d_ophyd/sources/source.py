@@ -6,13 +6,14 @@ what is in them: a series that started, entries that are frames of it, its end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.format import FrameFormat
 
 SeriesKey = tuple[int, int]
@@ -32,31 +33,96 @@ class SeriesInfo:
     note: Mapping[str, Any] = field(default_factory=dict)  #: what its header says of scan and run
 
 
+@dataclass(frozen=True, eq=False)
+class SeriesHeader:
+    """What a source says of a series before its frames. None, "" or NaN: it does not say.
+
+    What it announces of the frames need not be true: every frame names its own shape and dtype.
+    """
+
+    key: SeriesKey
+    channel: str = ""  #: whose frames these are, where a detector has several
+    rows: int | None = None
+    cols: int | None = None
+    dtype: np.dtype | None = None  #: without byte order
+    frames: int | None = None
+    pixel_mask: EncodedArray | None = None  #: of the detector, any bit is bad
+    brought_masks: bool = False  #: of this channel, or of others
+    masked: bool | None = None  #: whether the detector applies its mask itself
+    saturation: int | None = None  #: counts; a pixel at or above holds no count
+    count_table: EncodedArray | None = (
+        None  #: corrected counts by measured ones: its end is the saturation, too
+    )
+    unique_id: str = ""
+    detector: str = ""  #: description and serial number
+    energy: float | None = None  #: of the electrons, eV
+    threshold: float | None = None  #: of the channel, eV
+    count_time: float | None = None  #: exposure of a frame, s
+    frame_time: float | None = None  #: from frame to frame, s
+    note: Any = None  #: what it says of scan and run, as it came
+
+
+class SeriesSource(Protocol):
+    """What a source knows so far of the series that is taken."""
+
+    @property
+    def name(self) -> str:
+        """Its number, for people; "?" before it is known."""
+
+    @property
+    def channel(self) -> str:
+        """Whose frames are taken; "" as long as nothing named one."""
+
+    @property
+    def header(self) -> SeriesHeader | None:
+        """None as long as nothing announced the series."""
+
+
 @dataclass(frozen=True)
 class Started:
-    """A series began, and its frames' format is known."""
+    """A series began."""
 
-    series: SeriesInfo
+    header: SeriesHeader
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frames:
-    """Entries of the batch that are frames of the series that runs, (n,) int64."""
+    """Entries of the batch that are of the series that runs, (n,) int64; those that are no IMAGE cannot be used."""
 
     batch: FrameBatch
     entries: np.ndarray
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A message that may have been a frame, and cannot be read."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Frames of other series, which are ignored."""
+
+    frames: int
+
+
+@dataclass(frozen=True)
 class Ended:
-    """Nothing of the series comes any more on this connection."""
+    """Nothing of the series comes any more."""
+
+
+Item = Started | Frames | Unreadable | Foreign | Ended
 
 
 class Connection(Protocol):
     """One connection of a source; belongs to one thread."""
 
-    def receive(self, batch: FrameBatch, wait: float) -> Sequence[Started | Frames | Ended]:
-        """Fill the batch, for up to ``wait`` s, and say what is in it, in order."""
+    def receive(self, batch: FrameBatch, wait: float) -> Iterator[Item]:
+        """Fill the batch, for up to ``wait`` s, and say what is in it, in order.
+
+        What an item tells must be done before the next is asked for.
+        """
 
 
 class DetectorControl(Protocol):

@@ -92,13 +92,13 @@ def test_a_scan_that_lost_images_is_over_when_each_connection_had_its_turn(pixel
 
 
 def test_an_end_that_overtakes_its_start_ends_the_series(two, pixels, monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.engine.series.WAIT_FOR_START_S", 30.0)
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.WAIT_FOR_START_S", 30.0)
     one, other, stream = two
     scan = acquisition(stream)
     rest = [start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2))]
 
     def send_start_when_the_end_is_there():
-        if rest and sum(batch.count for batch in scan.series._held) == 5:
+        if rest and sum(batch.count for batch in scan.series.filter._held) == 5:
             one.send([*rest])
             rest.clear()
 

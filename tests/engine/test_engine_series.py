@@ -40,7 +40,7 @@ def give(taker, *messages, connection=0):
     batch = FrameBatch.from_messages(list(messages))
     batch.connection = connection
     index_batch(batch, taker.channel)
-    for step in taker.take(batch):
+    for step in taker.take(taker.filter.accept(batch)):
         step.finish()
 
 
@@ -63,17 +63,23 @@ def lines(caplog, words):
 
 def test_a_series_is_known_by_its_start_and_over_with_its_end(pixels):
     taker = series_for()
-    assert (taker.name, taker.key, taker.start, taker.channel, taker.ended) == ("?", None, None, "", False)
+    assert (taker.name, taker.key, taker.filter.header, taker.channel, taker.ended) == (
+        "?",
+        None,
+        None,
+        "",
+        False,
+    )
     first, *images, last = series(pixels, 7)
     give(taker, first)
     assert (taker.name, taker.key) == ("7", (7, hash_unique_id(UNIQUE_ID)))
-    assert taker.start.number_of_images == 12
+    assert taker.filter.header.frames == 12
     give(taker, *images)
     assert (taker.channel, taker.ended) == ("threshold_1", False)
     give(taker, last)
     assert taker.ended
     np.testing.assert_array_equal(result(taker), sums(pixels))
-    assert (taker.reasons, taker.unusable, taker.others) == ({}, {}, {})
+    assert (taker.reasons, taker.filter.unusable, taker.filter.others) == ({}, {}, {})
 
 
 def test_a_start_that_announces_another_number_of_images_is_said(pixels, caplog):
@@ -179,14 +185,14 @@ def test_start_and_end_messages_that_cannot_be_used_are_said_once_and_are_no_bad
     taker = series_for()
     bad_end = end()[:-5]
     give(taker, start(series_id="one"), start(series_id="one"), *series(pixels)[:-1], bad_end, bad_end)
-    assert sorted(taker.unusable.values()) == ["end", "start"]
+    assert sorted(taker.filter.unusable.values()) == ["end", "start"]
     assert len(lines(caplog, "the start message cannot be used: start message: series_id is text 'one'")) == 1
     assert len(lines(caplog, "the end message cannot be used")) == 1
     assert not taker.ended
     assert losses(taker).bad == 0
     caplog.clear()
     give(taker, *(start(series_id=f"x{n}") for n in range(REASONS_KEPT + 5)))
-    assert len(taker.unusable) == REASONS_KEPT
+    assert len(taker.filter.unusable) == REASONS_KEPT
     assert len(lines(caplog, "cannot be used")) == REASONS_KEPT - 2
 
 
@@ -207,7 +213,7 @@ def test_images_of_other_series_are_counted_by_series(pixels):
     give(taker, image(pixels[0], 0, 8), image(pixels[0], 1, 8))  # before any start
     first, *rest = series(pixels)
     give(taker, first, image(pixels[0], 0, 9), *rest[:5], image(pixels[0], 2, 8), *rest[5:])
-    assert taker.others == {8: 3, 9: 1}
+    assert taker.filter.others == {8: 3, 9: 1}
     assert losses(taker).foreign == 4
     np.testing.assert_array_equal(result(taker), sums(pixels))
 
@@ -216,8 +222,8 @@ def test_other_series_are_told_apart_up_to_a_number(pixels):
     taker = series_for()
     give(taker, start(), *(image(pixels[0], 0, 100 + n) for n in range(REASONS_KEPT + 5)))
     give(taker, *(image(pixels[0], 1, 100 + n) for n in range(2)))
-    assert len(taker.others) == REASONS_KEPT
-    assert taker.others[100] == taker.others[101] == 2
+    assert len(taker.filter.others) == REASONS_KEPT
+    assert taker.filter.others[100] == taker.filter.others[101] == 2
     assert losses(taker).foreign == REASONS_KEPT + 7
 
 
@@ -239,14 +245,14 @@ def test_an_armed_series_is_the_only_one(pixels, caplog):
     caplog.set_level("INFO")
     taker = series_for(control=CONTROL)
     taker.expect(5)
-    assert (taker.name, taker.key, taker.projection.name) == ("5", (5, 0), "5")
+    assert (taker.name, taker.key) == ("5", (5, 0))
     give(taker, *series(pixels, 4, "A"), *series(pixels, 5, "B"), *series(pixels, 6, "C"))
     assert (taker.key, taker.ended) == ((5, hash_unique_id("B")), True)
-    assert lines(caplog, "left alone the start") == [
-        f"left alone the start of series {n}: series 5 was armed" for n in (4, 6)
+    assert lines(caplog, "ignored the start") == [
+        f"ignored the start of series {n}: series 5 was armed" for n in (4, 6)
     ]
     np.testing.assert_array_equal(result(taker), sums(pixels))
-    assert taker.others[4] == 12
+    assert taker.filter.others[4] == 12
 
 
 def test_an_armed_series_is_known_by_its_number_until_its_start_comes(pixels):
@@ -282,14 +288,14 @@ def test_what_comes_behind_the_end_is_kept_for_the_next_series(pixels, caplog):
     memory.finished.add(first.key)
     kept, memory.left_over = memory.left_over, []
     for batch in kept:
-        for step in second.take(batch):
+        for step in second.take(second.filter.accept(batch)):
             step.finish()
     assert (second.name, second.ended) == ("2", True)
     np.testing.assert_array_equal(result(second), sums(other))
 
 
 def test_no_more_is_kept_than_memory_is_for(pixels, monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.engine.series.HOLD_BYTES", 1)
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.HOLD_BYTES", 1)
     memory = Memory()
     taker = series_for(memory=memory)
     give(taker, *series(pixels, 1, "A"))
@@ -313,7 +319,7 @@ def test_images_that_overtake_their_start_are_taken_when_it_comes(pixels):
 
 
 def test_they_wait_no_longer_than_a_start_may_take(pixels, monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.engine.series.WAIT_FOR_START_S", 0.0)
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.WAIT_FOR_START_S", 0.0)
     taker = series_for(connections=2, control=CONTROL)
     taker.expect(1)
     give(taker, *series(pixels)[1:6], connection=1)
@@ -323,7 +329,7 @@ def test_they_wait_no_longer_than_a_start_may_take(pixels, monkeypatch):
 
 
 def test_they_take_no_more_memory_than_is_for_them(pixels, monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.engine.series.HOLD_BYTES", 0)
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.HOLD_BYTES", 0)
     taker = series_for(connections=2, control=CONTROL)
     taker.expect(1)
     give(taker, *series(pixels)[1:6], connection=1)

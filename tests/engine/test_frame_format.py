@@ -7,14 +7,14 @@ import pytest
 
 from live4d_ophyd.decode import FrameFormat
 from live4d_ophyd.engine.frame_format import agrees, announced_in_words, choose_format, in_words
-from live4d_ophyd.sources.dectris.messages import StartMessage
+from live4d_ophyd.sources.source import SeriesHeader
 
 SMALL, LARGE = FrameFormat(2, 3, np.dtype("<u2")), FrameFormat(20, 30, np.dtype("<u2"))
 
 
 def start(rows=None, cols=None, dtype=None):
     dtype = None if dtype is None else np.dtype(dtype)
-    return StartMessage(series_id=1, image_size_y=rows, image_size_x=cols, image_dtype=dtype)
+    return SeriesHeader((1, 0), rows=rows, cols=cols, dtype=dtype)
 
 
 @pytest.mark.parametrize(

@@ -229,3 +229,22 @@ def test_a_detector_that_does_not_fit_the_last_series_is_not_refused_before_the_
     stream.memory.preparation.prepare_again(
         acquisition(stream, disk=Disk("vbf", center=(500, 500), radius=4)).request
     )
+
+
+def test_a_method_that_is_slow_is_not_silence(stream, pixels, monkeypatch):
+    """However long it takes with a frame: every frame is there."""
+    from live4d_ophyd.imaging.accumulators import Scatter
+
+    really, slept = Scatter.add, threading.Event()
+
+    def add(self, *args):
+        if not slept.is_set():
+            time.sleep(0.5)
+            slept.set()
+        really(self, *args)
+
+    monkeypatch.setattr(Scatter, "add", add)
+    stream.dcu.send(series(pixels)[:-1])  # no `end`: the series is over when it has been silent
+    (raster,) = acquisition(stream, timeout=0.25).run()
+    assert slept.is_set()
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))

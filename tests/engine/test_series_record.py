@@ -6,6 +6,7 @@ import pytest
 from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, digest, saturation_value
 from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.sources.dectris.header import header_of
 from live4d_ophyd.sources.dectris.messages import StartMessage
 
 
@@ -16,7 +17,11 @@ def start(table=None, **options):
             (len(data),), data.dtype, "", 0, data.tobytes()
         )
         options.setdefault("countrate_correction_enabled", True)
-    return StartMessage(series_id=1, **options)
+    return StartMessage(series_id=7, **options)
+
+
+def header(message, channel=""):
+    return None if message is None else header_of(message, (message.series_id, 0), channel)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +40,7 @@ def start(table=None, **options):
     ],
 )
 def test_the_count_at_which_a_pixel_is_saturated(message, value):
-    assert saturation_value(message) == value
+    assert saturation_value(header(message)) == value
 
 
 def test_a_digest_tells_arrays_apart_by_dtype_shape_and_content():
@@ -53,7 +58,7 @@ def test_what_is_recorded_is_what_the_start_message_says_and_the_masks_that_were
         threshold_energy={"threshold_1": 6e4, "threshold_2": 9e4}, count_time=3e-5, frame_time=4e-5,
     )  # fmt: skip
     frame = FrameFormat(2, 3, np.dtype("u2"))
-    assert describe(message, "threshold_2", frame, Saturation(), mask, own) == SeriesRecord(
+    assert describe(header(message, "threshold_2"), "threshold_2", frame, Saturation(), mask, own) == SeriesRecord(
         unique_id="A", channel="threshold_2", detector="EIGER2 E-1", energy=2e5, threshold=9e4, count_time=3e-5,
         frame_time=4e-5, saturation=65535.0, pixels_masked=2, pixel_mask=digest(mask), detector_mask=digest(own),
     )  # fmt: skip
@@ -62,7 +67,7 @@ def test_what_is_recorded_is_what_the_start_message_says_and_the_masks_that_were
 @pytest.mark.parametrize("message", [None, start()], ids=["no start", "a start of nothing"])
 def test_what_nobody_says_is_nan_or_empty(message):
     frame = FrameFormat(2, 3, np.dtype("f4"))
-    info = describe(message, "", frame, Saturation(), None, None)
+    info = describe(header(message), "", frame, Saturation(), None, None)
     assert {name for name, value in vars(info).items() if value in ("", 0)} == {
         "unique_id", "channel", "detector", "pixels_masked", "pixel_mask", "detector_mask",
     }  # fmt: skip
@@ -73,14 +78,14 @@ def test_what_nobody_says_is_nan_or_empty(message):
 def test_a_detector_may_have_a_name_or_a_number_only():
     frame = FrameFormat(2, 3, np.dtype("u2"))
     for message in (start(detector_description="one"), start(detector_serial_number="one")):
-        assert describe(message, "", frame, Saturation(), None, None).detector == "one"
+        assert describe(header(message), "", frame, Saturation(), None, None).detector == "one"
 
 
 def test_the_shortest_table_and_a_flat_one_are_tables_of_counts():
-    assert saturation_value(start(np.array([0, 1, 2], "<u4"))) == 2
-    assert saturation_value(start(np.array([0, 5, 5], "<u4"))) == 5
-    assert saturation_value(start(np.array([0, 1, 1], "<u4"))) is None  # below what was measured
-    assert saturation_value(start(np.array([0, 1, 9], "<i4"))) is None
+    assert saturation_value(header(start(np.array([0, 1, 2], "<u4")))) == 2
+    assert saturation_value(header(start(np.array([0, 5, 5], "<u4")))) == 5
+    assert saturation_value(header(start(np.array([0, 1, 1], "<u4")))) is None  # below what was measured
+    assert saturation_value(header(start(np.array([0, 1, 9], "<i4")))) is None
 
 
 def test_a_table_that_does_not_decode_is_not_used_and_said(caplog):
@@ -88,7 +93,7 @@ def test_a_table_that_does_not_decode_is_not_used_and_said(caplog):
     message = StartMessage(
         series_id=7, countrate_correction_enabled=True, countrate_correction_lookup_table=table
     )
-    assert saturation_value(message) is None
+    assert saturation_value(header(message)) is None
     assert "series 7: the countrate correction table is not used: cannot decode" in caplog.text
 
 

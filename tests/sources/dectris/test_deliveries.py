@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from live4d_ophyd.engine.deliveries import _SERIES_KEPT, Deliveries
 from live4d_ophyd.frames.batch import END, IMAGE, IMAGE_ID, MALFORMED, SERIES_ID, STATUS, FrameBatch
+from live4d_ophyd.sources.dectris.deliveries import _SERIES_KEPT, Deliveries
 
 
 def batch(connection, *messages):

@@ -1,0 +1,301 @@
+"""SeriesFilter: which messages of a stream are of the one series that is taken, and what they mean.
+
+In: batches of indexed messages, from all connections. Out: items in order (`source.Item`): the start, frames, the end.
+Images go on as they are; the rare other messages are read one by one. Every receive thread calls it with its own
+batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from live4d_ophyd.frames.batch import IMAGE, NO_CHANNEL, SERIES_ID, UNIQUE_ID, FrameBatch
+from live4d_ophyd.sources.dectris.deliveries import Deliveries
+from live4d_ophyd.sources.dectris.header import header_of
+from live4d_ophyd.sources.dectris.index import fill_from_message, hash_unique_id, index_images
+from live4d_ophyd.sources.dectris.messages import (
+    EndMessage,
+    ImageMessage,
+    StartMessage,
+    StreamError,
+    read_message,
+)
+from live4d_ophyd.sources.source import (
+    Ended,
+    Foreign,
+    Frames,
+    Item,
+    SeriesHeader,
+    SeriesKey,
+    Started,
+    Unreadable,
+)
+
+log = logging.getLogger(__name__)
+
+#: images that overtook their `start` on another connection are held this long, s
+WAIT_FOR_START_S = 0.5
+#: and up to this many bytes; also the limit of what is kept for the next acquisition
+HOLD_BYTES = 1 << 30
+#: this many reasons, and other series, are told apart: hostile messages can differ without end
+KEPT = 20
+
+
+@dataclass
+class Memory:
+    """What the series of one stream leave for those after them."""
+
+    #: series that are over: what still comes of them is ignored
+    finished: set[SeriesKey] = field(default_factory=set)
+    #: messages that came behind the end of the last series taken
+    left_over: list[FrameBatch] = field(default_factory=list)
+
+
+class SeriesFilter:
+    """The one series that is taken, identified by its `start` message or by what `arm` answered.
+
+    ``channel`` is the data channel that is wanted, "" the first that the series names; ``armed``: the detector is armed
+    for it, so that no other series can be meant; ``begun`` tells whether a frame of it was accepted.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        channel: str = "",
+        connections: int = 1,
+        armed: bool = False,
+        begun: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.key: SeriesKey | None = None
+        self.over = False  #: nothing of it comes any more, and what came is booked
+        self._channel = channel
+        self.start: StartMessage | None = None
+        self.unusable: dict[
+            str, str
+        ] = {}  #: why `start` or `end` messages could not be used, and which it was
+        self.others: Counter[int] = Counter()  #: images of other series that were ignored, by series id
+        self._memory, self._begun = memory, begun
+        self._wanted, self._connections, self._armed = channel, connections, armed
+        self._lock = threading.Lock()
+        self._held: list[FrameBatch] = []
+        self._held_since = 0.0
+        self._start_overdue = False
+        self._channel_settled = False  # by an image: it does not change any more
+        self._end_came = False
+        self._deliveries = Deliveries()
+
+    @property
+    def name(self) -> str:
+        return "?" if self.key is None else str(self.key[0])
+
+    @property
+    def channel(self) -> str:
+        """The data channel that is taken; "" until the series has named one."""
+        return self._channel
+
+    @property
+    def header(self) -> SeriesHeader | None:
+        """What the series says of itself; None as long as its start has not come."""
+        return (
+            None if self.start is None or self.key is None else header_of(self.start, self.key, self.channel)
+        )
+
+    def expect(self, series_id: int) -> None:
+        """Take this series and no other: the detector was armed for it."""
+        self.key = (series_id, 0)
+
+    def accept(self, batch: FrameBatch) -> Iterator[Item]:
+        """What is in the batch; runs in the thread that received it."""
+        if self._connections > 1:
+            self._deliveries.add(batch)
+        if self._held and not self._must_wait_for_start():
+            with self._lock:
+                held, self._held = self._held, []
+            for earlier in held:
+                yield from self._sort(earlier)
+        yield from self._sort(batch)
+
+    def _sort(self, batch: FrameBatch) -> Iterator[Item]:
+        begin = 0
+        for row in np.flatnonzero((batch.status != IMAGE) & (batch.status != NO_CHANNEL)).tolist():
+            yield from self._images(batch, begin, row)
+            yield from self._message(batch, row)
+            begin = row + 1
+        yield from self._images(batch, begin, batch.count)
+
+    def all_came(self, connections: Sequence[int], last_missing: int) -> bool:
+        """Whether each of these connections has brought all it has to bring of the series, as far as can be told."""
+        return self.key is not None and self._deliveries.all_came(self.key[0], connections, last_missing)
+
+    def why_unusable(self, batch: FrameBatch, entry: int) -> str:
+        """Why an entry that is no IMAGE cannot be used."""
+        if batch.status[entry] != NO_CHANNEL:
+            return "column-major and split arrays are not supported in a live stream"
+        message = read_message(batch.message(entry))
+        assert isinstance(message, ImageMessage)
+        named = "asked for" if self._wanted else "the first of the series; channel= chooses another one"
+        return f"no channel {self.channel!r} ({named}); the image has {', '.join(message.channels)}"
+
+    # Messages that are no plain image -----------------------------------------------------------
+
+    def _message(self, batch: FrameBatch, row: int) -> Iterator[Item]:
+        try:
+            message = read_message(batch.message(row))
+            if isinstance(message, ImageMessage):
+                # Legal, but nothing the fast path knows: read in full, then treated like any other.
+                fill_from_message(batch, row, message, batch.channel)
+                yield from self._images(batch, row, row + 1)
+                return
+        except StreamError as error:
+            if error.message_type in ("start", "end"):
+                self._refuse(error.message_type, str(error))
+            else:
+                yield Unreadable(str(error))
+            return
+        if isinstance(message, StartMessage):
+            yield from self._begin(message, batch, row)
+        elif isinstance(message, EndMessage):
+            if self.key is None and self._must_wait_for_start():
+                self._hold(batch, row, row + 1)
+            elif self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
+                self._end_came = True
+                yield Ended()
+            elif self._end_came:
+                yield from self._leave(batch, row, row + 1)
+        else:
+            log.info("ignored a message of type %r", message.type)
+
+    def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> Iterator[Item]:
+        key = (start.series_id, hash_unique_id(start.series_unique_id))
+        with self._lock:
+            over = self.key is not None and (self._end_came or self._begun())
+            if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
+                over = False  # the series that was armed, now with its unique id
+            elif key in self._memory.finished or key == self.key:
+                return
+            elif self._armed:
+                log.info("ignored the start of series %d: series %s was armed", start.series_id, self.name)
+                return
+            elif over:
+                if not self._end_came:
+                    log.warning("series %d began before series %s was over", start.series_id, self.name)
+                self._end_came = True
+            elif self.key is not None:
+                log.warning(
+                    "series %d replaces series %s, which brought no image", start.series_id, self.name
+                )
+            if not over:
+                if not self._channel_settled:
+                    self._channel = self._wanted or next(iter(start.channels), "")
+                self.key = key
+                self.start = start  # the last: what overtook it is taken now
+        if over:
+            yield from self._leave(batch, row, row + 1)
+            yield Ended()
+            return
+        if start.notes:
+            log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
+        header = self.header
+        assert header is not None
+        yield Started(header)
+
+    def _is_ours(self, series_id: int, unique_id: int) -> bool:
+        if self.key is None or series_id != self.key[0]:
+            return False
+        if not self.key[1] and unique_id and (series_id, unique_id) in self._memory.finished:
+            return False  # of a detector that was restarted and counts its series from 1 again
+        return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
+
+    def _refuse(self, kind: str, reason: str) -> None:
+        """A `start` or `end` that cannot be read: no image is bad for it."""
+        with self._lock:
+            new = reason not in self.unusable and len(self.unusable) < KEPT
+            if new:
+                self.unusable[reason] = kind
+        if new:
+            log.warning("series %s: the %s message cannot be used: %s", self.name, kind, reason)
+
+    # Images -------------------------------------------------------------------------------------
+
+    def _images(self, batch: FrameBatch, begin: int, end: int) -> Iterator[Item]:
+        if begin >= end:
+            return
+        if self._must_wait_for_start():
+            self._hold(batch, begin, end)
+            return
+        rows = np.arange(begin, end)
+        index = batch.index[begin:end]
+        if self.key is None:
+            ours = np.zeros(len(rows), bool)
+        else:
+            unique = index[:, UNIQUE_ID]
+            ours = index[:, SERIES_ID] == self.key[0]
+            if self.key[1]:
+                ours &= (unique == self.key[1]) | (unique == 0)
+            else:
+                # Armed, and its start not here yet: see _is_ours.
+                for number, earlier in self._memory.finished:
+                    if earlier and number == self.key[0]:
+                        ours &= unique != earlier
+        if not ours.all():
+            if self._end_came:
+                yield from self._leave(batch, begin, end)
+            else:
+                self._count_others(index[~ours, SERIES_ID])
+                yield Foreign(len(rows) - int(ours.sum()))
+            rows = rows[ours]
+        if not len(rows):
+            return
+        channel = self._settle_channel(batch, int(rows[0]))
+        if batch.channel != channel.encode():
+            index_images(batch, rows, channel)
+        yield Frames(batch, rows)
+
+    def _count_others(self, series_ids: np.ndarray) -> None:
+        with self._lock:
+            for series_id, count in zip(*np.unique(series_ids, return_counts=True)):
+                if series_id in self.others or len(self.others) < KEPT:
+                    self.others[int(series_id)] += int(count)
+
+    def _settle_channel(self, batch: FrameBatch, row: int) -> str:
+        """The series' channel: what the user or `start` named, else the first one of the first image."""
+        with self._lock:
+            self._channel_settled = True
+            if not self.channel:
+                message = read_message(batch.message(row))
+                assert isinstance(message, ImageMessage)
+                self._channel = next(iter(message.channels))
+            return self.channel
+
+    def _leave(self, batch: FrameBatch, begin: int, end: int) -> Iterator[Item]:
+        """Keep what came after the end of this series for the next acquisition: it may be the next series."""
+        left_over = self._memory.left_over
+        if sum(b.buffer.nbytes for b in left_over) < HOLD_BYTES:
+            left_over.append(batch.copy(begin, end))
+        else:
+            yield Foreign(end - begin)
+
+    # Images, and `end`, that overtook their start on another connection -------------------------------------
+
+    def _must_wait_for_start(self) -> bool:
+        if self.start is not None or self._start_overdue or self._connections == 1:
+            return False
+        if self._held:
+            waited = time.monotonic() - self._held_since
+            held = sum(batch.buffer.nbytes for batch in self._held)
+            self._start_overdue = self.over or waited > WAIT_FOR_START_S or held > HOLD_BYTES
+        return not self._start_overdue
+
+    def _hold(self, batch: FrameBatch, begin: int, end: int) -> None:
+        with self._lock:
+            if not self._held:
+                self._held_since = time.monotonic()
+            self._held.append(batch.copy(begin, end))
