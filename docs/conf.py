@@ -26,7 +26,6 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 autodoc_typehints_format = "short"
 autosummary_generate = False
 napoleon_google_docstring = False
@@ -49,7 +48,12 @@ def say_what_parameters_are(app: Any, what: str, name: str, obj: Any, options: A
     end = next((n for n in range(heading, len(lines)) if not lines[n].strip()), len(lines))
     entries = lines[heading + 2 : end]
     if not any(line.startswith(" ") and line.strip()[:1].isupper() for line in entries):
-        lines[heading:end] = [_ENTRY.sub(r":param \1: ", line) for line in entries]
+        lines[heading:end] = [_ENTRY.sub(_field, line) for line in entries]
+
+
+def _field(entry: re.Match[str]) -> str:
+    # Of "rows, cols" Sphinx would take the first for a type, but for the space.
+    return f":param {entry[1].replace(' ', '')}: "
 
 
 def escape_stars(app: Any, context: Any, lines: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,15 @@ import pytest
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("live4d_ophyd", "plans")
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["packages"]
 
 
 def modules_with_examples():
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if ">>> " in path.read_text():
-                parts = path.relative_to(ROOT).with_suffix("").parts
-                yield ".".join(parts).removesuffix(".__init__")
+        for folder, _, names in sorted(os.walk(ROOT / package, followlinks=True)):
+            for path in (Path(folder) / name for name in sorted(names) if name.endswith(".py")):
+                if ">>> " in path.read_text():
+                    yield ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 class ResultsAreShownWhereTheyMatter(doctest.OutputChecker):
