@@ -1,7 +1,8 @@
-"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds."""
+"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds; decoding alone."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,10 +15,15 @@ import numpy as np
 
 from benchmarks.baseline import receive
 from benchmarks.report import machine
-from benchmarks.source import SIZES, Source
+from benchmarks.source import SIZES, Source, messages
+from live4d_ophyd.decode import CpuDecoder, Demand, FrameFormat, Weights, sum_over_frames
+from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.imaging.virtual_detectors import weight_maps
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.index import index_batch
 
 #: images of one measurement: one to two seconds each
 COUNTS = {
@@ -92,6 +98,37 @@ def memory(series: int = 40, count: int = 256 * 1024) -> list[float]:
     return sizes
 
 
+def decoding(key: str, rounds: int) -> dict[str, float]:
+    """us of one core that a frame takes from memory, for several demands: medians of interleaved rounds, CPU time.
+
+    Sums over all pixels need LZ4 of all blocks and nothing else to speak of: what bounds all that needs patterns.
+    """
+    size = SIZES[key]
+    data, offsets, _ = messages(size)
+    batch = FrameBatch.from_messages([data[a:b].tobytes() for a, b in itertools.pairwise(offsets)])
+    index_batch(batch)
+    shape = (size.side, size.side)
+    decoder = CpuDecoder(FrameFormat(*shape, np.dtype(size.dtype)))
+    vbf, whole = weight_maps([size.disk], shape), Weights(np.ones((1, *shape), np.int64))
+    total, valid = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    demands = {
+        "VBF": Demand(vbf), "sum over all pixels": Demand(whole), "patterns": Demand(None, True),
+        "mean pattern": Demand(None, True), "VBF + mean pattern": Demand(vbf, True),
+    }  # fmt: skip
+    spent: dict[str, list[float]] = {name: [] for name in demands}
+    for _ in range(3 + 4 * rounds):
+        for name, demand in demands.items():
+            started = time.thread_time()
+            for part in decoder.submit(batch, None, demand).parts():
+                if "mean" in name:
+                    sum_over_frames(part.patterns, None, NODATA, total, valid)
+            spent[name].append((time.thread_time() - started) / batch.count * 1e6)
+    times = 2 * (3 + 4 * rounds)
+    if (total != times * size.frames.sum(axis=0, dtype=np.int64)).any():
+        raise RuntimeError("mean patterns are wrong: no number is reported")
+    return {name: median(of[3:]) for name, of in spent.items()}
+
+
 def _own_process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, get_context("spawn"))
 
@@ -112,6 +149,7 @@ def run(rounds: int = 5) -> dict:
             khz = {name: median(r["khz"] for r in of) for name, of in runs.items()}
             results[size.name] = {
                 "message_bytes": source.message_bytes,
+                "decoding_us": decoding(key, rounds),
                 "runs": {
                     name: {
                         "khz": khz[name],
@@ -144,6 +182,9 @@ def table(report: dict) -> str:
                 f"{size + ', ' + name:38} {run_['khz']:8.1f} {low:7.1f}-{high:<8.1f} "
                 f"{run_['receiver_cpu_us']:8.1f} {run_['ratio']:8.1f} x"
             )
+    for size, result in report["results"].items():
+        took = ", ".join(f"{name} {us:.1f}" for name, us in result["decoding_us"].items())
+        lines.append(f"{size}, one core, us a frame: {took}")
     sizes = report["memory_mb"]
     lines.append(
         f"resident memory over {len(sizes)} x 262144 frames at 100 kHz, MB: "

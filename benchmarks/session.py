@@ -113,7 +113,7 @@ class Session:
             source.endpoint,
             name="live4d",
             scan=ScanGrid(*scan),
-            detectors=[size.disk],
+            methods=[size.disk],
             timeout=30.0,
             engine=engine,
         )

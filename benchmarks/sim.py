@@ -78,7 +78,7 @@ def session(side: int) -> dict[str, list[float]]:
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(side, side, step=simulator.step_nm, unit="nm"),
-            detectors=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
+            methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
             control=Simplon(simulator.rest_url),
             scan_generator=SimScanGenerator(simulator.rest_url),
         )

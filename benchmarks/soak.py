@@ -129,7 +129,7 @@ def _triggers(deadline: float) -> dict:
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(rows, cols),
-            detectors=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
+            methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
             control=Simplon(simulator.rest_url),
         )
         with closing(device):
@@ -163,7 +163,7 @@ def _frames(deadline: float) -> dict:
     done, lost, streaming = 0, 0, 0.0
     with closing(Source(FRAME_SIZE)) as source:
         device = Live4D(
-            source.endpoint, name="live4d", scan=ScanGrid(*FRAME_GRID), detectors=[size.disk], timeout=30.0
+            source.endpoint, name="live4d", scan=ScanGrid(*FRAME_GRID), methods=[size.disk], timeout=30.0
         )
         with closing(device):
             session = _Session(device)

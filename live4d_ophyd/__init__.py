@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from live4d_ophyd.device.live4d import Live4D
     from live4d_ophyd.device.scan_start import ScanGenerator
+    from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+    from live4d_ophyd.imaging.mean_pattern import MeanPattern
+    from live4d_ophyd.imaging.segments import Segments
     from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
     from live4d_ophyd.live import Live4DBestEffortCallback, ScanProgressBar, live_preview
     from live4d_ophyd.runs.description import describe
@@ -18,12 +21,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Annulus",
+    "CenterOfMass",
     "Disk",
     "Live4D",
     "Live4DBestEffortCallback",
+    "MeanPattern",
     "ScanGenerator",
     "ScanGrid",
     "ScanProgressBar",
+    "Segments",
     "Simplon",
     "describe",
     "export_run",
@@ -37,12 +43,15 @@ __all__ = [
 # The engine process and most commands need no Bluesky and no Tiled, whose import takes seconds.
 _HOMES = {
     "Annulus": "imaging.virtual_detectors",
+    "CenterOfMass": "imaging.center_of_mass",
     "Disk": "imaging.virtual_detectors",
     "Live4D": "device.live4d",
     "Live4DBestEffortCallback": "live",
+    "MeanPattern": "imaging.mean_pattern",
     "ScanGenerator": "device.scan_start",
     "ScanGrid": "scan",
     "ScanProgressBar": "live",
+    "Segments": "imaging.segments",
     "Simplon": "sources.dectris.control",
     "describe": "runs.description",
     "export_run": "runs.export",

@@ -1,4 +1,4 @@
-"""Which streams and data keys hold virtual-detector images: what preview, pictures, plots and storage agree on."""
+"""Which streams and data keys hold images over the scan: what preview, pictures, plots and storage agree on."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from plans.components import component
 
 #: stream that holds what the calibration has set
@@ -25,7 +26,7 @@ def calibrate_bright_field(
     """
     Fit the bright-field disk of one raster's mean diffraction pattern and set the virtual detector to it.
 
-    Virtual detectors that had the same centre get the new one, too. Nothing is changed when the pattern shows
+    Methods that had the same centre get the new one, too. Nothing is changed when the pattern shows
     no disk. The pattern is in the run's stream ``primary``, the new centres and the radius in
     ``bright_field``. Pixels that are hot by the pattern are printed, as a mask for ``Live4D(pixel_mask=...)``.
 
@@ -51,7 +52,8 @@ def calibrate_bright_field(
     """
     radius = component(detector, f"{name}_radius")
     centers = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
-    pattern_enabled = component(detector, "pattern_enabled")
+    pattern_name = _pattern_of(detector)
+    pattern_enabled = component(detector, f"{pattern_name}_enabled")
     start = {
         "plan_name": "calibrate_bright_field",
         "purpose": "bright-field calibration",
@@ -70,7 +72,7 @@ def calibrate_bright_field(
     def measure_and_set() -> MsgGenerator[None]:
         nonlocal fit, hot
         reading = yield from bps.trigger_and_read([detector])
-        pattern = reading[f"{detector.name}_pattern"]["value"]
+        pattern = reading[f"{detector.name}_{pattern_name}"]["value"]
         try:
             fit = fit_disk(pattern)
         except ValueError as error:
@@ -122,11 +124,18 @@ def _in_words(hot: np.ndarray) -> str:
     )
 
 
+def _pattern_of(detector: Any) -> str:
+    """Name of the mean pattern."""
+    return next(method.name for method in detector.methods() if isinstance(method, MeanPattern))
+
+
 def _concentric(detector: Any, name: str) -> list[str]:
-    """Names of the virtual detectors with the centre of ``name``, which comes first."""
-    by_name = {virtual.name: virtual for virtual in detector.detectors()}
-    center = by_name[name].center
-    return [
-        name,
-        *(other for other, virtual in by_name.items() if other != name and virtual.center == center),
-    ]
+    """Names of the methods with the centre of ``name``, which comes first."""
+    centers = {method.name: _center(method) for method in detector.methods()}
+    others = [other for other, center in centers.items() if center == centers[name] and other != name]
+    return [name, *others]
+
+
+def _center(method: Any) -> Any:
+    """Centre of a method, or of what it looks within; False for one that has none."""
+    return getattr(method, "center", getattr(getattr(method, "within", None), "center", False))

@@ -13,9 +13,10 @@ def component(detector: HasName, name: str) -> Any:
     """``detector.NAME``. Raises ValueError that names the device and its virtual detectors if it has none."""
     found = getattr(detector, name, None)
     if found is None:
-        virtual = ", ".join(getattr(detector, "detector_names", ())) or "none"
+        methods = detector.methods() if hasattr(detector, "methods") else ()
+        virtual = ", ".join(method.name for method in methods) or "none"
         raise ValueError(
-            f"{detector.name} has no {name!r}; this plan takes a Live4D, and the virtual detectors of "
+            f"{detector.name} has no {name!r}; this plan takes a Live4D, and the methods of "
             f"{detector.name} are: {virtual}"
         )
     return found

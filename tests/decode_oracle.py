@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
+from typing import NamedTuple
 
 import lz4.block
 import numpy as np
 
+from live4d_ophyd.decode import Demand
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
     ARRAY_TAG,
@@ -143,3 +145,45 @@ def guarded(pages: int) -> np.ndarray:
     if libc.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE), 0):
         raise OSError(ctypes.get_errno(), "mprotect")
     return np.frombuffer(memory, np.uint8)[: pages * mmap.PAGESIZE]
+
+
+class Projected(NamedTuple):
+    sums: np.ndarray  #: (n, maps)
+    status: np.ndarray  #: (n,)
+    saturated: np.ndarray  #: (n, maps)
+
+
+def project_all(decoder, batch, weights, entries=None):
+    """What becomes of a batch's frames under weight maps, on the host."""
+    return all_parts(decoder, batch, weights, entries, decoder.submit(batch, entries, Demand(weights)))
+
+
+def all_parts(decoder, batch, weights, entries, decoded):
+    """All parts of what was submitted, as one."""
+    n = int((batch.status == IMAGE).sum()) if entries is None else len(entries)
+    sums = np.zeros((n, len(weights)), weights.sums_of(decoder.format))
+    status, saturated = np.full(n, 99), np.zeros(sums.shape, bool)
+    for part in decoded.parts():
+        status[part.at] = part.status
+        sums[part.at], saturated[part.at] = on_host(part.sums), on_host(part.saturated)
+        np.testing.assert_array_equal(part.flagged, saturated[part.at].any(axis=1))
+    return Projected(sums, status, saturated)
+
+
+def project(decoder, batch, weights, entries=None):
+    """Sums and statuses."""
+    return project_all(decoder, batch, weights, entries)[:2]
+
+
+def patterns_of(decoder, batch, entries=None):
+    """Patterns (n, rows, cols) and statuses of a batch's frames, on the host."""
+    decoded = decoder.submit(batch, entries, Demand(None, patterns=True))
+    n = int((batch.status == IMAGE).sum()) if entries is None else len(entries)
+    patterns, status = np.zeros((n, *decoder.format.shape), decoder.format.dtype), np.full(n, 99)
+    for part in decoded.parts():
+        patterns[part.at], status[part.at] = on_host(part.patterns), part.status
+    return patterns, status
+
+
+def on_host(array):
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

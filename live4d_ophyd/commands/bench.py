@@ -26,7 +26,8 @@ def bench(name: str, rounds: int, minutes: float, out: Path | None) -> None:
     """Measure and compare.
 
     cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool.
-    gpu: copy, decode and sums on the GPU from pinned memory, against the copy alone and a straightforward pipeline.
+    gpu: copy, decode, sums and patterns on the GPU from pinned memory, against the copy alone and a straightforward
+    pipeline, beside the checkout that LIVE4D_BENCH_BEFORE names.
     stream: from sockets to images on the GPU, alone and under a RunEngine.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.

@@ -10,7 +10,16 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, FrameFormat, Projected, Saturation, Sums, Weights, describe_status
+from live4d_ophyd.decode import (
+    Backend,
+    Decoded,
+    Decoder,
+    Demand,
+    FrameFormat,
+    Saturation,
+    Weights,
+    describe_status,
+)
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
     ARRAY_TAG,
@@ -93,26 +102,31 @@ def measure(backend: Backend) -> Measured:
         lanes.append((backend.decoder(known.format, saturation=Saturation()), batch))
     wrong: list[str] = []
 
-    def compare(projected: Projected) -> None:
-        sums, status, _ = projected
-        if bad := status[status != 0].tolist():
-            wrong.append(f"{len(bad)} of {len(status)} good frames are refused: {describe_status(bad[0])}")
-        elif differ := np.count_nonzero(sums != np.resize(known.sums, sums.shape)):
-            wrong.append(f"{differ} of {len(sums)} sums are wrong")
+    demand = Demand(known.weights)
+
+    def compare(decoder: Decoder, decoded: Decoded) -> None:
+        for part in decoded.parts():
+            with decoder.working():
+                assert part.sums is not None
+                sums = part.sums if isinstance(part.sums, np.ndarray) else part.sums.cpu().numpy()
+            if bad := part.status[part.status != 0].tolist():
+                wrong.append(f"{len(bad)} of {len(sums)} good frames are refused: {describe_status(bad[0])}")
+            elif differ := np.count_nonzero(sums != known.sums[part.at % len(known.sums)]):
+                wrong.append(f"{differ} of {len(sums)} sums are wrong")
 
     for decoder, batch in lanes:  # the first batch of each pays for memory and plans
-        compare(decoder.submit_sums(batch, known.weights).result())
-    under_way: deque[Sums] = deque()
+        compare(decoder, decoder.submit(batch, None, demand))
+    under_way: deque[tuple[Decoder, Decoded]] = deque()
     frames = 0
     started = time.perf_counter()
     for decoder, batch in cycle(lanes):
         if len(under_way) == len(lanes):
-            compare(under_way.popleft().result())
+            compare(*under_way.popleft())
         if wrong or time.perf_counter() - started > RATE_S:
             break
-        under_way.append(decoder.submit_sums(batch, known.weights))
+        under_way.append((decoder, decoder.submit(batch, None, demand)))
         frames += batch.count
-    for sums in under_way:
-        compare(sums.result())
+    for submitted in under_way:
+        compare(*submitted)
     khz = frames / (time.perf_counter() - started) / 1e3
     return Measured(khz, wrong[0] if wrong else "")

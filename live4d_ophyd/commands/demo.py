@@ -107,7 +107,7 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(scan, scan, step=simulator.step_nm, unit="nm"),
-            detectors=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
+            methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
             control=Simplon(simulator.rest_url),
         )
         RE.preprocessors.append(live_preview([live4d]))

@@ -3,10 +3,10 @@
 from live4d_ophyd.decode.array_decoder import decode_array
 from live4d_ophyd.decode.backend import ENGINES, CpuBackend, choose_backend
 from live4d_ophyd.decode.cpu.decoder import CpuDecoder, warm_up
-from live4d_ophyd.decode.decoder import Backend, Decoded, Decoder, Demand, Part, Sums
+from live4d_ophyd.decode.decoder import Backend, Decoded, Decoder, Demand, Part
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
 from live4d_ophyd.decode.frame_sums import sum_over_frames
-from live4d_ophyd.decode.saturation import Projected, Saturation
+from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.frames.format import DecodeError, FrameFormat, describe_status
 
@@ -23,9 +23,7 @@ __all__ = [
     "FrameFormat",
     "GpuLost",
     "Part",
-    "Projected",
     "Saturation",
-    "Sums",
     "Weights",
     "choose_backend",
     "decode_array",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.decode.cpu import decoder as cpu
-from live4d_ophyd.decode.decoder import Backend, Decoder
+from live4d_ophyd.decode.decoder import Backend, Decoder, Demand
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.gpu.install import OF_ONE_CUDA, explain_no_gpu, install_command
 from live4d_ophyd.decode.saturation import Saturation
@@ -79,18 +79,19 @@ class GpuBackend:
         if not torch.cuda.is_available():
             raise EngineUnavailable(explain_no_gpu(torch.__version__, torch.version.cuda))
         self._gpu = _import("live4d_ophyd.decode.gpu.decoder")
+        self._named_errors = self._gpu.named_errors
         kernels = _import("live4d_ophyd.decode.gpu.kernels")
         nvcomp = _import("live4d_ophyd.decode.gpu.nvcomp")
         self._torch = torch
-        with self._gpu.named_errors():
+        with self._named_errors():
             self._nvcomp = nvcomp.Nvcomp(int(torch.version.cuda.split(".")[0]))
-            self._kernels = kernels.Kernels()
+            self._kernels = kernels.kernels_of(torch.cuda.current_device())
             self.detail = f"{torch.cuda.get_device_name()}, nvCOMP {self._nvcomp.name}"
             self._try_out()
 
     def allocate(self) -> FrameBatch:
         torch = self._torch
-        with self._gpu.named_errors():
+        with self._named_errors():
             buffer = torch.empty(_GPU_BATCH_BYTES, dtype=torch.uint8, pin_memory=True)
             index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
         return FrameBatch(buffer.numpy(), index.numpy())
@@ -129,12 +130,14 @@ class GpuBackend:
         row = batch.index[0]
         row[[BLOB_OFFSET, BLOB_LENGTH, LENGTH]] = 0, len(blob), len(blob)
         row[[ROWS, COLS, ARRAY_TAG, ALGORITHM, ELEM_SIZE]] = 8, 8, frame.tag, BSLZ4, 2
-        sums, status = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels).project(
-            batch, Weights(np.ones((1, 8, 8), np.int64))
-        )
-        if status[0] != 0 or sums[0, 0] != 64:
+        decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels)
+        ones = Weights(np.ones((1, 8, 8), np.int64))
+        (part,) = decoder.submit(batch, None, Demand(ones, patterns=True)).parts()
+        with decoder.working():
+            found, pixels = int(part.sums[0, 0]), part.patterns.cpu().numpy()
+        if part.status[0] != 0 or found != 64 or (pixels != 1).any():
             raise GpuError(
-                f"{self.detail} decodes a known frame to {sums[0, 0]} instead of 64 (status {status[0]})"
+                f"{self.detail} decodes a known frame to {found} instead of 64 (status {part.status[0]})"
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from live4d_ophyd.decode.saturation import Projected, Saturation
+from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.format import FrameFormat
@@ -69,21 +69,6 @@ class Decoder(Protocol):
 
     def working(self) -> AbstractContextManager[None]:
         """Where work on the arrays of a part is done: in the decoder's CUDA stream, errors of it as GpuError."""
-
-    # Until the engine takes parts.
-    def submit_sums(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Sums: ...
-    def frames_in_parts(
-        self, batch: FrameBatch, rows: np.ndarray
-    ) -> Iterator[tuple[slice, Any, np.ndarray]]: ...
-    def errors(self) -> AbstractContextManager[None]: ...
-
-
-class Sums(Protocol):
-    """Sums that may still be under way."""
-
-    @property
-    def ready(self) -> bool: ...
-    def result(self) -> Projected: ...
 
 
 class Backend(Protocol):

@@ -6,20 +6,11 @@ Any thread; values only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 #: what kernels take for "no limit": above every pixel that they sum
 NO_LIMIT = 1 << 62
-
-
-class Projected(NamedTuple):
-    """Frames under weight maps."""
-
-    sums: np.ndarray  #: (n, maps) int64 or float64, 0 where the status is not 0
-    status: np.ndarray  #: (n,) int64: 0, or why a frame has no sums
-    saturated: np.ndarray  #: (n, maps) bool: a pixel that the map weighs holds no count
 
 
 @dataclass(frozen=True)

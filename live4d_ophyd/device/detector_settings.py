@@ -10,215 +10,29 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from ophyd import Component as Cpt
-from ophyd import Device, Kind, Signal
-from ophyd.status import Status
+from ophyd import Device
 
-from live4d_ophyd.device.signals import SETTING, Choice, Settling, setting
+from live4d_ophyd.device.settling import Settling
+from live4d_ophyd.device.signals import SETTING, Choice, setting
+from live4d_ophyd.device.simplon_signal import FRESH_S, SimplonFact, SimplonSignal
 from live4d_ophyd.sources.dectris.control import TRIGGER_MODES, TRIGGER_PER, Simplon
 from live4d_ophyd.sources.dectris.parameter import Parameter
-from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
+from live4d_ophyd.sources.dectris.rest import SimplonError
 
 log = logging.getLogger(__name__)
 
-#: how long a value counts as known, s
-FRESH_S = 1.0
-#: and how long when the detector did not answer: asking may take it many seconds
+#: how long a value counts as known when the detector did not answer: asking may take it many seconds, s
 SILENT_S = 30.0
-_NUMPY = {"number": "<f8", "integer": "<i8"}
+#: part of a frame that is counted, below which a warning says so; the readout takes less
+COUNTED = 0.9
 #: what others depend on is put back first, what depends on all others last
 _FIRST = ("roi_mode", "binning_mode", "pixel_format", "incident_energy")
 _LAST = ("count_time", "frame_time")
-
-
-class SimplonSignal(Signal):
-    """One key of the detector.
-
-    ``keys``: where to find it, ``config/frame_time``, the first that the detector has. One that it does not have is
-    left out of readings, and raises UnknownKey when it is used all the same.
-    """
-
-    def __init__(self, *args: Any, keys: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._keys = tuple(keys)
-        self._kind_if_there: Kind | None = None  #: while it is left out
-        self._parameter: Parameter | None = None
-        self._ask_at = -np.inf
-
-    @property
-    def _control(self) -> Simplon:
-        assert self.parent is not None, "a SimplonSignal is a component of DetectorSettings"
-        return self.parent.control
-
-    @property
-    def asked(self) -> bool:
-        """Whether the detector has answered once."""
-        return self._ask_at > -np.inf
-
-    @property
-    def missing(self) -> bool:
-        """Whether the detector was asked and does not have it."""
-        return self._kind_if_there is not None
-
-    def look(self) -> None:
-        """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
-        if self.stale:
-            self.ask()
-
-    def ask(self) -> bool:
-        """`look`, however fresh the value is; until the answer is there it counts as before. Says whether it came."""
-        try:
-            for key in self._keys:
-                try:
-                    self.learn(self._control.rest.read("detector", *key.split("/", 1)))
-                    return True
-                except UnknownKey:
-                    continue
-        except SimplonError as error:
-            if not self.asked:
-                raise
-            # The images of a scan must not be lost because its detector went away.
-            self.parent.silent(error)
-            return False
-        self._parameter = None
-        self.keep(FRESH_S)
-        if self._kind_if_there is None:
-            self._kind_if_there = self.kind  # type: ignore[has-type]
-            self.kind = Kind.omitted
-        return True
-
-    def learn(self, parameter: Parameter) -> None:
-        """Take what the detector says of the key."""
-        self._parameter = parameter
-        self.keep(FRESH_S)
-        if self._kind_if_there is not None:
-            self.kind, self._kind_if_there = self._kind_if_there, None
-        value = parameter.in_documents[1]
-        if value != self._readback:
-            super().put(value, force=True)
-
-    @property
-    def stale(self) -> bool:
-        """Whether the detector is asked when the value is wanted next."""
-        return time.monotonic() >= self._ask_at
-
-    def keep(self, seconds: float) -> None:
-        """Use the value that is known for so long, or longer if that was said before."""
-        self._ask_at = max(self._ask_at, time.monotonic() + seconds)
-
-    def forget(self) -> None:
-        """Ask again when the value is wanted next."""
-        if self.asked:
-            self._ask_at = time.monotonic()
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        """Its name, for tables and plots of plans that move it."""
-        return {"fields": [self.name]}
-
-    def _known(self) -> Parameter:
-        self.look()
-        if self._parameter is None:
-            raise UnknownKey(
-                f"{self.name}: the detector at {self._control.url} has no {' or '.join(self._keys)}"
-            )
-        return self._parameter
-
-    def get(self, **kwargs: Any) -> Any:
-        """The value in the detector. Raises UnknownKey where it has none, SimplonError where it cannot be asked."""
-        return self._known().in_documents[1]
-
-    def check_value(self, value: Any, **kwargs: Any) -> None:
-        """Raise ValueError with the detector's limits unless it would take ``value``."""
-        self._known().check(_plain(value))
-
-    def put(self, value: Any, *, force: bool = False, **kwargs: Any) -> None:
-        """Set it, and read again what changed with it.
-
-        Raises ValueError, SimplonError with the detector's words, or when it keeps another value.
-        """
-        known, value = self._known(), _plain(value)
-        if not force:
-            known.check(value)
-        subsystem, _, key = known.key.split("/", 2)
-        assert self.parent is not None
-        # One at a time: what another sets meanwhile may change this, and would look like disobedience.
-        with self.parent.setting:
-            self.parent.before_put()
-            changed = self._control.put(subsystem, key, value)
-            self.parent.remember(key, changed)
-            self.parent.learn(changed)
-
-    def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
-        """As `put`; what is out of limits is refused at once, thresholds may take the detector seconds."""
-        self.check_value(value)
-        status = Status(self, timeout=timeout, settle_time=settle_time or 0)
-        assert self.parent is not None
-
-        def put() -> None:
-            try:
-                if before is not None:
-                    before.join()
-                self.put(value)
-            except Exception as error:
-                status.set_exception(error)
-            else:
-                status.set_finished()
-
-        thread = threading.Thread(target=put, name=f"{self.name}-set", daemon=True)
-        before = self.parent.queue_up(thread)
-        thread.start()
-        return status
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Lowest and highest value; (0, 0), as ophyd has it, where the detector gives none."""
-        known = self._known()
-        if known.minimum is None and known.maximum is None:
-            return 0.0, 0.0
-        return (
-            -np.inf if known.minimum is None else known.minimum,
-            np.inf if known.maximum is None else known.maximum,
-        )
-
-    def describe(self) -> dict[str, Any]:
-        known = self._known()
-        dtype, _ = known.in_documents
-        entry: dict[str, Any] = {"source": f"{self._control.url}/{known.key}", "dtype": dtype, "shape": []}
-        if dtype in _NUMPY:
-            entry["dtype_numpy"] = _NUMPY[dtype]
-        if known.unit:
-            entry["units"] = known.unit
-        if known.minimum is not None:
-            entry["lower_ctrl_limit"] = known.minimum
-        if known.maximum is not None:
-            entry["upper_ctrl_limit"] = known.maximum
-        if known.allowed:
-            entry["enum_strs"] = [str(value) for value in known.allowed]
-        return {self.name: entry}
-
-
-class SimplonFact(SimplonSignal):
-    """A key that stays as it is while the detector is switched on: asked for once a stage, recorded with the run."""
-
-    def ask(self) -> bool:
-        if self._parameter is not None and not self.stale:
-            return True
-        return super().ask()
-
-    def learn(self, parameter: Parameter) -> None:
-        super().learn(parameter)
-        self.keep(np.inf)
-
-    def known_number(self) -> float | None:
-        """The value as a number, without asking the detector; None where that is not known, or none."""
-        value = None if self._parameter is None else self._parameter.value
-        return value if isinstance(value, int | float) else None
 
 
 class _OfDetector(Device):
@@ -401,6 +215,12 @@ class DetectorSettings(Settling, _OfDetector):
     y_pixel_size = _fact("y_pixel_size")
     status = Cpt(DetectorStatus, "", kind="omitted")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._times_warned_of: tuple[float, float] | None = None
+        super().__init__(*args, **kwargs)
+        self.trigger_mode.put(self.control.trigger_mode)
+        self.trigger_per.put(self.control.trigger_per)
+
     def check_settings(self) -> None:
         """Trigger mode and who triggers have to fit the scan: the device knows."""
         if isinstance(self.parent, Settling):
@@ -412,11 +232,23 @@ class DetectorSettings(Settling, _OfDetector):
         rows, cols = (math.inf if side is None else side for side in sides)
         return rows, cols
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.trigger_mode.put(self.control.trigger_mode)
-        self.trigger_per.put(self.control.trigger_per)
+    def as_armed(self) -> dict[str, Any]:
+        readings = super().as_armed()
+        self.warn_of_short_exposure()
+        return readings
 
+    def warn_of_short_exposure(self) -> None:
+        """Log a warning, once for the same times, where the detector counts for a part of each frame only.
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+        A frame time that is set alone leaves the count time: most of the dose might be lost unsaid.
+        """
+        count, frame = self.count_time.known_number(), self.frame_time.known_number()
+        if count is None or frame is None or (count, frame) == self._times_warned_of:
+            return
+        self._times_warned_of = (count, frame)
+        if count < COUNTED * frame:
+            both = f"; {self.parent.name}.dwell_time sets both" if self.parent is not None else ""
+            log.warning(
+                "%s: of each frame of %g s only %g s are counted (count_time): %.0f %% of the dose is lost%s",
+                self.name, frame, count, 100 * (1 - count / frame), both,
+            )  # fmt: skip

@@ -87,9 +87,17 @@ def gain(value: Any) -> None:
             f"gain is {shown(value)}; expected a NumPy array (det rows, det cols) of real numbers"
         )
     # NaN is left to the virtual detectors: a pixel that none of them uses may have it.
-    largest = float(np.max(np.abs(value), where=np.isfinite(value), initial=0.0))
+    largest = _largest(value)
     if largest > LARGEST_GAIN:
         raise ValueError(f"gain has a factor of {largest:g}; expected at most {LARGEST_GAIN:g}")
+
+
+def _largest(value: np.ndarray) -> float:
+    """The largest amount of the finite numbers of an array."""
+    low, high = (float(extreme(value, initial=0)) for extreme in (np.min, np.max))
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high)  # several times as fast: this runs with every trigger
+    return float(np.max(np.abs(value), where=np.isfinite(value), initial=0.0))
 
 
 # What comes over the wire ------------------------------------------------------------------------

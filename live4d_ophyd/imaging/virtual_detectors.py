@@ -24,7 +24,9 @@ from live4d_ophyd.sources.source import SeriesInfo
 #: rows of a large detector that are computed at a time
 _ROWS_AT_ONCE = 64
 
+#: metadata of positions, and of lengths
 PIXELS = {"units": "px"}
+LENGTH = {**PIXELS, "least": 0.0}
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,7 @@ def _length(value: float, what: str) -> float:
 class Disk(_Round):
     """Pixels within ``radius`` of the centre: bright field, or one diffraction disk."""
 
-    #: px
-    radius: float = field(kw_only=True, metadata=PIXELS)
+    radius: float = field(kw_only=True, metadata=LENGTH)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,10 +158,8 @@ class Disk(_Round):
 class Annulus(_Round):
     """Pixels further than ``inner`` from the centre and within ``outer``: annular bright or dark field."""
 
-    #: px
-    inner: float = field(kw_only=True, metadata=PIXELS)
-    #: px
-    outer: float = field(kw_only=True, metadata=PIXELS)
+    inner: float = field(kw_only=True, metadata=LENGTH)
+    outer: float = field(kw_only=True, metadata=LENGTH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

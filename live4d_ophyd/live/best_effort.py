@@ -1,4 +1,4 @@
-"""Bluesky's BestEffortCallback with live images of the virtual detectors.
+"""Bluesky's BestEffortCallback with live images of the methods.
 
 Comes in: the documents of a RunEngine. Goes out: the usual table and plots of the hinted numbers, and for
 each device with images over (scan_y, scan_x) one window, one PNG file a run, or both. Previews (stream

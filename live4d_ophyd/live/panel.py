@@ -1,4 +1,4 @@
-"""A figure with one image a virtual detector, side by side, redrawn as its documents come.
+"""A figure with one panel an image, side by side, redrawn as its documents come.
 
 Comes in: images by data key, with NaN where nothing was seen. Goes out: a window, or a PNG file. A figure belongs to
 one thread: of a window the GUI's under Qt, else the RunEngine's; of files that of pictures.py.

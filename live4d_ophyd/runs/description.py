@@ -33,6 +33,9 @@ _PREFIXES = (
     (1e-12, "p"),
 )
 _SCALED = ("s", "eV", "m", "Hz", "A")
+#: parameters of a method that say which pixels it takes
+_LENGTHS = ("radius", "inner", "outer")
+_SHAPE = (*_LENGTHS, "center", "center_row", "center_col", "soft")
 #: digits are counted in a shape of four or more numbers
 _SHOWN_VALUES = 4
 
@@ -233,31 +236,61 @@ def _virtual_detectors(device: DeviceReadings, scale: AngularScale) -> dict[str,
 
 
 def virtual_detector(device: DeviceReadings, name: str, scale: AngularScale) -> Fact:
-    """The shape under an image: a dict with ``kind``, ``center``, and lengths in px and, as ``..._mrad``, in mrad."""
-    lengths = [key for key in ("radius", "inner", "outer") if device.get(f"{name}_{key}") is not None]
-    if not lengths:
+    """The shape under an image: a dict with ``kind``, ``center``, lengths in px and, as ``..._mrad``, in mrad.
+
+    And whatever else its method was set to: ``sectors``, ``rotation``.
+    """
+    method, others = _method_of(device, name)
+    lengths = [key for key in _LENGTHS if device.get(f"{method}_{key}") is not None]
+    if not lengths and not others:
         return Fact({}, text="its shape is not recorded")
-    kind = "disk" if lengths == ["radius"] else "annulus"
-    shape: dict[str, Any] = {"kind": kind}
-    texts = [kind]
+    shape: dict[str, Any] = {}
+    texts = []
+    if lengths:
+        shape["kind"] = "disk" if lengths == ["radius"] else "annulus"
+        texts.append(shape["kind"])
     for key in lengths:
-        value = shape[key] = device.get(f"{name}_{key}")
+        value = shape[key] = device.get(f"{method}_{key}")
         text = f"{key} {_by_event(value, 'px') if isinstance(value, list) else _shown(value, 'px')}"
         if not isinstance(value, list) and (angle := scale.angle(value)) is not None:
             shape[f"{key}_mrad"] = angle
             text += f" = {angle:.4g} mrad"
         texts.append(text)
-    center = _center(device, name)
-    shape["center"] = center
-    if center is None:
-        texts.append("in the middle of the frame")
-    else:
-        sides = [_by_event(v, "px") if isinstance(v, list) else f"{v:.6g} px" for v in center]
-        texts.append(f"centre row {sides[0]}, col {sides[1]}")
-    if device.get(f"{name}_soft"):
+    if lengths:
+        center = shape["center"] = _center(device, method)
+        if center is None:
+            texts.append("in the middle of the frame")
+        else:
+            sides = [_by_event(v, "px") if isinstance(v, list) else f"{v:.6g} px" for v in center]
+            texts.append(f"centre row {sides[0]}, col {sides[1]}")
+    if device.get(f"{method}_soft"):
         shape["soft"] = True
         texts.append("soft edge")
+    for key in others:
+        value = shape[key] = device.get(f"{method}_{key}")
+        unit = device.units.get(f"{method}_{key}", "")
+        shown = _by_event(value, unit) if isinstance(value, list) else _shown(value, unit)
+        texts.append(f"{key.replace('_', ' ')} {shown}")
     return Fact(shape, text=", ".join(texts))
+
+
+def _method_of(device: DeviceReadings, image: str) -> tuple[str, list[str]]:
+    """Name of the method that made an image, and of its parameters that are no shape: ``com`` for ``com_y``.
+
+    A method's outputs and its parameters begin with its name.
+    """
+    words = image.split("_")
+    for count in range(len(words), 0, -1):
+        method = "_".join(words[:count])
+        longer = tuple(f"{other}_" for other in device.images if other.startswith(f"{method}_"))
+        found = [
+            key.removeprefix(f"{method}_")
+            for key in device.configuration
+            if key.startswith(f"{method}_") and not key.startswith(longer)
+        ]
+        if found:
+            return method, [key for key in found if key not in _SHAPE]
+    return image, []
 
 
 def _center(device: DeviceReadings, name: str) -> list[Any] | None:

@@ -38,7 +38,7 @@ class NothingToExport(LookupError):
 
 @dataclass(frozen=True)
 class Stack:
-    """The images of one virtual detector in one stream, ``(event, scan_y, scan_x)``."""
+    """The images of one name in one stream, ``(event, scan_y, scan_x)``."""
 
     stream: str
     images: ScanImage
@@ -68,7 +68,7 @@ def export_run(
     out
         Folder; or, with the suffix of the format, the file, where it is one.
     names
-        Virtual detectors; default: all.
+        Images, as `image` takes them; default: all.
     event
         Only the Event of this number, from 1; -1 is the last.
     overwrite

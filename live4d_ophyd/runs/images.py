@@ -1,6 +1,6 @@
 """A run's images as xarray: positions as coordinates with step and unit, attributes that explain them, right way up.
 
-In: a run and the name of a virtual detector. Out: a `ScanImage`, which is a DataArray in all but its ``plot``.
+In: a run and the name of an image. Out: a `ScanImage`, which is a DataArray in all but its ``plot``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def image(
     run
         As `describe` takes it: ``db[-1]``, or a uid, its first characters, a scan id, -1.
     name
-        Virtual detector, ``"vbf"``, or data key, ``"live4d_vbf"``.
+        What a method gave, ``"vbf"``, or data key, ``"live4d_vbf"``.
     event
         Its number in the run's table, from 1; -1 is the last.
     stream
@@ -142,7 +142,7 @@ def image(
 
 
 def images(run: Any, name: str, *, stream: str | None = None, catalog: str | None = None) -> ScanImage:
-    """All images of a virtual detector, ``(event, scan_y, scan_x)``; otherwise as `image`.
+    """All images of one name, ``(event, scan_y, scan_x)``; otherwise as `image`.
 
     Coordinates along ``event``: its number, ``time`` (UTC), and what the plan moved.
     """
@@ -158,7 +158,7 @@ def _read(run: Any, name: str, event: int | None, stream: str | None, catalog: s
 
 
 def find_images(readings: RunReadings, name: str) -> tuple[DeviceReadings, str]:
-    """The device and the virtual detector that ``name`` means."""
+    """The device and its image that ``name`` means."""
     found = [
         (device, short)
         for device in readings.devices.values()

@@ -1,4 +1,4 @@
-"""A NeXus file (HDF5) of a run: an NXentry with sample, instrument, and an NXdata group for each virtual detector.
+"""A NeXus file (HDF5) of a run: an NXentry with sample, instrument, and an NXdata group for each image.
 
 In: the description and the images of a run. Out: a file whose ``default`` attributes lead plotting programs to the
 first image, with axes and units as NeXus has them.
@@ -110,7 +110,7 @@ def _instrument(entry: Any, description: RunDescription) -> None:
 
 
 def _data(entry: Any, name: str, images: ScanImage) -> None:
-    """One virtual detector: ``(scan_y, scan_x)``, with ``event`` in front where there are several Events."""
+    """The images of one name: ``(scan_y, scan_x)``, with ``event`` in front where there are several Events."""
     several = images.sizes["event"] > 1
     shown = images if several else ScanImage(images.isel(event=0))
     group = _group(entry, name, "NXdata")

@@ -20,7 +20,7 @@ class DeviceReadings:
     """One device with images: its values by key without the device's name (``scan_rows``, ``vbf_radius``)."""
 
     name: str
-    images: list[str] = field(default_factory=list)  #: names of the virtual detectors
+    images: list[str] = field(default_factory=list)  #: their names, without the device's
     streams: list[str] = field(default_factory=list)  #: that hold its images
     events: dict[str, list[Any]] = field(default_factory=dict)  #: of all these streams, one after the other
     configuration: dict[str, Any] = field(default_factory=dict)

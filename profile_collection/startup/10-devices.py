@@ -64,7 +64,7 @@ def _devices(scan_generator):
         endpoint,
         name="live4d",
         scan=grid,
-        detectors=[
+        methods=[
             Disk("vbf", radius=side * 5 / 32),
             Annulus("adf", inner=side * 6 / 32, outer=side * 15 / 32),
         ],

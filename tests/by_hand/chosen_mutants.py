@@ -143,18 +143,18 @@ BROKEN = [
         "tests/engine/test_preparation.py",
     ),
     Broken(
-        "a preview is read without a lock", "device/signals.py",
-        "        with self._lock:\n            images, fraction, when",
-        "        if True:\n            images, fraction, when",
+        "a preview is read without a lock", "device/preview.py",
+        "        with self._lock:\n            arrays, fraction, when",
+        "        if True:\n            arrays, fraction, when",
         SIGNALS,
     ),
     Broken(
-        "a preview comes in without a lock", "device/signals.py",
-        "        with self._lock:\n            self._images, self._fraction, self._saturated = images",
-        "        if True:\n            self._images, self._fraction, self._saturated = images", SIGNALS,
+        "a preview comes in without a lock", "device/preview.py",
+        "        with self._lock:\n            self._arrays, self._fraction, self._saturated = arrays",
+        "        if True:\n            self._arrays, self._fraction, self._saturated = arrays", SIGNALS,
     ),
     Broken(
-        "who begins to watch is told at once", "device/signals.py",
+        "who begins to watch is told at once", "device/statuses.py",
         "in list(self._progress_watchers)", "in self._progress_watchers", SIGNALS,
     ),
     # Properties

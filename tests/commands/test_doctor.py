@@ -216,14 +216,18 @@ class Wrong:
         self._decoder = self._cpu.decoder(frame, saturation=saturation)
         return self
 
-    def submit_sums(self, batch, weights):
-        self._projected = self._decoder.submit_sums(batch, weights).result()
-        self._projected.sums[-1] += 1
-        self._projected.status[-1] = self._status
+    def submit(self, batch, entries, demand):
+        self._decoded = self._decoder.submit(batch, entries, demand)
         return self
 
-    def result(self):
-        return self._projected
+    def parts(self):
+        for part in self._decoded.parts():
+            part.sums[-1] += 1
+            part.status[-1] = self._status
+            yield part
+
+    def working(self):
+        return self._decoder.working()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import cbor2
 import numpy as np
 import pytest
 import zstandard
-from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, shuffle
+from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, patterns_of, project, shuffle
 
 from live4d_ophyd.decode import CpuDecoder, DecodeError, FrameFormat, Weights, decode_array, describe_status
 from live4d_ophyd.frames import format as f
@@ -58,20 +58,20 @@ def test_pixels_and_sums_of_every_dtype(dtype, algorithm):
     if code is not None:
         batch.index[:, ALGORITHM] = code
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype(dtype)))
-    pixels, status = decoder.frames(batch)
+    pixels, status = patterns_of(decoder, batch)
     assert not status.any()
     assert pixels.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(pixels, frames)
     maps = np.random.default_rng(1).normal(size=(2, *SHAPE))
-    sums, status = decoder.project(batch, Weights(maps))
+    sums, status = project(decoder, batch, Weights(maps))
     assert not status.any()
     np.testing.assert_allclose(sums, summed(frames, maps), rtol=1e-12, atol=1e-9)
     ones = Weights(np.ones((1, *SHAPE), int))
     if np.dtype(dtype).str[1:] in ("u8", "i8"):
         with pytest.raises(ValueError, match="float weights"):
-            decoder.project(batch, ones)
+            project(decoder, batch, ones)
     else:
-        sums, status = decoder.project(batch, ones)
+        sums, status = project(decoder, batch, ones)
         np.testing.assert_array_equal(sums, summed(frames, ones.maps))
 
 
@@ -80,31 +80,16 @@ def test_an_element_size_that_is_not_the_dtype(elem_size):
     frames = frames_in("<u4")
     batch = batch_of([bslz4(frame, 512, elem_size) for frame in frames], SHAPE, "<u4", elem_size=elem_size)
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u4")))
-    np.testing.assert_array_equal(decoder.frames(batch)[0], frames)
+    np.testing.assert_array_equal(patterns_of(decoder, batch)[0], frames)
     maps = np.ones((1, *SHAPE), int)
-    np.testing.assert_array_equal(decoder.project(batch, Weights(maps))[0], masked_sums(frames, maps))
+    np.testing.assert_array_equal(project(decoder, batch, Weights(maps))[0], masked_sums(frames, maps))
 
 
 @pytest.mark.parametrize("elem_size", [0, 3, 255])
 def test_an_impossible_element_size_is_refused(elem_size):
     batch = batch_of([bslz4(frames_in("<u4")[0])], SHAPE, "<u4", elem_size=elem_size)
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u4")))
-    assert decoder.frames(batch)[1].tolist() == [f.BAD_ELEM_SIZE]
-
-
-def test_frames_into_an_array_that_is_kept():
-    frames = frames_in("<u2")
-    batch = batch_of([bslz4(frame) for frame in frames], SHAPE, "<u2")
-    decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2")))
-    out = np.full((5, *SHAPE), 7, "<u2")
-    pixels, _ = decoder.frames(batch, out=out)
-    assert np.shares_memory(pixels, out)
-    np.testing.assert_array_equal(out[:3], frames)
-    assert (out[3:] == 7).all()
-    with pytest.raises(ValueError, match="expected at least"):
-        decoder.frames(batch, out=out[:2])
-    with pytest.raises(ValueError, match="C-contiguous"):
-        decoder.frames(batch, out=np.zeros((5, SHAPE[1], SHAPE[0]), "<u2").transpose(0, 2, 1))
+    assert patterns_of(decoder, batch)[1].tolist() == [f.BAD_ELEM_SIZE]
 
 
 FRAME = np.random.default_rng(3).poisson(4, SHAPE).astype("<u2")
@@ -140,10 +125,10 @@ def block(data: bytes) -> bytes:
 def test_broken_framing_is_named(blob, status):
     batch = batch_of([blob, BLOB], SHAPE, "<u2")
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2")))
-    sums, found = decoder.project(batch, Weights(np.ones((1, *SHAPE), int)))
+    sums, found = project(decoder, batch, Weights(np.ones((1, *SHAPE), int)))
     assert found.tolist() == [status, 0]
     assert sums[:, 0].tolist() == [FRAME.sum() if status == 0 else 0, FRAME.sum()]
-    assert decoder.frames(batch)[1].tolist() == [status, 0]
+    assert patterns_of(decoder, batch)[1].tolist() == [status, 0]
     assert not describe_status(status).startswith("unknown status")
 
 
@@ -157,8 +142,8 @@ def test_a_broken_block_that_no_detector_touches_makes_a_bad_frame():
     corner[0, -1, -1] = 1
     batch = batch_of([bytes(blob)], (64, 64), "<u2")
     form = FrameFormat(64, 64, np.dtype("<u2"))
-    assert CpuDecoder(form).project(batch, Weights(corner))[1].tolist() == [f.BAD_LZ4]
-    sums, status = CpuDecoder(form, verify=False).project(batch, Weights(corner))
+    assert project(CpuDecoder(form), batch, Weights(corner))[1].tolist() == [f.BAD_LZ4]
+    sums, status = project(CpuDecoder(form, verify=False), batch, Weights(corner))
     assert status.tolist() == [0]
     assert sums.item() == frame[-1, -1]
 
@@ -169,7 +154,7 @@ def test_a_blob_outside_the_buffer_is_not_read():
     batch.index[1, BLOB_LENGTH] = 2**62
     batch.index[2, BLOB_OFFSET] = 2**62
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2")))
-    assert decoder.frames(batch)[1].tolist() == [f.OUTSIDE_BUFFER] * 3 + [0]
+    assert patterns_of(decoder, batch)[1].tolist() == [f.OUTSIDE_BUFFER] * 3 + [0]
 
 
 def test_lz4_blocks_that_are_stored_and_broken():
@@ -178,7 +163,7 @@ def test_lz4_blocks_that_are_stored_and_broken():
     assert struct.unpack(">I", blob[12:16])[0] == 512  # incompressible: stored
     cases = [blob, blob[:-1], blob + b"\x00", blob[:12], struct.pack(">QI", noise.nbytes, 0) + blob[12:]]
     batch = batch_of(cases, SHAPE, "<u2", algorithm=LZ4)
-    pixels, status = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))).frames(batch)
+    pixels, status = patterns_of(CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))), batch)
     np.testing.assert_array_equal(pixels[0], noise)
     assert status.tolist() == [0, f.BLOCK_TRUNCATED, f.LEFT_OVER, f.BLOCK_TRUNCATED, f.BAD_BLOCK_SIZE]
 
@@ -206,7 +191,7 @@ def batch_with(algorithm: str, data: bytes):
 
 def test_an_unknown_algorithm_is_named():
     batch = batch_with("zfp", b"twelve bytes and more")
-    status = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))).frames(batch)[1]
+    status = patterns_of(CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))), batch)[1]
     assert status.tolist() == [f.UNKNOWN_ALGORITHM]
     assert describe_status(status[0]) == "unknown compression algorithm"
 
@@ -222,7 +207,7 @@ def test_vendor_algorithms_without_the_vendor_package(algorithm, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_vendor)
     data = struct.pack(">QI", FRAME.nbytes, 8192) + b"whatever"
-    status = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))).frames(batch_with(algorithm, data))[1]
+    status = patterns_of(CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2"))), batch_with(algorithm, data))[1]
     assert status.tolist() == [f.NEEDS_VENDOR]
     assert "dectris-compression" in describe_status(f.NEEDS_VENDOR)
 
@@ -231,9 +216,9 @@ def test_vendor_algorithms_with_broken_data():
     pytest.importorskip("dectris.compression", reason="dectris-compression is not installed")
     decoder = CpuDecoder(FrameFormat(*SHAPE, np.dtype("<u2")))
     data = struct.pack(">QI", FRAME.nbytes, 8192) + b"whatever"
-    assert decoder.frames(batch_with("bszstd", data))[1].tolist() == [f.VENDOR_REFUSED]
-    assert decoder.frames(batch_with("bszstd", b"\x7f" + data))[1].tolist() == [f.WRONG_TOTAL]
-    assert decoder.frames(batch_with("trpx", data))[1].tolist() == [f.VENDOR_REFUSED]
+    assert patterns_of(decoder, batch_with("bszstd", data))[1].tolist() == [f.VENDOR_REFUSED]
+    assert patterns_of(decoder, batch_with("bszstd", b"\x7f" + data))[1].tolist() == [f.WRONG_TOTAL]
+    assert patterns_of(decoder, batch_with("trpx", data))[1].tolist() == [f.VENDOR_REFUSED]
 
 
 def test_bszstd_goes_through_the_vendor():

@@ -8,11 +8,30 @@ import sys
 
 import numpy as np
 import pytest
-from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, shuffle
+from decode_oracle import (
+    all_parts,
+    batch_of,
+    bslz4,
+    lz4_blocks,
+    masked_sums,
+    on_host,
+    patterns_of,
+    project,
+    project_all,
+    shuffle,
+)
 from test_decode_fuzz import mutate
 from test_saturation import clipped, maps_of
 
-from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, choose_backend
+from live4d_ophyd.decode import (
+    CpuDecoder,
+    Demand,
+    FrameFormat,
+    Saturation,
+    Weights,
+    choose_backend,
+    sum_over_frames,
+)
 from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.frames import format as f
@@ -68,11 +87,11 @@ def test_pixels_and_sums_of_bslz4(backend, shape, dtype, block):
     frames = counts(shape, dtype)
     batch = batch_of([bslz4(frame, block) for frame in frames], shape, dtype)
     decoder = gpu(backend, shape, dtype)
-    pixels, status = decoder.frames(batch)
+    pixels, status = patterns_of(decoder, batch)
     assert not status.any()
-    np.testing.assert_array_equal(pixels.cpu().numpy(), frames)
+    np.testing.assert_array_equal(pixels, frames)
     maps = np.stack([np.ones(shape, int), disk(shape, min(shape) / 6), np.indices(shape)[0] - 5])
-    sums, status = decoder.project(batch, Weights(maps))
+    sums, status = project(decoder, batch, Weights(maps))
     assert not status.any()
     assert sums.dtype == np.int64
     np.testing.assert_array_equal(sums, masked_sums(frames, maps))
@@ -90,10 +109,10 @@ def test_every_dtype_and_algorithm_agrees_with_the_cpu(backend, dtype, encode):
     }[encode]
     batch = batch_of([write(frame) for frame in frames], shape, dtype, code)
     decoder, reference = gpu(backend, shape, dtype), CpuDecoder(FrameFormat(*shape, np.dtype(dtype)))
-    np.testing.assert_array_equal(decoder.frames(batch)[0].cpu().numpy(), frames)
+    np.testing.assert_array_equal(patterns_of(decoder, batch)[0], frames)
     for maps in (np.ones((1, *shape), int), np.random.default_rng(1).normal(size=(5, *shape))):
-        sums, status = decoder.project(batch, Weights(maps))
-        expected, _ = reference.project(batch, Weights(maps))
+        sums, status = project(decoder, batch, Weights(maps))
+        expected, _ = project(reference, batch, Weights(maps))
         assert not status.any()
         np.testing.assert_allclose(sums, expected, rtol=1e-12, atol=1e-9)
 
@@ -103,9 +122,9 @@ def test_an_element_size_that_is_not_the_dtype(backend, elem_size):
     frames = counts((33, 21), "<u4")
     batch = batch_of([bslz4(x, 512, elem_size) for x in frames], (33, 21), "<u4", elem_size=elem_size)
     decoder = gpu(backend, (33, 21), "<u4")
-    np.testing.assert_array_equal(decoder.frames(batch)[0].cpu().numpy(), frames)
+    np.testing.assert_array_equal(patterns_of(decoder, batch)[0], frames)
     maps = np.ones((1, 33, 21), int)
-    np.testing.assert_array_equal(decoder.project(batch, Weights(maps))[0], masked_sums(frames, maps))
+    np.testing.assert_array_equal(project(decoder, batch, Weights(maps))[0], masked_sums(frames, maps))
 
 
 @pytest.mark.parametrize("maps", [1, 2, 4, 5, 16, 17, 40])
@@ -115,8 +134,8 @@ def test_any_number_of_maps(backend, maps, kind):
     frames = counts(shape, "<u2", 37)
     weights = np.random.default_rng(5).integers(-9, 9, (maps, *shape)).astype(kind)
     batch = batch_of([bslz4(frame, 2048) for frame in frames], shape, "<u2")
-    sums, _ = gpu(backend, shape, "<u2").project(batch, Weights(weights))
-    expected, _ = CpuDecoder(FrameFormat(*shape, np.dtype("<u2"))).project(batch, Weights(weights))
+    sums, _ = project(gpu(backend, shape, "<u2"), batch, Weights(weights))
+    expected, _ = project(CpuDecoder(FrameFormat(*shape, np.dtype("<u2"))), batch, Weights(weights))
     if kind is int:
         np.testing.assert_array_equal(sums, expected)
     else:
@@ -129,7 +148,7 @@ def test_sums_beyond_what_float64_holds_are_exact(backend):
     frames[1, 3, 3] = 1
     maps = np.full((1, *shape), 2**18 + 1)
     batch = batch_of([bslz4(frame) for frame in frames], shape, "<u4")
-    sums, _ = gpu(backend, shape, "<u4").project(batch, Weights(maps))
+    sums, _ = project(gpu(backend, shape, "<u4"), batch, Weights(maps))
     np.testing.assert_array_equal(sums, masked_sums(frames, maps))
     assert abs(int(sums[0, 0])) > 2**53
 
@@ -138,7 +157,7 @@ def test_pixels_without_data_count_when_asked_to(backend):
     frames = counts((16, 16), "<u2")
     batch = batch_of([bslz4(frame) for frame in frames], (16, 16), "<u2")
     maps = np.ones((1, 16, 16), int)
-    sums, _ = gpu(backend, (16, 16), "<u2", Saturation(nodata=False)).project(batch, Weights(maps))
+    sums, _ = project(gpu(backend, (16, 16), "<u2", Saturation(nodata=False)), batch, Weights(maps))
     np.testing.assert_array_equal(sums, masked_sums(frames, maps, nodata=False))
 
 
@@ -149,12 +168,9 @@ def test_saturated_pixels_are_found_as_on_the_cpu(backend, dtype, counted):
     saturation = Saturation(value=200, counted=counted)
     frames, maps = clipped((103, 51), dtype, 200, rng), Weights(maps_of((103, 51), rng))
     batch = batch_of([bslz4(frame) for frame in frames], (103, 51), dtype)
-    on_cpu = (
-        CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation)
-        .submit_sums(batch, maps)
-        .result()
-    )
-    found = gpu(backend, (103, 51), dtype, saturation).submit_sums(batch, maps).result()
+    reference = CpuDecoder(FrameFormat(103, 51, np.dtype(dtype)), saturation=saturation)
+    on_cpu = project_all(reference, batch, maps)
+    found = project_all(gpu(backend, (103, 51), dtype, saturation), batch, maps)
     for of_gpu, of_cpu in zip(found, on_cpu):
         np.testing.assert_array_equal(of_gpu, of_cpu)
     assert on_cpu.saturated.any()
@@ -171,7 +187,7 @@ def test_bad_frames_are_named_and_leave_the_others_alone(backend):
     batch = batch_of(blobs, (64, 64), "<u2")
     batch.index[6, 8] = 63
     maps = np.ones((1, 64, 64), int)
-    sums, status = gpu(backend, (64, 64), "<u2").project(batch, Weights(maps))
+    sums, status = project(gpu(backend, (64, 64), "<u2"), batch, Weights(maps))
     expected = masked_sums(frames, maps)
     assert status[[0, 7]].tolist() == [0, 0]
     np.testing.assert_array_equal(sums[[0, 7]], expected[[0, 7]])
@@ -189,10 +205,10 @@ def test_frames_of_different_layouts_in_one_batch(backend):
     batch.index[4, ALGORITHM], batch.index[5, ALGORITHM] = LZ4, RAW
     decoder = gpu(backend, (48, 64), "<u4")
     maps = np.stack([disk((48, 64), 9), np.ones((48, 64), int)])
-    sums, status = decoder.project(batch, Weights(maps))
+    sums, status = project(decoder, batch, Weights(maps))
     assert not status.any()
     np.testing.assert_array_equal(sums, masked_sums(frames, maps))
-    np.testing.assert_array_equal(decoder.frames(batch)[0].cpu().numpy(), frames)
+    np.testing.assert_array_equal(patterns_of(decoder, batch)[0], frames)
 
 
 def named(algorithm: str, blobs: list[bytes], shape, dtype) -> FrameBatch:
@@ -244,7 +260,7 @@ def test_bszstd_through_nvcomp(backend):
     blobs[2] = blobs[2][:-1]
     batch = named("bszstd", blobs, (33, 21), "<u2")
     maps = np.ones((1, 33, 21), int)
-    sums, status = gpu(backend, (33, 21), "<u2").project(batch, Weights(maps))
+    sums, status = project(gpu(backend, (33, 21), "<u2"), batch, Weights(maps))
     good = [0, 1, 3, 4]
     np.testing.assert_array_equal(sums[good], masked_sums(frames, maps)[good])
     assert not status[good].any()
@@ -262,19 +278,19 @@ def test_bszstd_of_a_compressor(backend, dtype):
     batch = named("bszstd", [bszstd(frame, 8192, compress) for frame in frames], shape, dtype)
     maps = np.stack([np.ones(shape, int), disk(shape, 20)])
     decoder = gpu(backend, shape, dtype)
-    sums, status = decoder.project(batch, Weights(maps))
+    sums, status = project(decoder, batch, Weights(maps))
     assert not status.any()
     np.testing.assert_array_equal(sums, masked_sums(frames, maps))
-    np.testing.assert_array_equal(decoder.frames(batch)[0].cpu().numpy(), frames)
+    np.testing.assert_array_equal(patterns_of(decoder, batch)[0], frames)
 
 
 def test_trpx_is_refused_by_name(backend):
     batch = named("trpx", [b"anything at all"] * 2, (8, 8), "<u2")
-    _, status = gpu(backend, (8, 8), "<u2").project(batch, Weights(np.ones((1, 8, 8), int)))
+    _, status = project(gpu(backend, (8, 8), "<u2"), batch, Weights(np.ones((1, 8, 8), int)))
     assert (status == f.NOT_ON_GPU).all()
     assert "trpx" in f.describe_status(int(status[0]))
     batch = named("rot13", [b"anything at all"], (8, 8), "<u2")
-    _, status = gpu(backend, (8, 8), "<u2").project(batch, Weights(np.ones((1, 8, 8), int)))
+    _, status = project(gpu(backend, (8, 8), "<u2"), batch, Weights(np.ones((1, 8, 8), int)))
     assert status[0] == f.UNKNOWN_ALGORITHM
 
 
@@ -305,8 +321,8 @@ def test_mutated_frames_never_change_a_neighbour(backend, dtype):
             codes.append(code)
         batch = batch_of(blobs, shape, dtype)
         batch.index[: batch.count, ALGORITHM] = codes
-        sums, status = decoder.project(batch, maps)
-        expected, expected_status = reference.project(batch, maps)
+        sums, status = project(decoder, batch, maps)
+        expected, expected_status = project(reference, batch, maps)
         assert not status[::3].any()
         np.testing.assert_array_equal(status == 0, expected_status == 0)
         np.testing.assert_array_equal(sums, expected)
@@ -314,67 +330,109 @@ def test_mutated_frames_never_change_a_neighbour(backend, dtype):
     assert refused > 1000
 
 
-def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend, monkeypatch):
-    import live4d_ophyd.decode.gpu.decoder as module
-
-    monkeypatch.setattr(module, "DECODING_BYTES", 50_000)
+def test_a_batch_is_decoded_in_parts_when_memory_is_short(backend):
     frames = counts((64, 64), "<u4", 40)
     batch = batch_of([bslz4(frame) for frame in frames], (64, 64), "<u4")
     decoder = gpu(backend, (64, 64), "<u4")
+    decoder.memory = 150_000
     maps = np.ones((1, 64, 64), int)
-    np.testing.assert_array_equal(decoder.project(batch, Weights(maps))[0], masked_sums(frames, maps))
-    parts = list(decoder.frames_in_parts(batch, np.arange(40)))
-    assert len(parts) > 1
-    np.testing.assert_array_equal(np.concatenate([p.cpu().numpy() for _, p, _ in parts]), frames)
+    decoded = decoder.submit(batch, None, Demand(Weights(maps), patterns=True))
+    at, memory = [], set()
+    for part in decoded.parts():
+        at.append(part.at)
+        memory.add(part.patterns.data_ptr())
+        np.testing.assert_array_equal(part.patterns.cpu().numpy(), frames[part.at])
+        np.testing.assert_array_equal(part.sums.cpu().numpy(), masked_sums(frames, maps)[part.at])
+    assert len(at) > 3
+    np.testing.assert_array_equal(np.concatenate(at), np.arange(40))
+    assert len(memory) == 1
+    assert (decoder.copies, decoder.decodes) == (1, 1)
 
 
-def test_methods_take_frames_in_on_the_device_and_leave_bad_ones_out(backend):
-    """Images, centre of mass and mean pattern of one pass, as the CPU has them."""
-    from live4d_ophyd.engine import AcquisitionRequest
-    from live4d_ophyd.engine.frame_tracker import FrameTracker
-    from live4d_ophyd.engine.imaging import Imaging
-    from live4d_ophyd.engine.pending import FramesUnderWay
-    from live4d_ophyd.engine.preparation import Preparation
-    from live4d_ophyd.imaging.center_of_mass import CenterOfMass
-    from live4d_ophyd.imaging.mean_pattern import MeanPattern
-    from live4d_ophyd.imaging.segments import Segments
-    from live4d_ophyd.imaging.virtual_detectors import Disk
-    from live4d_ophyd.scan import ScanGrid
-    from live4d_ophyd.sources.source import SeriesInfo
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", "<i4", "<f4"])
+@pytest.mark.parametrize("shape", [(192, 192), (33, 21), (7, 7)])
+def test_sums_and_patterns_of_one_submission_are_those_of_the_cpu(backend, dtype, shape):
+    """Frames that are good, refused, and cut in several ways, in one batch that is copied once."""
+    rng = np.random.default_rng(8)
+    frames = counts(shape, dtype, 24)
+    blobs = [bslz4(frame, (8192, 512, 64)[i % 3]) for i, frame in enumerate(frames)]
+    blobs[4], blobs[9] = lz4_blocks(frames[4], 1000), frames[9].tobytes()
+    blobs[6], blobs[7] = blobs[6][:-2], blobs[7][:9]
+    batch = batch_of(blobs, shape, dtype)
+    batch.index[4, ALGORITHM], batch.index[9, ALGORITHM] = LZ4, RAW
+    batch.index[11, 8] = 5  # another number of rows
+    weights = Weights(rng.integers(-3, 4, (5, *shape)))
+    demand = Demand(weights, patterns=True)
+    decoder, reference = gpu(backend, shape, dtype), CpuDecoder(FrameFormat(*shape, np.dtype(dtype)))
+    for entries in (None, np.array([23, 4, 6, 0, 9, 11, 13])):
+        got, wanted = ({}, {})
+        for results, parts in (
+            (got, decoder.submit(batch, entries, demand).parts()),
+            (wanted, reference.submit(batch, entries, demand).parts()),
+        ):
+            for part in parts:
+                arrays = [on_host(array).copy() for array in (part.sums, part.saturated, part.patterns)]
+                for n, at in enumerate(part.at.tolist()):
+                    assert at not in results
+                    results[at] = [part.status[n] == 0, part.flagged[n], *(array[n] for array in arrays)]
+        assert sorted(got) == sorted(wanted) == list(range(24 if entries is None else len(entries)))
+        for at, values in wanted.items():
+            for of_gpu, of_cpu in zip(got[at], values):
+                if dtype == "<f4":
+                    np.testing.assert_allclose(of_gpu, of_cpu, rtol=1e-12, atol=1e-9)
+                else:
+                    np.testing.assert_array_equal(of_gpu, of_cpu)
+    assert decoder.copies == 2
 
-    refused = []
 
-    def refuse(status, batch, row):
-        refused.append(row)
+def test_patterns_alone_and_sums_alone(backend):
+    frames = counts((48, 64), "<u2", 9)
+    batch = batch_of([bslz4(frame) for frame in frames], (48, 64), "<u2")
+    decoder = gpu(backend, (48, 64), "<u2")
+    (part,) = decoder.submit(batch, None, Demand(None, patterns=True)).parts()
+    assert part.sums is None
+    assert part.saturated is None
+    np.testing.assert_array_equal(part.patterns.cpu().numpy(), frames)
+    (part,) = decoder.submit(batch, None, Demand(Weights(np.ones((1, 48, 64), int)))).parts()
+    assert part.patterns is None
+    assert part.sums.is_cuda
+    assert part.flagged.tolist() == [i in (0,) or bool((frames[i] == 65535).any()) for i in range(9)]
+    assert list(decoder.submit(batch, np.zeros(0, np.int64), Demand(None, True)).parts()) == []
 
-    grid = ScanGrid(1, 5)
-    methods = (
-        Disk("vbf", (12, 16), radius=7), MeanPattern(), CenterOfMass("com", Disk("d", (12, 16), radius=9)),
-        Segments("s", (12, 16), outer=10, rings=2, sectors=6), Disk("soft", (12, 16), radius=6.3, soft=True),
-    )  # fmt: skip
-    for dtype in ("<u2", "<u4"):
-        frames = counts((24, 32), dtype, 6)[:-1]
-        blobs = [bslz4(frame) for frame in frames]
-        blobs[3] = blobs[3][:-1]
-        batch = batch_of(blobs, (24, 32), dtype)
-        batch.index[:5, 5] = np.arange(5)
-        request = AcquisitionRequest("tcp://dcu:1", grid, methods)
-        results = []
-        for decoder in (gpu(backend, (24, 32), dtype), CpuDecoder(FrameFormat(24, 32, np.dtype(dtype)))):
-            series = SeriesInfo((1, 0), decoder.format, saturation=int(np.iinfo(dtype).max))
-            imaging = Imaging(Preparation().prepare(request, series, None), grid)
-            refused.clear()
-            FramesUnderWay(
-                grid, FrameTracker(grid, 1), refuse, decoder, imaging, batch, np.arange(5)
-            ).finish()
-            assert refused == [3]
-            results.append(imaging.outputs(0))
-            assert decoder.decodes == 1
-        for name, on_gpu in results[0].items():
-            np.testing.assert_allclose(on_gpu, results[1][name], rtol=1e-12, err_msg=name)
-        good = frames[[0, 1, 2, 4]].astype(float)
-        good[good == np.iinfo(dtype).max] = np.nan
-        np.testing.assert_array_equal(results[0]["pattern"], np.nanmean(good, axis=0))
+
+def test_submissions_under_way_do_not_share_memory(backend):
+    frames = counts((64, 64), "<u4", 30)
+    batches = [batch_of([bslz4(x) for x in frames[i::3]], (64, 64), "<u4") for i in range(3)]
+    decoder = gpu(backend, (64, 64), "<u4")
+    for _ in range(3):
+        under_way = [decoder.submit(batch, None, Demand(None, True)) for batch in batches]
+        for i, decoded in enumerate(under_way):
+            for part in decoded.parts():
+                np.testing.assert_array_equal(part.patterns.cpu().numpy(), frames[i::3][part.at])
+    assert len(decoder._workspaces) == 3
+    assert (decoder.copies, decoder.decodes) == (9, 9)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", "<i4", "<f4"])
+@pytest.mark.parametrize("shape", [(192, 192), (33, 21), (1, 3)])
+def test_the_sum_over_frames_is_that_of_the_cpu(backend, dtype, shape):
+    import torch
+
+    frames = counts(shape, dtype, 300)
+    batch = batch_of([bslz4(frame) for frame in frames], shape, dtype)
+    decoder = gpu(backend, shape, dtype)
+    kind = np.float64 if dtype == "<f4" else np.int64
+    (part,) = decoder.submit(batch, None, Demand(None, patterns=True)).parts()
+    for saturation in (NODATA, Saturation(value=4), Saturation(nodata=False), Saturation(counted=True)):
+        for take in (None, np.arange(3, 250), np.array([299, 0, 7]), np.zeros(0, np.int64)):
+            sums = np.full(shape, 3, kind), np.full(shape, 4)
+            with decoder.working():
+                on_gpu = [torch.from_numpy(array).cuda() for array in sums]
+                sum_over_frames(part.patterns, take, saturation, *on_gpu)
+                found = [array.cpu().numpy() for array in on_gpu]
+            sum_over_frames(frames, take, saturation, *sums)
+            np.testing.assert_allclose(found[0], sums[0], rtol=1e-12 if kind is np.float64 else 0)
+            np.testing.assert_array_equal(found[1], sums[1])
 
 
 def test_more_layouts_than_are_kept_are_refused_and_nothing_else(backend):
@@ -382,7 +440,7 @@ def test_more_layouts_than_are_kept_are_refused_and_nothing_else(backend):
     blobs = [bslz4(frame, 16 * (i + 1)) for i, frame in enumerate(frames)]
     batch = batch_of(blobs, (16, 16), "<u2")
     maps = np.ones((1, 16, 16), int)
-    sums, status = gpu(backend, (16, 16), "<u2").project(batch, Weights(maps))
+    sums, status = project(gpu(backend, (16, 16), "<u2"), batch, Weights(maps))
     good = status == 0
     assert 8 <= good.sum() < 12
     assert (status[~good] == f.MANY_LAYOUTS).all()
@@ -394,10 +452,10 @@ def test_submissions_overlap(backend):
     batches = [batch_of([bslz4(x) for x in frames[i::4]], (96, 96), "<u2") for i in range(4)]
     maps = np.stack([np.ones((96, 96), int), disk((96, 96), 15)])
     weights, decoder = Weights(maps), gpu(backend, (96, 96), "<u2")
-    under_way = [decoder.submit_sums(batch, weights) for batch in batches]
-    for i, submitted in enumerate(under_way):
-        sums, status, _ = submitted.result()
-        assert submitted.ready
+    under_way = [decoder.submit(batch, None, Demand(weights)) for batch in batches]
+    for i, decoded in enumerate(under_way):
+        sums, status, _ = all_parts(decoder, batches[i], weights, None, decoded)
+        assert decoded.ready
         assert not status.any()
         np.testing.assert_array_equal(sums, masked_sums(frames[i::4], maps))
 
@@ -406,10 +464,10 @@ def test_no_rows_and_no_touched_blocks(backend):
     frames = counts((64, 64), "<u2")
     batch = batch_of([bslz4(x) for x in frames], (64, 64), "<u2")
     decoder = gpu(backend, (64, 64), "<u2")
-    sums, status = decoder.project(batch, Weights(np.ones((1, 64, 64), int)), np.zeros(0, np.int64))
+    sums, status = project(decoder, batch, Weights(np.ones((1, 64, 64), int)), np.zeros(0, np.int64))
     assert sums.shape == (0, 1)
     assert status.shape == (0,)
-    sums, status = decoder.project(batch, Weights(np.zeros((2, 64, 64), int)))
+    sums, status = project(decoder, batch, Weights(np.zeros((2, 64, 64), int)))
     assert not sums.any()
     assert not status.any()
 
@@ -423,7 +481,7 @@ def test_rows_of_a_received_batch_in_pinned_memory(backend):
     batch.count = 6
     rows = np.array([4, 1, 2])
     maps = np.ones((1, 64, 64), int)
-    sums, _ = gpu(backend, (64, 64), "<u2").project(batch, Weights(maps), rows)
+    sums, _ = project(gpu(backend, (64, 64), "<u2"), batch, Weights(maps), rows)
     np.testing.assert_array_equal(sums, masked_sums(frames[rows], maps))
     assert batch.index[0, BLOB_OFFSET] == 0
     assert batch.index[0, BLOB_LENGTH] > 0
@@ -442,26 +500,26 @@ def test_full_memory_is_named_and_passes(backend):
         while torch.cuda.mem_get_info()[0] > 4 * size:
             hoard.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
     with pytest.raises(GpuMemoryError, match="engine='cpu'"):
-        decoder.project(batch, weights)
+        project(decoder, batch, weights)
     hoard.clear()
     torch.cuda.empty_cache()
-    sums, status = decoder.project(batch, weights)
+    sums, status = project(decoder, batch, weights)
     assert not status.any()
     np.testing.assert_array_equal(sums[:50], masked_sums(frames, weights.maps))
 
 
 LOSE_THE_GPU = """
 import numpy as np
-from live4d_ophyd.decode import FrameFormat, GpuLost, Saturation, Weights, choose_backend
+from live4d_ophyd.decode import Demand, FrameFormat, GpuLost, Saturation, Weights, choose_backend
 from live4d_ophyd.frames.batch import FrameBatch
 backend = choose_backend("gpu")
 decoder = backend.decoder(FrameFormat(8, 8, np.dtype("<u2")), saturation=Saturation())
-decoder._launch("unshuffle", (1, 1), 32, 0, 0, 1, 32, 64, 64, 2)  # reads and writes address 0
+decoder._device_pass._launch("unshuffle", (1, 1), 32, 0, 0, 1, 32, 64, 64, 2)  # reads and writes address 0
 batch = FrameBatch.from_messages([bytes(140)])
 batch.index[0, 2:] = [0, 1, 0, 0, 0, 140, 8, 8, 69, 1, 2, 0]
 batch.buffer[7], batch.buffer[10] = 128, 32
 try:
-    decoder.project(batch, Weights(np.ones((1, 8, 8), int)))
+    list(decoder.submit(batch, None, Demand(Weights(np.ones((1, 8, 8), int)))).parts())
 except GpuLost as error:
     print("lost:", error)
 """

@@ -27,7 +27,7 @@ def kernels():
 
 @pytest.fixture(scope="module")
 def gpu(kernels):
-    from live4d_ophyd.decode.gpu import decoder as gpu
+    from live4d_ophyd.decode.gpu import named_errors as gpu
 
     return gpu
 
@@ -35,15 +35,17 @@ def gpu(kernels):
 # Turing, A100, Orin, Ada, Hopper, Blackwell
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_87", "sm_89", "sm_90", "sm_100", "sm_120"])
 def test_the_kernels_compile_for_every_gpu_of_today(kernels, architecture):
-    compiled = kernels.compile_kernels([kernels.weigh_name("uint16", "float64", "int64")], architecture)
-    for name in (*kernels._PLAIN, "weigh_uint16_float64_int64"):
+    names = [kernels.weigh_name("uint16", "float64", "int64"), kernels.add_frames_name("uint16")]
+    compiled = kernels.compile_kernels(names, architecture)
+    for name in (*kernels._PLAIN, "weigh_uint16_float64_int64", "add_frames_uint16"):
         assert name.encode() in compiled.code
 
 
-def test_the_weighing_kernel_compiles_for_all_pixels_and_sums(kernels):
+def test_kernels_compile_for_all_pixels_and_sums(kernels):
     names = [
         kernels.weigh_name(*kinds) for kinds in itertools.product(kernels.PIXELS, kernels.SUMS, kernels.SUMS)
     ]
+    names += map(kernels.add_frames_name, kernels.PIXELS)
     code = kernels.compile_kernels(names, "sm_90").code
     assert [name for name in names if name.encode() not in code] == []
 

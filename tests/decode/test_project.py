@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from decode_oracle import batch_of, bslz4, decode_bslz4, masked_sums
+from decode_oracle import batch_of, bslz4, decode_bslz4, masked_sums, patterns_of, project
 from hdf5_filter import read_bslz4, write_bslz4
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, describe_status
@@ -56,7 +56,7 @@ def test_integer_weights_give_exact_sums(shape, dtype, nodata):
     expected = masked_sums(frames, maps, nodata)
     for block in (64, 520 * frames.itemsize, 8192, 65536, -(-frames[0].nbytes // 64) * 64):
         batch = batch_of([bslz4(frame, block) for frame in frames], shape, dtype)
-        sums, status = decoder_for(frames, saturation=Saturation(nodata)).project(batch, Weights(maps))
+        sums, status = project(decoder_for(frames, saturation=Saturation(nodata)), batch, Weights(maps))
         assert status.tolist() == [0] * len(frames)
         assert sums.dtype == np.int64
         np.testing.assert_array_equal(sums, expected, err_msg=f"block of {block} bytes")
@@ -70,7 +70,7 @@ def test_leftover_pixels_of_an_odd_frame_count(dtype):
     maps = rng.integers(0, 5, (2, 514, 1030))
     maps[:, -1, -8:] = 3
     batch = batch_of([bslz4(frame) for frame in frames], (514, 1030), dtype)
-    sums, status = decoder_for(frames).project(batch, Weights(maps))
+    sums, status = project(decoder_for(frames), batch, Weights(maps))
     assert not status.any()
     np.testing.assert_array_equal(sums, masked_sums(frames, maps))
 
@@ -84,7 +84,7 @@ def test_many_detectors(count, dtype):
     maps = np.stack([(distance((96, 96)) >= a) & (distance((96, 96)) < b) for a, b in pairwise(edges)])
     batch = batch_of([bslz4(frame, 1024) for frame in frames], (96, 96), dtype)
     for weights in (maps.astype(int), maps * rng.normal(1, 0.03, (96, 96))):
-        sums, status = decoder_for(frames).project(batch, Weights(weights))
+        sums, status = project(decoder_for(frames), batch, Weights(weights))
         assert not status.any()
         np.testing.assert_allclose(sums, masked_sums(frames, weights), rtol=1e-12)
 
@@ -99,7 +99,7 @@ def test_float_weights_are_float64_sums(dtype, nodata):
         scale = masked_sums(frames, np.abs(maps), nodata)
         for block in (64, 520 * frames.itemsize, 8192):
             batch = batch_of([bslz4(frame, block) for frame in frames], shape, dtype)
-            sums, status = decoder_for(frames, saturation=Saturation(nodata)).project(batch, Weights(maps))
+            sums, status = project(decoder_for(frames, saturation=Saturation(nodata)), batch, Weights(maps))
             assert not status.any()
             assert sums.dtype == np.float64
             assert np.all(np.abs(sums - masked_sums(frames, maps, nodata)) <= 1e-13 * scale)
@@ -111,8 +111,10 @@ def test_a_saturated_pixel_is_no_data_even_where_its_block_holds_nothing_else():
     frame[0, 11, 11] = 2**32 - 2
     batch = batch_of([bslz4(frame[0], 1024)], (64, 64), "<u4")
     ones = Weights(np.ones((1, 64, 64), int))
-    assert decoder_for(frame).project(batch, ones)[0].item() == 2**32 - 2
-    assert decoder_for(frame, saturation=Saturation(nodata=False)).project(batch, ones)[0].item() == 2**33 - 3
+    assert project(decoder_for(frame), batch, ones)[0].item() == 2**32 - 2
+    assert (
+        project(decoder_for(frame, saturation=Saturation(nodata=False)), batch, ones)[0].item() == 2**33 - 3
+    )
 
 
 def test_only_the_rows_asked_for_in_their_order():
@@ -123,15 +125,15 @@ def test_only_the_rows_asked_for_in_their_order():
     weights = Weights(np.ones((1, 32, 32), int))
     decoder = decoder_for(frames)
     expected = masked_sums(frames, weights.maps)
-    sums, status = decoder.project(batch, weights)
+    sums, status = project(decoder, batch, weights)
     np.testing.assert_array_equal(sums, expected[[0, 2, 3]])
-    sums, status = decoder.project(batch, weights, np.array([3, 1, 0]))
+    sums, status = project(decoder, batch, weights, np.array([3, 1, 0]))
     assert status.tolist() == [0, NOT_AN_IMAGE, 0]
     np.testing.assert_array_equal(sums[[0, 2]], expected[[3, 0]])
     assert sums[1] == 0
     with pytest.raises(IndexError, match=r"batch of 4 messages"):
-        decoder.project(batch, weights, np.array([4]))
-    sums, status = decoder.project(batch, weights, np.zeros(0, np.int64))
+        project(decoder, batch, weights, np.array([4]))
+    sums, status = project(decoder, batch, weights, np.zeros(0, np.int64))
     assert sums.shape == (0, 1)
     assert status.shape == (0,)
 
@@ -142,11 +144,11 @@ def test_a_frame_of_another_shape_or_dtype_is_never_decoded(shape):
     batch = batch_of([bslz4(frame) for frame in frames], (16, 16), "<u2")
     batch.index[0, ROWS], batch.index[0, COLS] = shape
     batch.index[1, ARRAY_TAG] = 65  # the same two bytes, big-endian
-    sums, status = decoder_for(frames).project(batch, Weights(np.ones((1, 16, 16), int)))
+    sums, status = project(decoder_for(frames), batch, Weights(np.ones((1, 16, 16), int)))
     assert status.tolist() == [WRONG_SHAPE, WRONG_DTYPE, 0]
     assert sums.tolist() == [[0], [0], [256]]
     assert "shape" in describe_status(WRONG_SHAPE)
-    pixels, status = decoder_for(frames).frames(batch)
+    pixels, status = patterns_of(decoder_for(frames), batch)
     assert status.tolist() == [WRONG_SHAPE, WRONG_DTYPE, 0]
     assert [int(p.sum()) for p in pixels] == [0, 0, 256]
 
@@ -155,7 +157,7 @@ def test_weights_of_another_shape_are_refused():
     frames = np.ones((1, 16, 16), "<u2")
     batch = batch_of([bslz4(frames[0])], (16, 16), "<u2")
     with pytest.raises(ValueError, match=r"\(8, 32\) px.*\(16, 16\)"):
-        decoder_for(frames).project(batch, Weights(np.ones((1, 8, 32), int)))
+        project(decoder_for(frames), batch, Weights(np.ones((1, 8, 32), int)))
 
 
 def test_threads_share_weights_with_a_decoder_each():
@@ -169,7 +171,7 @@ def test_threads_share_weights_with_a_decoder_each():
     def work():
         decoder, batch = decoder_for(frames), batch_of(blobs, (96, 96), "<u4")
         for _ in range(200):
-            if not np.array_equal(decoder.project(batch, weights)[0], expected):
+            if not np.array_equal(project(decoder, batch, weights)[0], expected):
                 wrong.append(1)
 
     threads = [threading.Thread(target=work) for _ in range(2)]

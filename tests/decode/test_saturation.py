@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from decode_oracle import batch_of, bslz4
+from decode_oracle import batch_of, bslz4, project_all
 from test_project import distance
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights
@@ -57,7 +57,7 @@ def test_saturated_pixels_are_found_and_treated_as_asked(shape, dtype, value, co
         batch_of([bslz4(frame) for frame in frames], shape, dtype),
         batch_of([frame.tobytes() for frame in frames], shape, dtype, RAW, 0),  # the way without a kernel
     ):
-        found = decoder.submit_sums(batch, Weights(maps)).result()
+        found = project_all(decoder, batch, Weights(maps))
         assert not found.status.any()
         np.testing.assert_array_equal(found.saturated, saturated)
         np.testing.assert_allclose(found.sums, sums.astype(kind), rtol=0 if kind is np.int64 else 1e-12)
@@ -70,7 +70,7 @@ def test_a_mask_keeps_pixels_from_counting_as_saturated():
     maps = np.zeros((1, 32, 32), np.int64)
     maps[0, 8:24, 8:24] = 1
     decoder = CpuDecoder(FrameFormat(32, 32, np.dtype("u1")))
-    found = decoder.submit_sums(batch_of([bslz4(frames[0])], (32, 32), "u1"), Weights(maps)).result()
+    found = project_all(decoder, batch_of([bslz4(frames[0])], (32, 32), "u1"), Weights(maps))
     assert (found.sums.item(), found.saturated.item()) == (3 * 256, False)
 
 
@@ -78,7 +78,7 @@ def test_without_a_limit_every_value_is_a_count():
     frames = np.full((1, 8, 8), 255, np.uint8)
     decoder = CpuDecoder(FrameFormat(8, 8, np.dtype("u1")), saturation=Saturation(nodata=False))
     ones = Weights(np.ones((1, 8, 8), np.int64))
-    found = decoder.submit_sums(batch_of([bslz4(frames[0])], (8, 8), "u1"), ones).result()
+    found = project_all(decoder, batch_of([bslz4(frames[0])], (8, 8), "u1"), ones)
     assert (found.sums.item(), found.saturated.item()) == (64 * 255, False)
 
 
@@ -92,6 +92,6 @@ def test_nan_of_float_frames_holds_no_count():
     frames[0, 2, 2], frames[1, 3, 3] = np.nan, 100
     batch = batch_of([frame.tobytes() for frame in frames], (8, 8), "<f4", RAW, 0)
     decoder = CpuDecoder(FrameFormat(8, 8, np.dtype("<f4")), saturation=Saturation(value=50))
-    found = decoder.submit_sums(batch, Weights(np.ones((1, 8, 8), np.int64))).result()
+    found = project_all(decoder, batch, Weights(np.ones((1, 8, 8), np.int64)))
     assert found.sums[:, 0].tolist() == [63, 63, 64]
     assert found.saturated[:, 0].tolist() == [True, True, False]

@@ -15,6 +15,7 @@ import pytest
 from bluesky import RunEngine, SupplementalData
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from kept_engines import kept_engines
 from ophyd import Signal
 from served_dcu import served_dcu
 from test_device import Documents
@@ -22,11 +23,17 @@ from test_device import Documents
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionError
-from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 from live4d_ophyd.sim.settings import UNPREPARED
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
 ROWS, COLS = 6, 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _engines():
+    with kept_engines():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def device(sim, *, grid=None, **options):
     options = {"control": Simplon(sim.rest_url), "timeout": 20.0} | options
     grid = grid or ScanGrid(ROWS, COLS, step=0.25, unit="nm")
     disk = Disk("vbf", center=sim.bf_center, radius=sim.bf_radius)
-    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, detectors=[disk], engine="cpu", **options)
+    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], engine="cpu", **options)
 
 
 @pytest.fixture
@@ -347,11 +354,18 @@ def test_the_summary_says_values_units_and_limits(live4d, capsys):
 
 
 def test_the_scan_starts_when_the_detector_is_armed(sim, RE, control):
-    states = []
-    with closing(device(sim, scan_start=lambda: states.append(control.state()))) as live4d:
-        RE(bp.count([live4d], num=2))
-    assert len(states) == 2
-    assert set(states) <= {"ready", "acquire"}
+    states, generator = [], SimScanGenerator(sim.rest_url)
+
+    def start():
+        states.append(control.state())
+        generator.start()
+
+    with closing(device(sim, scan_start=start)) as live4d:
+        for _ in range(2):
+            generator.prepare(live4d.grid())  # no pulse comes before it has looked
+            RE(bp.count([live4d]))
+    generator.destroy()
+    assert states == ["ready", "ready"]
 
 
 def test_a_signal_starts_the_scan(sim, RE):
@@ -605,7 +619,7 @@ def test_without_control_there_are_no_settings(sim):
     ):
         _ = live4d.detector
     with pytest.raises(ValueError, match="cannot be called 'detector'"):
-        Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), detectors=[Disk("detector", radius=1)])
+        Live4D("tcp://h:1", name="x", scan=ScanGrid(2, 2), methods=[Disk("detector", radius=1)])
 
 
 def test_each_event_has_the_detectors_settings_as_armed(live4d, RE):

@@ -122,7 +122,7 @@ def test_what_two_threads_put_does_not_mix(dcu, settings):
 
 def test_the_engine_is_told_what_was_set_in_an_order_in_which_it_can_be_put_back(dcu):
     device = Live4D(
-        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), detectors=[Disk("vbf", radius=1)],
+        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
         control=Simplon(dcu.url), engine="cpu",
     )  # fmt: skip
     assert device.request().control.settings == ()
@@ -235,3 +235,41 @@ def test_what_the_detector_is_is_recorded_and_asked_for_once_a_stage(dcu, settin
     dcu.settings[KEY + "detector_number"] = "E-02"
     assert settings.read_configuration()["detector_detector_number"]["value"] == "E-02"
     assert asked() == 2
+
+
+# Dose -------------------------------------------------------------------------------------------------
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if "dose is lost" in record.getMessage()]
+
+
+def test_a_frame_time_that_leaves_the_count_time_behind_is_warned_of_once(dcu, caplog):
+    device = Live4D(
+        "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
+        control=Simplon(dcu.url), engine="cpu",
+    )  # fmt: skip
+    settings = device.detector
+    settings.count_time.put(2e-4)
+    settings.frame_time.put(1e-3)
+    for _ in range(2):
+        settings.as_armed()
+        settings.warn_of_short_exposure()
+    (warning,) = warnings_of(caplog)
+    assert warning == (
+        "live4d_detector: of each frame of 0.001 s only 0.0002 s are counted (count_time): 80 % of the dose is lost; "
+        "live4d.dwell_time sets both"
+    )
+    settings.count_time.put(1e-3)
+    settings.as_armed()
+    settings.count_time.put(2e-4)
+    settings.as_armed()
+    assert len(warnings_of(caplog)) == 2
+
+
+def test_a_readout_is_no_lost_dose_and_times_that_are_not_known_are_none(dcu, settings, caplog):
+    settings.warn_of_short_exposure()
+    settings.count_time.put(0.95e-3)
+    settings.frame_time.put(1e-3)
+    settings.as_armed()
+    assert warnings_of(caplog) == []

@@ -18,11 +18,11 @@ import zmq
 from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
 from event_model import unpack_event_page
 from ophyd.utils import ReadOnlyError
-from small_dcu import SmallDcu, frames, image, series, start
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, image, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -55,7 +55,7 @@ def dcu():
 
 @pytest.fixture
 def live4d(dcu):
-    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, detectors=[DISK, RING], timeout=5.0)
+    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, methods=[DISK, RING], timeout=5.0)
     with closing(device):
         yield device
 
@@ -419,7 +419,7 @@ def test_progress_bars_see_the_whole_raster(live4d, dcu, RE, caplog):
 
 def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
     pixels = frames(GRID.frames)
-    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, detectors=[DISK], server=engine_server)
+    device = Live4D(dcu.endpoint, name="live4d", scan=GRID, methods=[DISK], server=engine_server)
     with closing(device):
         dcu.send(series(pixels))
         docs = Documents()
@@ -430,22 +430,22 @@ def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"detectors": []}, "at least one"),
-        ({"detectors": [DISK, DISK]}, "names must differ"),
-        ({"detectors": [Disk("endpoint", radius=3)]}, "'endpoint'"),
+        ({"methods": []}, "at least one"),
+        ({"methods": [DISK, DISK]}, "names must differ"),
+        ({"methods": [Disk("endpoint", radius=3)]}, "'endpoint'"),
         ({"engine": "tpu"}, "engine is 'tpu'"),
         ({"timeout": -1}, "live4d_timeout = -1: expected a number above 0 s"),
     ],
 )
 def test_an_impossible_device_is_refused_when_it_is_made(changes, words):
-    options = {"name": "live4d", "scan": GRID, "detectors": [DISK], **changes}
+    options = {"name": "live4d", "scan": GRID, "methods": [DISK], **changes}
     with pytest.raises(ValueError, match=words):
         Live4D("tcp://127.0.0.1:9", **options)
 
 
 def test_two_devices_keep_their_own_detectors():
-    a = Live4D("tcp://127.0.0.1:9", name="a", scan=GRID, detectors=[DISK])
-    b = Live4D("tcp://127.0.0.1:9", name="b", scan=GRID, detectors=[RING])
+    a = Live4D("tcp://127.0.0.1:9", name="a", scan=GRID, methods=[DISK])
+    b = Live4D("tcp://127.0.0.1:9", name="b", scan=GRID, methods=[RING])
     assert "a_vbf" in a.read()
     assert "b_adf" in b.read()
     assert "b_vbf" not in b.read()
@@ -468,7 +468,7 @@ def test_an_engine_that_never_gets_ready_is_said_before_a_run_and_waited_for_ane
     wait_ready = EngineClient.wait_ready
     docs = Documents()
     server = f"ipc://{tmp_path}/nobody"
-    with closing(Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, detectors=[DISK], server=server)) as device:
+    with closing(Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, methods=[DISK], server=server)) as device:
         with pytest.raises(AcquisitionError, match=words):
             device.wait_for_connection(timeout=0.2)
         assert device._client is None
@@ -484,6 +484,6 @@ def test_an_engine_that_never_gets_ready_is_said_before_a_run_and_waited_for_ane
 
 
 def test_a_device_that_never_ran_has_no_engine():
-    device = Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, detectors=[DISK])
+    device = Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, methods=[DISK])
     device.unstage()
     assert device._client is None

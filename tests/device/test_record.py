@@ -8,11 +8,11 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from small_dcu import SmallDcu, encoded, frames, image, series, start
 from test_device import DISK, GRID, RING, Documents, expected
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.engine.series_record import digest
+from live4d_ophyd.testing.small_dcu import SmallDcu, encoded, frames, image, series, start
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def dcu():
 @pytest.fixture(scope="module")
 def device():
     """One engine for the module; every test connects it to a stream of its own."""
-    device = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, detectors=[DISK, RING], engine="cpu")
+    device = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=[DISK, RING], engine="cpu")
     with closing(device):
         yield device
 
@@ -346,13 +346,13 @@ def test_the_live_view_says_so_while_the_raster_runs(live4d, dcu, RE):
         ({"endpoint": "dcu:31001"}, "live4d_endpoint"),
         ({"name": "a/b"}, "a device cannot be called 'a/b'"),
         ({"name": ""}, "a device cannot be called ''"),
-        ({"detectors": [Disk("a", radius=3), Disk("a_mean", radius=3)]}, "share the data key 'a_mean'"),
-        ({"detectors": [Disk("a_mean", radius=3), Disk("a", radius=3)]}, "share the data key 'a_mean'"),
-        ({"detectors": [Disk("a", radius=3), Disk("a_radius", radius=3)]}, "share the data key 'a_radius'"),
-        ({"detectors": [Disk("a", radius=3), Disk("a_center_row", radius=3)]}, "the data key 'a_center_row'"),
-        ({"detectors": [Disk("a_center_col", radius=3), Disk("a", radius=3)]}, "the data key 'a_center_col'"),
+        ({"methods": [Disk("a", radius=3), Disk("a_mean", radius=3)]}, "share the data key 'a_mean'"),
+        ({"methods": [Disk("a_mean", radius=3), Disk("a", radius=3)]}, "share the data key 'a_mean'"),
+        ({"methods": [Disk("a", radius=3), Disk("a_radius", radius=3)]}, "share the data key 'a_radius'"),
+        ({"methods": [Disk("a", radius=3), Disk("a_center_row", radius=3)]}, "the data key 'a_center_row'"),
+        ({"methods": [Disk("a_center_col", radius=3), Disk("a", radius=3)]}, "the data key 'a_center_col'"),
         *(
-            ({"detectors": [Disk(name, radius=3)]}, f"cannot be called '{name}'")
+            ({"methods": [Disk(name, radius=3)]}, f"cannot be called '{name}'")
             for name in ("control", "preview", "detector_names", "detector_frame_time", "live_fraction", "name", "_a")
         ),
     ],
@@ -362,7 +362,7 @@ def test_what_cannot_be_is_refused_in_the_constructor(changes, words):
         "endpoint": "tcp://127.0.0.1:9",
         "name": "live4d",
         "scan": GRID,
-        "detectors": [DISK],
+        "methods": [DISK],
         **changes,
     }
     with pytest.raises(ValueError, match=words):
@@ -390,7 +390,7 @@ def test_a_dwell_time_that_nobody_sets_is_refused(live4d):
     with pytest.raises(ValueError, match="the device has no control"):
         live4d.dwell_time.put(1e-4)
     controlled = Live4D(
-        "tcp://127.0.0.1:9", name="x", scan=GRID, detectors=[DISK], control=Simplon("http://127.0.0.1:9")
+        "tcp://127.0.0.1:9", name="x", scan=GRID, methods=[DISK], control=Simplon("http://127.0.0.1:9")
     )
     controlled.dwell_time.put(1e-4)
 

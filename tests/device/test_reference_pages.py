@@ -19,7 +19,7 @@ def live4d():
         "tcp://127.0.0.1:9",
         name="live4d",
         scan=ScanGrid(4, 4),
-        detectors=[Disk("vbf", radius=3), Annulus("adf", inner=4, outer=6)],
+        methods=[Disk("vbf", radius=3), Annulus("adf", inner=4, outer=6)],
     )
     device.pattern_enabled.put(True)
     yield device

@@ -1,28 +1,21 @@
 """Signals of the device: what a setting takes and how it is recorded, previews of one moment, progress of a raster."""
 
 import math
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rival import Rival
 
-from live4d_ophyd.device.signals import (
-    Choice,
-    Flag,
-    Image,
-    LivePreview,
-    Number,
-    PixelArray,
-    RasterStatus,
-    Text,
-    Value,
-    Vector,
-    Whole,
-)
+from live4d_ophyd.device.method_signals import OutputArray, array_key
+from live4d_ophyd.device.pixel_array import PixelArray
+from live4d_ophyd.device.preview import LivePreview
+from live4d_ophyd.device.signals import Choice, Flag, Number, Text, Value, Vector, Whole
+from live4d_ophyd.device.statuses import RasterStatus
 from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.engine.series_record import digest
-from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.imaging.method import PATTERN, SCAN, Output
 
 # What a setting takes ---------------------------------------------------------------------------
 
@@ -196,6 +189,33 @@ def test_an_array_is_kept_as_it_was_when_it_was_put():
         signal.get()[0, 0] = 1
 
 
+def test_an_array_is_checked_and_digested_beside_the_caller():
+    """A plan sets it in the RunEngine's loop, and millions of pixels take a while."""
+    checking, go_on = threading.Event(), threading.Event()
+
+    def check(array):
+        checking.set()
+        go_on.wait(10)
+
+    signal = PixelArray(name="gain", check=check)
+    status = signal.set(np.ones((2, 3)))
+    assert checking.wait(10)
+    assert not status.done
+    assert signal.get() is None
+    go_on.set()
+    status.wait(10)
+    np.testing.assert_array_equal(signal.get(), np.ones((2, 3)))
+
+
+def test_a_plan_that_sets_an_array_that_cannot_be_reads_why(tmp_path):
+    signal = PixelArray(name="gain", check=no_check)
+    status = signal.set(tmp_path / "none.npy")
+    with pytest.raises(ValueError, match=r"gain: .*none.npy cannot be read"):
+        status.wait(10)
+    assert str(status).startswith("gain: ")
+    assert signal.read()["gain"]["value"] == "none"
+
+
 def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
     def check(array):
         raise ValueError("a gain of another kind")
@@ -211,20 +231,21 @@ def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
             PixelArray(name="gain", check=no_check).put(tmp_path / file)
 
 
-def test_an_image_is_described_with_the_shape_that_the_next_one_has():
-    parent = SimpleNamespace(grid=lambda: ScanGrid(3, 4), name="live4d", image_units="counts")
-    image = Image(name="vbf")
-    image._parent = parent
+def test_an_output_is_described_with_the_shape_that_the_next_one_has():
+    outputs = {"vbf": Output(SCAN, (3, 4), "counts"), "pattern": Output(PATTERN, (0, 0), "counts")}
+    parent = SimpleNamespace(output=outputs.__getitem__, name="live4d")
+    image, pattern = (OutputArray(name=f"live4d_{name}", attr_name=name) for name in outputs)
+    image._parent = pattern._parent = parent
     assert image.describe() == {
-        "vbf": {
-            "source": "live4d:vbf", "dtype": "array", "dtype_numpy": "<f8", "shape": [3, 4],
+        "live4d_vbf": {
+            "source": "live4d:live4d_vbf", "dtype": "array", "dtype_numpy": "<f8", "shape": [3, 4],
             "dims": ["scan_y", "scan_x"], "units": "counts",
         }
     }  # fmt: skip
     assert np.isnan(image.get()).all()
-    pattern = Image(name="pattern", value=np.zeros((5, 6)), dims=("q_y", "q_x"))
-    assert pattern.describe()["pattern"]["shape"] == [5, 6]
-    assert pattern.describe()["pattern"]["dims"] == ["q_y", "q_x"]
+    pattern.put(np.zeros((5, 6)))  # how large it is the detector has said
+    assert pattern.describe()["live4d_pattern"]["shape"] == [5, 6]
+    assert pattern.describe()["live4d_pattern"]["dims"] == ["q_y", "q_x"]
 
 
 # Previews ---------------------------------------------------------------------------------------
@@ -232,14 +253,13 @@ def test_an_image_is_described_with_the_shape_that_the_next_one_has():
 
 class Parent:
     name = "live4d"
-    detector_names = ("vbf", "adf")
-    image_units = "counts"
 
     def __init__(self):
         self.asked = 0
 
-    def grid(self):
-        return ScanGrid(2, 3)
+    def preview_keys(self):
+        image = Output(SCAN, (2, 3), "counts")
+        return {name: array_key(f"live4d_{name}", image, image.shape) for name in ("vbf", "adf")}
 
     def request_preview(self):
         self.asked += 1
@@ -257,10 +277,10 @@ def test_a_preview_has_the_newest_images_how_far_they_are_and_asks_for_the_next(
     assert np.shape(before["live4d_adf"]) == (2, 3)
     assert (before["live4d_live_fraction"], before["live4d_live_saturated"]) == (0.0, 0)
     assert preview.parent.asked == 1
-    images = np.arange(12.0).reshape(2, 2, 3)
+    images = {"vbf": np.arange(6.0).reshape(2, 3), "adf": np.ones((2, 3))}
     preview.update(images, 0.5, 4)
     after = values_of(preview)
-    np.testing.assert_array_equal([after["live4d_vbf"], after["live4d_adf"]], images)
+    np.testing.assert_array_equal([after["live4d_vbf"], after["live4d_adf"]], list(images.values()))
     assert (after["live4d_live_fraction"], after["live4d_live_saturated"]) == (0.5, 4)
     assert preview.parent.asked == 2
     preview.clear()
@@ -299,8 +319,8 @@ def test_a_preview_that_is_read_while_the_next_one_comes_is_of_one_moment():
             self.fraction = value
 
     preview = Preview(Parent())
-    preview.update(np.full((2, 2, 3), 1.0), 0.1, 1)
-    rival = Rival(lambda: preview.update(np.full((2, 2, 3), 2.0), 0.2, 2))
+    preview.update({"vbf": np.full((2, 3), 1.0)}, 0.1, 1)
+    rival = Rival(lambda: preview.update({"vbf": np.full((2, 3), 2.0)}, 0.2, 2))
     read = values_of(preview)
     rival.finish()
     assert (read["live4d_vbf"][0, 0], read["live4d_live_fraction"], read["live4d_live_saturated"]) == (
@@ -326,7 +346,7 @@ def status():
 def test_progress_is_what_progress_bars_expect(status, monkeypatch):
     told = []
     status.watch(lambda **values: told.append(values))
-    monkeypatch.setattr("live4d_ophyd.device.signals.time.monotonic", lambda: status._started + 6.0)
+    monkeypatch.setattr("live4d_ophyd.device.statuses.time.monotonic", lambda: status._started + 6.0)
     status.report(Progress(30, 120, 5.0, 0, 0))
     status.report(Progress(120, 120, 20.0, 0, 0))
     common = {

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import zmq
 from fake_control import FakeControl
-from late_backend import LateBackend
-from small_dcu import SmallDcu, end, frames, image, series, start
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
@@ -20,6 +18,8 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.rest import SimplonError
+from live4d_ophyd.testing.late_backend import LateBackend
+from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)

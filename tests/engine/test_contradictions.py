@@ -5,12 +5,12 @@ from contextlib import closing
 import cbor2
 import numpy as np
 import pytest
-from small_dcu import SmallDcu, end, frames, image, start
 
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import cbor2
 import numpy as np
 import pytest
-from small_dcu import UNIQUE_ID, end, frames, image, series, start
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
@@ -17,6 +16,7 @@ from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.index import hash_unique_id, index_batch
+from live4d_ophyd.testing.small_dcu import UNIQUE_ID, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)

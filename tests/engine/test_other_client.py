@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import zmq
 from fake_control import FakeControl
-from small_dcu import SmallDcu, frames, series
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.diagnosis import dealt_out
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
 
 GRID = ScanGrid(16, 16)
 DISK = Disk("vbf", center=(12, 16), radius=6)

@@ -5,13 +5,13 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
-from small_dcu import SmallDcu, frames, image, start
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import Cancelled, OpenStream
 from live4d_ophyd.engine.steps import OutOfStep
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, image, start
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)

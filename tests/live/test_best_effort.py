@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from bluesky import plans as bp
 from fake_device import FakeLive4D
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.image import imread
 from ophyd import Component as Cpt
 from ophyd import Signal
@@ -160,7 +161,9 @@ def test_what_was_lost_is_a_column_of_the_table_and_no_curve(RE, bec, live4d, ca
 
 
 @pytest.mark.parametrize("detectors", [2, 12])
-def test_windows_fit_on_a_screen(RE, bec, detectors):
+def test_windows_fit_on_a_screen(RE, bec, detectors, monkeypatch):
+    # Each of 24 curves has their figure drawn at each Event, which takes seconds and changes no size.
+    monkeypatch.setattr(FigureCanvasBase, "draw_idle", lambda self: None)
     many = [FakeLive4D(name=f"live4d{n}", rows_per_s=1000) for n in range(detectors)]
     RE(bp.scan(many, motor, -1, 1, 2))
     ImageFigure("many", [f"d{n}" for n in range(12)], window=True, percentiles=(0, 100))

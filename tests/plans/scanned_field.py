@@ -132,7 +132,7 @@ def scanned_field(defocus: SynAxis) -> tuple[Live4D, FormulaEngine]:
         "tcp://nowhere:1",
         name="live4d",
         scan=ScanGrid(*SCAN, step=0.5, unit="nm"),
-        detectors=[
+        methods=[
             Disk("vbf", radius=10),
             Annulus("adf", inner=14, outer=30),
             Disk("spot", center=(5, 5), radius=2),

@@ -5,8 +5,8 @@ from ophyd import Component as Cpt
 from ophyd import Device
 
 from live4d_ophyd import Live4D
-from live4d_ophyd.device.live4d import _Running
-from live4d_ophyd.device.signals import Number, RasterStatus
+from live4d_ophyd.device.signals import Number
+from live4d_ophyd.device.statuses import RasterStatus
 from live4d_ophyd.engine import RasterResult
 from live4d_ophyd.engine.results import Losses
 from live4d_ophyd.engine.series_record import SeriesRecord
@@ -37,13 +37,13 @@ class Canned(Live4D):
 
     def trigger(self):
         status = RasterStatus(self)
-        self._taken = {**self._settings_now(), **self.detector.as_armed()}
-        images = np.stack([picture(self.taken, n) for n in range(len(self.detector_names))])
+        self.taken_with.begin(self.settings_now() | self.detector.as_armed())
+        images = {name: picture(self.taken, n) for n, name in enumerate(self.outputs())}
         losses = Losses(expected=ROWS * COLS, received=ROWS * COLS - 1, lost=1, bad=0, beyond=0, saturated=2)
         raster = RasterResult(
             self.taken, images, losses, self.taken + 1, 3e4, "cpu", dropped=0, info=INFO
         )  # fmt: skip
-        self._publish(raster, _Running(0, status))
+        self.publish(raster)
         self.taken += 1
         status.set_finished()
         return status

@@ -31,7 +31,7 @@ def catalog(tmp_path_factory, catalogs_are_copies):
             "tcp://127.0.0.1:9",
             name="live4d",
             scan=ScanGrid(ROWS, COLS, step=(0.5, 0.25), unit="nm", flyback=2),
-            detectors=[Disk("vbf", center=(46.5, 48.25), radius=15), Annulus("adf", inner=30, outer=80)],
+            methods=[Disk("vbf", center=(46.5, 48.25), radius=15), Annulus("adf", inner=30, outer=80)],
             control=Simplon(dcu.rest_url),
         )
         column = Column(name="column")

@@ -195,7 +195,7 @@ def test_two_streams_of_a_run_go_to_two_files(catalog, tmp_path):
 
 def test_listen_writes_tiff_where_the_name_says_so(tmp_path):
     image = np.array([[1.0, np.nan], [3.0, 2.0**24]])
-    raster = SimpleNamespace(images=[image, image + 1])
+    raster = SimpleNamespace(outputs={"disk1": image, "annulus1": image + 1})
     detectors = [Disk("disk1", radius=3), Annulus("annulus1", inner=3, outer=5)]
     for suffix in (".tif", ".TIFF"):
         paths = _save(tmp_path / f"x{suffix}", detectors, raster)

@@ -17,6 +17,9 @@ from live4d_ophyd.sources.dectris.messages import (
     read_message,
 )
 
+#: how long something may take on a busy machine, s
+PATIENCE_S = 60.0
+
 
 @dataclass
 class Received:
@@ -46,7 +49,7 @@ class Client:
         self.socket = self._context.socket(zmq.PULL)
         self.socket.rcvhwm = 100_000
         self.socket.connect(endpoint)
-        self.http = httpx.Client(base_url=rest_url, timeout=30, trust_env=False) if rest_url else None
+        self.http = httpx.Client(base_url=rest_url, timeout=PATIENCE_S, trust_env=False) if rest_url else None
 
     def close(self):
         self.socket.close(0)
@@ -54,18 +57,18 @@ class Client:
         if self.http:
             self.http.close()
 
-    def message(self, timeout=30.0):
+    def message(self, timeout=PATIENCE_S):
         """The next message as it is on the wire."""
         if not self.socket.poll(int(timeout * 1000)):
             raise TimeoutError(f"no message within {timeout} s")
         return self.socket.recv()
 
-    def series(self, timeout=30.0):
-        """Everything up to `end`, or until nothing came for ``timeout`` s."""
+    def series(self, timeout=PATIENCE_S, images=0):
+        """Everything up to `end`, or until nothing came for ``timeout`` s after as many ``images`` as must come."""
         received = Received()
         with contextlib.suppress(TimeoutError):
             while received.end is None:
-                raw = self.message(timeout)
+                raw = self.message(timeout if len(received.images) >= images else PATIENCE_S)
                 try:
                     message = read_message(raw)
                 except StreamError as error:
@@ -95,7 +98,7 @@ def disk(shape, center, radius):
     return np.hypot(row - center[0], col - center[1]) <= radius
 
 
-def wait_for(condition, timeout=20.0):
+def wait_for(condition, timeout=PATIENCE_S):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "did not happen"

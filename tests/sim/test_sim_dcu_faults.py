@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from sim_client import configure, wait_for
+from sim_client import PATIENCE_S, configure, wait_for
 
 from live4d_ophyd.sim.dcu import CommandError
 from live4d_ophyd.sim.faults import Faults
@@ -57,8 +57,8 @@ def test_commands_end_a_stall_at_once(make_dcu, make_client, command):
     assert dcu.state == "acquire"
     began = time.monotonic()
     getattr(dcu, command)()
-    assert time.monotonic() - began < 5
-    received = client.series(timeout=0.5)
+    assert time.monotonic() - began < PATIENCE_S
+    received = client.series(timeout=0.5, images=20)
     assert received.ids == list(range(20))
     assert (received.end is not None) == (command == "disarm")
 
@@ -69,9 +69,9 @@ def test_images_come_after_abort(make_dcu, make_client):
     dcu.arm()
     wait_for(lambda: dcu.sender.progress[0] > 3)
     dcu.abort()
-    before = client.series(timeout=0.5)
+    before = client.series(timeout=0.5, images=4)
     dcu.empty_buffers()
-    after = client.series(timeout=0.5)
+    after = client.series(timeout=0.5, images=5)
     assert before.ids == list(range(len(before.ids)))
     assert after.ids == list(range(len(before.ids), len(before.ids) + 5))
     assert {image.series_unique_id for image in after.images} == {before.start.series_unique_id}

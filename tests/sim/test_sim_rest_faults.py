@@ -103,7 +103,7 @@ def test_images_come_after_abort_was_answered(client):
     first = read_message(client.message())
     assert time.monotonic() - began >= 1.0
     thread.join()
-    rest = client.series(timeout=1.0)
+    rest = client.series(timeout=1.0, images=5)
     assert [first.image_id, *rest.ids] == [10, 11, 12, 13, 14, 15]
     assert rest.end is None
 

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from sim_client import configure, wait_for
+from sim_client import PATIENCE_S, configure, wait_for
 
 from live4d_ophyd.sim.specimen import Scan
 from live4d_ophyd.sources.dectris.messages import ImageMessage, read_message
@@ -18,11 +18,13 @@ def arm(dcu, client, images):
     client.message()  # start
 
 
-def images(client, timeout=0.3):
-    """Ids of the images that come until none came for a while."""
+def images(client, count=0):
+    """Ids of the images that come: ``count`` of them, and all until none came for a while."""
     ids = []
     with contextlib.suppress(TimeoutError):
-        while isinstance(message := read_message(client.message(timeout)), ImageMessage):
+        while isinstance(
+            message := read_message(client.message(0.3 if len(ids) >= count else PATIENCE_S)), ImageMessage
+        ):
             ids.append(message.image_id)
     return ids
 
@@ -36,7 +38,7 @@ def test_a_prepared_scan_waits_for_its_start(make_dcu, make_client):
     assert dcu.state == "ready"
     assert dcu.progress["text"] == "simulator: waiting for the scan"
     dcu.start_scan()
-    assert images(client) == list(range(15))
+    assert images(client, 15) == list(range(15))
     wait_for(lambda: dcu.state == "idle")
 
 
@@ -46,10 +48,10 @@ def test_each_start_is_one_raster_or_as_many_as_were_prepared(make_dcu, make_cli
     dcu.prepare_scan(SCAN, 1)
     arm(dcu, client, 100)
     dcu.start_scan()
-    assert images(client) == list(range(15))
+    assert images(client, 15) == list(range(15))
     dcu.prepare_scan(SCAN, 3)
     dcu.start_scan()
-    assert images(client) == list(range(15, 60))
+    assert images(client, 45) == list(range(15, 60))
     assert dcu.state == "ready"
     dcu.disarm()
 
@@ -69,7 +71,7 @@ def test_a_stopped_scan_leaves_the_detector_armed(make_dcu, make_client):
     # The detector counts its pulses on.
     dcu.prepare_scan(SCAN, 1)
     dcu.start_scan()
-    assert images(client)[:15] == list(range(len(first), len(first) + 15))
+    assert images(client, 15)[:15] == list(range(len(first), len(first) + 15))
     dcu.disarm()
     assert dcu.state == "idle"
 
@@ -82,7 +84,7 @@ def test_only_the_next_series_waits(make_dcu, make_client):
     dcu.disarm()
     images(client)
     arm(dcu, client, 15)
-    assert images(client) == list(range(15))
+    assert images(client, 15) == list(range(15))
 
 
 @pytest.mark.parametrize("end", ["disarm", "abort"])
@@ -114,7 +116,7 @@ def test_a_free_microscope_scans_by_itself_and_software_triggers_need_no_scan(ma
     client.message()
     dcu.trigger()
     dcu.trigger()
-    assert images(client) == list(range(8))
+    assert images(client, 8) == list(range(8))
 
 
 def test_rotation_turns_the_scan_about_its_middle():

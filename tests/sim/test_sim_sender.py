@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from sim_client import Received
+from sim_client import PATIENCE_S, Received
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim.encode import ImageTemplate, Series, end_message
@@ -55,7 +55,7 @@ def test_rate_is_kept(sender, make_client):
     sent = send(sender, 1000, rate=5000.0)
     assert sent.messages == 1000
     # 999 intervals; a busy machine may take longer, never shorter
-    assert 0.199 < sent.elapsed_s < 5
+    assert 0.199 < sent.elapsed_s < PATIENCE_S
     sender.send(end_message(SERIES))
     assert len(client.series().ids) == 1000
 
@@ -115,8 +115,8 @@ def test_a_stall_delays_what_follows_and_then_the_schedule_is_kept(sender, make_
     pauses = np.diff(arrivals)
     assert pauses.argmax() == 9
     assert arrivals[10] > 1.0
-    # The exposures went on: 90 images were due when the stall was over, they came without their 0.9 s.
-    assert arrivals[99] - arrivals[10] < 0.8
+    # The exposures went on: 90 images were due when the stall was over, they came without their 10 ms each.
+    assert np.median(pauses[10:99]) < 5e-3
     assert results[0].elapsed_s > 1.98
 
 
@@ -131,7 +131,7 @@ def test_stop_ends_a_stall_at_once(sender, make_client):
         assert thread.is_alive()
         time.sleep(0.001)
     sender.stop()
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert (results[0].messages, results[0].stopped, results[0].next_image) == (3, True, 5)
 
@@ -187,7 +187,7 @@ def test_stop_ends_a_running_series(sender, make_client):
         assert thread.is_alive()
         time.sleep(0.001)
     sender.stop()
-    thread.join(5)
+    thread.join(PATIENCE_S)
     assert results[0].stopped
     assert results[0].messages < 10**5
     assert results[0].next_image == results[0].messages

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+#: s
+PATIENCE_S = 200.0
+
 
 def square_image():
     image = np.arange(32 * 32, dtype=float).reshape(32, 32) / 7
@@ -29,15 +32,22 @@ def devices():
     return square, oblong
 
 
+def patient_record(RE, db, **options):
+    """`record` on a machine where the catalog's process may take minutes to start."""
+    from live4d_ophyd.storage import record, recorder
+
+    recorder.SILENT_S = recorder.WAIT_S = PATIENCE_S
+    record(RE, db, **options)
+
+
 def engine(db, *previewed):
     from bluesky import RunEngine
 
     from live4d_ophyd.live import live_preview
-    from live4d_ophyd.storage import record
 
     RE = RunEngine({})
     RE.preprocessors.append(live_preview(previewed, max_rate=20))
-    record(RE, db, previews=True)
+    patient_record(RE, db, previews=True)
     return RE
 
 
@@ -128,7 +138,7 @@ def hang(directory):
 
     def tell(msg):
         if len(seen) == 3 and msg.command == "wait":
-            recorder.wait(60)  # at the kill nothing is being written
+            recorder.wait(PATIENCE_S)  # at the kill nothing is being written
             print("three events", flush=True)
             RE.msg_hook = None
 
@@ -155,11 +165,9 @@ def take(where):
     from bluesky import RunEngine
     from bluesky import plans as bp
 
-    from live4d_ophyd.storage import record
-
     device, _ = devices()
     RE = RunEngine({})
-    record(RE, catalog_at(where))
+    patient_record(RE, catalog_at(where))
     events, documents = [], {}
 
     def next_image(name, doc):

@@ -51,7 +51,7 @@ def session(tmp_path_factory, catalogs_are_copies):
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(8, 8, step=simulator.step_nm, unit="nm"),
-            detectors=[Disk("vbf", center=simulator.bf_center, radius=15)],
+            methods=[Disk("vbf", center=simulator.bf_center, radius=15)],
             control=Simplon(simulator.rest_url),
             timeout=60.0,
         )

@@ -28,7 +28,7 @@ def session(tmp_path, monkeypatch):
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(64, 64),
-            detectors=[Disk("vbf", radius=8), Disk("bf", radius=4), Disk("all", radius=20)],
+            methods=[Disk("vbf", radius=8), Disk("bf", radius=4), Disk("all", radius=20)],
             control=Simplon(simulator.rest_url),
             timeout=60,
         )

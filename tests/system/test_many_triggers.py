@@ -83,7 +83,7 @@ def session(_session):
     _session.simulator.set_faults()
     yield _session
     _session.simulator.set_faults()
-    _session.engine.release(timeout=10.0)
+    _session.engine.release(timeout=PATIENCE_S)
     assert _session.state() == "idle"
 
 
@@ -93,7 +93,7 @@ def truth(_session):
     # The simulator computes its frames first.
     ordinary = replace(_session.request, rasters=1, stay_armed=False, timeout=PATIENCE_S)
     images = _session.trigger(ordinary)["outputs"]["vbf"]
-    _session.engine.release(timeout=10.0)  # a device's engine must not share the stream with it
+    _session.engine.release(timeout=PATIENCE_S)  # a device's engine must not share the stream with it
     return images
 
 
@@ -173,7 +173,7 @@ def live4d(session, truth):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.methods,
+            methods=session.request.methods,
             control=session.request.control,
             arm_per="run",
             engine="cpu",
@@ -195,7 +195,7 @@ def run(plan):
 def test_a_count_arms_once_and_each_run_for_itself(session, live4d, truth):
     events = run(bp.count([live4d], 4)) + run(bp.count([live4d], 2))
     for data in events:
-        np.testing.assert_array_equal(data["live4d_vbf"], truth[0])
+        np.testing.assert_array_equal(data["live4d_vbf"], truth)
         assert data["live4d_frames_received"] == N
     first = events[0]["live4d_series_id"]
     assert [data["live4d_series_id"] - first for data in events] == [0, 0, 0, 0, 1, 1]
@@ -214,16 +214,16 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
         full, half = run(plan())
     finally:
         session.request.control.put("detector", "count_time", 1e-3)
-    np.testing.assert_array_equal(full["live4d_vbf"], truth[0])
+    np.testing.assert_array_equal(full["live4d_vbf"], truth)
     assert half["live4d_series_id"] == full["live4d_series_id"] + 1
-    assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth[0]) < 0.6
+    assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth) < 0.6
 
 
 @pytest.mark.parametrize("arm_per", ["never", 0, 1.5, True])
 def test_arm_per_is_one_of_a_few(session, arm_per):
     with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
         Live4D(
-            session.request.endpoint, name="live4d", scan=GRID, detectors=session.request.methods,
+            session.request.endpoint, name="live4d", scan=GRID, methods=session.request.methods,
             control=session.request.control, arm_per=arm_per,
         )  # fmt: skip
 
@@ -234,6 +234,6 @@ def test_arming_once_needs_a_control(session):
             session.request.endpoint,
             name="live4d",
             scan=GRID,
-            detectors=session.request.methods,
+            methods=session.request.methods,
             arm_per="run",
         )

@@ -46,7 +46,7 @@ def session(tmp_path, monkeypatch):
             simulator.stream_endpoint,
             name="live4d",
             scan=ScanGrid(32, 32, step=simulator.step_nm, unit="nm"),
-            detectors=[
+            methods=[
                 Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius),
                 Annulus("adf", inner=30, outer=80),
             ],

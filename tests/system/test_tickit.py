@@ -157,7 +157,7 @@ def test_its_18_megapixel_frame_goes_through_a_count(tickit, RE, nodata):
         tickit.stream_endpoint,
         name="live4d",
         scan=ScanGrid(2, 2),
-        detectors=[Disk("vbf", center=CENTER, radius=RADIUS)],
+        methods=[Disk("vbf", center=CENTER, radius=RADIUS)],
         control=Simplon(tickit.rest_url, trigger_mode="ints"),
         nodata=nodata,
         # Its saturation value lies below the dtype's maximum: that alone would leave such pixels out.
@@ -187,7 +187,7 @@ def test_it_is_initialized_armed_and_released_when_no_pulse_comes(tickit, RE):
         tickit.stream_endpoint,
         name="live4d",
         scan=ScanGrid(3, 5),
-        detectors=[Disk("vbf", center=CENTER, radius=RADIUS)],
+        methods=[Disk("vbf", center=CENTER, radius=RADIUS)],
         control=Simplon(tickit.rest_url, trigger_mode="exts"),
         timeout=1.0,
     )

@@ -14,7 +14,7 @@ from live4d_ophyd.decode import decode_array
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sources.dectris.messages import read_message
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
 
@@ -31,14 +31,15 @@ def home(tmp_path, monkeypatch):
 
 
 def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def in_new_process(code, *arguments):
-    """What ``code`` prints as JSON in a process that knows nothing of this one."""
-    return json.loads(run(sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)))
+@pytest.fixture
+def in_new_process(nursery):
+    """``in_new_process(code, *arguments)``: what it prints as JSON in a process that knows nothing of this one."""
+    return lambda code, *arguments: json.loads(nursery.output_of("-W", "ignore", "-c", code, *arguments))
 
 
 READ_BACK = """
@@ -69,7 +70,7 @@ def capture_sums(weights):
     return sums
 
 
-def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
+def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home, in_new_process):
     out = home / "out"
     text = run(*LIVE4D, "demo", "--out", str(out), "--scan", "24", cwd=home)
     uid = next(line.split()[-1] for line in text.splitlines() if line.startswith("run uid"))
@@ -85,7 +86,7 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     assert image.std() / image.mean() > 0.02  # there is something to see
 
 
-def test_what_a_plan_moves_is_read_back_with_the_images_it_was_moved_for(home):
+def test_what_a_plan_moves_is_read_back_with_the_images_it_was_moved_for(home, in_new_process):
     """Settings of the device and of the detector, scanned and moved between Events."""
     code = """
 import sys, json
@@ -96,7 +97,7 @@ from live4d_ophyd.storage import record
 RE = RunEngine({}, call_returns_result=False)
 record(RE, open_catalog(sys.argv[3]))
 device = Live4D(sys.argv[2], name="live4d", scan=ScanGrid(4, 5), control=Simplon(sys.argv[1]), engine="cpu",
-                detectors=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
+                methods=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
 
 def one_step(detectors, motor, step):
     yield from bps.mv(device.vbf_radius, 10 + 1e4 * step)
@@ -126,7 +127,7 @@ print(json.dumps({key: run[f"live4d_{key}"].values.tolist() for key in (
 
 
 @needs_captures
-def test_captured_messages_go_through_a_count_into_the_catalog(home):
+def test_captured_messages_go_through_a_count_into_the_catalog(home, in_new_process):
     code = """
 import sys, json
 from contextlib import closing
@@ -136,7 +137,7 @@ from live4d_ophyd.storage import record
 RE = RunEngine({}, call_returns_result=False)
 record(RE, open_catalog(sys.argv[2]))
 device = Live4D(sys.argv[1], name="live4d", scan=ScanGrid(1, 3),
-                detectors=[Disk("vbf", center=(256.0, 514.0), radius=200.0)], channel="threshold_1")
+                methods=[Disk("vbf", center=(256.0, 514.0), radius=200.0)], channel="threshold_1")
 with closing(device):
     (uid,) = RE(bp.count([device]))
 print(json.dumps(uid))

@@ -18,7 +18,7 @@ from live4d_ophyd.decode.cpu.batch_kernels import LEFT, decode_entries
 from live4d_ophyd.decode.cpu.vectors import SLACK
 from live4d_ophyd.decode.decoder import Demand, Part
 from live4d_ophyd.decode.entries import algorithm_name, rows_to_take
-from live4d_ophyd.decode.saturation import NODATA, Projected, Saturation
+from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weight_maps import Weights, aligned_zeros
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
@@ -53,17 +53,6 @@ class CpuDecoded:
 
     def parts(self) -> Iterator[Part]:
         return self.decoder._parts(self.batch, self.entries, self.demand)
-
-
-@dataclass(frozen=True)
-class Done:
-    """Sums that are there already."""
-
-    projected: Projected
-    ready = True
-
-    def result(self) -> Projected:
-        return self.projected
 
 
 class CpuDecoder:
@@ -184,48 +173,6 @@ class CpuDecoder:
         except DecodeError as error:
             return None, error.status
         return raw.view(self.format.dtype).reshape(self.format.shape), OK
-
-    # Until the engine takes parts ----------------------------------------------------------------
-
-    def submit_sums(self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None) -> Done:
-        """Sums of frames, with the interface of decoders that run asynchronously."""
-        weights.sums_of(self.format)
-        sums, saturated, status = self._decode(batch, rows_to_take(batch, rows), weights, None)
-        assert sums is not None
-        assert saturated is not None
-        return Done(Projected(sums, status, saturated))
-
-    def project(
-        self, batch: FrameBatch, weights: Weights, rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of frames under weight maps, ``(n, m)`` int64 (integer weights and pixels) or float64, and statuses."""
-        return self.submit_sums(batch, weights, rows).projected[:2]
-
-    def frames(
-        self, batch: FrameBatch, rows: np.ndarray | None = None, *, out: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of frames, ``(n, rows, cols)`` of the format's dtype, and ``(n,) int64`` status."""
-        rows = rows_to_take(batch, rows)
-        shape = (len(rows), *self.format.shape)
-        if out is None:
-            out = np.empty(shape, self.format.dtype)
-        elif len(out) < len(rows) or out.shape[1:] != shape[1:] or out.dtype != self.format.dtype:
-            raise ValueError(f"out of {out.shape} {out.dtype}: expected at least {shape} {self.format.dtype}")
-        elif not out.flags.c_contiguous:
-            raise ValueError("out is not C-contiguous")
-        pixels = out[: len(rows)]
-        return pixels, self._decode(batch, rows, None, pixels)[2]
-
-    def errors(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def frames_in_parts(
-        self, batch: FrameBatch, rows: np.ndarray
-    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-        """`frames` of ``rows``, some at a time: which of them, pixels, statuses. Pixels last until the next part."""
-        for part in self._parts(batch, rows_to_take(batch, rows), Demand(None, True)):
-            assert part.patterns is not None
-            yield slice(int(part.at[0]), int(part.at[-1]) + 1), part.patterns, part.status
 
 
 def warm_up() -> None:

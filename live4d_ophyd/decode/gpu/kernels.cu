@@ -23,14 +23,15 @@ __device__ __forceinline__ u64 load_u64_be(const u8* at) {
 #define LAYOUT i64 frame_rows, i64 frame_cols, i64 tag, i64 algorithm, i64 elem_size, i64 total, i64 block, \
                i64 granule, i64 blocks
 
-// One thread a frame, those of `rows`, or of consecutive ones from `first` on: block headers are a chain, each says where the next one is. Writes where each of the frame's
-// `blocks` is, for stored ones with a negative size, and copies the raw pixels behind the last to `leftover_at` of its
-// place (-1: nobody wants them).
+// One thread a frame, those of `rows`, or of consecutive ones from `first` on: block headers are a chain, each says
+// where the next one is. Writes where each of the frame's `blocks` is, for stored ones with a negative size, and copies
+// the raw pixels behind the last to `leftover_at` of its place (-1: nobody wants them). Clears `flagged`, for `weigh`.
 extern "C" __global__ void find_blocks(const u8* buffer, i64 capacity, const i64* index, const i64* rows, i64 first,
                                        i64 n, LAYOUT, u8* decoded, i64 stride, i64 leftover_at, const u8** found_at,
-                                       i64* found_bytes, int* status) {
+                                       i64* found_bytes, int* status, u8* flagged) {
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
+    flagged[i] = 0;
     const i64* row = index + (rows ? rows[i] : first + i) * COLUMNS;
     found_at += i * blocks;
     found_bytes += i * blocks;
@@ -209,6 +210,14 @@ extern "C" __global__ void copy_stored(i64 blocks, i64 block, const u8** found_a
     }
 }
 
+// Zeros for the pixels of frames without numbers; one thread block a frame. Places begin at multiples of 64 bytes.
+extern "C" __global__ void blank_bad(i64 nbytes, i64 stride, const int* status, u8* decoded) {
+    i64 i = blockIdx.x;
+    if (status[i] == OK) return;
+    u64* words = (u64*)(decoded + i * stride);
+    for (i64 k = threadIdx.x; k < (nbytes + 7) / 8; k += blockDim.x) words[k] = 0;
+}
+
 // Byte e of the result has bit e of every byte of x (Warren, Hacker's Delight, section 7-3).
 __device__ __forceinline__ u64 transpose_8x8(u64 x) {
     u64 t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAull;
@@ -249,7 +258,7 @@ extern "C" __global__ void unshuffle(const u8* planes, u8* decoded, i64 n, i64 g
 template <typename PIXEL, typename SUM, typename RESULT, int FRAMES>
 __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 maps, const i64* starts,
                                       const int* places, const SUM* weights, const int* status, i64 rule,
-                                      i64 limit, i64 counted, RESULT* sums, u8* saturated) {
+                                      i64 limit, i64 counted, RESULT* sums, u8* saturated, u8* flagged) {
     __shared__ SUM of_warps[32][FRAMES];
     __shared__ int hits_of_warps[32];
     // Maps of the same frames run together: what one reads is in the cache for the next.
@@ -298,6 +307,50 @@ __device__ __forceinline__ void weigh(const u8* decoded, i64 stride, i64 n, i64 
         }
         bool good = status[i + f] == OK;
         sums[(i + f) * maps + map] = good ? (RESULT)sum : (RESULT)0;
-        saturated[(i + f) * maps + map] = good && hits >> f & 1;
+        bool hit = good && hits >> f & 1;
+        saturated[(i + f) * maps + map] = hit;
+        if (hit) flagged[i + f] = 1;  // all maps write the same
+    }
+}
+
+// Sum over frames: for each pixel, adds to `total` what the frames hold there, to `valid` how many of them hold a count.
+//
+// Frames are those of `take`, or `n` from `first` on, `stride` bytes apart; a thread block adds `chunk` of them at
+// blockDim.x * PIXELS_A_THREAD pixels. Neighbouring threads read neighbouring pixels, several loads at once; sums leave
+// the registers once a chunk. Pixels at or above `limit` are left out where `limited`, NaN always.
+template <typename PIXEL, typename SUM>
+__device__ __forceinline__ void add_frames(const u8* patterns, i64 stride, const i64* take, i64 first, i64 n,
+                                           i64 pixels, i64 chunk, i64 limited, i64 limit, SUM* total, u64* valid) {
+    i64 begin = (i64)blockIdx.x * blockDim.x * PIXELS_A_THREAD + threadIdx.x;
+    i64 start = (i64)blockIdx.y * chunk, stop = min(start + chunk, n);
+    const PIXEL cap = (PIXEL)limit;
+    SUM sums[PIXELS_A_THREAD];
+    u32 counts[PIXELS_A_THREAD];
+#pragma unroll
+    for (int k = 0; k < PIXELS_A_THREAD; ++k) {
+        sums[k] = 0;
+        counts[k] = 0;
+    }
+#pragma unroll 2
+    for (i64 f = start; f < stop; ++f) {
+        const PIXEL* frame = (const PIXEL*)(patterns + (take ? take[f] : first + f) * stride);
+#pragma unroll
+        for (int k = 0; k < PIXELS_A_THREAD; ++k) {
+            i64 at = begin + k * blockDim.x;
+            if (at < pixels) {
+                PIXEL pixel = frame[at];
+                bool counts_here = !(limited && pixel >= cap) && pixel == pixel;
+                sums[k] += counts_here ? (SUM)pixel : (SUM)0;
+                counts[k] += counts_here;
+            }
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < PIXELS_A_THREAD; ++k) {
+        i64 at = begin + k * blockDim.x;
+        if (at < pixels) {
+            atomicAdd(total + at, sums[k]);
+            atomicAdd(valid + at, (u64)counts[k]);
+        }
     }
 }

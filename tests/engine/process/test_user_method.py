@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_dcu import SmallDcu, frames, series
 
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.process.client import EngineClient
@@ -19,6 +18,7 @@ from live4d_ophyd.engine.process.conversation import error_of
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
 
 TESTS = Path(__file__).parents[2]
 PACKAGE = TESTS / "user_package"

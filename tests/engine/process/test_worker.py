@@ -6,7 +6,6 @@ from contextlib import closing
 import pytest
 import zmq
 from fake_control import FakeControl
-from small_dcu import SmallDcu
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
@@ -14,6 +13,7 @@ from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.worker import EVENTS, Worker
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import SmallDcu
 
 
 class BusyControl(FakeControl):

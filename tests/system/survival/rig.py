@@ -68,7 +68,7 @@ class Rig:
             endpoint or simulator.stream_endpoint,
             name="live4d",
             scan=grid,
-            detectors=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
+            methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
             control=Simplon(simulator.rest_url),
             engine="cpu",
             timeout=timeout,

@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zmq
-from small_dcu import SmallDcu
 from system.survival.conftest import GRID
 from system.survival.rig import PATIENCE_S, wait_until
 
 from live4d_ophyd.engine.process import client, spawn
+from live4d_ophyd.testing.small_dcu import SmallDcu
 
 pytestmark = pytest.mark.system
 
 #: how long the control unit takes to answer `arm`, s
-ARM_S = 3.0
+ARM_S = 6.0
 
 
 class _Taken:

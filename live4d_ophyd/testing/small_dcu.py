@@ -1,4 +1,8 @@
-"""A stream for tests: messages built with cbor2 and HDF5's filter alone, pushed by a thread over real TCP."""
+"""SmallDcu: a stream that a test puts together message by message, pushed by a thread over real TCP.
+
+In: messages, built with cbor2 alone by the functions here. Out: a PUSH socket that a source connects to. Where the
+order matters between sender and listener, `SmallDcu.wait_for_clients` says who listens.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,19 @@ from collections.abc import Iterable
 import cbor2
 import numpy as np
 import zmq
-from hdf5_filter import write_bslz4
 from zmq.utils.monitor import recv_monitor_message
 
+from live4d_ophyd.sim.compress import compress
+
 UNIQUE_ID = "01GRXWT80JSDY2FNW8SGCCDZD9"
+#: how long a client may take to come or go on a busy machine, s
+PATIENCE_S = 60.0
 
 
 def encoded(frame: np.ndarray) -> cbor2.CBORTag:
     """The frame as a bslz4 array of the stream."""
     kind = {1: 64, 2: 69, 4: 70}[frame.itemsize]
-    content = cbor2.CBORTag(kind, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, write_bslz4(frame)]))
+    content = cbor2.CBORTag(kind, cbor2.CBORTag(56500, ["bslz4", frame.itemsize, compress(frame, "bslz4")]))
     return cbor2.CBORTag(40, [list(frame.shape), content])
 
 
@@ -107,7 +114,7 @@ class SmallDcu:
 
     def _wait_for(self, event: int, count: int) -> None:
         while self._seen[event] < count:
-            assert self._monitor.poll(10_000)
+            assert self._monitor.poll(int(1000 * PATIENCE_S)), f"nothing happened within {PATIENCE_S:g} s"
             self._seen[recv_monitor_message(self._monitor)["event"]] += 1
         self._seen[event] -= count
 
@@ -129,7 +136,7 @@ class SmallDcu:
 
     def wait(self) -> None:
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
 
     def close(self) -> None:
         if self._socket.closed:

@@ -1,0 +1,80 @@
+"""EngineLink: the engine of a device, started or found when it is needed first, and again when it was lost.
+
+In: which engine is wanted, and where. Out: its client, and signals that say what decodes there. Runs in the thread
+that stages or triggers.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ophyd import Component as Cpt
+from ophyd import Device
+
+from live4d_ophyd.decode import ENGINES
+from live4d_ophyd.device.signals import SETTING, Value
+from live4d_ophyd.engine.process.client import EngineClient
+
+log = logging.getLogger(__name__)
+
+
+class EngineLink(Device):
+    """A device with an engine."""
+
+    engine = Cpt(Value, value="", kind=SETTING)
+    engine_detail = Cpt(Value, value="", kind=SETTING)
+    versions = Cpt(Value, value="", kind="config")  #: of the software that decodes
+
+    def __init__(
+        self,
+        *args: Any,
+        wanted_engine: str,
+        server: str | None,
+        curve_keys: str | Path | None,
+        **kwargs: Any,
+    ) -> None:
+        if wanted_engine not in ENGINES:
+            raise ValueError(f"engine is {wanted_engine!r}; it is one of {', '.join(ENGINES)}")
+        self._wanted_engine = wanted_engine
+        self._server = server
+        self._curve_keys = Path(curve_keys) if curve_keys else None
+        self._client: EngineClient | None = None
+        super().__init__(*args, **kwargs)
+
+    def _engine(self, timeout: float = 60.0) -> EngineClient:
+        """The client of an engine that is ready. Raises as `EngineClient.wait_ready`."""
+        if self._client is None or not self._client.alive:
+            if self._client is not None:
+                self._client.close()
+            if self._server is None:
+                self._client = EngineClient.spawn(self._wanted_engine)
+            else:
+                self._client = EngineClient(
+                    self._server, engine=self._wanted_engine, curve_keys=self._curve_keys
+                )
+        client = self._client
+        try:
+            client.wait_ready(timeout)  # returns at once when it is
+        except BaseException:  # Ctrl-C too: the next stage starts anew
+            self._client = None
+            client.close()
+            raise
+        if (client.engine, client.engine_detail) != (self.engine.get(), self.engine_detail.get()):
+            log.info("%s: frames are decoded on the %s (%s)", self.name, client.engine, client.engine_detail)
+            self.engine.put(client.engine)
+            self.engine_detail.put(client.engine_detail)
+        self.versions.put(client.versions)
+        return client
+
+    def request_preview(self) -> None:
+        """Ask for the images of the raster that runs; they come to ``preview``."""
+        if self._client is not None and self._client.alive:
+            self._client.request_preview()
+
+    def close_engine(self) -> None:
+        """End the engine process; the next stage starts a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None

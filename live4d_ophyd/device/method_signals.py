@@ -1,0 +1,211 @@
+"""Signals made from methods: an array for each output, statistics of images, a setting for each parameter.
+
+In: methods, frozen dataclasses. Out: the class of a device with their signals, and `MethodSignals`, what such a device
+does with them. A method ``vbf`` with a field ``radius`` and an image ``vbf`` gives ``vbf``, ``vbf_mean``,
+``vbf_contrast`` (std / mean) and ``vbf_radius``. Threads: `put_outputs` runs in the engine client's, the rest in the
+caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ophyd import Component as Cpt
+from ophyd import Device, Kind
+from ophyd.device import create_device_from_components
+
+from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
+from live4d_ophyd.device.parameters import parameters, with_settings
+from live4d_ophyd.device.signals import Result, Value, Vector
+from live4d_ophyd.imaging.method import SCAN, Output
+from live4d_ophyd.scan import ScanGrid
+
+#: what instances have besides the attributes of the class
+_RESERVED = frozenset(dir(Device("", name="reserved"))) | {"control", "preview"}
+#: how names begin that the device has for other things
+_TAKEN_PREFIXES = ("_", "detector_", "live_")
+
+
+class OutputArray(Result):
+    """A float64 array that a method gives; its shape is known before the first one is taken."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, value=np.full((1, 1), np.nan), **kwargs)
+
+    def describe(self) -> dict[str, Any]:
+        output = self.parent.output(self.attr_name)
+        # What depends on the detector is known when it has come.
+        shape = output.shape if all(output.shape) else np.shape(self._readback)
+        return {self.name: array_key(self.name, output, shape)}
+
+
+class Mean(Value):
+    """Mean of an image, in its unit."""
+
+    def describe(self) -> dict[str, Any]:
+        ((name, entry),) = super().describe().items()
+        return {name: {**entry, "units": self.parent.output(self.attr_name.removesuffix("_mean")).units}}
+
+
+def array_key(name: str, output: Output, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Data key of an output. Without ``dtype_numpy`` storage would guess, without ``dims`` it could not name axes."""
+    return {
+        "source": f"live4d:{name}",
+        "dtype": "array",
+        "dtype_numpy": "<f8",
+        "shape": list(shape),
+        "dims": list(output.dims),
+        "units": output.units,
+    }
+
+
+def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **more: Cpt) -> type[Device]:
+    """``base`` with the signals of these methods, and ``more`` components.
+
+    Components are attributes of a class: devices with other methods are of other classes, all called like ``base``.
+    Raises ValueError for methods whose signals would have the same name, or that of an attribute of ``base``.
+    """
+    components: dict[str, Cpt] = {}
+    taken: set[str] = set()
+    for method in methods:
+        hinted = not any(cpt.kind == Kind.hinted for cpt in components.values())
+        for attr, cpt in _components(method, grid, hinted):
+            for key in (attr, f"{attr}_row", f"{attr}_col") if cpt.cls is Vector else (attr,):
+                if key in taken:
+                    raise ValueError(
+                        f"the methods {[m.name for m in methods]} would share the data key {key!r}: names must "
+                        "differ, also from each other's with _mean, _contrast and the like"
+                    )
+                if hasattr(base, key) or key in _RESERVED or key.startswith(_TAKEN_PREFIXES):
+                    raise ValueError(
+                        f"a method cannot be called {method.name!r}: the device has {key!r} itself"
+                    )
+                taken.add(key)
+            components[attr] = cpt
+    made = create_device_from_components(
+        base.__name__, base_class=base, docstring=base.__doc__, **components, **more
+    )
+    made.__module__, made.__qualname__ = base.__module__, base.__qualname__
+    return made
+
+
+def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str, Cpt]]:
+    """The signals of a method's outputs, of its images' statistics, and its settings; some may be called alike.
+
+    ``hinted``: whether the statistics of outputs that say so are for tables and plots. Those of one method are: of a
+    virtual detector and three others, four plots and a table too wide would come.
+    """
+    for key, output in all_outputs(method, grid).items():
+        yield key, Cpt(OutputArray, kind="normal")
+        if output.dims == SCAN:
+            kind = "hinted" if hinted and output.hinted else "normal"
+            yield f"{key}_mean", Cpt(Mean, value=math.nan, kind=kind)
+            yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
+    for parameter in parameters(method):
+        yield parameter.key, parameter.component
+
+
+def outputs_of(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
+    """What a method gives, as far as that is known before a series."""
+    return method.outputs(None, grid)
+
+
+def all_outputs(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
+    """What a method gives if it is enabled."""
+    enabled = replace(method, enabled=True) if hasattr(method, "enabled") else method
+    return outputs_of(enabled, grid)
+
+
+class MethodSignals(AcquisitionSettings):
+    """A device of a `device_class` and the methods that it is made for; parameters are as its signals have them."""
+
+    def __init__(self, *args: Any, methods: Sequence[Any], **kwargs: Any) -> None:
+        self._methods = tuple(methods)
+        super().__init__(*args, **kwargs)
+
+    def methods(self) -> tuple[Any, ...]:
+        """The methods as the signals have them now. Raises ValueError where parameters do not fit each other."""
+        return tuple(with_settings(method, self) for method in self._methods)
+
+    def check_outputs(self, methods: Sequence[Any]) -> None:
+        """Raise ValueError where ``methods`` would give what there is no signal for."""
+        grid = self.grid()
+        for method in methods:
+            if missing := [key for key in outputs_of(method, grid) if key not in self.component_names]:
+                raise ValueError(
+                    f"{method.name} would give {missing[0]}, for which {self.name} has no signal: signals are made "
+                    f"with the device. Make one with {method}"
+                )
+
+    def outputs(self) -> dict[str, Output]:
+        """What the next raster gives, by the names of the signals."""
+        return self._outputs(outputs_of)
+
+    def output(self, name: str) -> Output:
+        """An output of a method, also of one that is not enabled."""
+        return self._outputs(all_outputs)[name]
+
+    def _outputs(self, of: Any) -> dict[str, Output]:
+        try:
+            methods = self.methods()
+        except ValueError:  # two parameters are being set, one after the other
+            methods = self._methods
+        grid = self.grid()
+        found = {name: output for method in methods for name, output in of(method, grid).items()}
+        if self.gain.get() is None:
+            return found
+        # A pattern knows no gain.
+        weighted = {
+            name: replace(output, units="gain-corrected counts")
+            for name, output in found.items()
+            if output.dims == SCAN and output.units == "counts"
+        }
+        return found | weighted
+
+    def preview_keys(self) -> dict[str, dict[str, Any]]:
+        """Data keys of the outputs that are shown while a raster runs, by the names of the signals."""
+        return {
+            name: array_key(f"{self.name}_{name}", output, output.shape)
+            for name, output in self.outputs().items()
+            if output.preview and all(output.shape)
+        }
+
+    def known_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the next raster's outputs by data key, of those that do not depend on the detector."""
+        return {
+            f"{self.name}_{name}": output.shape
+            for name, output in self.outputs().items()
+            if all(output.shape)
+        }
+
+    def without_disabled(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """``keys`` without those of outputs that the next raster does not give."""
+        names = self._outputs(all_outputs).keys() - self.outputs().keys()
+        absent = {f"{self.name}_{name}{end}" for name in names for end in ("", "_mean", "_contrast")}
+        return {key: entry for key, entry in keys.items() if key not in absent}
+
+    def without_unknown(self, keys: dict[str, Any]) -> dict[str, Any]:
+        """``keys`` without those of outputs whose size only the detector knows."""
+        outputs = self.outputs()
+        unknown = {f"{self.name}_{name}" for name, output in outputs.items() if not all(output.shape)}
+        return {key: entry for key, entry in keys.items() if key not in unknown}
+
+    def put_outputs(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put what a raster gave into the signals, and the statistics of images."""
+        for name, array in arrays.items():
+            getattr(self, name).put(array)
+            if f"{name}_contrast" in self.component_names:
+                mean, contrast = statistics(array)
+                getattr(self, f"{name}_mean").put(mean)
+                getattr(self, f"{name}_contrast").put(contrast)
+
+
+def statistics(image: np.ndarray) -> tuple[float, float]:
+    """Mean of the values that are there, and their standard deviation over it; NaN where there is none."""
+    seen = image[np.isfinite(image)]
+    mean = float(seen.mean()) if seen.size else math.nan
+    return mean, float(seen.std() / mean) if seen.size and mean else math.nan

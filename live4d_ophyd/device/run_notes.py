@@ -1,0 +1,52 @@
+"""RunNotes: what a device knows of the run that it is in: words for the stream's header, and shapes of its arrays.
+
+A descriptor gives each array one shape for the whole run; storage would pad or cut others. Runs in the RunEngine's
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+
+class RunNotes:
+    """Of the run that goes on, as far as the device is told."""
+
+    def __init__(self) -> None:
+        self.header: dict[str, Any] = {}  #: plan_name, scan_id, uid
+        self._described: dict[str, tuple[int, ...]] = {}
+
+    def note(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document of the RunEngine."""
+        if name == "start":
+            self.header = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
+            self.forget_shapes()
+        elif name == "stop" and doc["run_start"] == self.header.get("uid"):
+            self.header = {}
+            self.forget_shapes()
+
+    def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note the shapes of a descriptor."""
+        self._described = {
+            key: tuple(entry["shape"]) for key, entry in keys.items() if entry["dtype"] == "array"
+        }
+
+    @property
+    def arrays(self) -> Set[str]:
+        """Data keys of the arrays that the descriptor has."""
+        return self._described.keys()
+
+    def forget_shapes(self) -> None:
+        """The next Event may begin a run."""
+        self._described = {}
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ValueError for arrays of another shape than the descriptor of this run has."""
+        for key, shape in shapes.items():
+            before = self._described.get(key, shape)
+            if shape != before:
+                raise ValueError(
+                    f"{key} would have the shape {shape} after Events of {before} in the same run: take it in a run of "
+                    "its own (within one stage: RE.subscribe(live4d.note_run) tells the device where a run begins)"
+                )

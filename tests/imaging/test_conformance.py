@@ -1,0 +1,78 @@
+"""The methods of this package keep the contract, each with its numbers by plain NumPy."""
+
+import numpy as np
+import pytest
+
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.testing import MethodTests
+
+CENTER = (5.5, 7.0)
+
+
+def distance(shape):
+    row, col = np.indices(shape)
+    return np.hypot(row - CENTER[0], col - CENTER[1])
+
+
+class TestDisk(MethodTests):
+    def method(self):
+        return Disk("vbf", CENTER, radius=4)
+
+    def expected(self, frames, scan, series):
+        return {"vbf": (frames * (distance(self.shape) <= 4)).sum(axis=(2, 3))}
+
+
+class TestSoftAnnulus(MethodTests):
+    def method(self):
+        return Annulus("adf", CENTER, inner=2, outer=5, soft=True)
+
+    def expected(self, frames, scan, series):
+        far = distance(self.shape)
+        weights = np.clip(5.5 - far, 0, 1) - np.clip(2.5 - far, 0, 1)
+        return {"adf": (frames * weights).sum(axis=(2, 3))}
+
+
+class TestSegments(MethodTests):
+    def method(self):
+        return Segments("dpc", CENTER, outer=5, sectors=2)
+
+    def expected(self, frames, scan, series):
+        inside = distance(self.shape) <= 5
+        # Sector 0 is from +x to -x by way of +y, sector 1 the rest; no row lies on the line between them.
+        below = np.indices(self.shape)[0] > CENTER[0]
+        return {
+            "dpc_0_0": (frames * (inside & below)).sum(axis=(2, 3)),
+            "dpc_0_1": (frames * (inside & ~below)).sum(axis=(2, 3)),
+        }
+
+
+class TestCenterOfMass(MethodTests):
+    def method(self):
+        return CenterOfMass("com", Disk("com", CENTER, radius=4))
+
+    def expected(self, frames, scan, series):
+        row, col = np.indices(self.shape)
+        inside = frames * (distance(self.shape) <= 4)
+        total = inside.sum(axis=(2, 3))
+        return {
+            "com_sum": total,
+            "com_y": (inside * row).sum(axis=(2, 3)) / total - CENTER[0],
+            "com_x": (inside * col).sum(axis=(2, 3)) / total - CENTER[1],
+        }
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+class TestMeanPattern(MethodTests):
+    @pytest.fixture(autouse=True)
+    def _of_dtype(self, dtype):
+        self.dtype = dtype
+
+    def method(self):
+        return MeanPattern()
+
+    def expected(self, frames, scan, series):
+        here = frames[np.isfinite(frames[..., 0, 0])]
+        return {"pattern": here.mean(axis=0) if len(here) else np.full(self.shape, np.nan)}
