@@ -11,7 +11,7 @@ SEED   ?= 7
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo session test check bench resolve aarch64 mutants clean
+.PHONY: help demo session test check docs bench resolve aarch64 mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,7 +50,15 @@ check: $(VENV)/.installed-dev     ## style, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed-dev     ## the CPU numbers of the README
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs out/docs
+	@echo out/docs/index.html
+
+bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu
 
 resolve: $(VENV)/.installed-dev   ## by hand: what pip and uv choose for a GPU

@@ -39,6 +39,14 @@ class ScanGrid:
     unit : unit of ``step``, for the axes of pictures
     last_flyback : whether flyback images follow the last line, too; where the pulses end with the last position, they
         do not, and a detector that expects them would wait for pulses that never come
+
+    Examples
+    --------
+    >>> grid = ScanGrid(2, 3, flyback=1)
+    >>> grid.frames
+    8
+    >>> grid.positions(np.arange(8))
+    array([ 0,  1,  2, -1,  3,  4,  5, -1])
     """
 
     rows: int

@@ -127,8 +127,9 @@ def describe(run: Any, *, catalog: str | None = None) -> RunDescription:
 
     Examples
     --------
-    >>> describe(db[-1])                                                    # doctest: +SKIP
-    >>> describe("ca3108a4")["virtual detectors"]["vbf"].value["radius"]    # doctest: +SKIP
+    >>> describe(db[-1])
+    >>> describe(-1)["virtual detectors"]["vbf"].value["radius"]
+    15.0
     """
     with opened(run, catalog) as client:
         return description_of(RunReadings(client))
