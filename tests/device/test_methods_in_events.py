@@ -8,10 +8,10 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import FailedStatus, RunEngine
-from small_dcu import SmallDcu, frames, series
 from test_device import Documents
 
 from live4d_ophyd import CenterOfMass, Disk, Live4D, MeanPattern, ScanGrid, Segments
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 
