@@ -1,7 +1,5 @@
 """Kernels are compiled once, before the first test: no test's time-out should pay for that."""
 
-from contextlib import closing
-
 import pytest
 
 from live4d_ophyd.engine.acquisition import warm_up
@@ -18,13 +16,3 @@ def pytest_collection_finish(session):
 def pytest_collection_modifyitems(items):
     """Whole runs first: they take longest, and the workers of `pytest -n` should end together."""
     items.sort(key=lambda item: "/system/" not in str(item.path))
-
-
-@pytest.fixture(scope="session")
-def nursery():
-    """Where Python processes come from that have imported Tiled."""
-    from nursery import Nursery
-
-    with closing(Nursery()) as nursery:
-        nursery.wait()
-        yield nursery

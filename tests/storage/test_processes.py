@@ -15,21 +15,25 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 RUNS = str(Path(__file__).with_name("runs.py"))
 
 
+def python(home, *arguments):
+    directory, environment = home
+    command = [sys.executable, *arguments, str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.fixture(scope="module")
 def written(home):
-    """By a process that starts as any does: a test looks at what its imports print."""
-    directory, environment = home
-    command = [sys.executable, RUNS, "write", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = python(home, RUNS, "write")
     return {**json.loads(done.stdout.splitlines()[-1]), "stderr": done.stderr}
 
 
 @pytest.fixture(scope="module")
-def killed(home, written, nursery):
+def killed(home, written):
     """A process killed while it exposes its fourth image."""
     directory, environment = home
-    process = nursery.Popen(
+    process = subprocess.Popen(
         [sys.executable, RUNS, "hang", str(directory)], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
@@ -40,9 +44,9 @@ def killed(home, written, nursery):
 
 
 @pytest.fixture(scope="module")
-def found(home, written, killed, nursery):
+def found(home, written, killed):
     """(facts, arrays) that a third process finds through ``databroker.catalog["live4d"]``."""
-    nursery.output_of(RUNS, "read", home[0], env=home[1])
+    python(home, RUNS, "read")
     with np.load(home[0] / "read.npz") as arrays:
         return json.loads((home[0] / "read.json").read_text()), dict(arrays)
 

@@ -30,16 +30,11 @@ WHOLE = {
 
 
 class Host:
-    """Commands as of a user whose home is empty, on a machine that has the disks of process ``mounts``, too.
+    """Commands as of a user whose home is empty, on a machine whose disks are ``within``'s."""
 
-    Python's processes are forks of one that has imported Tiled: what they do with a catalog does not depend on it.
-    """
-
-    def __init__(self, home, nursery, copy_empty_catalog, mounts=None):
+    def __init__(self, home, within=()):
         self.home = home
-        self.nursery = nursery
-        self.copy_empty_catalog = copy_empty_catalog
-        self.mounts = mounts
+        self.within = list(within)
         self.state = home / "state"
         self.processes = []
 
@@ -53,20 +48,15 @@ class Host:
             "XDG_STATE_HOME": str(self.state),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "MPLBACKEND": "agg",
+            # Of Tiled's client: else it tries for 20 to 50 s.
+            "TILED_RETRY_ATTEMPTS": "2",
         }
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        options |= {"env": environment, "cwd": self.home, "text": True}
-        if command[0] == sys.executable:
-            process = self.nursery.Popen(command, mounts=self.mounts, **options)
-        else:
-            process = subprocess.Popen([*self._within(), *map(str, command)], **options)
+        process = subprocess.Popen(
+            [*self.within, *map(str, command)], env=environment, cwd=self.home, text=True, **options
+        )
         self.processes.append(process)
         return process
-
-    def _within(self):
-        if self.mounts is None:
-            return []
-        return ["nsenter", "--preserve-credentials", "-U", "-m", "-t", str(self.mounts)]
 
     def run(self, *command):
         process = self.start(*command)
@@ -104,9 +94,10 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path, nursery, copy_empty_catalog):
+def host(tmp_path, copy_empty_catalog):
     copy_empty_catalog(tmp_path / "catalog")
-    host = Host(tmp_path, nursery, copy_empty_catalog)
+    host = Host(tmp_path)
+    host.copy_empty_catalog = copy_empty_catalog
     yield host
     host.close()
 
@@ -209,7 +200,7 @@ def test_a_run_outlives_its_tiled_server(host):
 
 @contextmanager
 def small_disk(directory):
-    """A file system of 16 MB at ``directory``, for those who see the mounts of the process whose id this yields."""
+    """A file system of 16 MB at ``directory``, for commands behind the prefix that this yields."""
     directory.mkdir()
     holder = subprocess.Popen(
         ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=16m none "$0" && echo mounted && cat', directory],
@@ -218,18 +209,16 @@ def small_disk(directory):
     with holder:
         if holder.stdout.readline() != "mounted\n":
             pytest.skip(f"no file system can be mounted here: {holder.communicate()[1].strip()}")
-        yield holder.pid
+        yield ["nsenter", "--preserve-credentials", "-U", "-m", "-t", str(holder.pid)]
         holder.communicate("")
 
 
 @pytest.fixture
-def small(tmp_path, nursery, copy_empty_catalog):
-    """A host with a small disk at ``host.disk``, and an empty catalog there."""
-    with small_disk(tmp_path / "disk") as mounts:
-        host = Host(tmp_path, nursery, copy_empty_catalog, mounts)
+def small(tmp_path):
+    """A host with a small disk at ``host.disk``."""
+    with small_disk(tmp_path / "disk") as within:
+        host = Host(tmp_path, within)
         host.disk = tmp_path / "disk"
-        empty = copy_empty_catalog(tmp_path / "empty")
-        assert host.run("cp", "-r", empty, host.disk / "catalog")[0] == 0
         yield host
         host.close()
 

@@ -36,10 +36,9 @@ def run(*command, **options):
     return done.stdout
 
 
-@pytest.fixture
-def in_new_process(nursery):
-    """``in_new_process(code, *arguments)``: what it prints as JSON in a process that knows nothing of this one."""
-    return lambda code, *arguments: json.loads(nursery.output_of("-W", "ignore", "-c", code, *arguments))
+def in_new_process(code, *arguments):
+    """What ``code`` prints as JSON in a process that knows nothing of this one."""
+    return json.loads(run(sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)))
 
 
 READ_BACK = """
@@ -70,7 +69,7 @@ def capture_sums(weights):
     return sums
 
 
-def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home, in_new_process):
+def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     out = home / "out"
     text = run(*LIVE4D, "demo", "--out", str(out), "--scan", "24", cwd=home)
     uid = next(line.split()[-1] for line in text.splitlines() if line.startswith("run uid"))
@@ -86,7 +85,7 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home, in_new_p
     assert image.std() / image.mean() > 0.02  # there is something to see
 
 
-def test_what_a_plan_moves_is_read_back_with_the_images_it_was_moved_for(home, in_new_process):
+def test_what_a_plan_moves_is_read_back_with_the_images_it_was_moved_for(home):
     """Settings of the device and of the detector, scanned and moved between Events."""
     code = """
 import sys, json
@@ -127,7 +126,7 @@ print(json.dumps({key: run[f"live4d_{key}"].values.tolist() for key in (
 
 
 @needs_captures
-def test_captured_messages_go_through_a_count_into_the_catalog(home, in_new_process):
+def test_captured_messages_go_through_a_count_into_the_catalog(home):
     code = """
 import sys, json
 from contextlib import closing
