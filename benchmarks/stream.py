@@ -6,6 +6,7 @@ and live preview and the engine in its own process, without and with a busy Pyth
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
@@ -45,16 +46,14 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
     if engine not in _backends:
         warm_up()
         _backends[engine] = choose_backend(engine)
-    request = AcquisitionRequest(
-        endpoint, ScanGrid(1, count), tuple(detectors(SIZES[key], maps)), timeout=20.0
-    )
+    request = AcquisitionRequest(endpoint, _grid(count), tuple(detectors(SIZES[key], maps)), timeout=20.0)
     waits: list[np.ndarray] = []
     with closing(OpenStream(endpoint)) as stream:
         acquisition = Acquisition(request, stream, _backends[engine])
         settle = acquisition.tracker.settle
 
-        def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray) -> None:
-            settle(ids, good, received_ns)
+        def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray) -> None:
+            settle(ids, good, received_ns, saturated)
             waits.append(time.monotonic_ns() - received_ns)
 
         acquisition.tracker.settle = note  # type: ignore[method-assign]
@@ -64,7 +63,7 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
         first = float(acquisition.tracker._first[0])
         cpu = time.process_time() - cpu
     latency = np.concatenate(waits) / 1e6
-    return raster.outputs["vbf"][0], {
+    return raster.outputs["vbf"].reshape(-1), {
         "khz": count / (over - first) / 1e3,
         "lost": raster.losses.lost,
         "bad": raster.losses.bad,
@@ -72,6 +71,12 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
         "cores": cpu / (over - first),
         "latency_ms": {p: float(np.percentile(latency, float(p))) for p in ("50", "99", "99.9")},
     }
+
+
+def _grid(count: int) -> ScanGrid:
+    """A scan of so many frames: a row may have a million positions at most."""
+    cols = math.gcd(count, 1 << 10 if count % 1000 else 1000)
+    return ScanGrid(count // cols, cols)
 
 
 def _measure(
