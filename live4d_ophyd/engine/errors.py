@@ -119,7 +119,8 @@ def as_fields(error: BaseException) -> dict[str, str]:
         # The words of other errors, a KeyError's say, mean little without their class.
         return {"kind": EngineFault.__name__, "reason": f"{type(error).__name__}: {words}"}
     details = {name: getattr(error, name) for name in getattr(public, "details", ()) if getattr(error, name)}
-    reason = error.reason if isinstance(error, AcquisitionError) and error.reason else words
+    told = error.reason if isinstance(error, AcquisitionError | EngineUnavailable) else ""
+    reason = told or words
     return {"kind": public.__name__, "reason": reason, **details}
 
 

@@ -1,7 +1,8 @@
 """Imaging: the methods of one series at work: what they take in from receive threads, and what they give.
 
 In: parts of decoded batches, with the scan positions of their frames. Out: outputs of one raster, so far and at the
-end. Each raster has one accumulator a method and device, made by the thread that first needs it. A method that fails
+end. Each raster has one accumulator a method, made by the thread that first needs it; on a GPU one a thread, as each
+thread works in a CUDA stream of its own, and nothing orders one's work behind the other's. A method that fails
 takes nothing more in and fails the acquisition at the raster's end; others, and the count of frames, go on.
 """
 
@@ -34,9 +35,11 @@ class Imaging:
         self.prepared = prepared
         self._scan = scan
         self._nan = saturated_is_nan
-        self._accumulators: dict[tuple[int, Any], list[Any]] = {}
+        #: by raster, device, and on a GPU thread
+        self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
         self._lock = threading.Lock()  # of the dictionary
         self._failed: dict[str, Exception] = {}
+        self._shown = _shown(prepared)
 
     def add(self, positions: np.ndarray, part: Part) -> None:
         """Take in the good frames of a part; ``positions`` (n,) int64 of its entries in the series, all on the grid.
@@ -73,7 +76,7 @@ class Imaging:
                 self._fail(method, error)
 
     def _of_raster(self, raster: int, where: Any) -> list[Any]:
-        key = (raster, where)
+        key = (raster, where, 0 if where is None else threading.get_ident())
         found = self._accumulators.get(key)
         if found is None:
             with self._lock:
@@ -107,12 +110,15 @@ class Imaging:
         Raises MethodFailed, naming the method, if one failed; with ``preview`` what it gives is left out instead.
         """
         with self._lock:
-            found = {where: made for (number, where), made in self._accumulators.items() if number == raster}
-        for where in found:
+            found = [(key[1], made) for key, made in self._accumulators.items() if key[0] == raster]
+        for where in {where for where, _ in found}:
             _wait_for(where)
-        parts = list(found.values())
+        parts = [made for _, made in found]
+        wanted = self._shown if preview else {method.name for method in self.prepared.methods}
         outputs: dict[str, np.ndarray] = {}
         for index, method in enumerate(self.prepared.methods):
+            if method.name not in wanted:
+                continue
             accumulators = [part[index] for part in parts if part[index] is not None]
             demand = self.prepared.derived.get(method.name)
             if method.name not in self._failed:
@@ -137,9 +143,27 @@ class Imaging:
             parts = {name: outputs[name] for name in demand.names}
         try:
             given = method.results(self.prepared.series, self._scan, parts)
-            outputs.update(_checked(given, method.outputs(self.prepared.series, self._scan)))
+            outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
         except Exception as error:
             self._fail(method, error)
+
+
+def _shown(prepared: Prepared) -> set[str]:
+    """Methods with outputs that are shown while a raster runs, and those that these are made of."""
+    shown = {
+        name
+        for name, outputs in prepared.outputs_of.items()
+        if any(output.preview for output in outputs.values())
+    }
+    for method in reversed(prepared.methods):
+        if method.name in shown and method.name in prepared.derived:
+            made_of = prepared.derived[method.name].names
+            shown |= {
+                name
+                for name, outputs in prepared.outputs_of.items()
+                if not outputs.keys().isdisjoint(made_of)
+            }
+    return shown
 
 
 def _checked(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.decode.decoder import Demand
-from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.errors import MethodFailed
+from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.imaging.method import Images, Method, Output, Patterns, Sums
 from live4d_ophyd.imaging.weights import combined_weights
@@ -33,10 +35,15 @@ class Prepared:
     methods: tuple[
         Method, ...
     ]  #: those with outputs, in an order in which each comes behind what it is made of
-    outputs: Mapping[str, Output]  #: of all methods
+    outputs_of: Mapping[str, Mapping[str, Output]]  #: by method
     demand: Demand
     columns: Mapping[str, slice]  #: of the sums, by method; methods that take patterns have none
     derived: Mapping[str, Images]  #: methods made from others' outputs
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """Those of all methods."""
+        return {name: output for outputs in self.outputs_of.values() for name, output in outputs.items()}
 
     @property
     def mask(self) -> np.ndarray | None:
@@ -65,9 +72,9 @@ class Preparation:
         frame = series.format
         made_of = (
             request.methods, request.grid, frame.shape, frame.dtype.newbyteorder("="), series.saturation,
-            series.energy, detectors_mask, _Array(request.pixel_mask), _Array(request.gain),
+            series.energy, detectors_mask, request.pixel_mask, request.gain,
         )  # fmt: skip
-        if made_of != self._made_of or self._prepared is None:
+        if self._prepared is None or not _same(made_of, self._made_of):
             self._made_of = None
             own = _decoded(detectors_mask, frame.shape)
             mask = _combined(request.pixel_mask, frame.shape, own)
@@ -79,72 +86,84 @@ class Preparation:
     def prepare_again(self, request: AcquisitionRequest) -> None:
         """Make before arming what frames like those of the last series need; what does not fit is said later."""
         if self._last is not None:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, MethodFailed):
                 self.prepare(request, *self._last)
 
 
 def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray | None) -> Prepared:
     scan = request.grid
-    methods = [method for method in request.methods if method.outputs(series, scan)]
-    outputs = {name: output for method in methods for name, output in method.outputs(series, scan).items()}
-    demands = {method.name: method.demand(series, scan) for method in methods}
+    # What a demand may depend on is what decides whether the one before holds.
+    known = replace(series, key=(0, 0), frames=None, note={})
+    outputs_of: dict[str, Mapping[str, Output]] = {}
+    demands: dict[str, Sums | Patterns | Images] = {}
+    for method in request.methods:
+        try:
+            if outputs := dict(method.outputs(known, scan)):
+                outputs_of[method.name] = outputs
+                demands[method.name] = method.demand(known, scan)
+        except ValueError:
+            raise  # its parameters do not fit these frames: it says which
+        except Exception as error:
+            raise MethodFailed(
+                f"the method {method.name} ({type(method).__name__}) failed: {type(error).__name__}: {error}",
+                method=method.name,
+            ) from error
+    size = sum(math.prod(output.shape) * 8 for outputs in outputs_of.values() for output in outputs.values())
+    if size > MAX_OUTPUTS_BYTES:
+        raise ValueError(
+            f"the outputs of {', '.join(outputs_of)} are {size >> 20} MiB; a raster may have {MAX_OUTPUTS_BYTES >> 20} "
+            "MiB: fewer methods, or a smaller scan"
+        )
+    methods = [method for method in request.methods if method.name in outputs_of]
     sums = {name: demand for name, demand in demands.items() if isinstance(demand, Sums)}
     derived = {name: demand for name, demand in demands.items() if isinstance(demand, Images)}
     shape = series.format.shape
     maps = combined_weights(list(sums.values()), shape, series.pixel_mask, request.gain) if sums else None
+    if maps is not None:
+        maps.sums_of(series.format)  # refuses what does not fit, before anything is armed
     columns, begin = {}, 0
     for name, demand in sums.items():
         columns[name] = slice(begin, begin + len(demand.bands))
         begin += len(demand.bands)
     patterns = any(isinstance(demand, Patterns) for demand in demands.values())
-    return Prepared(
-        series, own, _ordered(methods, derived, outputs, series, request), outputs, Demand(maps, patterns), columns,
-        derived,
-    )  # fmt: skip
+    ordered = _ordered(methods, derived, outputs_of)
+    return Prepared(series, own, ordered, outputs_of, Demand(maps, patterns), columns, derived)
 
 
 def _ordered(
-    methods: list[Method],
-    derived: Mapping[str, Images],
-    outputs: Mapping[str, Output],
-    series: SeriesInfo,
-    request: AcquisitionRequest,
+    methods: list[Method], derived: Mapping[str, Images], outputs_of: Mapping[str, Mapping[str, Output]]
 ) -> tuple[Method, ...]:
     """Each method behind those whose outputs it is made of."""
     ordered = [method for method in methods if method.name not in derived]
     waiting = [method for method in methods if method.name in derived]
-    known = {name for method in ordered for name in method.outputs(series, request.grid)}
+    known = {name for method in ordered for name in outputs_of[method.name]}
+    everything = sorted(name for outputs in outputs_of.values() for name in outputs)
     while waiting:
         next_ = next((m for m in waiting if known.issuperset(derived[m.name].names)), None)
         if next_ is None:
             method = waiting[0]
-            missing = [name for name in derived[method.name].names if name not in known]
+            missing = next(name for name in derived[method.name].names if name not in known)
             raise ValueError(
-                f"the method {method.name} is made from {missing[0]!r}, which "
-                + (
-                    "is made from it"
-                    if missing[0] in outputs
-                    else f"no method gives; there are {sorted(outputs)}"
-                )
+                f"the method {method.name} is made from {missing!r}, which "
+                + ("is made from it" if missing in everything else f"no method gives; there are {everything}")
             )
         waiting.remove(next_)
         ordered.append(next_)
-        known.update(next_.outputs(series, request.grid))
+        known.update(outputs_of[next_.name])
     return tuple(ordered)
 
 
-class _Array:
-    """An array, or None, that equals one with the same elements."""
-
-    def __init__(self, array: np.ndarray | None) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Array) or self.array is None or other.array is None:
-            return isinstance(other, _Array) and self.array is other.array
-        return np.array_equal(self.array, other.array, equal_nan=self.array.dtype.kind == "f")
-
-    __hash__ = None  # type: ignore[assignment]
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal, with arrays anywhere in them."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if is_dataclass(one):
+        return all(_same(getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    return bool(one == other)
 
 
 def _combined(

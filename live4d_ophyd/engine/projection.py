@@ -50,7 +50,7 @@ class Projection:
     ) -> None:
         self._known = known
         self.imaging: Imaging | None = None
-        self.engine = ""  #: what decodes the images
+        self._engines: set[str] = set()
         self.info: SeriesRecord | None = None  #: known with the format of the frames
         self._saturation = Saturation()
         self._request, self._tracker, self._backend = request, tracker, backend
@@ -60,6 +60,11 @@ class Projection:
         self._waiting: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
         self._lock = threading.Lock()
         self._of_thread = threading.local()
+
+    @property
+    def engine(self) -> str:
+        """What decodes the frames: "cpu", "gpu", or both where a GPU could not take all connections."""
+        return "+".join(sorted(self._engines))
 
     @property
     def contradiction(self) -> str:
@@ -110,7 +115,7 @@ class Projection:
             decoder = self._of_thread.decoder = self._backend.decoder(
                 self._frame, saturation=self._saturation
             )
-            self.engine = decoder.engine
+            self._engines.add(decoder.engine)
         return FramesUnderWay(
             self._request.grid, self._tracker, self._refuse_image, decoder, self.imaging, batch, rows
         )

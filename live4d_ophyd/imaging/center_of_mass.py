@@ -22,8 +22,8 @@ class CenterOfMass:
     With weights w of the detector and pixels (r, c): ``<name>_sum`` is M = sum w I in counts; ``<name>_y`` and
     ``<name>_x`` are sum w I r / M - r0 and sum w I c / M - c0 in px, with (r0, c0) the centre of ``within``. They are
     NaN where there are no counts. y is the detector's row, x its column: nothing is rotated into the scan. With a hard
-    edge and no gain the three sums are exact integers. (Waddell and Chapman, Optik 54, 83 (1979); Mueller et al.,
-    Nat. Commun. 5, 5653 (2014).)
+    edge and no gain the three sums are exact integers as long as int64 holds them. (Waddell and Chapman, Optik 54, 83
+    (1979); Mueller et al., Nat. Commun. 5, 5653 (2014).)
     """
 
     name: str
@@ -41,9 +41,25 @@ class CenterOfMass:
         shape = series.format.shape
         first, weights = self.within.band(shape)
         weights = weights.astype(np.int64 if weights.dtype == bool else np.float64)
-        rows, cols = np.arange(first, first + len(weights))[:, np.newaxis], np.arange(shape[1])
+        row, col = self._origin(shape)
+        rows, cols = np.arange(first, first + len(weights))[:, np.newaxis] - row, np.arange(shape[1]) - col
+        maps = [weights, weights * rows, weights * cols]
+        if weights.dtype == np.int64 and series.format.dtype.kind in "iu":
+            largest = max(int(np.abs(one).sum()) for one in maps) * int(np.iinfo(series.format.dtype).max)
+            if largest >= 2**63:  # sums might not fit int64
+                maps = [one.astype(np.float64) for one in maps]
         names = (f"{self.name}_sum", f"{self.name}_y", f"{self.name}_x")
-        return Sums(names, ((first, weights), (first, weights * rows), (first, weights * cols)))
+        return Sums(names, tuple((first, one) for one in maps))
+
+    def _origin(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Where the maps count rows and columns from: near the centre, so that sums stay small.
+
+        Off the pixels of a detector of one row or column, whose weights would else all be 0.
+        """
+        first, weights = self.within.band(shape)
+        rows, cols = first + np.flatnonzero(weights.any(axis=1)), np.flatnonzero(weights.any(axis=0))
+        row, col = (round(float(there.mean())) - (len(there) == 1) for there in (rows, cols))
+        return row, col
 
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
         units = {"sum": "counts", "y": "px", "x": "px"}
@@ -54,7 +70,8 @@ class CenterOfMass:
 
     def results(self, series: SeriesInfo, scan: ScanGrid, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
         total, rows, cols = Scatter.merged(parts, scan, 3)
-        row, col = self.within.center_on(series.format.shape)
+        origin, center = self._origin(series.format.shape), self.within.center_on(series.format.shape)
+        row, col = center[0] - origin[0], center[1] - origin[1]
         counts = np.where(total == 0, np.nan, total)
         return {
             f"{self.name}_sum": total,

@@ -33,7 +33,7 @@ class Output:
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     units: str = ""
-    hinted: bool = False  #: its mean is in tables and plots
+    hinted: bool = False  #: its mean is in tables and plots, where no method before it has one there
     preview: bool = True  #: shown while the raster runs
 
 
@@ -67,7 +67,7 @@ class Images:
 
 
 class Accumulator(Protocol):
-    """Takes in the frames of one raster on one device. Receive threads call `add` at the same time."""
+    """Takes in frames of one raster: on a CPU of all receive threads, at the same time; on a GPU of one of them."""
 
     def add(self, positions: Any, values: Any) -> None:
         """Take in n frames.
@@ -87,7 +87,11 @@ class Method(Protocol):
     # saturation the lowest pixel value that holds no count, None where all do or shall be counted.
 
     def demand(self, series: SeriesInfo, scan: ScanGrid) -> Sums | Patterns | Images:
-        """What it needs of every frame. Raises ValueError where its parameters do not fit the series."""
+        """What it needs of every frame. Raises ValueError where its parameters do not fit the series.
+
+        It may depend on the frames' format, pixel mask, saturation and energy: what is prepared for one series is kept
+        for the next. ``key``, ``frames`` and ``note`` are empty here and in `outputs`.
+        """
 
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
         """What it gives, by data key behind the device's name; {} if nothing is asked of it.
@@ -101,7 +105,7 @@ class Method(Protocol):
     def results(self, series: SeriesInfo, scan: ScanGrid, parts: Any) -> Mapping[str, np.ndarray]:
         """What is known so far, float64 on the host, NaN where nothing is: an array for each output.
 
-        ``parts`` are the accumulators of all devices, none before the first frame; for a method that demands Images,
+        ``parts`` are the accumulators of the raster, none before the first frame; for a method that demands Images,
         their arrays by name.
         """
 

@@ -68,7 +68,10 @@ def class_of(kind: str, *, allow_modules: bool = False) -> type:
     installed = _installed()
     try:
         if kind in installed:
-            return installed[kind].load()
+            found: Any = installed[kind].load()
+            if why := _lacks(found):
+                raise ValueError(f"{installed[kind].value} is no imaging method: {why}")
+            return found
         if ":" in kind:
             if not allow_modules:
                 raise ValueError(
@@ -76,14 +79,17 @@ def class_of(kind: str, *, allow_modules: bool = False) -> type:
                     f"a package there that gives the method as an entry point of {GROUP}"
                 )
             module, _, name = kind.partition(":")
-            found: Any = importlib.import_module(module)
+            found = importlib.import_module(module)
             for part in name.split("."):
                 found = getattr(found, part)
             if why := _lacks(found):
                 raise ValueError(f"{kind} is no imaging method: {why}")
             return found
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"the method {kind!r} cannot be imported by the engine: {error}") from error
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        words = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the method {kind!r} cannot be imported by the engine: {words}") from error
     raise ValueError(
         f"the method {kind!r} is not installed where the engine runs: it knows {', '.join([*_OWN, *installed])}"
     )

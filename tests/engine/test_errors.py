@@ -89,3 +89,11 @@ def test_what_an_error_cannot_be_made_of_is_refused():
     with pytest.raises(ValueError, match="remedy is 'b'; a ValueError has none"):
         from_fields("ValueError", "a", remedy="b")
     assert as_fields(AcquisitionError("a")) == {"kind": "AcquisitionError", "reason": "a"}
+
+
+@pytest.mark.parametrize("kind", [EngineUnavailable, GpuLost, AcquisitionError])
+def test_a_remedy_crosses_as_one(kind):
+    back = from_fields(**as_fields(kind("no GPU", remedy="install torch")))
+    assert (type(back), back.reason, back.remedy, str(back)) == (
+        kind, "no GPU", "install torch", "no GPU: install torch",
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """Imaging: methods together, each frame once; one that fails is named, and leaves the others alone."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from live4d_ophyd.engine.errors import MethodFailed
 from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns
+from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns, Sums
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -135,7 +137,7 @@ def test_frames_of_several_rasters_in_one_batch_go_to_their_own():
     imaging.release(0)
     assert np.isnan(imaging.outputs(0)["vbf"]).all()
     assert not np.isnan(imaging.outputs(1)["vbf"]).all()
-    assert [raster for raster, _ in imaging._accumulators] == [1]
+    assert [raster for raster, *_ in imaging._accumulators] == [1]
 
 
 def test_sums_with_saturated_pixels_are_nan_where_that_is_asked_for():
@@ -203,3 +205,92 @@ def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
     rival.finish()
     expected = (pixels * DISK.weights(SHAPE)).sum(axis=(1, 2))
     assert imaging.outputs(0)["vbf"].flat[:2].tolist() == expected.tolist()
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Any map; asks how often it was asked."""
+
+    name: str
+    weights: np.ndarray
+
+    def demand(self, series, scan):
+        ASKED.append(series)
+        return Sums.of_maps([self.name], self.weights[np.newaxis])
+
+    def outputs(self, series, scan):
+        if self.name == "broken":
+            raise KeyError("radius")
+        return {self.name: Output(SCAN, scan.shape)}
+
+    def accumulator(self, series, scan, device):
+        return Scatter(scan, 1, device)
+
+    def results(self, series, scan, parts):
+        return {self.name: Scatter.merged(parts, scan, 1)[0]}
+
+
+ASKED = []
+
+
+def test_a_demand_is_made_again_for_other_maps_and_not_for_another_run():
+    """What it may depend on decides that, with arrays in it; the run's note is none of it."""
+    ASKED.clear()
+    preparation, maps = Preparation(), np.eye(8, 10)
+    for series, weights in [
+        (SERIES, maps),
+        (replace(SERIES, key=(2, 5), frames=7, note={"uid": "x"}), maps.copy()),
+        (SERIES, maps[::-1]),
+    ]:
+        request = AcquisitionRequest("tcp://dcu:1", GRID, (Weighted("w", weights),))
+        prepared = preparation.prepare(request, series, None)
+        assert prepared.series.note == series.note
+        np.testing.assert_array_equal(prepared.demand.maps.maps[0], weights)
+    assert len(ASKED) == 2
+    assert {(series.key, series.frames, len(series.note)) for series in ASKED} == {((0, 0), None, 0)}
+
+
+def test_a_method_that_cannot_say_what_it_needs_is_named():
+    request = AcquisitionRequest.__new__(AcquisitionRequest)
+    values = {
+        **vars(AcquisitionRequest("tcp://dcu:1", GRID, (DISK,))),
+        "methods": (Weighted("broken", np.ones(SHAPE)),),
+    }
+    for name, value in values.items():
+        object.__setattr__(request, name, value)
+    with pytest.raises(
+        MethodFailed, match=r"the method broken \(Weighted\) failed: KeyError: 'radius'"
+    ) as failed:
+        Preparation().prepare(request, SERIES, None)
+    assert failed.value.method == "broken"
+
+
+def test_a_preview_makes_nothing_that_is_not_shown(monkeypatch):
+    imaging = imaging_of(DISK, MeanPattern())
+    imaging.add(np.arange(GRID.size), part_of(imaging, frames()))
+    monkeypatch.setattr(MeanPattern, "results", lambda *_: pytest.fail("it is not shown"))
+    assert list(imaging.outputs(0, preview=True)) == ["vbf"]
+
+
+class _Device:
+    """Where values are, but not in NumPy."""
+
+    type = "other"
+
+
+def test_off_the_cpu_each_thread_has_accumulators_of_its_own(monkeypatch):
+    """Nothing orders the streams of two threads: what one makes another must not write to."""
+    imaging, device, made = imaging_of(DISK), _Device(), []
+    monkeypatch.setattr(Disk, "accumulator", lambda self, series, scan, where: Scatter(scan, 1))
+    together = threading.Barrier(4)
+
+    def first_frames(where):
+        made.append(imaging._of_raster(0, where))
+        together.wait(10)  # all four live: the number of a thread that has ended is given again
+
+    threads = [threading.Thread(target=first_frames, args=(where,)) for where in (None, None, device, device)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len({id(of_raster) for of_raster in made}) == 3  # one for both threads of the CPU

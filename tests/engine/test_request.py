@@ -45,7 +45,7 @@ def test_times_are_positive_and_not_absurd(value):
             replace(GOOD, frame_time=value)
 
 
-@pytest.mark.parametrize("name", ["nodata", "pattern"])
+@pytest.mark.parametrize("name", ["nodata", "stay_armed"])
 @pytest.mark.parametrize("value", ["no", 0, None])
 def test_switches_are_true_or_false(name, value):
     with pytest.raises(ValueError, match=rf"{name} is .*; expected True or False"):

@@ -80,3 +80,21 @@ def test_masked_pixels_do_not_pull():
 def test_what_is_no_virtual_detector_is_refused():
     with pytest.raises(ValueError, match="within of com is 5; expected a Disk or an Annulus"):
         CenterOfMass("com", 5)
+
+
+@pytest.mark.parametrize("center", [(0, 16), (12, 0), (0, 0), (23, 31), (5, 7)])
+def test_a_detector_of_one_pixel_anywhere_has_its_centre(center):
+    frames = np.full((GRID.size, *SHAPE), 7, np.uint16)
+    results, _ = taken(CenterOfMass("com", Disk("d", center, radius=0.5)), frames)
+    np.testing.assert_array_equal(results["com_sum"], 7)
+    np.testing.assert_array_equal(results["com_y"], 0)
+    np.testing.assert_array_equal(results["com_x"], 0)
+
+
+@pytest.mark.parametrize(("radius", "exact"), [(900, True), (2000, False)])
+def test_on_18_megapixels_sums_are_exact_as_long_as_they_fit_and_never_refused(radius, exact):
+    series = SeriesInfo((1, 0), FrameFormat(4362, 4148, np.dtype("uint32")))
+    demand = CenterOfMass("com", Disk("d", radius=radius)).demand(series, GRID)
+    weights = combined_weights([demand], series.format.shape)
+    assert weights.integer == exact
+    weights.sums_of(series.format)

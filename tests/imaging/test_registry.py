@@ -79,3 +79,12 @@ def test_what_is_imported_must_be_a_method(kind):
     """An engine that allows modules makes no call to what is no method."""
     with pytest.raises(ValueError, match=f"{kind} is no imaging method"):
         class_of(kind, allow_modules=True)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "raise RuntimeError('no licence')", "1 / 0"])
+def test_a_module_that_fails_when_it_is_imported_is_named_and_ends_nothing(tmp_path, monkeypatch, code):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"fails_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    with pytest.raises(ValueError, match=f"the method '{name}:M' cannot be imported by the engine: "):
+        class_of(f"{name}:M", allow_modules=True)

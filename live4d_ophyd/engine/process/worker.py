@@ -206,8 +206,13 @@ class Worker:
         events.connect(EVENTS)
         try:
             while not over.wait(PROGRESS_PERIOD_S):
-                progress = acquisition.progress()
-                outputs = acquisition.preview() if self.preview_wanted.is_set() else None
+                progress, outputs = acquisition.progress(), None
+                if self.preview_wanted.is_set():
+                    try:
+                        outputs = acquisition.preview()
+                    except Exception as error:  # of the GPU, say; the acquisition meets it, too
+                        log.warning("no preview: %s", error)
+                        self.preview_wanted.clear()
                 if outputs is not None:
                     self.preview_wanted.clear()
                 self._tell(events, wire.ProgressMade(generation, progress, outputs))
