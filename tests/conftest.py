@@ -1,7 +1,5 @@
 """Kernels are compiled once, before the first test: no test's time-out should pay for that."""
 
-import pytest
-
 from live4d_ophyd.engine.acquisition import warm_up
 
 pytest_plugins = ["empty_catalog"]

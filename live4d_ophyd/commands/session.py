@@ -31,7 +31,8 @@ def session(startup: Path | None, code: str | None, where: bool, ipython: tuple[
 
     A simulated detector and microscope stand in until LIVE4D_DCU=http://HOST says where the detector is; LIVE4D_SCAN is
     the raster, LIVE4D_CATALOG the catalog's directory. Your own devices and plans go into files of a folder `startup`:
-    all *.py in it are run after the session's own, in the order of their names, and use what those have made.
+    all *.py in it are run together with the session's own, in the order of their names. 30-mine.py uses what the
+    session's have made; 05-scan-generator.py comes before the devices are.
 
     \b
     live4d session
@@ -53,7 +54,11 @@ def session(startup: Path | None, code: str | None, where: bool, ipython: tuple[
 
 
 def startup_files(own: Path | None = None) -> list[Path]:
-    """What a session runs, in this order: the package's files, then those of ``own`` or else of ``./startup``."""
+    """What a session runs: the package's files and those of ``own``, or else of ``./startup``, in the order of names.
+
+    Of two with the same name the package's is first.
+    """
     own = (own or Path("startup")).resolve()
     folders = [STARTUP] if own == STARTUP.resolve() else [STARTUP, own]
-    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    files = [path for folder in folders for path in folder.glob("*.py")]
+    return sorted(files, key=lambda path: (path.name, path.parent != STARTUP))

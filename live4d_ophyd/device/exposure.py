@@ -81,10 +81,14 @@ class Exposures:
 
     def start(self, engine: Engine, request: AcquisitionRequest, taker: Taker) -> None:
         """Cancel what runs and begin with ``request``, when the scan is prepared; returns at once."""
-        self.cancel()
         with self._fence:
+            before, self._running = self._running, None
             self._generation += 1
-            exposure = self._running = _Exposure(self._generation, engine, request, taker)
+            exposure = _Exposure(self._generation, engine, request, taker)
+        self._cancelled(before)
+        with self._fence:
+            overtaken, self._running = self._running, exposure
+        self._cancelled(overtaken)  # of a start in another thread meanwhile
         begin = partial(self._acquire, exposure)
         if self._scan is not None and self._scan.prepares:
             failed = partial(self._scan_failed, exposure, "prepare")
@@ -94,7 +98,9 @@ class Exposures:
 
     def cancel(self) -> None:
         """Fence off what runs, and end it in the engine and at the scan generator. Nothing to do where nothing runs."""
-        exposure = self._end(self._running)
+        self._cancelled(self._end(self._running))
+
+    def _cancelled(self, exposure: _Exposure | None) -> None:
         if exposure is not None:
             self._leave(exposure)
             exposure.taker.cancelled()

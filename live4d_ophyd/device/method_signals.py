@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import packages_distributions, version
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ophyd.device import create_device_from_components
 from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
 from live4d_ophyd.device.parameters import parameters, with_settings
 from live4d_ophyd.device.signals import Result, Value, Vector
+from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import SCAN, Output
 from live4d_ophyd.scan import ScanGrid
 
@@ -104,9 +106,21 @@ def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str
         if output.dims == SCAN:
             kind = "hinted" if hinted and output.hinted else "normal"
             yield f"{key}_mean", Cpt(Mean, value=math.nan, kind=kind)
-            yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
+            if output.units == "counts":  # of what may be below 0 it says nothing
+                yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
+    yield f"{method.name}_kind", Cpt(Value, value=described_kind(method), kind="config")
     for parameter in parameters(method):
         yield parameter.key, parameter.component
+
+
+def described_kind(method: Any) -> str:
+    """Which method it is: its kind, and of one of another package that and its version."""
+    kind, package = registry.kind_of(method), type(method).__module__.partition(".")[0]
+    if package == "live4d_ophyd":
+        return kind
+    for name in packages_distributions().get(package, ()):
+        return f"{kind} ({name} {version(name)})"
+    return f"{kind} ({package})"
 
 
 def outputs_of(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
@@ -132,9 +146,15 @@ class MethodSignals(AcquisitionSettings):
         return tuple(with_settings(method, self) for method in self._methods)
 
     def check_outputs(self, methods: Sequence[Any]) -> None:
-        """Raise ValueError where ``methods`` would give what there is no signal for."""
+        """Raise ValueError where ``methods`` would not give what the signals are made for."""
         grid = self.grid()
-        for method in methods:
+        for method, made_for in zip(methods, self._methods):
+            given = all_outputs(method, grid)
+            if gone := [key for key in all_outputs(made_for, grid) if key not in given]:
+                raise ValueError(
+                    f"{method.name} would not give {gone[0]} any more, for which {self.name} has a signal: signals are "
+                    f"made with the device. Make one with {method}"
+                )
             if missing := [key for key in outputs_of(method, grid) if key not in self.component_names]:
                 raise ValueError(
                     f"{method.name} would give {missing[0]}, for which {self.name} has no signal: signals are made "
@@ -198,10 +218,10 @@ class MethodSignals(AcquisitionSettings):
         """Put what a raster gave into the signals, and the statistics of images."""
         for name, array in arrays.items():
             getattr(self, name).put(array)
-            if f"{name}_contrast" in self.component_names:
-                mean, contrast = statistics(array)
-                getattr(self, f"{name}_mean").put(mean)
-                getattr(self, f"{name}_contrast").put(contrast)
+            mean, contrast = statistics(array)
+            for end, value in (("mean", mean), ("contrast", contrast)):
+                if f"{name}_{end}" in self.component_names:
+                    getattr(self, f"{name}_{end}").put(value)
 
 
 def statistics(image: np.ndarray) -> tuple[float, float]:

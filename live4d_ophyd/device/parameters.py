@@ -17,6 +17,7 @@ import numpy as np
 from ophyd import Component as Cpt
 
 from live4d_ophyd.device.signals import Flag, Number, Setting, Text, Value, Vector, Whole, setting
+from live4d_ophyd.engine.series_record import digest
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,9 @@ def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field) -> 
     if get_origin(kind) is tuple and get_args(kind) == (float, float):
         position = (math.nan, math.nan) if value is None else tuple(map(float, value))
         return setting(Vector, value=position, units=units)
+    if isinstance(value, np.ndarray):
+        sizes = " x ".join(map(str, value.shape))
+        return Cpt(Value, value=f"{sizes} {value.dtype.name}, sha256 {digest(value)}", kind="config")
     return Cpt(Value, value=repr(value), kind="config")
 
 

@@ -93,7 +93,7 @@ class RunReadings:
                 device.configuration.setdefault(key.removeprefix(prefix), value)
             keys = {**configuration.get("data_keys", {}), **data_keys}
             for key, entry in keys.items():
-                if key.startswith(prefix) and entry.get("units"):
+                if key.startswith(prefix) and entry.get("units") is not None:
                     device.units[key.removeprefix(prefix)] = entry["units"]
             for key, series in values.items():
                 if self.owners.get(key) == owner:

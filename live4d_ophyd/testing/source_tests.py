@@ -38,6 +38,7 @@ class SourceTests:
 
     Examples
     --------
+    >>> from contextlib import contextmanager
     >>> class TestMySource(SourceTests):
     ...     @contextmanager
     ...     def source(self, frames, sent, bad=(), connections=1, series=1):

@@ -17,14 +17,19 @@ def test_the_session_s_files_are_those_of_the_profile_in_the_checkout():
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["named", "found here"])
-def test_a_user_s_files_come_after_the_session_s_own_whatever_their_names(tmp_path, monkeypatch, given):
+def test_a_user_s_files_are_read_with_the_session_s_own_in_the_order_of_their_names(
+    tmp_path, monkeypatch, given
+):
     folder = tmp_path / ("mine" if given else "startup")
     folder.mkdir()
-    for name in ("20-b.py", "00-a.py", "notes.txt"):
+    for name in ("mine.py", "05-scan-generator.py", "10-devices.py", "notes.txt"):
         (folder / name).touch()
     monkeypatch.chdir(tmp_path)
-    ours = ["00-base.py", "10-devices.py", "20-plans.py", "90-preview.py"]
-    assert [path.name for path in startup_files(folder if given else None)] == [*ours, "00-a.py", "20-b.py"]
+    files = startup_files(folder if given else None)
+    assert [(path.name, path.parent == STARTUP) for path in files] == [
+        ("00-base.py", True), ("05-scan-generator.py", False), ("10-devices.py", True), ("10-devices.py", False),
+        ("20-plans.py", True), ("90-preview.py", True), ("mine.py", False),
+    ]  # fmt: skip
 
 
 def test_in_the_profile_s_folder_nothing_is_read_twice(monkeypatch):

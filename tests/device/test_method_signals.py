@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ophyd import Kind
 
-from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid
+from live4d_ophyd import Annulus, CenterOfMass, Disk, Live4D, ScanGrid, Segments
 from live4d_ophyd.device.method_signals import MethodSignals, device_class
+from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.imaging.method import SCAN, Output
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
@@ -52,7 +53,8 @@ def test_the_settings_are_in_the_configuration_with_positions_as_pairs(live4d):
     assert set(configuration) == set(live4d.describe_configuration())
     settings = {name for name in OWN if not name.startswith(("frames_", "series_", "frame_rate"))}
     of_methods = {"vbf_center", "vbf_soft", "vbf_radius", "adf_center", "adf_soft", "adf_inner", "adf_outer"}
-    assert set(configuration) == {f"live4d_{name}" for name in settings | of_methods | {"versions"}}
+    kinds = {"vbf_kind", "adf_kind", "pattern_kind"}
+    assert set(configuration) == {f"live4d_{name}" for name in settings | of_methods | kinds | {"versions"}}
     assert configuration["live4d_vbf_center"]["value"] == (12, 16)
     np.testing.assert_array_equal(configuration["live4d_adf_center"]["value"], (np.nan, np.nan))
 
@@ -105,6 +107,12 @@ class Moments:
         images = {f"{self.name}_{axis}": Output(SCAN, scan.shape, "px", hinted=axis == "y") for axis in "yx"}
         profile = Output(("sector",), (self.sectors,), "counts", preview=False)
         return {**images, f"{self.name}_profile": profile}
+
+    def demand(self, series, scan):
+        raise AssertionError("no frame comes")
+
+    def results(self, series, scan, parts):
+        raise AssertionError("no frame came")
 
 
 @pytest.fixture
@@ -191,10 +199,59 @@ def test_what_a_raster_gives_is_put_with_the_statistics_of_its_images(device):
     np.testing.assert_array_equal(device.com_y.get(), image)
     np.testing.assert_array_equal(device.com_profile.get(), [0, 1, 2, 3])
     assert device.com_y_mean.get() == 2.0
-    assert device.com_y_contrast.get() == pytest.approx(np.std([1, 3, 2]) / 2)
     assert np.isnan([device.vbf_mean.get(), device.vbf_contrast.get()]).all()
+    device.put_outputs({"vbf": image})
+    assert device.vbf_contrast.get() == pytest.approx(np.std([1, 3, 2]) / 2)
 
 
 def test_tables_show_the_statistics_of_the_first_method_that_has_some_for_them(device):
     hinted = [name for name in device.component_names if getattr(device, name).kind == Kind.hinted]
-    assert hinted == ["com_y_mean", "com_y_contrast"]  # and not those of vbf, which are hinted, too
+    assert hinted == ["com_y_mean"]  # and not those of vbf, which are hinted, too
+
+
+def test_which_method_it_is_and_arrays_in_it_are_recorded():
+    ring = Annulus("a", inner=2, outer=5)
+    methods = [Disk("vbf", radius=3), CenterOfMass("com", ring), Map("map", weights=np.eye(4))]
+    live4d = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=methods)
+    configuration = {name: entry["value"] for name, entry in live4d.read_configuration().items()}
+    assert configuration["live4d_vbf_kind"] == "disk"
+    assert configuration["live4d_com_kind"] == "center_of_mass"
+    assert configuration["live4d_map_kind"].startswith(f"{Map.__module__}:Map (")
+    assert configuration["live4d_map_weights"] == f"4 x 4 float64, sha256 {digest(np.eye(4))}"
+
+
+def test_a_parameter_that_takes_outputs_away_is_refused():
+    live4d = Live4D(
+        "tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=[Segments("seg", outer=5, sectors=4)]
+    )
+    live4d.seg_sectors.put(2)
+    with pytest.raises(
+        ValueError, match="seg would not give seg_0_2 any more, for which live4d has a signal"
+    ):
+        live4d.check_settings()
+
+
+def test_contrast_is_of_counts():
+    methods = [CenterOfMass("com", Disk("d", radius=3))]
+    live4d = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=methods)
+    of_com = {name for name in live4d.component_names if name.startswith("com_")}
+    assert {name for name in of_com if name.endswith(("mean", "contrast"))} == {
+        "com_sum_mean", "com_sum_contrast", "com_y_mean", "com_x_mean",
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Map(Ring):
+    """A method with an array."""
+
+    name: str = "map"
+    weights: np.ndarray = None
+
+    def demand(self, series, scan):
+        raise AssertionError("no frame comes")
+
+    def outputs(self, series, scan):
+        return {self.name: Output(SCAN, scan.shape)}
+
+    def results(self, series, scan, parts):
+        raise AssertionError("no frame came")
