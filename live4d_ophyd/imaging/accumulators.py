@@ -36,12 +36,18 @@ class Scatter:
 
     @staticmethod
     def merged(parts: Sequence[Scatter], scan: ScanGrid, count: int) -> np.ndarray:
-        """What is known so far, (count, scan_y, scan_x) float64 on the host."""
-        images = np.full((count, scan.size), np.nan)
-        for part in parts:
-            values = on_host(part.values)
-            np.copyto(images, values, where=~np.isnan(values))
-        return images.reshape(count, *scan.shape)
+        """What is known so far, (count, scan_y, scan_x) float64 on the host; a copy."""
+        if not parts:
+            return np.full((count, *scan.shape), np.nan)
+        values = parts[0].values
+        for part in parts[1:]:  # where they are: on a GPU several times as fast, and one copy to the host
+            xp, more = array_namespace(values), part.values
+            if not isinstance(more, np.ndarray):
+                more = more.to(values.device)
+            values = xp.where(xp.isnan(more), values, more)
+        if values is parts[0].values and isinstance(values, np.ndarray):
+            values = values.copy()
+        return on_host(values).reshape(count, *scan.shape)
 
 
 class PatternSums:
