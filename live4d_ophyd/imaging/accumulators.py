@@ -92,4 +92,7 @@ class PatternSums:
 
 def on_host(array: Any) -> np.ndarray:
     """The array as one of NumPy's; of a torch tensor a copy."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+    if isinstance(array, np.ndarray):
+        return array
+    host = array.cpu()
+    return (host.clone() if host is array else host).numpy()

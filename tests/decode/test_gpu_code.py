@@ -10,6 +10,7 @@ import pytest
 from live4d_ophyd.decode import FrameFormat, Saturation
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
+from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -85,3 +86,15 @@ def test_a_mean_pattern_of_torch_s_arrays_is_that_of_numpy_s(dtype, nodata):
         accumulator.add(np.arange(12), pixels)
         means.append(MeanPattern().results(series, grid, [accumulator])["pattern"])
     np.testing.assert_array_equal(*means)
+
+
+def test_images_of_torch_s_arrays_are_merged_to_a_copy_on_the_host():
+    grid, device = ScanGrid(2, 3), torch.device("cpu")
+    one, other = Scatter(grid, 1, device), Scatter(grid, 1, device)
+    one.add(torch.tensor([0, 2]), torch.tensor([[1], [3]]))
+    other.add(torch.tensor([1]), torch.tensor([[2.5]]))
+    merged = Scatter.merged([one, other], grid, 1)
+    np.testing.assert_array_equal(merged.reshape(-1), [1, 2.5, 3, np.nan, np.nan, np.nan])
+    for parts in ([one], [one, other]):
+        Scatter.merged(parts, grid, 1)[:] = 9
+    np.testing.assert_array_equal(one.values.numpy()[0], [1, np.nan, 3, np.nan, np.nan, np.nan])
