@@ -302,7 +302,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         return readings
 
     def describe(self) -> dict[str, Any]:
-        keys = self.without_disabled(super().describe())
+        with self.outputs_held():
+            keys = self.without_disabled(super().describe())
         self._run.describe(keys)
         return keys
 

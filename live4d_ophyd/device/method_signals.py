@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import packages_distributions, version
 from typing import Any
@@ -139,11 +140,15 @@ class MethodSignals(AcquisitionSettings):
 
     def __init__(self, *args: Any, methods: Sequence[Any], **kwargs: Any) -> None:
         self._methods = tuple(methods)
+        self._parameters = [parameters(method) for method in methods]
+        self._held: dict[str, Output] | None = None
         super().__init__(*args, **kwargs)
 
     def methods(self) -> tuple[Any, ...]:
         """The methods as the signals have them now. Raises ValueError where parameters do not fit each other."""
-        return tuple(with_settings(method, self) for method in self._methods)
+        return tuple(
+            with_settings(method, self, settings) for method, settings in zip(self._methods, self._parameters)
+        )
 
     def check_outputs(self, methods: Sequence[Any]) -> None:
         """Raise ValueError where ``methods`` would not give what the signals are made for."""
@@ -167,7 +172,16 @@ class MethodSignals(AcquisitionSettings):
 
     def output(self, name: str) -> Output:
         """An output of a method, also of one that is not enabled."""
-        return self._outputs(all_outputs)[name]
+        return (self._held or self._outputs(all_outputs))[name]
+
+    @contextmanager
+    def outputs_held(self) -> Iterator[None]:
+        """Within it all outputs are those of now: each signal of a description asks for its own."""
+        self._held = self._outputs(all_outputs)
+        try:
+            yield
+        finally:
+            self._held = None
 
     def _outputs(self, of: Any) -> dict[str, Output]:
         try:

@@ -83,12 +83,15 @@ def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field) -> 
     return Cpt(Value, value=repr(value), kind="config")
 
 
-def with_settings(method: Any, device: Any) -> Any:
-    """``method`` with the values of the signals of ``device``. Raises ValueError where they do not fit each other."""
+def with_settings(method: Any, device: Any, settings: Sequence[Parameter]) -> Any:
+    """``method`` with the values that its ``settings`` have on ``device``.
+
+    Raises ValueError where they do not fit each other.
+    """
     changes: dict[
         tuple[str, ...], dict[str, Any]
     ] = {}  # of a part all at once: one by one they might not fit
-    for parameter in parameters(method):
+    for parameter in settings:
         signal = getattr(device, parameter.key)
         if isinstance(signal, Setting):
             *path, name = parameter.path

@@ -9,6 +9,7 @@ import pytest
 from ophyd import Kind
 
 from live4d_ophyd import Annulus, CenterOfMass, Disk, Live4D, ScanGrid, Segments
+from live4d_ophyd.device import method_signals as module
 from live4d_ophyd.device.method_signals import MethodSignals, device_class
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.imaging.method import SCAN, Output
@@ -255,3 +256,18 @@ class Map(Ring):
 
     def results(self, series, scan, parts):
         raise AssertionError("no frame came")
+
+
+def test_describing_many_outputs_reads_the_settings_as_often_as_describing_one(monkeypatch):
+    """The RunEngine describes in its loop: once an output would be a quarter of a second for 64 segments."""
+    asked = []
+    really = module.with_settings
+    monkeypatch.setattr(module, "with_settings", lambda *args: asked.append(1) or really(*args))
+    counts = []
+    for sectors in (1, 8):
+        methods = [Segments("seg", outer=9, rings=sectors, sectors=sectors)]
+        live4d = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=methods)
+        asked.clear()
+        assert f"live4d_seg_{sectors - 1}_{sectors - 1}_mean" in live4d.describe()
+        counts.append(len(asked))
+    assert counts[0] == counts[1]
