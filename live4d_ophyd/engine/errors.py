@@ -27,6 +27,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
 
@@ -74,6 +75,12 @@ class MethodFailed(AcquisitionError):
     def __init__(self, reason: str = "", *, remedy: str = "", method: str = "") -> None:
         super().__init__(reason, remedy=remedy)
         self.method = method
+
+    @classmethod
+    def of(cls, method: Method, error: Exception) -> MethodFailed:
+        """What ``method`` raised, in words."""
+        failed = f"the method {method.name} ({type(method).__name__}) failed"
+        return cls(f"{failed}: {type(error).__name__}: {error}", method=method.name)
 
 
 class NoMethod(AcquisitionError):

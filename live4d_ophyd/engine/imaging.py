@@ -125,10 +125,7 @@ class Imaging:
                 self._evaluate(method, accumulators, demand, outputs)
             if method.name in self._failed and not preview:
                 error = self._failed[method.name]
-                raise MethodFailed(
-                    f"the method {method.name} ({type(method).__name__}) failed: {type(error).__name__}: {error}",
-                    method=method.name,
-                ) from error
+                raise MethodFailed.of(method, error) from error
         shown = self.prepared.outputs
         return {name: array for name, array in outputs.items() if not preview or shown[name].preview}
 

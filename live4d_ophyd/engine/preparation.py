@@ -104,10 +104,7 @@ def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray |
         except ValueError:
             raise  # its parameters do not fit these frames: it says which
         except Exception as error:
-            raise MethodFailed(
-                f"the method {method.name} ({type(method).__name__}) failed: {type(error).__name__}: {error}",
-                method=method.name,
-            ) from error
+            raise MethodFailed.of(method, error) from error
     size = sum(math.prod(output.shape) * 8 for outputs in outputs_of.values() for output in outputs.values())
     if size > MAX_OUTPUTS_BYTES:
         raise ValueError(

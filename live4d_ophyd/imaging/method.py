@@ -116,6 +116,11 @@ def checked_name(name: Any) -> None:
         raise ValueError(f"a method is named {name!r}; expected an identifier: letters, digits and _")
 
 
+def center_on(center: tuple[float, float] | None, shape: tuple[int, int]) -> tuple[float, float]:
+    """A centre on frames of this shape, (row, col) in px; None is the middle."""
+    return center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+
+
 def number(what: str, value: Any) -> float:
     """A finite number as a float. Raises ValueError that names what it is."""
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):

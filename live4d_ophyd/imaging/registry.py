@@ -7,7 +7,9 @@ Kinds are those of this package, those that installed packages give in the entry
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -28,6 +30,12 @@ _OWN: dict[str, type] = {
 
 
 def _installed() -> dict[str, EntryPoint]:
+    return _installed_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _installed_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    # Kept: each trigger asks, and the search goes through all packages of the environment.
     return {point.name: point for point in entry_points(group=GROUP)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.imaging.accumulators import Scatter
-from live4d_ophyd.imaging.method import SCAN, Output, Sums, checked_name, number, whole
+from live4d_ophyd.imaging.method import SCAN, Output, Sums, center_on, checked_name, number, whole
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -60,7 +60,7 @@ class Segments:
 
     def segment_of(self, shape: tuple[int, int]) -> np.ndarray:
         """Which segment each pixel belongs to, ring * sectors + sector, (q_y, q_x) int64; -1: none."""
-        row, col = self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        row, col = center_on(self.center, shape)
         y, x = np.ogrid[: shape[0], : shape[1]]
         distance = np.hypot(y - row, x - col)
         angle = np.degrees(np.arctan2(y - row, x - col)) + self.rotation

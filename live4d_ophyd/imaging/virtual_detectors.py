@@ -16,7 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode.weight_maps import Weights
 from live4d_ophyd.imaging.accumulators import Scatter
-from live4d_ophyd.imaging.method import SCAN, Output, Sums
+from live4d_ophyd.imaging.method import SCAN, Output, Sums, center_on
 from live4d_ophyd.imaging.weights import combined_weights
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -69,7 +69,7 @@ class _Round:
 
         All other rows weigh nothing. Raises as `weights`.
         """
-        center = self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        center = self.center_on(shape)
         rows, cols = (_reached(c, self._reach() + 0.5, n) for c, n in zip(center, shape))
         weights = np.zeros((len(rows), shape[1]), np.float64 if self.soft else bool)
         across = np.arange(cols.start, cols.stop) - center[1]
@@ -87,7 +87,7 @@ class _Round:
 
     def center_on(self, shape: tuple[int, int]) -> tuple[float, float]:
         """The centre on frames of this shape, (row, col) in px."""
-        return self.center or ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        return center_on(self.center, shape)
 
     # The contract of methods --------------------------------------------------------------------
 
