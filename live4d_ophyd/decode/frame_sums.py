@@ -1,6 +1,6 @@
 """Sum over frames: what mean patterns are made of, on the device that decoded the frames.
 
-In come patterns of a `Part`, out go sums and numbers of counts a pixel, added to arrays on the same device.
+In: patterns of a `Part`. Out: sums and numbers of counts a pixel, added to arrays on the same device.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CpuDecoder: frames of a batch to sums and patterns on one CPU core.
 
-In come batches and a demand, out come NumPy arrays and a status a frame. One decoder belongs to one thread (it holds
+In: batches and a demand. Out: NumPy arrays and a status a frame. One decoder belongs to one thread (it holds
 that thread's scratch); weights are shared. The loop over a batch is one numba call without the GIL; Python sees only
 frames that no kernel here decodes.
 """
