@@ -19,11 +19,13 @@ from benchmarks.source import SIZES, Source, messages
 from live4d_ophyd.decode import CpuDecoder, Demand, FrameFormat, Weights, sum_over_frames
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
-from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.virtual_detectors import weight_maps
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.index import index_batch
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 #: images of one measurement: one to two seconds each
 COUNTS = {
@@ -35,8 +37,8 @@ COUNTS = {
 
 def _live4d(endpoint: str, key: str, count: int) -> np.ndarray:
     size = SIZES[key]
-    request = AcquisitionRequest(endpoint, ScanGrid(1, count), (size.disk,), timeout=30.0)
-    with closing(OpenStream(endpoint)) as stream:
+    request = AcquisitionRequest(DectrisSource(endpoint), ScanGrid(1, count), (size.disk,), timeout=30.0)
+    with closing(OpenStream(DectrisSource(endpoint))) as stream:
         (raster,) = Acquisition(request, stream).run()
     return raster.outputs["vbf"][0]
 

@@ -23,8 +23,10 @@ from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
-from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 #: size, senders (one connection each), virtual detectors, images
 CASES = (
@@ -46,9 +48,11 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tup
     if engine not in _backends:
         warm_up()
         _backends[engine] = choose_backend(engine)
-    request = AcquisitionRequest(endpoint, _grid(count), tuple(detectors(SIZES[key], maps)), timeout=20.0)
+    request = AcquisitionRequest(
+        DectrisSource(endpoint), _grid(count), tuple(detectors(SIZES[key], maps)), timeout=20.0
+    )
     waits: list[np.ndarray] = []
-    with closing(OpenStream(endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(endpoint))) as stream:
         acquisition = Acquisition(request, stream, _backends[engine])
         settle = acquisition.tracker.settle
 

@@ -38,6 +38,7 @@ from .runs.images import plot_image as plot_image
 from .scan import ScanGrid as ScanGrid
 from .sources.dectris.control import Simplon as Simplon
 from .sources.dectris.rest import SimplonError as SimplonError
+from .sources.source import SourceError as SourceError
 from .storage import ProfileConflict as ProfileConflict
 from .storage import Unstorable as Unstorable
 from .storage import open_catalog as open_catalog

@@ -13,13 +13,15 @@ from tqdm import tqdm
 from live4d_ophyd.commands.parameters import Numbers, Shape
 from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest, RasterResult
-from live4d_ophyd.engine.acquisition import OpenStream, warm_up
+from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.runs import tiff
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 
 def _image_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
@@ -114,10 +116,9 @@ def listen(
         raise click.UsageError("no detector: give --disk ROW,COL,RADIUS or --annulus ROW,COL,INNER,OUTER")
     try:
         grid = ScanGrid(*scan, flyback=flyback, last_flyback=not no_last_flyback, serpentine=serpentine)
-        request = AcquisitionRequest(
-            endpoint, grid, tuple(detectors), connections=connections, channel=channel, timeout=timeout,
-            control=Simplon(simplon, api=api) if simplon else None,
-        )  # fmt: skip
+        control = Simplon(simplon, api=api) if simplon else None
+        source = DectrisSource(endpoint, connections, channel, control)
+        request = AcquisitionRequest(source, grid, tuple(detectors), timeout=timeout)
         raster = _take(request, choose_backend(engine), quiet=as_json)
     except (AcquisitionError, EngineUnavailable, SimplonError, ValueError) as error:
         raise click.ClickException(str(error)) from error
@@ -144,10 +145,10 @@ def listen(
 def _take(request: AcquisitionRequest, backend: Backend, *, quiet: bool) -> RasterResult:
     """The one raster of ``request``, with a progress bar on a terminal."""
     warm_up()
-    with closing(OpenStream(request.endpoint, request.connections)) as stream:
+    with closing(OpenStream(request.source)) as stream:
         acquisition = Acquisition(request, stream, backend)
         with tqdm(
-            total=request.frames, unit="frames", unit_scale=True, disable=True if quiet else None
+            total=request.series.frames, unit="frames", unit_scale=True, disable=True if quiet else None
         ) as bar:
 
             def show() -> None:

@@ -31,7 +31,7 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
     Such a run was cut short (the session died; it has no stop document, and gets none), or the catalog failed
     meanwhile (disk full, Tiled server gone). Events are counted over all streams.
     Without FILES: all in the catalog's backup directory. What the catalog has of a run is replaced. A run
-    that is being written is left alone. Documents that cannot be read or stored are left out and said, and the file is
+    that is being written is skipped. Documents that cannot be read or stored are left out and said, and the file is
     kept as *.damaged. The exit code is 1 if a run could not be restored: its file stays.
     """
     # Not at the top: every `live4d --help` would pay for the import of Tiled.
@@ -59,7 +59,7 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
             try:
                 _restore(db, backup)
             except BackupInUse as error:
-                click.echo(f"  left alone: {one_line(error)}")
+                click.echo(f"  skipped: {one_line(error)}")
             except Exception as error:
                 failed |= _complain(error, "  not restored, its file stays: ")
             else:
@@ -92,7 +92,7 @@ def _restore(db: Any, backup: Backup) -> None:
 def _describe(backup: Backup) -> str:
     state = "complete" if backup.complete else "torn: its session died, and it has no stop document"
     if backup.in_use:
-        state = "being written or restored, left alone"
+        state = "being written or restored, skipped"
     if backup.damaged:
         state += f", {backup.damaged} documents cannot be read"
     if backup.unstorable:

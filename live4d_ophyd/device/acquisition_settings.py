@@ -10,12 +10,15 @@ from typing import Any
 
 from ophyd import Device
 
+from live4d_ophyd import checks
 from live4d_ophyd.device.pixel_array import PixelArray
 from live4d_ophyd.device.settling import Settling
 from live4d_ophyd.device.signals import Choice, Flag, Number, Setting, Text, Whole, setting
-from live4d_ophyd.engine import AcquisitionRequest, checks
-from live4d_ophyd.engine.request import MAX_RECEIVERS, SATURATED
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.scan import MOST, ScanGrid
+from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.dectris.source import MAX_CONNECTIONS, DectrisSource
 
 
 class DwellTime(Number):
@@ -37,7 +40,7 @@ class DwellTime(Number):
 class AcquisitionSettings(Settling, Device):
     """The settings as signals; they are in the configuration, and in every Event."""
 
-    connections = setting(Whole, value=1, least=1, most=MAX_RECEIVERS)
+    connections = setting(Whole, value=1, least=1, most=MAX_CONNECTIONS)
     endpoint = setting(Text, value="", check=lambda text: checks.addresses("it", text))
     channel = setting(Text, value="")
     scan_rows = setting(Whole, value=1, least=1, most=MOST)
@@ -84,7 +87,7 @@ class AcquisitionSettings(Settling, Device):
             unit=self.scan_unit.get(),
         )
 
-    def request_for(self, **others: Any) -> AcquisitionRequest:
+    def request_for(self, control: Simplon | None, **others: Any) -> AcquisitionRequest:
         """The request that the settings make, with ``others`` that they do not say. Raises ValueError."""
         dwell = self.dwell_time.get()
         if dwell >= self.timeout.get():  # never true of NaN
@@ -93,12 +96,12 @@ class AcquisitionSettings(Settling, Device):
                 f"{self.timeout.get():g} s: dwell times are in seconds; or make the timeout longer"
             )
         return AcquisitionRequest(
-            endpoint=self.endpoint.get(),
+            source=DectrisSource(
+                self.endpoint.get(), self.connections.get(), self.channel.get(), simplon=control
+            ),
             grid=self.grid(),
-            channel=self.channel.get(),
             frame_time=None if math.isnan(dwell) else dwell,
             timeout=self.timeout.get(),
-            connections=self.connections.get(),
             nodata=self.nodata.get(),
             saturated=self.saturated.get(),
             pixel_mask=self.pixel_mask.get(),

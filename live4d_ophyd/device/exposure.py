@@ -92,7 +92,7 @@ class Exposures:
         begin = partial(self._acquire, exposure)
         if self._scan is not None and self._scan.prepares:
             failed = partial(self._scan_failed, exposure, "prepare")
-            self._scan.prepare(request.grid, request.rasters_per_trigger, begin, failed)
+            self._scan.prepare(request.grid, request.series.rasters_per_trigger, begin, failed)
         else:
             begin()
 

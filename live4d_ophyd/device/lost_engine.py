@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from live4d_ophyd.engine.hold import Claim
+from live4d_ophyd.sources.dectris.claim import Claim
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
@@ -25,7 +25,7 @@ def disarm_for_lost_engine(control: Simplon) -> threading.Thread:
 def _disarm(control: Simplon) -> None:
     claim = Claim(control.url)
     if not claim.take():
-        log.info("%s: another engine has the detector by now: it is left alone", control.url)
+        log.info("%s: another engine has the detector by now: it is left as it is", control.url)
         return
     try:
         control.release()

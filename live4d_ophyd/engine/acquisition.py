@@ -1,4 +1,4 @@
-"""Acquisition: one series of a DECTRIS stream, from socket to images.
+"""Acquisition: one series of a source, from its connections to images.
 
 ``run`` yields each raster as it ends. Threads: the caller's, which arms, watches and yields, and one
 ``live4d-receive-N`` per connection, which receives, decodes and sums; plus ``live4d-trigger`` while a software
@@ -17,19 +17,16 @@ import numpy as np
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
 from live4d_ophyd.engine.diagnosis import report, why_nothing_came
-from live4d_ophyd.engine.errors import Cancelled, NoStream, NothingCame
+from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, NothingCame
 from live4d_ophyd.engine.frame_tracker import FrameTracker
-from live4d_ophyd.engine.hold import ENGINE_ID, Hold
 from live4d_ophyd.engine.lane import Lane
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
-from live4d_ophyd.sources.dectris.connection import DectrisConnection
-from live4d_ophyd.sources.dectris.receiver import Receiver
-from live4d_ophyd.sources.dectris.receiver import warm_up as warm_up_receiver
-from live4d_ophyd.sources.dectris.rest import SimplonError
+from live4d_ophyd.sources import registry as sources
+from live4d_ophyd.sources.source import Connection, DetectorControl, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +34,15 @@ log = logging.getLogger(__name__)
 END_GRACE_S = 0.25
 #: how long the detector may take to be idle after `end`, s
 IDLE_TIMEOUT_S = 2.0
+#: how long to wait for another engine on this machine that has the detector, s
+CLAIM_TIMEOUT_S = 120.0
 #: how long a detector may take to answer on its stream port before it is armed, s
 CONNECT_TIMEOUT_S = 5.0
 
 
 def warm_up() -> None:
     """Compile everything an acquisition runs, or load it from the cache: seconds that the first frames have not."""
-    warm_up_receiver()
+    sources.warm_up()
     warm_up_decoder()
 
 
@@ -61,18 +60,19 @@ class Acquisition:
         self.request = request
         self._backend = backend or CpuBackend()
         self.tracker = FrameTracker(request.grid, request.rasters)
-        self.series = Series(request, self.tracker, self._backend, stream.memory)
+        self.series = Series(
+            request, self.tracker, self._backend, stream.take(request.source), stream.preparation
+        )
         self._stream = stream
+        self._control = request.source.control()
         self._cancelled = False
         self._failure: BaseException | None = None
         self._raster = 0
-        self._armed = False
-        self._hold = Hold(request.control) if request.control else None
         #: whether the detector is armed and waits for the next trigger
         self.stands = False
         self._steps = Steps(self.tracker)
         self._trigger_thread: threading.Thread | None = None
-        self._trigger_error: SimplonError | None = None
+        self._trigger_error: SourceError | None = None
         self._gave_up = False
         self._dropped: int | None = None
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
@@ -104,14 +104,14 @@ class Acquisition:
         closing the iterator disarms it. OutOfStep says that the next raster needs another series.
 
         Raises NothingCame when there is nothing to show for the time, NoStream, ScanMismatch and DetectorInUse,
-        SimplonError when the detector does not obey, Cancelled after ``cancel``, ValueError when the detectors do not
+        SourceError when the detector does not obey, Cancelled after ``cancel``, ValueError when the detectors do not
         fit the frames.
         """
         over = False
         try:
             self._arm()
             self.tracker.last_activity = time.monotonic()
-            self._stream.listen(self._listen)
+            self._stream.listen(self.series.source, self._listen)
             for raster in range(self.request.rasters):
                 self._raster = raster
                 if raster == 0 or self.request.stay_armed:
@@ -128,14 +128,13 @@ class Acquisition:
         finally:
             try:
                 self._stream.stop_listening()
-                if not over:
-                    self._abandon_detector()
+                if not over and self._control is not None:
+                    self._control.abort(exposing=not self.stands)
             finally:  # another engine must not wait for a detector that this one is done with
                 self.stands = False
-                if self._hold is not None:
-                    self._hold.give_up()
-            if self.series.key is not None:
-                self._stream.memory.finished.add(self.series.key)
+                if self._control is not None:
+                    self._control.release()
+            self.series.source.leave()
             if self._trigger_error is not None and self.tracker.begun:
                 log.warning(
                     "series %s: the software trigger failed: %s", self.series.name, self._trigger_error
@@ -143,28 +142,36 @@ class Acquisition:
             report(self.request, self.series, self.tracker, self._dropped)
 
     def _arm(self) -> None:
-        control, hold = self.request.control, self._hold
-        if control is None or hold is None:
-            return  # a series may have begun: connections stay as they are
-        hold.take(self._pause)
-        if self._stream.doubtful:
-            self._stream.reconnect()
-        # This also enables the stream, without which some do not listen on its port.
-        header = self.request.appendix(ENGINE_ID)
-        control.configure(*self.request.images_and_triggers, self.request.frame_time, header)
-        hold.mark()
+        control = self._control
+        if control is None:
+            return
+        self._claim(control)
+        control.prepare(self.request.series)  # this may be what makes the stream answer
         self._go_on()
-        self._stream.memory.preparation.prepare_again(self.request)
+        self._stream.preparation.prepare_again(self.request)
         if not self._stream.connected(min(CONNECT_TIMEOUT_S, self.request.timeout)):
             raise NoStream(
-                f"no stream answers at {self.request.endpoint}, though its control unit does. Nothing was armed",
+                f"no stream answers at {self.request.source.name}, though its control unit does. Nothing was armed",
                 remedy="is that its address?",
             )
         self._go_on()
-        # The receive threads start afterwards: libzmq queues what comes meanwhile, and they know the series.
-        self._armed = True  # before the answer: a request that timed out may have armed all the same
-        self.series.expect(control.arm())
+        # The receive threads start afterwards: the connections queue what comes meanwhile, and they know the series.
+        if (key := control.arm()) is not None:
+            self.series.source.expect(key)
         self._go_on()
+
+    def _claim(self, control: DetectorControl) -> None:
+        """Wait until no other engine has the detector: one that its session left behind may wait for it, too."""
+        deadline, told = time.monotonic() + CLAIM_TIMEOUT_S, False
+        while who := control.claim():
+            if time.monotonic() > deadline:
+                raise DetectorInUse(
+                    f"{who}, for more than {CLAIM_TIMEOUT_S:g} s", remedy="end its scan, or that process"
+                )
+            if not told:
+                log.warning("%s: waiting for it", who)
+                told = True
+            self._pause()
 
     def _go_on(self) -> None:
         """Between requests to the detector, which may last."""
@@ -178,16 +185,19 @@ class Acquisition:
 
     def _begin(self, raster: int) -> None:
         """Let the raster be scanned: the detector is armed for it, and listened to."""
-        if raster and self.request.control and self._hold:
+        control = self._control
+        if raster and control is not None:
             if self.series.ended or self._failure is not None:
                 raise OutOfStep("it ended between two triggers")
-            self._steps.check(raster, self.request.control, self._hold)
+            self._steps.check(raster, control)
             self.stands = False
             self.tracker.last_activity = time.monotonic()
             self._go_on()
-        if self.request.control and self.request.control.software_triggered:
+        if control is not None and control.software_triggered:
             # It cannot be interrupted from here; releasing the detector ends it.
-            self._trigger_thread = threading.Thread(target=self._trigger, name="live4d-trigger", daemon=True)
+            self._trigger_thread = threading.Thread(
+                target=self._trigger, args=(control,), name="live4d-trigger", daemon=True
+            )
             self._trigger_thread.start()
         self.on_ready()
 
@@ -205,11 +215,10 @@ class Acquisition:
         self._gave_up = True  # it is still armed, and not to be waited for
         return True
 
-    def _trigger(self) -> None:
-        assert self.request.control is not None
+    def _trigger(self, control: DetectorControl) -> None:
         try:
-            self.request.control.trigger()
-        except SimplonError as error:
+            control.trigger()
+        except SourceError as error:
             # It lasts as long as the exposures: when images come it does not matter that it failed.
             self._trigger_error = error
 
@@ -235,7 +244,7 @@ class Acquisition:
         elif raster + 1 < self.request.rasters:
             if tracker.complete(raster) or tracker.overtaken(raster):
                 return True
-        elif tracker.settled == self.request.frames:
+        elif tracker.settled == self.request.series.frames:
             self._whole_at = self._whole_at or now
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True
@@ -262,12 +271,10 @@ class Acquisition:
 
     def _patience(self) -> float:
         """How long the stream must have been silent after `end` before what is missing counts as lost, s."""
-        receivers = self._stream.receivers
-        if len(receivers) == 1:
+        if len(self.series.source.connections) == 1:
             return 0.0
-        # A connection that is cut has nothing under way any more.
-        alive = [number for number, receiver in enumerate(receivers) if receiver.connected()]
-        return min(STRAGGLER_S, self.request.timeout) if self.series.all_came(alive) else self.request.timeout
+        came = self.series.source.all_came(self.tracker.last_missing)
+        return min(STRAGGLER_S, self.request.timeout) if came else self.request.timeout
 
     def _result(self, raster: int, dropped: int | None) -> RasterResult:
         self._dropped = dropped
@@ -288,27 +295,9 @@ class Acquisition:
 
         Returns the images it dropped; None without control, or if it does not say.
         """
-        control, hold = self.request.control, self._hold
-        if control is None or hold is None or not self._armed:
+        if self._control is None:
             return None
-        self._armed = False
-        try:
-            # Asked first: disarming may take minutes, but not from a control unit that does not answer.
-            if control.wait_idle(0.0 if self._gave_up else IDLE_TIMEOUT_S) != "idle":
-                if not hold.is_ours():
-                    return None
-                control.disarm()
-        except SimplonError as error:
-            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
-            return None
-        dropped = None
-        try:
-            dropped = control.dropped()
-        except SimplonError as error:
-            log.warning(
-                "series %s: it is not known how many images the detector dropped: %s", self.series.name, error
-            )
-        control.put_back()  # afterwards: the stream's settings may reset its counter
+        dropped = self._control.finish(0.0 if self._gave_up else IDLE_TIMEOUT_S)
         if dropped:
             log.warning(
                 "series %s: the detector dropped %d images because they were not fetched in time: a slower scan, a "
@@ -316,48 +305,20 @@ class Acquisition:
             )  # fmt: skip
         return dropped
 
-    def _abandon_detector(self) -> None:
-        control, hold = self.request.control, self._hold
-        if control is None or hold is None or (self._armed and not hold.is_ours()):
-            return
-        try:
-            if self._armed and not self.stands:
-                control.abort()
-                control.wait_idle(IDLE_TIMEOUT_S)
-            elif self._armed and control.state() in ("ready", "acquire"):
-                control.disarm()  # nothing is exposed
-        except SimplonError as error:
-            log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
-        else:
-            control.put_back()
-
     def _failure_of(self, raster: int) -> Exception:
         """Why there is nothing to show: a software trigger that failed, unless images came all the same."""
         begun = self.tracker.arrived(raster) if self.request.stay_armed else self.tracker.begun
         if self._trigger_error is not None and not begun:
             return self._trigger_error
-        return NothingCame(self._why_nothing_came())
-
-    def _why_nothing_came(self) -> str:
-        return why_nothing_came(self.request, self.series, self.tracker, self._stream.connected())
+        return NothingCame(why_nothing_came(self.request, self.series, self.tracker))
 
     # The receive threads -------------------------------------------------------------------------
 
-    def _listen(self, receiver: Receiver) -> None:
+    def _listen(self, connection: Connection) -> None:
         try:
-            receivers, series = self._stream.receivers, self.series
-            if receiver is receivers[0]:
-                left_over = self._stream.memory.left_over
-                waiting = left_over[:]
-                del left_over[:]
-                for earlier in waiting:
-                    for step in series.take(series.filter.accept(earlier)):
-                        step.finish()
-            connection = DectrisConnection(receiver, receivers.index(receiver), series.filter)
-            alone = len(receivers) == 1
-            Lane(connection, series, self._backend).run(
-                lambda: bool(receiver.stop[0]) or (alone and series.ended)
-            )
+            series, stream = self.series, self._stream
+            alone = len(series.source.connections) == 1
+            Lane(connection, series, self._backend).run(lambda: stream.stopping or (alone and series.ended))
         except BaseException as error:
             self._fail(error)
 

@@ -17,7 +17,7 @@ do; of any other the nearest ancestor among them is raised, and where there is n
     +-- NoEngine
     +-- ProtocolError
     EngineUnavailable, with GpuError, GpuMemoryError and GpuLost (`decode`)
-    SimplonError, with UnknownKey (`sources.dectris`)
+    SourceError (`sources.source`), with SimplonError and UnknownKey
     ValueError: settings that do not fit the detector, or each other
     MemoryError
 """
@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.imaging.method import Method
-from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
+from live4d_ophyd.sources import registry as sources
 
 
 class AcquisitionError(RuntimeError):
@@ -113,7 +113,7 @@ PUBLIC: dict[str, type[Exception]] = {
     for kind in (
         AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
         EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
-        GpuLost, SimplonError, UnknownKey, ValueError, MemoryError,
+        GpuLost, *sources.ERRORS, ValueError, MemoryError,
     )
 }  # fmt: skip
 

@@ -1,94 +1,74 @@
-"""OpenStream: the connections to one detector, and the threads that receive from them."""
+"""OpenStream: a source that is open, what one series leaves there for the next, and the threads that receive."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
-from live4d_ophyd.engine.series import Memory
-from live4d_ophyd.sources.dectris.receiver import Receiver
-
-#: a connection is waited for in pieces so long, so that closing need not wait, s
-_CONNECT_WAIT_S = 0.05
+from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.sources.source import Connection, FrameSource, SeriesSource
 
 
 class OpenStream:
-    """Connections to one detector, kept open between acquisitions so that no `start` is missed.
+    """What ``source`` opens, kept open between acquisitions. Starts and joins the ``live4d-receive-N``."""
 
-    ``endpoint`` may name several addresses, with commas between; each gets ``connections``. ``memory`` holds what a
-    series leaves for the next one. Starts and joins the ``live4d-receive-N``.
-    """
-
-    def __init__(self, endpoint: str, connections: int = 1) -> None:
-        self.endpoint = endpoint
-        self.connections = connections
-        self.receivers: list[Receiver] = []
+    def __init__(self, source: FrameSource) -> None:
+        self.preparation = Preparation()
         #: whether the last series fell silent: the detector may be gone without a word
         self.doubtful = False
-        self.closed = False
-        self.memory = Memory()
+        self.source = source
+        self._opened = source.open()
+        self._series: SeriesSource | None = None
+        self._closed = False
         self._threads: list[threading.Thread] = []
-        self._lock = threading.RLock()  # of the receivers: `close` may come from any thread
-        self._connect()
+        self._lock = threading.RLock()  # of the threads: `close` may come from any other
 
-    def _connect(self) -> None:
-        try:
-            for address in self.endpoint.split(","):
-                for _ in range(self.connections):
-                    self.receivers.append(Receiver(address.strip()))
-        except BaseException:
-            self.close()
-            raise
+    def serves(self, source: FrameSource) -> bool:
+        """Whether ``source`` would open the same."""
+        return source.address == self.source.address
 
-    def _disconnect(self) -> None:
-        self.stop_listening()
-        for receiver in self.receivers:
-            receiver.close()
-        self.receivers.clear()
-
-    def reconnect(self) -> None:
-        """New connections, for those that a detector left half open when its power failed."""
+    def take(self, source: FrameSource) -> SeriesSource:
+        """The next series."""
         with self._lock:
-            if not self.closed:
-                self._disconnect()
-                self._connect()
+            # Where nothing is armed a series may have begun: connections stay as they are.
+            if self.doubtful and source.armed_here and not self._closed:
+                self._opened.reconnect()
                 self.doubtful = False
+            return source.take(self._opened)
 
     def connected(self, wait: float = 0.0) -> bool:
-        deadline = time.monotonic() + wait
-        while True:
-            left = deadline - time.monotonic()
-            with self._lock:
-                if self.closed:
-                    return False
-                # In short pieces: closing must not wait for them all.
-                if all(r.connected(max(0.0, min(left, _CONNECT_WAIT_S))) for r in self.receivers):
-                    return True
-            if left <= 0:
-                return False
+        """Whether the source answers; waits up to ``wait`` s for it."""
+        return self._opened.connected(wait)
 
-    def listen(self, target: Callable[[Receiver], None]) -> None:
+    def listen(self, series: SeriesSource, target: Callable[[Connection], None]) -> None:
         """Run ``target`` in a thread for each connection; `stop_listening` or `close` ends them."""
         with self._lock:
-            for n, receiver in enumerate(self.receivers):
+            if self._closed:
+                return
+            self._series = series
+            for n, connection in enumerate(series.connections):
                 name = f"live4d-receive-{n}"
-                thread = threading.Thread(target=target, args=(receiver,), name=name, daemon=True)
+                thread = threading.Thread(target=target, args=(connection,), name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether `listen`'s targets shall return."""
+        return self._series is None
+
     def stop_listening(self) -> None:
         with self._lock:
-            for receiver in self.receivers:
-                receiver.stop[0] = 1
+            series, self._series = self._series, None
+            if series is not None:
+                series.interrupt()
             for thread in self._threads:
                 thread.join()
             self._threads.clear()
-            for receiver in self.receivers:
-                receiver.stop[0] = 0
 
     def close(self) -> None:
         """Drop the connections at once, for good. From any thread, whatever the acquisition's is waiting for."""
         with self._lock:
-            self.closed = True
-            self._disconnect()
+            self._closed = True
+            self.stop_listening()
+            self._opened.close()

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from live4d_ophyd.engine import checks
+from live4d_ophyd import checks
 from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.source import FrameSource, SeriesRequest
 
-#: PULL connections in all; each has a thread of its own
-MAX_RECEIVERS = 16
 #: images of a series: each takes a byte of the engine's memory
 MAX_FRAMES = 1 << 30
 #: outputs of one raster; they travel to the session in one message (process.sockets.MAX_MESSAGE_BYTES)
@@ -31,14 +28,11 @@ class AcquisitionRequest:
 
     Parameters
     ----------
-    endpoint : stream v2 of the detector, ``tcp://dcu:31001``; several addresses of it with commas between
+    source : where the frames come from
     grid : scan geometry
     methods : what makes images of the frames, virtual detectors among it; names and outputs differ
     rasters : scans that follow each other in one series
     stay_armed : each trigger takes the next raster of one series, and the detector stays armed between them
-    control : arms and disarms the detector; None listens passively to the next series
-    connections : PULL connections to each address, each with its own receive loop
-    channel : data channel to use, empty for the first that the series names; images without it are bad
     nodata : pixels at the dtype's maximum hold no count
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included:
         "leave_out" of the sums, "count" them as they are, or make the position "nan"
@@ -49,14 +43,11 @@ class AcquisitionRequest:
     notes : what the header of the stream shall say of the scan besides its geometry (plan_name, uid)
     """
 
-    endpoint: str
+    source: FrameSource
     grid: ScanGrid
     methods: tuple[Method, ...]
     rasters: int = 1
     stay_armed: bool = False
-    control: Simplon | None = None
-    connections: int = 1
-    channel: str = ""
     nodata: bool = True
     saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
@@ -69,13 +60,6 @@ class AcquisitionRequest:
         if not isinstance(self.grid, ScanGrid):
             raise ValueError(f"grid is {checks.shown(self.grid)}; expected a ScanGrid")
         self._check_methods()
-        addresses = checks.addresses("endpoint", self.endpoint)
-        most = MAX_RECEIVERS // len(addresses)
-        if not most:
-            raise ValueError(
-                f"endpoint has {len(addresses)} addresses; expected at most {MAX_RECEIVERS} connections"
-            )
-        self._set("connections", checks.whole("connections", self.connections, 1, most))
         self._set("rasters", checks.whole("rasters", self.rasters, 1, MAX_FRAMES))
         self._set("timeout", checks.seconds("timeout", self.timeout))
         if self.frame_time is not None:
@@ -84,7 +68,6 @@ class AcquisitionRequest:
             self._set("frame_time", dwell)
         for name in ("nodata", "stay_armed"):
             self._set(name, checks.switch(name, getattr(self, name)))
-        checks.text("channel", self.channel)
         if self.saturated not in SATURATED:
             raise ValueError(
                 f"saturated is {checks.shown(self.saturated)}; expected one of {', '.join(SATURATED)}"
@@ -94,21 +77,11 @@ class AcquisitionRequest:
         if self.gain is not None:
             checks.gain(self.gain)
         self._check_size()
-        if self.stay_armed and self.control is None:
-            raise ValueError("stay_armed needs a control, which arms: without one, series are what comes")
-        if self.control is not None and self.control.trigger_per == "line" and self.grid.lead_in:
+        if self.stay_armed and not self.source.armed_here:
             raise ValueError(
-                f"trigger_per is 'line', but the scan has {self.grid.lead_in} images before its first line: lead_in "
-                "must be 0"
+                "stay_armed needs a source that is armed (a control): without one, series are what comes"
             )
-
-        by_line = self.control is not None and self.control.trigger_per == "line"
-        if by_line and self.grid.flyback and not self.grid.last_flyback:
-            raise ValueError(
-                f"trigger_per is 'line', but last_flyback is False with a flyback of {self.grid.flyback} images: the "
-                "detector takes as many images for the last line's pulse as for the others. Use last_flyback=True, or "
-                "trigger_per='pixel'"
-            )
+        self.source.check(self.series)
 
     def _set(self, name: str, value: Any) -> None:
         """A field as the plain value that it stands for: 4 for numpy.int64(4)."""
@@ -132,10 +105,10 @@ class AcquisitionRequest:
 
     def _check_size(self) -> None:
         grid, outputs = self.grid, self.outputs()
-        if self.frames > MAX_FRAMES:
+        if self.series.frames > MAX_FRAMES:
             raise ValueError(
-                f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.frames} images; a series may "
-                f"have {MAX_FRAMES}"
+                f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.series.frames} images; a "
+                f"series may have {MAX_FRAMES}"
             )
         if sum(math.prod(output.shape) for output in outputs.values()) * 8 > MAX_OUTPUTS_BYTES:
             raise ValueError(
@@ -144,40 +117,6 @@ class AcquisitionRequest:
             )
 
     @property
-    def frames(self) -> int:
-        """Images of the whole series."""
-        return self.rasters * self.grid.frames
-
-    @property
-    def rasters_per_trigger(self) -> int:
-        """Rasters that one acquisition gives."""
-        return 1 if self.stay_armed else self.rasters
-
-    @property
-    def frames_per_trigger(self) -> int:
-        """Images of one acquisition."""
-        return self.rasters_per_trigger * self.grid.frames
-
-    @property
-    def images_and_triggers(self) -> tuple[int, int]:
-        """Images of each trigger, and triggers, as the control's trigger mode wants them."""
-        assert self.control is not None
-        if self.control.software_triggered:
-            return self.frames_per_trigger, self.rasters if self.stay_armed else 1
-        if self.control.trigger_per == "line":
-            lines = self.rasters * self.grid.rows
-            return self.frames // lines, lines
-        return 1, self.frames
-
-    def appendix(self, engine: str) -> str:
-        """JSON that explains a recorded stream: ``{"scan": ..., "rasters": ..., and the notes}``.
-
-        ``engine``, the process that arms, is in it: so that one can tell whether the detector is still armed for it.
-        """
-        text = {"scan": asdict(self.grid), "rasters": self.rasters, **self.notes, "engine": engine}
-        return json.dumps(text, separators=(",", ":"), default=str)
-
-    @property
-    def receivers(self) -> int:
-        """Connections in all."""
-        return self.connections * len(self.endpoint.split(","))
+    def series(self) -> SeriesRequest:
+        """What the source is asked for."""
+        return SeriesRequest(self.grid, self.rasters, self.stay_armed, self.frame_time, self.notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from live4d_ophyd.engine import checks
+from live4d_ophyd import checks
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord
 
@@ -38,9 +38,9 @@ class Losses:
     received: int  #: images that arrived and were decoded
     lost: int  #: images that never came
     bad: int  #: images that came and could not be decoded
-    foreign: int = 0  #: images of other series, left alone; whole acquisition
-    duplicates: int = 0  #: images that came again, left alone; whole acquisition
-    beyond: int = 0  #: images with ids the grid does not have, left alone; whole acquisition
+    foreign: int = 0  #: images of other series, ignored; whole acquisition
+    duplicates: int = 0  #: images that came again, ignored; whole acquisition
+    beyond: int = 0  #: images with ids the grid does not have, ignored; whole acquisition
     saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Progress:
 
     def check(self, request: AcquisitionRequest) -> None:
         """Raise ValueError unless ``request`` can be so far."""
-        frames, rasters = request.frames_per_trigger, request.rasters_per_trigger
+        frames, rasters = request.series.frames_per_trigger, request.series.rasters_per_trigger
         if self.frames_expected != frames or self.frames_received > frames:
             raise ValueError(
                 f"{self.frames_received} of {self.frames_expected} images; {frames} were asked for"

@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,9 +24,16 @@ from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.frames.batch import IMAGE, RECEIVED_NS, FrameBatch
-from live4d_ophyd.sources.dectris import series_filter
-from live4d_ophyd.sources.dectris.series_filter import SeriesFilter
-from live4d_ophyd.sources.source import Foreign, Frames, Item, SeriesHeader, SeriesKey, Started, Unreadable
+from live4d_ophyd.sources.source import (
+    Foreign,
+    Frames,
+    Item,
+    SeriesHeader,
+    SeriesKey,
+    SeriesSource,
+    Started,
+    Unreadable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,65 +43,33 @@ REASONS_LOGGED = 5
 REASONS_KEPT = 20
 
 
-@dataclass
-class Memory(series_filter.Memory):
-    """What the series of one stream leave for those after them."""
-
-    preparation: Preparation = field(default_factory=Preparation)
-
-
 class Series:
-    """The one series that an acquisition takes."""
+    """The one series that an acquisition takes from ``source``."""
 
     def __init__(
         self,
         request: AcquisitionRequest,
         tracker: FrameTracker,
         backend: Backend,
-        memory: Memory,
+        source: SeriesSource,
+        preparation: Preparation,
     ) -> None:
         self.request = request
         self.tracker = tracker
+        self.source = source
         self.reasons: Counter[str] = Counter()
-        self.filter = SeriesFilter(
-            memory,
-            channel=request.channel,
-            connections=request.receivers,
-            armed=request.control is not None,
-            begun=lambda: tracker.begun,
-        )
-        self.projection = Projection(request, tracker, backend, memory.preparation, self._refuse, self.filter)
+        #: nothing of it comes any more, and what came is booked
+        self.ended = False
+        self.projection = Projection(request, tracker, backend, preparation, self._refuse, source)
         self._lock = threading.Lock()
 
     @property
     def key(self) -> SeriesKey | None:
-        return self.filter.key
+        return self.source.key
 
     @property
     def name(self) -> str:
-        return self.filter.name
-
-    @property
-    def channel(self) -> str:
-        """The data channel that is summed; "" until the series has named one."""
-        return self.filter.channel
-
-    @property
-    def ended(self) -> bool:
-        """Nothing of it comes any more, and what came is booked."""
-        return self.filter.over
-
-    @ended.setter
-    def ended(self, ended: bool) -> None:
-        self.filter.over = ended
-
-    def expect(self, series_id: int) -> None:
-        """Take this series and no other: the detector was armed for it."""
-        self.filter.expect(series_id)
-
-    def all_came(self, connections: Sequence[int]) -> bool:
-        """Whether each of these connections has brought all it has to bring of the series, as far as can be told."""
-        return self.filter.all_came(connections, self.tracker.last_missing)
+        return self.source.name
 
     def take(self, items: Iterator[Item]) -> list[Pending]:
         """Everything in a batch; runs in the thread that received it.
@@ -120,17 +94,17 @@ class Series:
 
     def _begin(self, header: SeriesHeader) -> None:
         number, grid = header.key[0], self.request.grid
-        against = disagreement(header.note, grid, armed_here=self.request.control is not None)
+        against = disagreement(header.note, grid, armed_here=self.request.source.armed_here)
         if against:
             raise ScanMismatch(
                 f"series {number}: the microscope scans something else than the grid: {against}",
                 remedy="set scan_rows, scan_cols and the like to what is scanned, or pass a scan_generator that takes "
                 "it from them",
             )
-        if header.frames is not None and header.frames != self.request.frames:
+        if header.frames is not None and header.frames != self.request.series.frames:
             log.warning(
                 "series %d announces %d images, the grid needs %d (%d x %d x %d rasters)",
-                number, header.frames, self.request.frames, *grid.shape, self.request.rasters,
+                number, header.frames, self.request.series.frames, *grid.shape, self.request.rasters,
             )  # fmt: skip
         with self.tracker.changed:
             self.tracker.last_activity = time.monotonic()
@@ -163,7 +137,7 @@ class Series:
         """Book claimed frames whose data cannot be taken; those of a batch share their reason."""
         if not len(entries):
             return
-        self._refuse(self.filter.why_unusable(batch, int(entries[0])), len(entries))
+        self._refuse(self.source.why_unusable(batch, int(entries[0])), len(entries))
         times = batch.column(RECEIVED_NS)[entries]
         none = np.zeros(len(entries), bool)
         self.tracker.settle(batch.image_id[entries], none, times, none)

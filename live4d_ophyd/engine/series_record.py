@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from live4d_ophyd import checks
 from live4d_ophyd.decode import FrameFormat, Saturation, decode_array
-from live4d_ophyd.engine import checks
 from live4d_ophyd.sources.source import SeriesHeader
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ series ends where that cannot be excluded. Runs in the acquisition's thread.
 from __future__ import annotations
 
 from live4d_ophyd.engine.frame_tracker import FrameTracker
-from live4d_ophyd.engine.hold import Hold
-from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.source import DetectorControl
 
 #: how long a whole raster is watched for images beyond it: a scan that is too long brings them right behind, s
 SETTLE_S = 0.05
@@ -45,12 +44,9 @@ class Steps:
         """Whether the raster ended where it should."""
         return self._tracker.reached_end(raster) and not self._tracker.went_beyond(raster)
 
-    def check(self, raster: int, control: Simplon, hold: Hold) -> None:
+    def check(self, raster: int, control: DetectorControl) -> None:
         """Before the trigger of a raster: raise OutOfStep if the detector is not armed for it any more."""
         if self._tracker.went_beyond(raster - 1):
             raise OutOfStep("images came between two triggers")
-        state = control.state()
-        if state not in ("ready", "acquire"):
-            raise OutOfStep(f"the detector is in state {state}")
-        if not hold.is_ours():
-            raise OutOfStep("another session armed the detector")
+        if why := control.why_out_of_step():
+            raise OutOfStep(why)

@@ -1,12 +1,13 @@
 """What the engine knows of a source of frames, whatever it is: what comes out of it, and who arms it.
 
-A source opens connections. Each belongs to one receive thread, fills batches of compressed frames, and says in order
-what is in them: a series that started, entries that are frames of it, its end.
+A `FrameSource` says where frames come from. Opened, it stays so between series, that no start of one is missed. Of each
+series that is taken, every connection belongs to one receive thread: it fills batches of compressed frames, and says in
+order what is in them: the series started, entries that are its frames, its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,9 +16,49 @@ import numpy as np
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.scan import ScanGrid
 
 SeriesKey = tuple[int, int]
 """(series id, hash of the unique id; 0 where it is not known)"""
+
+
+class SourceError(RuntimeError):
+    """What arms a source did not answer, or refused."""
+
+
+@dataclass(frozen=True)
+class SeriesRequest:
+    """What a source is asked for: one series of ``rasters`` scans of ``grid``.
+
+    Parameters
+    ----------
+    grid : scan geometry
+    rasters : scans that follow each other in the series
+    stay_armed : each trigger takes the next raster, and the detector stays armed between them
+    frame_time : dwell time to set on the detector, s; None leaves it
+    notes : what the series shall say of the scan besides its geometry (plan_name, uid)
+    """
+
+    grid: ScanGrid
+    rasters: int = 1
+    stay_armed: bool = False
+    frame_time: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the whole series."""
+        return self.rasters * self.grid.frames
+
+    @property
+    def rasters_per_trigger(self) -> int:
+        """Rasters that one acquisition gives."""
+        return 1 if self.stay_armed else self.rasters
+
+    @property
+    def frames_per_trigger(self) -> int:
+        """Frames of one acquisition."""
+        return self.rasters_per_trigger * self.grid.frames
 
 
 @dataclass(frozen=True)
@@ -62,22 +103,6 @@ class SeriesHeader:
     note: Any = None  #: what it says of scan and run, as it came
 
 
-class SeriesSource(Protocol):
-    """What a source knows so far of the series that is taken."""
-
-    @property
-    def name(self) -> str:
-        """Its number, for people; "?" before it is known."""
-
-    @property
-    def channel(self) -> str:
-        """Whose frames are taken; "" as long as nothing named one."""
-
-    @property
-    def header(self) -> SeriesHeader | None:
-        """None as long as nothing announced the series."""
-
-
 @dataclass(frozen=True)
 class Started:
     """A series began."""
@@ -116,7 +141,7 @@ Item = Started | Frames | Unreadable | Foreign | Ended
 
 
 class Connection(Protocol):
-    """One connection of a source; belongs to one thread."""
+    """One connection of a series that is taken; belongs to one thread."""
 
     def receive(self, batch: FrameBatch, wait: float) -> Iterator[Item]:
         """Fill the batch, for up to ``wait`` s, and say what is in it, in order.
@@ -125,21 +150,140 @@ class Connection(Protocol):
         """
 
 
+class SeriesSource(Protocol):
+    """One series of a source that is open. Its connections share what is known of it."""
+
+    @property
+    def connections(self) -> Sequence[Connection]: ...
+
+    @property
+    def key(self) -> SeriesKey | None:
+        """None before it is known."""
+
+    @property
+    def name(self) -> str:
+        """Its number, for people; "?" before it is known."""
+
+    @property
+    def channel(self) -> str:
+        """Whose frames are taken; "" as long as nothing named one."""
+
+    @property
+    def header(self) -> SeriesHeader | None:
+        """None as long as nothing announced the series."""
+
+    def expect(self, key: SeriesKey) -> None:
+        """Take this series and no other: the detector was armed for it."""
+
+    def all_came(self, last_missing: int) -> bool:
+        """Whether nothing can be under way any more behind the series' end, as far as can be told.
+
+        ``last_missing`` is the highest id that has not come, -1: all have.
+        """
+
+    def why_unusable(self, batch: FrameBatch, entry: int) -> str:
+        """Why an entry that is no IMAGE cannot be used."""
+
+    def why_nothing_came(self, waited: str, ended: bool) -> str:
+        """Why no frame came ``waited`` ("within 10 s"), and what may help: one text for the error.
+
+        ``ended``: whether the series did.
+        """
+
+    def why_frames_miss(self, came: np.ndarray, dropped: int | None) -> str:
+        """Why those frames may miss that are not True in ``came``, (frames,) bool; "" where nothing is known.
+
+        ``dropped``: frames that the detector says it dropped, None where it does not say.
+        """
+
+    def interrupt(self) -> None:
+        """Make every `Connection.receive` return soon. From any thread."""
+
+    def leave(self) -> None:
+        """The series is over for us: what still comes of it is ignored from now on."""
+
+
+class OpenSource(Protocol):
+    """A source that is connected, and stays so between series."""
+
+    def connected(self, wait: float = 0.0) -> bool:
+        """Whether the other side answers on every connection; waits up to ``wait`` s for it. Any thread."""
+
+    def reconnect(self) -> None:
+        """Connect anew, for connections that the other side may have left half open."""
+
+    def close(self) -> None:
+        """Drop the connections at once, for good. From any thread."""
+
+
 class DetectorControl(Protocol):
-    """What arms the detector of a source. Its errors are those of the source."""
+    """What arms the detector of a source, for one series. Raises SourceError.
 
-    def prepare(self, request: Any) -> None: ...
-    def arm(self) -> SeriesKey | None: ...
-    def trigger(self) -> None: ...
-    def finish(self) -> int | None:
-        """Leave the detector idle; the frames it dropped, None where it does not say."""
+    ``claim`` comes first, then ``prepare``, ``arm``, and ``finish`` or ``abort``; ``release`` comes last in any case.
+    """
 
-    def abort(self) -> None: ...
-    def parameters(self) -> Mapping[str, Any]: ...
+    @property
+    def software_triggered(self) -> bool:
+        """Whether frames begin with `trigger`, not with pulses of a scan generator."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether the detector may be armed by us."""
+
+    def claim(self) -> str:
+        """Have the detector for this process alone; "" then, else who has it, in words."""
+
+    def prepare(self, series: SeriesRequest) -> None:
+        """Bring the detector from whatever it is in to where it can be armed for ``series``."""
+
+    def most_rasters(self, series: SeriesRequest) -> int:
+        """How many of its rasters one series can have."""
+
+    def arm(self) -> SeriesKey | None:
+        """Arm; the series that follows, None where it is not told."""
+
+    def trigger(self) -> None:
+        """Begin exposures; returns when they are over."""
+
+    def why_out_of_step(self) -> str:
+        """Between two triggers of a series: why the detector is not armed for the next; "" where it is."""
+
+    def finish(self, wait: float) -> int | None:
+        """Leave the detector idle, for which it gets ``wait`` s by itself. What fails is logged.
+
+        Returns how many frames it dropped; None where it does not say.
+        """
+
+    def abort(self, exposing: bool) -> None:
+        """Leave the detector idle, though the series is not over; ``exposing``: frames may be under way."""
+
+    def release(self) -> None:
+        """Let another engine have the detector. Harmless where it was not claimed."""
 
 
 class FrameSource(Protocol):
-    """A frozen dataclass: it goes to the engine by registered name and plain fields."""
+    """Where frames come from. A frozen dataclass: it goes to the engine by its class's name and plain fields."""
 
-    def open(self) -> list[Connection]: ...
-    def control(self) -> DetectorControl | None: ...
+    @property
+    def name(self) -> str:
+        """For people: its address, or its file."""
+
+    @property
+    def address(self) -> Hashable:
+        """Where it connects to; sources with the same share what is open, whatever else they ask for."""
+
+    @property
+    def armed_here(self) -> bool:
+        """Whether the detector is armed for the series; else the next one is taken, whatever it is."""
+
+    def check(self, series: SeriesRequest) -> None:
+        """Raise ValueError for a series that it cannot bring."""
+
+    def open(self) -> OpenSource:
+        """Connect. Raises ValueError for an address that cannot be one."""
+
+    def take(self, opened: Any) -> SeriesSource:
+        """The next series of what `open` gave. One is taken at a time."""
+
+    def control(self) -> DetectorControl | None:
+        """None where nothing is armed."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
-from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.method import Images, Method, Patterns, Sums
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sim.compress import compress
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.source import SeriesInfo
 from live4d_ophyd.testing import small_dcu
 
@@ -274,13 +274,16 @@ class MethodTests:
         missing = np.union1d(self.lost, bad)
         messages = [small_dcu.image(frames[n], int(n)) for n in order]
         for at in np.flatnonzero(np.isin(order, bad)):
-            messages[at] = damaged(messages[at], frames[order[at]])
+            messages[at] = small_dcu.damaged_image(frames[order[at]], int(order[at]))
         messages += messages[-3:]
-        with closing(small_dcu.SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
+        with (
+            closing(small_dcu.SmallDcu()) as dcu,
+            closing(OpenStream(DectrisSource(dcu.endpoint, connections=2))) as stream,
+        ):
             dcu.wait_for_clients(2)
             dcu.send([small_dcu.start(number_of_images=len(frames)), *messages, small_dcu.end()])
             request = AcquisitionRequest(
-                dcu.endpoint, self.scan, (self.method(),), connections=2, timeout=_PATIENCE_S
+                DectrisSource(dcu.endpoint, connections=2), self.scan, (self.method(),), timeout=_PATIENCE_S
             )
             (raster,) = Acquisition(request, stream).run()
         losses = raster.losses
@@ -306,9 +309,3 @@ class MethodTests:
             values = self.values(frames[positions])
             part.add(torch.as_tensor(positions, device=device), torch.as_tensor(values, device=device))
         self.check(self.results([part]), self.results_of(order))
-
-
-def damaged(message: bytes, frame: np.ndarray) -> bytes:
-    """An image message whose compressed frame names another size than the frame's."""
-    at = message.index(compress(frame, "bslz4"))
-    return message[:at] + b"\xff" * 8 + message[at + 8 :]

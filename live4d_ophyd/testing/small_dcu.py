@@ -72,6 +72,13 @@ def image(
     )
 
 
+def damaged_image(frame: np.ndarray, image_id: int, series_id: int = 1) -> bytes:
+    """An `image` that cannot be decoded: what its blob says of its size is not true."""
+    message = image(frame, image_id, series_id)
+    at = message.index(compress(frame, "bslz4"))
+    return message[:at] + b"\xff" * 8 + message[at + 8 :]
+
+
 def end(series_id: int = 1, unique_id: str = UNIQUE_ID) -> bytes:
     return _message({"type": "end", "series_id": series_id, "series_unique_id": unique_id})
 
@@ -119,10 +126,14 @@ class SmallDcu:
             self._seen[recv_monitor_message(self._monitor)["event"]] += 1
         self._seen[event] -= count
 
-    def send(self, messages: Iterable[bytes | list[bytes]]) -> None:
-        """Send in the background; a list is a multipart message."""
+    def send(self, messages: Iterable[bytes | list[bytes]], clients: int = 0) -> None:
+        """Send in the background, when this many more connections have come; a list is a multipart message."""
 
         def work() -> None:
+            while self._seen[zmq.EVENT_HANDSHAKE_SUCCEEDED] < clients and not self._closing:
+                if self._monitor.poll(50):
+                    self._seen[recv_monitor_message(self._monitor)["event"]] += 1
+            self._seen[zmq.EVENT_HANDSHAKE_SUCCEEDED] -= clients
             for message in messages:
                 while not self._closing:
                     try:

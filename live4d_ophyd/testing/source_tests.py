@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,16 @@ from live4d_ophyd.decode import DecodeError, decode_array
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.encoded_array import DTYPES, FIRST_TAG, EncodedArray
-from live4d_ophyd.sources.source import Connection, Ended, Frames, FrameSource, Item, SeriesHeader, Started
+from live4d_ophyd.sources.source import (
+    Ended,
+    Frames,
+    FrameSource,
+    Item,
+    OpenSource,
+    SeriesHeader,
+    SeriesSource,
+    Started,
+)  # fmt: skip
 
 _ALGORITHMS = {columns.RAW: "", columns.BSLZ4: "bslz4", columns.LZ4: "lz4"}
 
@@ -29,8 +38,8 @@ class Received:
 
     events: list[type] = dataclasses.field(default_factory=list)
     headers: list[SeriesHeader] = dataclasses.field(default_factory=list)
-    #: of each series, (frame id, frame, or None where it cannot be decoded)
-    frames: list[list[tuple[int, np.ndarray | None]]] = dataclasses.field(default_factory=lambda: [[]])
+    #: (frame id, frame, or None where it cannot be decoded)
+    frames: list[tuple[int, np.ndarray | None]] = dataclasses.field(default_factory=list)
 
 
 class SourceTests:
@@ -83,34 +92,37 @@ class SourceTests:
 
     # How it is received ---------------------------------------------------------------------------
 
-    def receive(self, connections: Sequence[Connection], series: int = 1) -> list[Received]:
-        """All that comes until ``series`` series have ended and no connection brings anything more."""
+    def receive(self, taken: SeriesSource) -> list[Received]:
+        """All that comes until the series has ended and no connection brings anything more of it."""
+        connections = taken.connections
         found = [Received() for _ in connections]
         deadline = time.monotonic() + self.patience
         ended = quiet = False
-        while not (ended and quiet):
+        while not (ended and quiet and taken.all_came(self._last_missing(found))):
             quiet = True
             for connection, received in zip(connections, found):
                 batch = FrameBatch.allocate(self.capacity, self.max_messages)
                 for item in connection.receive(batch, self.wait):
                     quiet = False
                     self._note(received, item)
-            ended = max(received.events.count(Ended) for received in found) >= series
+            ended = any(Ended in received.events for received in found)
             assert time.monotonic() < deadline, f"after {self.patience:g} s no end of the series: {found}"
         return found
+
+    def _last_missing(self, found: list[Received]) -> int:
+        came = {n for received in found for n, _ in received.frames}
+        return max(set(range(self.count)) - came, default=-1)
 
     def _note(self, received: Received, item: Item) -> None:
         received.events.append(type(item))
         if isinstance(item, Started):
-            if received.headers:
-                received.frames.append([])
             received.headers.append(item.header)
         elif isinstance(item, Frames):
             entries = np.asarray(item.entries)
             assert entries.dtype == np.int64
             ids = item.batch.image_id[entries]
             decoded = [self._decoded(item.batch, int(entry)) for entry in entries]
-            received.frames[-1].extend(zip(map(int, ids), decoded))
+            received.frames.extend(zip(map(int, ids), decoded))
 
     def _decoded(self, batch: FrameBatch, entry: int) -> np.ndarray | None:
         row = batch.index[entry]
@@ -128,28 +140,36 @@ class SourceTests:
         except DecodeError:
             return None
 
-    def take(self, sent: Sequence[int], **options: Any) -> list[Received]:
-        """What comes of a source that was asked for this."""
+    def take(self, sent: Sequence[int], series: int = 1, **options: Any) -> list[list[Received]]:
+        """What each connection brings of each series of a source that was asked for this."""
         with ExitStack() as stack:
-            source = stack.enter_context(self.source(self.frames(), sent, **options))
-            opened = source.open()
-            for connection in opened:
-                stack.callback(getattr(connection, "close", lambda: None))
-            assert len(opened) == options.get("connections", 1)
-            return self.receive(opened, options.get("series", 1))
+            source = stack.enter_context(self.source(self.frames(), sent, series=series, **options))
+            opened = stack.enter_context(closing(source.open()))
+            assert opened.connected(self.patience), "the other side does not answer"
+            return [self._take(source, opened, options.get("connections", 1)) for _ in range(series)]
+
+    def _take(self, source: FrameSource, opened: OpenSource, connections: int) -> list[Received]:
+        taken = source.take(opened)
+        assert len(taken.connections) == connections
+        received = self.receive(taken)
+        taken.interrupt()
+        taken.leave()
+        headers = [header for one in received for header in one.headers]
+        assert {header.key for header in headers} <= {taken.key}
+        assert taken.header is not None or not headers
+        return received
 
     def check(self, received: list[Received], sent: Sequence[int], bad: Sequence[int] = ()) -> None:
-        """Raises AssertionError unless each series brought these frames, on whichever connections."""
+        """Raises AssertionError unless the series brought these frames, on whichever connections."""
         frames = self.frames()
-        for number in range(max(len(connection.frames) for connection in received)):
-            came = [pair for one in received for pairs in one.frames[number : number + 1] for pair in pairs]
-            # What cannot be read may have no id.
-            good = [(n, frame) for n, frame in came if n not in bad and (n >= 0 or frame is not None)]
-            assert sorted(n for n, _ in good) == sorted(n for n in sent if n not in bad)
-            for n, frame in good:
-                assert frame is not None, f"frame {n} cannot be decoded"
-                np.testing.assert_array_equal(frame, frames[n], err_msg=f"frame {n}")
-            assert all(frame is None for n, frame in came if n in bad)
+        came = [pair for one in received for pair in one.frames]
+        # What cannot be read may have no id.
+        good = [(n, frame) for n, frame in came if n not in bad and (n >= 0 or frame is not None)]
+        assert sorted(n for n, _ in good) == sorted(n for n in sent if n not in bad)
+        for n, frame in good:
+            assert frame is not None, f"frame {n} cannot be decoded"
+            np.testing.assert_array_equal(frame, frames[n], err_msg=f"frame {n}")
+        assert all(frame is None for n, frame in came if n in bad)
 
     # The contract ---------------------------------------------------------------------------------
 
@@ -161,15 +181,15 @@ class SourceTests:
             assert type(source)(**values) == source
 
     def test_a_series_starts_brings_its_frames_and_ends(self) -> None:
-        (received,) = took = self.take(range(self.count))
-        self.check(took, range(self.count))
+        ((received,),) = took = self.take(range(self.count))
+        self.check(took[0], range(self.count))
         first, *between, last = received.events
         assert (first, last) == (Started, Ended)
         assert set(between) == {Frames}
-        assert [n for n, _ in received.frames[0]] == list(range(self.count))
+        assert [n for n, _ in received.frames] == list(range(self.count))
 
     def test_it_says_what_the_series_is(self) -> None:
-        (received,) = self.take(range(self.count))
+        ((received,),) = self.take(range(self.count))
         (header,) = received.headers
         assert header.rows in (None, self.shape[0])
         assert header.cols in (None, self.shape[1])
@@ -178,42 +198,52 @@ class SourceTests:
 
     def test_frames_keep_their_ids_in_any_order(self) -> None:
         sent = np.random.default_rng(1).permutation(self.count).tolist()
-        self.check(self.take(sent), sent)
+        (received,) = self.take(sent)
+        self.check(received, sent)
 
     def test_duplicates_are_passed_on(self) -> None:
         """The engine counts them, and takes the first."""
         sent = [*range(self.count), 3, 3, self.count - 1]
-        self.check(self.take(sent), sent)
+        (received,) = self.take(sent)
+        self.check(received, sent)
 
     def test_lost_frames_do_not_hold_up_the_others(self) -> None:
         sent = [n for n in range(self.count) if n not in (0, 7, 8, self.count - 1)]
-        self.check(self.take(sent), sent)
+        (received,) = self.take(sent)
+        self.check(received, sent)
 
     def test_bad_frames_cost_no_others(self) -> None:
         bad = (0, 7, self.count - 1)
-        self.check(self.take(range(self.count), bad=bad), range(self.count), bad)
+        (received,) = self.take(range(self.count), bad=bad)
+        self.check(received, range(self.count), bad)
 
     def test_split_over_connections_every_frame_comes_once(self) -> None:
-        received = self.take(range(self.count), connections=2)
+        (received,) = self.take(range(self.count), connections=2)
         self.check(received, range(self.count))
+        assert sum(connection.events.count(Ended) for connection in received) >= 1
         for connection in received:
             assert connection.events.count(Started) <= 1
             assert connection.events.count(Ended) <= 1
         assert len({header.key for connection in received for header in connection.headers}) == 1
 
     def test_one_series_after_the_other(self) -> None:
-        (received,) = took = self.take(range(self.count), series=2)
-        self.check(took, range(self.count))
-        assert [event for event in received.events if event is not Frames] == [Started, Ended, Started, Ended]
-        first, second = received.headers
+        """Also where frames of the next came before the one before was left."""
+        took = self.take(range(self.count), series=2)
+        for received in took:
+            self.check(received, range(self.count))
+            assert [event for event in received[0].events if event is not Frames] == [Started, Ended]
+        first, second = (received[0].headers[0] for received in took)
         assert first.key != second.key
 
     def test_receiving_ends_after_its_time_when_nothing_comes(self) -> None:
         with ExitStack() as stack:
             source = stack.enter_context(self.source(self.frames(), [], series=0))
-            (connection,) = source.open()
-            stack.callback(getattr(connection, "close", lambda: None))
+            opened = stack.enter_context(closing(source.open()))
+            taken = source.take(opened)
+            (connection,) = taken.connections
             batch = FrameBatch.allocate(self.capacity, self.max_messages)
             began = time.monotonic()
             assert list(connection.receive(batch, self.wait)) == []
             assert time.monotonic() - began < self.patience
+            assert taken.header is None
+            assert taken.why_nothing_came("within a moment", False)

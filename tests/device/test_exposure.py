@@ -11,9 +11,10 @@ from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.process.protocol import Armed, Done, Failed, Failure, ProgressMade, RasterDone
 from live4d_ophyd.engine.results import Losses, Progress
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 GRID = ScanGrid(2, 3)
-REQUEST = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (Disk("vbf", radius=3),))
+REQUEST = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:9"), GRID, (Disk("vbf", radius=3),))
 ARMED, DONE = Armed(1), Done(1)
 
 

@@ -19,6 +19,7 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.rest import SimplonError
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.late_backend import LateBackend
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
 
@@ -43,11 +44,12 @@ def pixels():
     return frames(GRID.frames)
 
 
-def take(dcu, grid=GRID, methods=(DISK,), timeout=2.0, stream=None, **options):
-    request = AcquisitionRequest(dcu.endpoint, grid, tuple(methods), timeout=timeout, **options)
+def take(dcu, grid=GRID, methods=(DISK,), timeout=2.0, stream=None, connections=1, control=None, **options):
+    source = DectrisSource(dcu.endpoint, connections, simplon=control)
+    request = AcquisitionRequest(source, grid, tuple(methods), timeout=timeout, **options)
     if stream is not None:
         return list(Acquisition(request, stream).run())
-    with closing(OpenStream(dcu.endpoint, request.connections)) as own:
+    with closing(OpenStream(request.source)) as own:
         return list(Acquisition(request, own).run())
 
 
@@ -294,8 +296,8 @@ def test_a_movie_holds_the_rasters_that_are_not_over_only(dcu):
     """What is yielded is the caller's; a movie of thousands of rasters would fill the memory."""
     pixels = frames(3 * GRID.frames)
     dcu.send(series(pixels))
-    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, rasters=3)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), timeout=2.0, rasters=3)
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         acquisition = Acquisition(request, stream)
         rasters = list(acquisition.run())
     imaging = acquisition.series.projection.imaging
@@ -315,7 +317,7 @@ def test_a_movie_counts_losses_by_raster(dcu):
 def test_several_connections_share_the_work(dcu):
     grid = ScanGrid(16, 16)
     pixels = frames(grid.frames)
-    with closing(OpenStream(dcu.endpoint, 3)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint, connections=3))) as stream:
         assert stream.connected(2)
         dcu.send(series(pixels))
         (raster,) = take(dcu, grid, stream=stream, connections=3)
@@ -323,11 +325,11 @@ def test_several_connections_share_the_work(dcu):
 
 
 def test_several_connections_do_without_a_start(dcu, pixels, caplog):
-    with closing(OpenStream(dcu.endpoint, 2)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint, connections=2))) as stream:
         assert stream.connected(2)
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=3.0, connections=2)
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint, connections=2), GRID, (DISK,), timeout=3.0)
         acquisition = Acquisition(request, stream)
-        acquisition.series.expect(1)  # as if armed
+        acquisition.series.source.expect((1, 0))  # as if armed
         dcu.send(series(pixels)[1:])
         (raster,) = acquisition.run()
     np.testing.assert_array_equal(raster.outputs["vbf"], expected(pixels))
@@ -378,9 +380,9 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
 )
 def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, last):
     control = FakeControl()
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         assert stream.connected(2)
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=0.4, control=control)
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint, simplon=control), GRID, (DISK,), timeout=0.4)
         dcu.send(series(pixels)[kept])
         try:
             list(Acquisition(request, stream).run())
@@ -392,8 +394,8 @@ def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, las
 def test_a_detector_that_was_never_armed_gets_its_settings_back(dcu, pixels):
     control = FakeControl()
     dead = "tcp://127.0.0.1:9"
-    with closing(OpenStream(dead)) as stream:
-        request = AcquisitionRequest(dead, GRID, (DISK,), timeout=0.2, control=control)
+    with closing(OpenStream(DectrisSource(dead))) as stream:
+        request = AcquisitionRequest(DectrisSource(dead, simplon=control), GRID, (DISK,), timeout=0.2)
         with pytest.raises(NoStream, match="Nothing was armed: is that its address"):
             list(Acquisition(request, stream).run())
     assert control.heard == ["configure 1 x 12", "put back"]
@@ -415,9 +417,11 @@ class SoftwareTriggered(FakeControl):
 
 def take_triggered(dcu, control, messages, dies_after, timeout=1.0):
     """The raster of ``messages``, the control unit dying when ``dies_after`` of its images have come."""
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         assert stream.connected(2)
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=timeout, control=control)
+        request = AcquisitionRequest(
+            DectrisSource(dcu.endpoint, simplon=control), GRID, (DISK,), timeout=timeout
+        )
         acquisition = Acquisition(request, stream)
         acquisition.on_progress = lambda: (
             control.dies.set() if acquisition.progress().frames_received >= dies_after else None
@@ -481,8 +485,8 @@ class SlowControl(FakeControl):
 @contextmanager
 def arming(dcu, control):
     """An acquisition that waits for the answer to `arm`, its stream, and where its error will be."""
-    with closing(OpenStream(dcu.endpoint)) as stream:
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint, simplon=control), GRID, (DISK,), timeout=2.0)
         acquisition, errors = Acquisition(request, stream), []
 
         def run():
@@ -522,7 +526,7 @@ def test_a_series_that_another_session_armed_meanwhile_is_not_ended(dcu, caplog)
         control.header = '{"engine":"another"}'
     assert [type(error) for error in errors] == [Cancelled]
     assert control.heard[-1] == "arm"
-    assert "http://fake has been armed by another session meanwhile: it is left alone" in caplog.text
+    assert "http://fake has been armed by another session meanwhile: it is left as it is" in caplog.text
 
 
 def test_a_detector_without_a_header_is_released_all_the_same(dcu):
@@ -536,8 +540,8 @@ def test_a_detector_without_a_header_is_released_all_the_same(dcu):
 def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
     first, second = SlowControl(), FakeControl()
     done = []
-    with closing(OpenStream(dcu.endpoint)) as stream:
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=second)
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint, simplon=second), GRID, (DISK,), timeout=2.0)
         waiting = threading.Thread(target=lambda: done.extend(Acquisition(request, stream).run()))
         with arming(dcu, first) as (acquisition, theirs, _):
             waiting.start()
@@ -555,8 +559,10 @@ def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
 
 
 def test_an_engine_that_keeps_the_detector_is_named(dcu, monkeypatch):
-    monkeypatch.setattr("live4d_ophyd.engine.hold.TIMEOUT_S", 0.1)
-    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=FakeControl())
+    monkeypatch.setattr("live4d_ophyd.engine.acquisition.CLAIM_TIMEOUT_S", 0.1)
+    request = AcquisitionRequest(
+        DectrisSource(dcu.endpoint, simplon=FakeControl()), GRID, (DISK,), timeout=2.0
+    )
     words = rf"used by another engine on this machine \(process {os.getpid()}\), for more than 0.1 s"
     with arming(dcu, SlowControl()) as (acquisition, stream, _):
         acquisition.cancel()
@@ -577,9 +583,9 @@ def test_an_armed_series_beside_another_one_says_so_in_one_text(dcu, pixels, cap
 def test_frames_of_an_earlier_series_of_the_same_number_are_left_alone(dcu, pixels):
     """A restarted detector counts its series from 1 again, and frames of the old one may still be under way."""
     control = FakeControl()
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         assert stream.connected(2)
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0, control=control)
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint, simplon=control), GRID, (DISK,), timeout=2.0)
         old = series(pixels[::-1], unique_id="01OLDSERIESOLDSERIESOLDSER")
         dcu.send(old)
         list(Acquisition(request, stream).run())
@@ -598,8 +604,8 @@ def test_rates_of_a_movie_are_those_of_its_rasters(dcu):
 
 def test_a_preview_of_a_finished_raster_is_still_that_raster(dcu, pixels):
     dcu.send(series(pixels))
-    request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=2.0)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), timeout=2.0)
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         acquisition = Acquisition(request, stream)
         for _ in acquisition.run():
             np.testing.assert_array_equal(acquisition.preview()["vbf"], expected(pixels))
@@ -616,7 +622,7 @@ def test_images_of_other_series_are_left_alone(dcu, pixels):
 
 def test_late_images_of_a_finished_series_do_not_leak_into_the_next(dcu, pixels):
     other = frames(GRID.frames, seed=5)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         dcu.send(series(pixels, 1, "A"))
         take(dcu, stream=stream)
         late = [start(1, "A", 12), *(image(pixels[0] * 3, n, 1, "A") for n in range(12))]
@@ -647,13 +653,11 @@ def test_a_second_start_ends_the_series(dcu, pixels, caplog):
 
 def test_what_follows_a_series_is_there_for_the_next_acquisition(dcu, pixels):
     other = frames(GRID.frames, seed=5)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         dcu.send([*series(pixels, 1, "A")[:-3], *series(other, 2, "B"), *series(pixels, 3, "C")])
         (cut_off,) = take(dcu, stream=stream)
-        waits = stream.memory.left_over
-        assert waits
         rasters = [take(dcu, stream=stream)[0] for _ in range(2)]
-        assert waits == []  # taken once, and freed
+        assert stream._opened.memory.left_over == []  # taken once, and freed
     assert cut_off.losses.lost == 2
     np.testing.assert_array_equal([r.outputs["vbf"] for r in rasters], [expected(other), expected(pixels)])
     assert [raster.losses.foreign for raster in rasters] == [0, 0]
@@ -666,7 +670,7 @@ def test_a_start_without_images_gives_way_to_the_next(dcu, pixels):
     assert raster.losses.received == 12
 
 
-def test_more_images_than_the_grid_holds_are_left_alone_and_said(dcu, caplog):
+def test_more_images_than_the_grid_holds_are_ignored_and_said(dcu, caplog):
     pixels = frames(GRID.frames + 5)
     first, *images, last = series(pixels)
     dcu.send([first, *images[::-1], last])  # the images beyond come before the raster is whole
@@ -695,16 +699,16 @@ def test_nothing_to_show_is_an_error_that_says_why(dcu, messages, words):
 
 
 def test_a_dead_endpoint_is_an_error_that_names_it():
-    request = AcquisitionRequest("tcp://127.0.0.1:9", GRID, (DISK,), timeout=0.3)
+    request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:9"), GRID, (DISK,), timeout=0.3)
     with (
-        closing(OpenStream(request.endpoint)) as stream,
+        closing(OpenStream(request.source)) as stream,
         pytest.raises(NothingCame, match=r"127\.0\.0\.1:9"),
     ):
         list(Acquisition(request, stream).run())
 
 
 def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         with pytest.raises(NothingCame):
             take(dcu, timeout=0.2, stream=stream)
         dcu.send(series(pixels))
@@ -713,9 +717,9 @@ def test_the_next_acquisition_works_after_a_failed_one(dcu, pixels):
 
 
 def test_cancel_ends_the_wait_and_what_came_does_not_leak(dcu, pixels):
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         dcu.send(series(pixels, 1, "A")[:5])
-        request = AcquisitionRequest(dcu.endpoint, GRID, (DISK,), timeout=30)
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), timeout=30)
         acquisition = Acquisition(request, stream)
         acquisition.on_progress = lambda: acquisition.cancel() if acquisition.tracker.settled == 4 else None
         with pytest.raises(Cancelled):

@@ -1,6 +1,7 @@
 """One data channel makes an image: the series names it once, and frames without it are bad."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
 
 GRID = ScanGrid(3, 4)
@@ -31,10 +33,10 @@ def high():
     return frames(GRID.frames, seed=7) // 2
 
 
-def take(stream, **options):
+def take(stream, channel="", **options):
     """The acquisition when it is over, and its raster."""
     request = AcquisitionRequest(
-        stream.endpoint, GRID, (DISK,), timeout=20.0, connections=stream.connections, **options
+        replace(stream.source, channel=channel), GRID, (DISK,), timeout=20.0, **options
     )
     acquisition = Acquisition(request, stream)
     (raster,) = acquisition.run()
@@ -56,19 +58,19 @@ def two_channels(low, high, first=lambda n: "low", names=("low", "high"), **ids)
 def test_the_order_of_channels_does_not_matter(dcu, low, high, announced):
     turning = two_channels(low, high, lambda n: ("low", "high")[n % 2])
     dcu.send([start(number_of_images=12, **announced), *turning, end()])
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         acquisition, raster = take(stream)
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
-    assert acquisition.series.channel == "low"
+    assert acquisition.series.source.channel == "low"
 
 
 def test_start_names_the_channel_not_the_first_image(dcu, low, high):
     messages = two_channels(low, high, lambda n: "high")
     dcu.send([start(number_of_images=12, channels=["low", "high"]), *messages, end()])
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         acquisition, raster = take(stream)
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
-    assert acquisition.series.channel == "low"
+    assert acquisition.series.source.channel == "low"
 
 
 @pytest.mark.parametrize("asked", ["", "low"])
@@ -76,7 +78,7 @@ def test_an_image_without_the_channel_is_bad_and_says_so(dcu, low, high, caplog,
     messages = list(two_channels(low, high))
     messages[5] = image(None, 5, channels={"high": high[5]})
     dcu.send([start(number_of_images=12), *messages, end()])
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         _, raster = take(stream, channel=asked)
     truth = sums(low)
     truth.flat[5] = np.nan
@@ -88,17 +90,17 @@ def test_an_image_without_the_channel_is_bad_and_says_so(dcu, low, high, caplog,
 
 def test_images_that_overtake_start_on_another_connection_are_of_its_channel(dcu, low, high):
     messages = list(two_channels(low, high, lambda n: "high"))
-    with closing(OpenStream(dcu.endpoint, 3)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint, connections=3))) as stream:
         assert stream.connected(2)
         dcu.send([*messages[:6], start(number_of_images=12, channels=["low"]), *messages[6:], end()])
         acquisition, raster = take(stream)
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(low))
-    assert acquisition.series.channel == "low"
+    assert acquisition.series.source.channel == "low"
 
 
 def test_each_series_has_its_own_channel(dcu, low, high):
     """What came behind a series was indexed for its channel, and is the next one's."""
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         other = two_channels(low, high, names=("low", "high"), series_id=2, unique_id="B")
         dcu.send(
             [
@@ -114,13 +116,13 @@ def test_each_series_has_its_own_channel(dcu, low, high):
         second, raster_2 = take(stream)
     np.testing.assert_array_equal(raster_1.outputs["vbf"], sums(high))
     np.testing.assert_array_equal(raster_2.outputs["vbf"], sums(high))
-    assert (first.series.channel, second.series.channel) == ("threshold_1", "high")
+    assert (first.series.source.channel, second.series.source.channel) == ("threshold_1", "high")
 
 
 def test_images_of_other_series_need_not_have_the_channel(dcu, low, high):
     strays = [image(high[0], n, 99, "OLD") for n in range(5)]
     dcu.send([start(number_of_images=12), *strays, *two_channels(low, high), end()])
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         _, raster = take(stream, channel="high")
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(high))
     assert (raster.losses.foreign, raster.losses.bad) == (5, 0)
@@ -136,7 +138,7 @@ def test_the_mask_is_that_of_the_channel(dcu, low, high):
 
     masks = {"high": mask(10), "low": mask(12)}
     dcu.send([start(number_of_images=12, pixel_mask=masks), *two_channels(low, high), end()])
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         _, raster = take(stream)
     clean = low.copy()
     clean[:, 12, 16] = 0

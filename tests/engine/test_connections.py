@@ -10,6 +10,7 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import STRAGGLER_S, OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
@@ -26,15 +27,13 @@ def two():
     """Two senders, so that it is known which connection brings what, and the stream from both."""
     with closing(SmallDcu()) as one, closing(SmallDcu()) as other:
         endpoint = f"{one.endpoint},{other.endpoint}"
-        with closing(OpenStream(endpoint)) as stream:
+        with closing(OpenStream(DectrisSource(endpoint))) as stream:
             assert stream.connected(5)
             yield one, other, stream
 
 
 def acquisition(stream, timeout=30.0):
-    request = AcquisitionRequest(
-        stream.endpoint, GRID, (DISK,), timeout=timeout, connections=stream.connections
-    )
+    request = AcquisitionRequest(stream.source, GRID, (DISK,), timeout=timeout)
     return Acquisition(request, stream)
 
 
@@ -82,8 +81,11 @@ def test_images_lost_before_newer_ones_of_each_connection_are_not_waited_for(two
 def test_a_scan_that_lost_images_is_over_when_each_connection_had_its_turn(pixels, lost):
     """One detector deals its messages out in turn, so that it shows who is behind."""
     messages = [message for n, message in enumerate(series(pixels)) if n - 1 not in lost]
-    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 3)) as stream:
-        dcu.wait_for_clients(stream.connections)
+    with (
+        closing(SmallDcu()) as dcu,
+        closing(OpenStream(DectrisSource(dcu.endpoint, connections=3))) as stream,
+    ):
+        dcu.wait_for_clients(stream.source.connections)
         dcu.send(messages)
         raster, took = seconds(acquisition(stream))
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost))
@@ -98,7 +100,7 @@ def test_an_end_that_overtakes_its_start_ends_the_series(two, pixels, monkeypatc
     rest = [start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2))]
 
     def send_start_when_the_end_is_there():
-        if rest and sum(batch.count for batch in scan.series.filter._held) == 5:
+        if rest and sum(batch.count for batch in scan.series.source._filter._held) == 5:
             one.send([*rest])
             rest.clear()
 
@@ -114,8 +116,11 @@ def test_damaged_messages_are_no_reason_to_wait(pixels):
     messages = series(pixels)
     messages[4] = messages[4][:100]
     messages[6] = messages[6][:5]
-    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
-        dcu.wait_for_clients(stream.connections)
+    with (
+        closing(SmallDcu()) as dcu,
+        closing(OpenStream(DectrisSource(dcu.endpoint, connections=2))) as stream,
+    ):
+        dcu.wait_for_clients(stream.source.connections)
         dcu.send(messages)
         raster, took = seconds(acquisition(stream))
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[3, 5]))

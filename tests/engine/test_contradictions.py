@@ -11,6 +11,7 @@ from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
 
 GRID = ScanGrid(3, 4)
@@ -29,15 +30,13 @@ def pixels():
 
 
 def acquisition(stream, grid=GRID, timeout=20.0):
-    request = AcquisitionRequest(
-        stream.endpoint, grid, (DISK,), timeout=timeout, connections=stream.connections
-    )
+    request = AcquisitionRequest(stream.source, grid, (DISK,), timeout=timeout)
     return Acquisition(request, stream)
 
 
 def take(dcu, messages, grid=GRID, timeout=20.0):
     dcu.send(messages)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         (raster,) = acquisition(stream, grid, timeout).run()
     return raster
 
@@ -103,7 +102,7 @@ def test_the_second_image_tells_who_is_right(dcu, pixels, caplog, first_is_odd):
     messages = [image(frame, n) for n, frame in enumerate(pixels)]
     first = image(frames(1, (32, 24))[0], 0) if first_is_odd else messages[0]
     announced = announcing() if first_is_odd else announcing(32, 24)
-    with closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         scan = acquisition(stream)
 
         def send_rest_when_the_first_is_there():

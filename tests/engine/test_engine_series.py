@@ -1,7 +1,6 @@
 """What a series takes of the messages that come: its own, once, and nothing of others, which it counts."""
 
 import threading
-from types import SimpleNamespace
 
 import cbor2
 import numpy as np
@@ -10,17 +9,20 @@ import pytest
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.frame_tracker import FrameTracker
-from live4d_ophyd.engine.series import REASONS_KEPT, REASONS_LOGGED, Memory, Series
+from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.engine.series import REASONS_KEPT, REASONS_LOGGED, Series
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.index import hash_unique_id, index_batch
+from live4d_ophyd.sources.dectris.series_filter import Memory, SeriesFilter
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import UNIQUE_ID, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
-CONTROL = SimpleNamespace(trigger_per="pixel", software_triggered=False)
 
 
 @pytest.fixture
@@ -28,19 +30,22 @@ def pixels():
     return frames(GRID.frames)
 
 
-def series_for(grid=GRID, memory=None, **options):
-    request = AcquisitionRequest("tcp://127.0.0.1:9", grid, (DISK,), **options)
-    return Series(
-        request, FrameTracker(grid, request.rasters), CpuBackend(), Memory() if memory is None else memory
+def series_for(grid=GRID, memory=None, channel="", connections=1, armed=False, **options):
+    simplon = Simplon("http://127.0.0.1:9") if armed else None
+    request = AcquisitionRequest(
+        DectrisSource("tcp://127.0.0.1:9", simplon=simplon), grid, (DISK,), **options
     )
+    memory = Memory() if memory is None else memory
+    source = SeriesFilter(memory, channel=channel, connections=connections, armed=armed)
+    return Series(request, FrameTracker(grid, request.rasters), CpuBackend(), source, Preparation())
 
 
 def give(taker, *messages, connection=0):
     """The messages in one batch, and what they give begun and finished."""
     batch = FrameBatch.from_messages(list(messages))
     batch.connection = connection
-    index_batch(batch, taker.channel)
-    for step in taker.take(taker.filter.accept(batch)):
+    index_batch(batch, taker.source.channel)
+    for step in taker.take(taker.source.accept(batch)):
         step.finish()
 
 
@@ -63,7 +68,7 @@ def lines(caplog, words):
 
 def test_a_series_is_known_by_its_start_and_over_with_its_end(pixels):
     taker = series_for()
-    assert (taker.name, taker.key, taker.filter.header, taker.channel, taker.ended) == (
+    assert (taker.name, taker.key, taker.source.header, taker.source.channel, taker.ended) == (
         "?",
         None,
         None,
@@ -73,13 +78,13 @@ def test_a_series_is_known_by_its_start_and_over_with_its_end(pixels):
     first, *images, last = series(pixels, 7)
     give(taker, first)
     assert (taker.name, taker.key) == ("7", (7, hash_unique_id(UNIQUE_ID)))
-    assert taker.filter.header.frames == 12
+    assert taker.source.header.frames == 12
     give(taker, *images)
-    assert (taker.channel, taker.ended) == ("threshold_1", False)
+    assert (taker.source.channel, taker.ended) == ("threshold_1", False)
     give(taker, last)
     assert taker.ended
     np.testing.assert_array_equal(result(taker), sums(pixels))
-    assert (taker.reasons, taker.filter.unusable, taker.filter.others) == ({}, {}, {})
+    assert (taker.reasons, taker.source.unusable, taker.source.others) == ({}, {}, {})
 
 
 def test_a_start_that_announces_another_number_of_images_is_said(pixels, caplog):
@@ -185,14 +190,14 @@ def test_start_and_end_messages_that_cannot_be_used_are_said_once_and_are_no_bad
     taker = series_for()
     bad_end = end()[:-5]
     give(taker, start(series_id="one"), start(series_id="one"), *series(pixels)[:-1], bad_end, bad_end)
-    assert sorted(taker.filter.unusable.values()) == ["end", "start"]
+    assert sorted(taker.source.unusable.values()) == ["end", "start"]
     assert len(lines(caplog, "the start message cannot be used: start message: series_id is text 'one'")) == 1
     assert len(lines(caplog, "the end message cannot be used")) == 1
     assert not taker.ended
     assert losses(taker).bad == 0
     caplog.clear()
     give(taker, *(start(series_id=f"x{n}") for n in range(REASONS_KEPT + 5)))
-    assert len(taker.filter.unusable) == REASONS_KEPT
+    assert len(taker.source.unusable) == REASONS_KEPT
     assert len(lines(caplog, "cannot be used")) == REASONS_KEPT - 2
 
 
@@ -213,7 +218,7 @@ def test_images_of_other_series_are_counted_by_series(pixels):
     give(taker, image(pixels[0], 0, 8), image(pixels[0], 1, 8))  # before any start
     first, *rest = series(pixels)
     give(taker, first, image(pixels[0], 0, 9), *rest[:5], image(pixels[0], 2, 8), *rest[5:])
-    assert taker.filter.others == {8: 3, 9: 1}
+    assert taker.source.others == {8: 3, 9: 1}
     assert losses(taker).foreign == 4
     np.testing.assert_array_equal(result(taker), sums(pixels))
 
@@ -222,8 +227,8 @@ def test_other_series_are_told_apart_up_to_a_number(pixels):
     taker = series_for()
     give(taker, start(), *(image(pixels[0], 0, 100 + n) for n in range(REASONS_KEPT + 5)))
     give(taker, *(image(pixels[0], 1, 100 + n) for n in range(2)))
-    assert len(taker.filter.others) == REASONS_KEPT
-    assert taker.filter.others[100] == taker.filter.others[101] == 2
+    assert len(taker.source.others) == REASONS_KEPT
+    assert taker.source.others[100] == taker.source.others[101] == 2
     assert losses(taker).foreign == REASONS_KEPT + 7
 
 
@@ -243,8 +248,8 @@ def test_a_series_that_is_over_is_left_alone(pixels):
 
 def test_an_armed_series_is_the_only_one(pixels, caplog):
     caplog.set_level("INFO")
-    taker = series_for(control=CONTROL)
-    taker.expect(5)
+    taker = series_for(armed=True)
+    taker.source.expect(5)
     assert (taker.name, taker.key) == ("5", (5, 0))
     give(taker, *series(pixels, 4, "A"), *series(pixels, 5, "B"), *series(pixels, 6, "C"))
     assert (taker.key, taker.ended) == ((5, hash_unique_id("B")), True)
@@ -252,13 +257,13 @@ def test_an_armed_series_is_the_only_one(pixels, caplog):
         f"ignored the start of series {n}: series 5 was armed" for n in (4, 6)
     ]
     np.testing.assert_array_equal(result(taker), sums(pixels))
-    assert taker.filter.others[4] == 12
+    assert taker.source.others[4] == 12
 
 
 def test_an_armed_series_is_known_by_its_number_until_its_start_comes(pixels):
     memory = Memory(finished={(5, hash_unique_id("OLD")), (9, hash_unique_id("B"))})
-    taker = series_for(memory=memory, control=CONTROL)
-    taker.expect(5)
+    taker = series_for(memory=memory, armed=True)
+    taker.source.expect(5)
     first, *images, last = series(pixels, 5, "B")
     give(taker, image(pixels[0], 3, 5, "OLD"), *images[:4], end(5, "OLD"))
     assert (taker.tracker.strangers, taker.ended) == (1, False)
@@ -288,7 +293,7 @@ def test_what_comes_behind_the_end_is_kept_for_the_next_series(pixels, caplog):
     memory.finished.add(first.key)
     kept, memory.left_over = memory.left_over, []
     for batch in kept:
-        for step in second.take(second.filter.accept(batch)):
+        for step in second.take(second.source.accept(batch)):
             step.finish()
     assert (second.name, second.ended) == ("2", True)
     np.testing.assert_array_equal(result(second), sums(other))
@@ -320,8 +325,8 @@ def test_images_that_overtake_their_start_are_taken_when_it_comes(pixels):
 
 def test_they_wait_no_longer_than_a_start_may_take(pixels, monkeypatch):
     monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.WAIT_FOR_START_S", 0.0)
-    taker = series_for(connections=2, control=CONTROL)
-    taker.expect(1)
+    taker = series_for(connections=2, armed=True)
+    taker.source.expect(1)
     give(taker, *series(pixels)[1:6], connection=1)
     assert not taker.tracker.begun
     give(taker, *series(pixels)[6:])
@@ -330,15 +335,15 @@ def test_they_wait_no_longer_than_a_start_may_take(pixels, monkeypatch):
 
 def test_they_take_no_more_memory_than_is_for_them(pixels, monkeypatch):
     monkeypatch.setattr("live4d_ophyd.sources.dectris.series_filter.HOLD_BYTES", 0)
-    taker = series_for(connections=2, control=CONTROL)
-    taker.expect(1)
+    taker = series_for(connections=2, armed=True)
+    taker.source.expect(1)
     give(taker, *series(pixels)[1:6], connection=1)
     give(taker, *series(pixels)[6:])
     assert (losses(taker).received, taker.ended) == (12, True)
 
 
 def test_one_connection_brings_the_start_first_and_waits_for_none(pixels):
-    taker = series_for(control=CONTROL)
-    taker.expect(1)
+    taker = series_for(armed=True)
+    taker.source.expect(1)
     give(taker, *series(pixels)[1:])
     assert (losses(taker).received, taker.ended) == (12, True)

@@ -18,6 +18,7 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns, Sums
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.source import SeriesInfo
 
 GRID = ScanGrid(2, 3)
@@ -31,7 +32,7 @@ def frames(count=GRID.size, seed=0):
 
 
 def imaging_of(*methods, grid=GRID, **options):
-    request = AcquisitionRequest("tcp://dcu:1", grid, methods)
+    request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), grid, methods)
     return Imaging(Preparation().prepare(request, SERIES, None), grid, **options)
 
 
@@ -242,7 +243,7 @@ def test_a_demand_is_made_again_for_other_maps_and_not_for_another_run():
         (replace(SERIES, key=(2, 5), frames=7, note={"uid": "x"}), maps.copy()),
         (SERIES, maps[::-1]),
     ]:
-        request = AcquisitionRequest("tcp://dcu:1", GRID, (Weighted("w", weights),))
+        request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Weighted("w", weights),))
         prepared = preparation.prepare(request, series, None)
         assert prepared.series.note == series.note
         np.testing.assert_array_equal(prepared.demand.maps.maps[0], weights)
@@ -253,7 +254,7 @@ def test_a_demand_is_made_again_for_other_maps_and_not_for_another_run():
 def test_a_method_that_cannot_say_what_it_needs_is_named():
     request = AcquisitionRequest.__new__(AcquisitionRequest)
     values = {
-        **vars(AcquisitionRequest("tcp://dcu:1", GRID, (DISK,))),
+        **vars(AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (DISK,))),
         "methods": (Weighted("broken", np.ones(SHAPE)),),
     }
     for name, value in values.items():

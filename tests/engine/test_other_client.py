@@ -10,9 +10,10 @@ from fake_control import FakeControl
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
-from live4d_ophyd.engine.diagnosis import dealt_out
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.other_client import dealt_out
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
 
 GRID = ScanGrid(16, 16)
@@ -52,13 +53,19 @@ def other_client(endpoint):
 
 def take(caplog, others, connections=1, control=None, timeout=1.0):
     """Losses of a scan beside so many other clients, and what was logged of them."""
-    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, connections)) as stream:
+    with (
+        closing(SmallDcu()) as dcu,
+        closing(OpenStream(DectrisSource(dcu.endpoint, connections=connections))) as stream,
+    ):
         request = AcquisitionRequest(
-            dcu.endpoint, GRID, (DISK,), timeout=timeout, connections=connections, control=control
+            DectrisSource(dcu.endpoint, connections=connections, simplon=control),
+            GRID,
+            (DISK,),
+            timeout=timeout,
         )
         scan = Acquisition(request, stream)
         if control is None:
-            scan.series.expect(1)  # the other client may take the start
+            scan.series.source.expect((1, 0))  # the other client may take the start
         if others:
             with other_client(dcu.endpoint):
                 dcu.wait_for_clients(connections + 1)

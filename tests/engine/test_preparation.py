@@ -13,6 +13,7 @@ from live4d_ophyd.engine import preparation as module
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
@@ -21,7 +22,7 @@ DISK = Disk("vbf", center=(12, 16), radius=6)
 
 @pytest.fixture
 def stream():
-    with closing(SmallDcu()) as small, closing(OpenStream(small.endpoint)) as stream:
+    with closing(SmallDcu()) as small, closing(OpenStream(DectrisSource(small.endpoint))) as stream:
         stream.dcu = small
         yield stream
 
@@ -46,7 +47,7 @@ def pixels():
 
 
 def acquisition(stream, timeout=20.0, disk=DISK, **options):
-    return Acquisition(AcquisitionRequest(stream.endpoint, GRID, (disk,), timeout=timeout, **options), stream)
+    return Acquisition(AcquisitionRequest(stream.source, GRID, (disk,), timeout=timeout, **options), stream)
 
 
 def sums(pixels, disk=DISK):
@@ -126,9 +127,12 @@ def test_connections_that_bring_the_first_images_together_prepare_once(pixels, m
         return really(*args)
 
     monkeypatch.setattr(module, "_prepared", prepare)
-    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint, 2)) as stream:
+    with (
+        closing(SmallDcu()) as dcu,
+        closing(OpenStream(DectrisSource(dcu.endpoint, connections=2))) as stream,
+    ):
         assert stream.connected(10)
-        scan = acquisition(stream, connections=2)
+        scan = acquisition(stream)
         dcu.send(series(pixels))
         (raster,) = scan.run()
     assert len(made) == 1
@@ -213,7 +217,7 @@ def test_another_detector_is_made_for_the_frames_of_the_last_series_before_armin
     stream.dcu.send(series(pixels, 1, "A"))
     list(acquisition(stream).run())
     moved = Disk("vbf", center=(10, 10), radius=4)
-    stream.memory.preparation.prepare_again(acquisition(stream, disk=moved).request)
+    stream.preparation.prepare_again(acquisition(stream, disk=moved).request)
     assert made == [(DISK,), (moved,)]
     stream.dcu.wait()
     stream.dcu.send(series(pixels, 2, "B"))
@@ -226,7 +230,7 @@ def test_a_detector_that_does_not_fit_the_last_series_is_not_refused_before_the_
     """The frames may be others by then."""
     stream.dcu.send(series(pixels, 1, "A"))
     list(acquisition(stream).run())
-    stream.memory.preparation.prepare_again(
+    stream.preparation.prepare_again(
         acquisition(stream, disk=Disk("vbf", center=(500, 500), radius=4)).request
     )
 

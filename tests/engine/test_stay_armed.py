@@ -12,6 +12,7 @@ from live4d_ophyd.engine.errors import Cancelled
 from live4d_ophyd.engine.steps import OutOfStep
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, frames, image, start
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -71,7 +72,12 @@ class Series:
 
     def __init__(self, dcu, control, stream, rasters=5, timeout=1.0):
         request = AcquisitionRequest(
-            dcu.endpoint, GRID, (DISK,), rasters=rasters, stay_armed=True, timeout=timeout, control=control
+            DectrisSource(dcu.endpoint, simplon=control),
+            GRID,
+            (DISK,),
+            rasters=rasters,
+            stay_armed=True,
+            timeout=timeout,
         )
         self.dcu, self.control = dcu, control
         self.acquisition = Acquisition(request, stream)
@@ -84,7 +90,7 @@ class Series:
 
 @contextmanager
 def armed(control=None, **options):
-    with closing(SmallDcu()) as dcu, closing(OpenStream(dcu.endpoint)) as stream:
+    with closing(SmallDcu()) as dcu, closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         assert stream.connected(5)
         series = Series(dcu, control or Control(), stream, **options)
         with closing(series.rasters):
@@ -226,5 +232,5 @@ def test_progress_and_preview_are_the_rasters_own(pixels):
 
 
 def test_it_needs_a_control():
-    with pytest.raises(ValueError, match="stay_armed needs a control"):
-        AcquisitionRequest("tcp://dcu:31001", GRID, (DISK,), rasters=5, stay_armed=True)
+    with pytest.raises(ValueError, match="stay_armed needs a source that is armed"):
+        AcquisitionRequest(DectrisSource("tcp://dcu:31001"), GRID, (DISK,), rasters=5, stay_armed=True)

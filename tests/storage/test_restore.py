@@ -98,7 +98,7 @@ def test_a_run_that_is_being_written_is_not_restored(RE, db, live4d):
             restore_backup(db, path)
         result = CliRunner().invoke(restore)
         assert result.exit_code == 0
-        assert "being written or restored, left alone" in result.output
+        assert "being written or restored, skipped" in result.output
         refusals.append(path)
 
     RE.subscribe(try_to_restore, "event")

@@ -20,6 +20,7 @@ from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.protocol import FINAL, Done, ProgressMade, RasterDone
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 pytestmark = pytest.mark.system
 
@@ -34,12 +35,13 @@ class Session:
     def __init__(self, simulator, engine):
         self.simulator, self.engine = simulator, engine
         self.request = AcquisitionRequest(
-            simulator.stream_endpoint,
+            DectrisSource(
+                simulator.stream_endpoint, simplon=Simplon(simulator.rest_url, trigger_mode="ints")
+            ),
             GRID,
             (Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius),),
             rasters=100,
             stay_armed=True,
-            control=Simplon(simulator.rest_url, trigger_mode="ints"),
             timeout=2.0,
         )
         self._generation = 0
@@ -151,7 +153,7 @@ def test_another_set_up_is_another_series(session, truth):
 
 def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
     first = session.trigger()
-    session.request.control.disarm()
+    session.request.source.simplon.disarm()
     second = session.trigger()
     check(second, truth)
     assert second.series_id != first.series_id
@@ -159,7 +161,12 @@ def test_a_detector_that_was_disarmed_meanwhile_is_armed_anew(session, truth):
 
 def test_a_scan_that_runs_by_itself_is_armed_for_each_trigger(session, truth):
     """Images come whether a trigger waits for them or not: they are not counted into the next raster."""
-    request = replace(session.request, control=Simplon(session.simulator.rest_url, trigger_mode="exts"))
+    request = replace(
+        session.request,
+        source=replace(
+            session.request.source, simplon=Simplon(session.simulator.rest_url, trigger_mode="exts")
+        ),
+    )
     rasters = [session.trigger(request) for _ in range(3)]
     for raster in rasters:
         check(raster, truth)
@@ -171,11 +178,11 @@ def live4d(session, truth):
     """The same as a device; by now the simulator has computed its frames."""
     with closing(
         Live4D(
-            session.request.endpoint,
+            session.request.source.endpoint,
             name="live4d",
             scan=GRID,
             methods=session.request.methods,
-            control=session.request.control,
+            control=session.request.source.simplon,
             arm_per="run",
             engine="cpu",
             timeout=PATIENCE_S,
@@ -214,7 +221,7 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
     try:
         full, half = run(plan())
     finally:
-        session.request.control.put("detector", "count_time", 1e-3)
+        session.request.source.simplon.put("detector", "count_time", 1e-3)
     np.testing.assert_array_equal(full["live4d_vbf"], truth)
     assert half["live4d_series_id"] == full["live4d_series_id"] + 1
     assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth) < 0.6
@@ -224,15 +231,15 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
 def test_arm_per_is_one_of_a_few(session, arm_per):
     with pytest.raises(ValueError, match=r"arm_per is .*; expected 'trigger', 'run' or a number of triggers"):
         Live4D(
-            session.request.endpoint, name="live4d", scan=GRID, methods=session.request.methods,
-            control=session.request.control, arm_per=arm_per,
+            session.request.source.endpoint, name="live4d", scan=GRID, methods=session.request.methods,
+            control=session.request.source.simplon, arm_per=arm_per,
         )  # fmt: skip
 
 
 def test_arming_once_needs_a_control(session):
     with pytest.raises(ValueError, match="without control it is not the device that arms"):
         Live4D(
-            session.request.endpoint,
+            session.request.source.endpoint,
             name="live4d",
             scan=GRID,
             methods=session.request.methods,

@@ -10,31 +10,67 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.frames.batch import END, IMAGE, START, FrameBatch
-from live4d_ophyd.sim.compress import compress
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.source import Ended, Frames, SeriesHeader, Started
 from live4d_ophyd.testing import SourceTests
-from live4d_ophyd.testing.small_dcu import end, image, start
+from live4d_ophyd.testing.small_dcu import damaged_image, end, image, start
 
 
 @dataclass(frozen=True)
 class Canned:
-    """Messages, for each of its connections."""
+    """Messages of each series, for each of its connections."""
 
-    messages: tuple[tuple[bytes, ...], ...]
+    messages: tuple[tuple[tuple[bytes, ...], ...], ...]
     shape: tuple[int, int]
     dtype: str
 
     def open(self):
-        return [CannedConnection(self, list(messages)) for messages in self.messages]
+        return CannedOpen()
 
-    def control(self):
-        return None
+    def take(self, opened):
+        opened.taken += 1
+        return self.series_of(self.messages[opened.taken - 1])
+
+    def series_of(self, messages):
+        return CannedSeries(self, messages, CannedConnection)
+
+
+class CannedOpen:
+    taken = 0
+
+    def connected(self, wait):
+        return True
+
+    def close(self):
+        pass
+
+
+class CannedSeries:
+    header = None
+
+    def __init__(self, source, messages, connection):
+        self.source = source
+        self.connections = [connection(self, list(mine)) for mine in messages]
+
+    @property
+    def key(self):
+        return self.header and self.header.key
+
+    def all_came(self, last_missing):
+        return True
+
+    def why_nothing_came(self, waited, ended):
+        return "nothing was canned"
+
+    def interrupt(self):
+        pass
+
+    leave = interrupt
 
 
 class CannedConnection:
-    def __init__(self, source, messages):
-        self.source, self.messages = source, messages
+    def __init__(self, series, messages):
+        self.series, self.source, self.messages = series, series.source, messages
 
     def receive(self, batch, wait):
         if not self.messages:
@@ -68,7 +104,11 @@ class CannedConnection:
 
     def started(self, series_id):
         rows, cols = self.source.shape
-        return Started(SeriesHeader((series_id, 0), rows=rows, cols=cols, dtype=np.dtype(self.source.dtype)))
+        return self.say(SeriesHeader((series_id, 0), rows=rows, cols=cols, dtype=np.dtype(self.source.dtype)))
+
+    def say(self, header):
+        self.series.header = header
+        return Started(header)
 
     def frames(self, batch, entries):
         return Frames(batch, np.array(entries, np.int64))
@@ -79,22 +119,15 @@ class CannedTests(SourceTests):
 
     @contextmanager
     def source(self, frames, sent, bad=(), connections=1, series=1):
-        messages = [[] for _ in range(connections)]
+        everything = []
         for series_id in range(1, series + 1):
-            for mine in messages:
-                mine.append(start(series_id))
+            messages = [[start(series_id)] for _ in range(connections)]
             for turn, n in enumerate(sent):
-                messages[turn % connections].append(self.message(frames[n], n, series_id, n in bad))
-            for mine in messages:
-                mine.append(end(series_id))
-        yield self.kind(tuple(map(tuple, messages)), self.shape, self.dtype)
-
-    def message(self, frame, n, series_id, bad):
-        message = image(frame, n, series_id)
-        if not bad:
-            return message
-        at = message.index(compress(frame, "bslz4"))
-        return message[:at] + b"\xff" * 8 + message[at + 8 :]  # the size of the frame
+                messages[turn % connections].append(
+                    (damaged_image if n in bad else image)(frames[n], n, series_id)
+                )
+            everything.append(tuple((*mine, end(series_id)) for mine in messages))
+        yield self.kind(tuple(everything or [((),)]), self.shape, self.dtype)
 
 
 class TestCanned(CannedTests):
@@ -115,8 +148,8 @@ def broken(until=60.0, **methods):
     class Source(Canned):
         patience = until
 
-        def open(self):
-            return [connection(self, list(messages)) for messages in self.messages]
+        def series_of(self, messages):
+            return CannedSeries(self, messages, connection)
 
     return Source
 
@@ -168,7 +201,7 @@ def same_key(self, series_id):
 
 def other_format(self, series_id):
     cols, rows = self.source.shape
-    return Started(SeriesHeader((series_id, 0), rows=rows, cols=cols))
+    return self.say(SeriesHeader((series_id, 0), rows=rows, cols=cols))
 
 
 def key_of_its_own(self, series_id):

@@ -20,7 +20,7 @@ class Conversation:
         self.request = request
         self._armed = False
         self._rasters = 0
-        self._asked = request.rasters_per_trigger
+        self._asked = request.series.rasters_per_trigger
 
     def accept(self, event: Armed | ProgressMade | RasterDone | Done | Failed) -> bool:
         """Whether the event is of this acquisition, not of one before. Raises ProtocolError if it is wrong."""

@@ -20,7 +20,7 @@ from cattrs.cols import homogenous_tuple_structure_factory, list_structure_facto
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory, override
 
-from live4d_ophyd.engine.checks import shown
+from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import AcquisitionError
 from live4d_ophyd.engine.process import values
 from live4d_ophyd.engine.process.values import Misfit

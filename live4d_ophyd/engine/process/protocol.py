@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 import cbor2
 import numpy as np
 
-from live4d_ophyd.engine.checks import shown
+from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import (
     AcquisitionError,
     EngineLost,
@@ -27,8 +27,10 @@ from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.sources import registry as sources
+from live4d_ophyd.sources.source import FrameSource
 
-VERSION = 4
+VERSION = 5
 #: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
 _TAGS = (*range(0, 64), 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
@@ -198,7 +200,7 @@ FINAL = (Done, Failed, Lost)
 
 
 def _encoding(allow_modules: bool) -> Encoding:
-    """Methods go by the name by which `registry` finds their class."""
+    """Methods and sources go by the names by which their registries find their classes."""
     encoding = Encoding()
 
     def class_of(kind: str) -> type:
@@ -208,6 +210,7 @@ def _encoding(allow_modules: bool) -> Encoding:
             raise NoMethod(str(error)) from error
 
     encoding.by_kind(Method, registry.kind_of, class_of)
+    encoding.by_kind(FrameSource, sources.kind_of, sources.class_of)
     return encoding
 
 

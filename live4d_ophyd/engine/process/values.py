@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from live4d_ophyd.engine.checks import shown
+from live4d_ophyd.checks import shown
 
 #: dtypes of arrays: bool, integers and float64, little-endian
 DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f8")

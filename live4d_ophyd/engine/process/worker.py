@@ -118,11 +118,11 @@ class Worker:
 
     def _open_stream(self, request: AcquisitionRequest) -> OpenStream:
         stream = self._stream
-        if stream and (stream.endpoint, stream.connections) != (request.endpoint, request.connections):
+        if stream is not None and not stream.serves(request.source):
             self._close_stream()
             stream = None
         if stream is None:
-            stream = self._stream = OpenStream(request.endpoint, request.connections)
+            stream = self._stream = OpenStream(request.source)
         return stream
 
     def _close_stream(self) -> None:
@@ -186,7 +186,7 @@ class Worker:
                     raise Cancelled
                 self._current = (generation, acquisition)
             reporter.start()
-            for raster in islice(series.rasters, request.rasters_per_trigger):
+            for raster in islice(series.rasters, request.series.rasters_per_trigger):
                 yield replace(raster, index=0) if request.stay_armed else raster
         finally:
             over.set()
@@ -221,11 +221,8 @@ class Worker:
 
 
 def _as_allowed(request: AcquisitionRequest) -> AcquisitionRequest:
-    """With as many rasters as the detector takes triggers for, where it stays armed for them."""
-    if not request.stay_armed or request.control is None:
+    """With as many rasters as one series can have, where the detector stays armed for them."""
+    control = request.source.control()
+    if not request.stay_armed or control is None:
         return request
-    limit = request.control.rest.read("detector", "config", "ntrigger").maximum
-    triggers = request.images_and_triggers[1] // request.rasters
-    if limit is None or triggers * request.rasters <= limit:
-        return request
-    return replace(request, rasters=max(1, int(limit) // triggers))
+    return replace(request, rasters=control.most_rasters(request.series))

@@ -15,9 +15,24 @@ class DectrisConnection:
 
     def __init__(self, receiver: Receiver, number: int, series: SeriesFilter) -> None:
         self._receiver, self._number, self._series = receiver, number, series
+        receiver.stop[0] = 0
 
     def receive(self, batch: FrameBatch, wait: float) -> Iterator[Item]:
-        """Fill the batch, for up to ``wait`` s, and say what is in it, in order."""
+        """Fill the batch, for up to ``wait`` s, and say what is in it, in order.
+
+        What came behind the series before is said first, batch by batch, and ``batch`` then stays empty.
+        """
+        left_over = self._series.left_over() if self._number == 0 else None
+        if left_over is not None:
+            return self._series.accept(left_over)
         self._receiver.receive(batch, channel=self._series.channel.encode(), wait=wait)
         batch.connection = self._number
         return self._series.accept(batch)
+
+    def connected(self) -> bool:
+        """Whether the detector is there."""
+        return self._receiver.connected()
+
+    def interrupt(self) -> None:
+        """Make `receive` return soon. From any thread."""
+        self._receiver.stop[0] = 1

@@ -44,7 +44,7 @@ class Simplon:
     A series changes these settings of the detector, and no others. ``trigger_mode``, ``nimages``, ``ntrigger`` and,
     with a dwell time, ``count_time`` and ``frame_time`` stay as the scan needs them. Of the stream, ``mode``
     (enabled), ``format`` (cbor), ``header_detail`` (all, for the pixel mask) and a ``header_appendix`` that is empty
-    (what is scanned) are put back after it. The file writer is left alone.
+    (what is scanned) are put back after it. The file writer is not touched.
 
     Parameters
     ----------

@@ -150,7 +150,7 @@ class EndMessage:
 
 @dataclass(frozen=True)
 class OtherMessage:
-    """A message of a type that this version does not know: to be left alone."""
+    """A message of a type that this version does not know: to be ignored."""
 
     type: str
 

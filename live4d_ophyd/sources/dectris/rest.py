@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from live4d_ophyd.sources.dectris.parameter import ROUNDED, Parameter, is_same
+from live4d_ophyd.sources.source import SourceError
 from live4d_ophyd.urls import shown, split_login
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _IMAGES = ("flatfield", "pixel_mask")
 _VERSIONS = ("1.8.0", "1.7.0", "1.6.0")
 
 
-class SimplonError(RuntimeError):
+class SimplonError(SourceError):
     """The detector control unit did not answer, or refused; names the request and what it said."""
 
 

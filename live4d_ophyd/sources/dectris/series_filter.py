@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,7 +62,7 @@ class SeriesFilter:
     """The one series that is taken, identified by its `start` message or by what `arm` answered.
 
     ``channel`` is the data channel that is wanted, "" the first that the series names; ``armed``: the detector is armed
-    for it, so that no other series can be meant; ``begun`` tells whether a frame of it was accepted.
+    for it, so that no other series can be meant.
     """
 
     def __init__(
@@ -72,23 +72,22 @@ class SeriesFilter:
         channel: str = "",
         connections: int = 1,
         armed: bool = False,
-        begun: Callable[[], bool] = lambda: False,
     ) -> None:
         self.key: SeriesKey | None = None
-        self.over = False  #: nothing of it comes any more, and what came is booked
         self._channel = channel
         self.start: StartMessage | None = None
         self.unusable: dict[
             str, str
         ] = {}  #: why `start` or `end` messages could not be used, and which it was
         self.others: Counter[int] = Counter()  #: images of other series that were ignored, by series id
-        self._memory, self._begun = memory, begun
+        self._memory = memory
         self._wanted, self._connections, self._armed = channel, connections, armed
         self._lock = threading.Lock()
+        self._waiting: deque[FrameBatch] | None = None
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
-        self._channel_settled = False  # by an image: it does not change any more
+        self._begun = False  # an image of it came: its channel does not change any more
         self._end_came = False
         self._deliveries = Deliveries()
 
@@ -111,6 +110,20 @@ class SeriesFilter:
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""
         self.key = (series_id, 0)
+
+    def left_over(self) -> FrameBatch | None:
+        """The next batch of what came behind the end of the series before. For one thread."""
+        if (
+            self._waiting is None
+        ):  # only what is there now: it may have to wait again, for a series behind this one
+            self._waiting, self._memory.left_over[:] = deque(self._memory.left_over), []
+        return self._waiting.popleft() if self._waiting else None
+
+    def leave(self) -> None:
+        """The series is over for us: what still comes of it is ignored by those behind it."""
+        self._memory.left_over.extend(self._waiting or ())  # behind what had to wait again
+        if self.key is not None:
+            self._memory.finished.add(self.key)
 
     def accept(self, batch: FrameBatch) -> Iterator[Item]:
         """What is in the batch; runs in the thread that received it."""
@@ -176,7 +189,8 @@ class SeriesFilter:
     def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> Iterator[Item]:
         key = (start.series_id, hash_unique_id(start.series_unique_id))
         with self._lock:
-            over = self.key is not None and (self._end_came or self._begun())
+            ended = self._end_came
+            over = self.key is not None and (ended or self._begun)
             if self.key is not None and self.key[1] == 0 and self.key[0] == start.series_id:
                 over = False  # the series that was armed, now with its unique id
             elif key in self._memory.finished or key == self.key:
@@ -185,7 +199,7 @@ class SeriesFilter:
                 log.info("ignored the start of series %d: series %s was armed", start.series_id, self.name)
                 return
             elif over:
-                if not self._end_came:
+                if not ended:
                     log.warning("series %d began before series %s was over", start.series_id, self.name)
                 self._end_came = True
             elif self.key is not None:
@@ -193,13 +207,14 @@ class SeriesFilter:
                     "series %d replaces series %s, which brought no image", start.series_id, self.name
                 )
             if not over:
-                if not self._channel_settled:
+                if not self._begun:
                     self._channel = self._wanted or next(iter(start.channels), "")
                 self.key = key
                 self.start = start  # the last: what overtook it is taken now
         if over:
             yield from self._leave(batch, row, row + 1)
-            yield Ended()
+            if not ended:
+                yield Ended()
             return
         if start.notes:
             log.warning("series %d: not understood and left out: %s", start.series_id, "; ".join(start.notes))
@@ -268,7 +283,7 @@ class SeriesFilter:
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first image."""
         with self._lock:
-            self._channel_settled = True
+            self._begun = True
             if not self.channel:
                 message = read_message(batch.message(row))
                 assert isinstance(message, ImageMessage)
@@ -291,7 +306,7 @@ class SeriesFilter:
         if self._held:
             waited = time.monotonic() - self._held_since
             held = sum(batch.buffer.nbytes for batch in self._held)
-            self._start_overdue = self.over or waited > WAIT_FOR_START_S or held > HOLD_BYTES
+            self._start_overdue = self._end_came or waited > WAIT_FOR_START_S or held > HOLD_BYTES
         return not self._start_overdue
 
     def _hold(self, batch: FrameBatch, begin: int, end: int) -> None:

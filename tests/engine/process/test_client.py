@@ -14,9 +14,10 @@ from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 GRID = ScanGrid(4, 4)
-SPEC = AcquisitionRequest("tcp://dcu:31001", GRID, (Disk("vbf", center=(2, 2), radius=1),))
+SPEC = AcquisitionRequest(DectrisSource("tcp://dcu:31001"), GRID, (Disk("vbf", center=(2, 2), radius=1),))
 
 
 def raster_done(value, generation):

@@ -13,6 +13,7 @@ from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 GRID = ScanGrid(4, 4)
 DETECTORS = (Disk("vbf", center=(2, 2), radius=1), Disk("bf", center=(2, 2), radius=2))
@@ -20,7 +21,7 @@ ARMED, DONE = Armed(7), Done(7)
 
 
 def request(methods=DETECTORS, **options):
-    return AcquisitionRequest("tcp://dcu:31001", GRID, methods, **options)
+    return AcquisitionRequest(DectrisSource("tcp://dcu:31001"), GRID, methods, **options)
 
 
 def raster(index=0, **changes):

@@ -22,6 +22,7 @@ from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.server import EngineServer
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series, start
 
 GRID = ScanGrid(3, 4)
@@ -49,7 +50,7 @@ class Events:
 
 
 def request(dcu, **options):
-    return AcquisitionRequest(dcu.endpoint, GRID, (DISK,), **{"timeout": 5.0, **options})
+    return AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), **{"timeout": 5.0, **options})
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
+from live4d_ophyd.sources.dectris.source import DectrisSource
 
 SESSION, ENGINE = get_args(wire.FromSession), get_args(wire.FromEngine)
 
@@ -63,9 +64,10 @@ controls = st.none() | st.builds(
     settings=st.lists(st.tuples(texts, plain), max_size=3, unique_by=lambda pair: pair[0]).map(tuple),
     login=texts,
 )
+sources = st.builds(DectrisSource, st.just("tcp://dcu:31001"), st.integers(1, 4), texts, controls)
 requests = st.builds(
     AcquisitionRequest,
-    st.just("tcp://dcu:31001"),
+    sources,
     grids,
     st.lists(
         disks | rings | masses | segments | st.just(MeanPattern()),
@@ -74,8 +76,6 @@ requests = st.builds(
         unique_by=lambda method: method.name,
     ).map(tuple),
     rasters=st.integers(1, 3),
-    control=controls,
-    channel=texts,
     nodata=st.booleans(),
     pixel_mask=st.none() | npst.arrays(st.sampled_from((np.bool_, np.uint8, np.int64)), (3, 4)),
     gain=st.none() | npst.arrays(np.float64, (3, 4), elements=st.floats(-10, 10)),
@@ -163,7 +163,7 @@ def test_other_arrays_cannot_be_sent(array):
 @pytest.mark.parametrize("thing", [object(), {1: 2}, np.ones(2), {"a": {1, 2}}])
 def test_objects_do_not_cross(thing):
     request = AcquisitionRequest(
-        "tcp://dcu:31001", ScanGrid(2, 2), (Disk("a", radius=1),), notes={"a": thing}
+        DectrisSource("tcp://dcu:31001"), ScanGrid(2, 2), (Disk("a", radius=1),), notes={"a": thing}
     )
     with pytest.raises(TypeError, match="cannot be sent"):
         wire.encode(wire.Acquire(1, request))
@@ -171,7 +171,10 @@ def test_objects_do_not_cross(thing):
 
 def test_numbers_of_numpy_arrive_as_plain_ones():
     request = AcquisitionRequest(
-        "tcp://dcu:31001", ScanGrid(2, 2), (Disk("a", radius=1),), notes={"n": (np.int64(3), np.float32(0.5))}
+        DectrisSource("tcp://dcu:31001"),
+        ScanGrid(2, 2),
+        (Disk("a", radius=1),),
+        notes={"n": (np.int64(3), np.float32(0.5))},
     )
     assert wire.from_session(wire.encode(wire.Acquire(1, request))).request.notes == {"n": [3, 0.5]}
     there = Progress(np.int64(3), np.int64(16), np.float64(1.5), 0)
@@ -183,10 +186,9 @@ def test_numbers_of_numpy_arrive_as_plain_ones():
 
 GRID = ScanGrid(4, 4)
 REQUEST = AcquisitionRequest(
-    "tcp://dcu:31001",
+    DectrisSource("tcp://dcu:31001", simplon=Simplon("http://user:secret@dcu")),
     GRID,
     (Disk("vbf", radius=1), Annulus("adf", inner=1, outer=2)),
-    control=Simplon("http://user:secret@dcu"),
     pixel_mask=np.zeros((2, 2), bool),
 )
 RASTER = RasterResult(
@@ -248,7 +250,10 @@ def test_a_field_that_is_missing_is_named(message):
         whole = ".".join(path[:-1]) or "it"
         with pytest.raises(ProtocolError) as caught:
             read(message, changed(message, path, lambda at, last: at.pop(last)))
-        assert f"{type(message).__name__}: {whole} has no {path[-1]!r}; its fields are" in str(caught.value)
+        lacks = f"{whole} has no {path[-1]!r}; its fields are"
+        if path == ("request", "source", "kind"):  # which class it is of
+            lacks = f"{whole} is a map of length 4; expected a map that says its kind"
+        assert f"{type(message).__name__}: {lacks}" in str(caught.value)
 
 
 @every_message
@@ -259,7 +264,8 @@ def test_a_field_of_another_type_is_named(message):
                 continue
             with pytest.raises(ProtocolError) as caught:
                 read(message, changed(message, path, put(wrong)))
-            assert f"{type(message).__name__}: {in_words(path)}" in str(caught.value)
+            named = path[:-1] if path == ("request", "source", "kind") else path
+            assert f"{type(message).__name__}: {in_words(named)}" in str(caught.value)
 
 
 @every_message
@@ -295,13 +301,13 @@ def test_a_field_that_is_not_known_is_named(message):
         (TAKEN, "raster.outputs.vbf.data", "1" * 256, "whose data is '111"),
         (TAKEN, "raster.outputs.vbf", [[1.0]], r"vbf'\] is a list of length 1; expected an array"),
         (ASKED, "request.pixel_mask.data", b"\0\1\2\0", "request.pixel_mask is an array of bool with"),
-        (ASKED, "request.control.url", 5, "request.control.url is 5; expected a text"),
-        (ASKED, "request.control", ["secret"], "request.control is a list of length 1; expected a map"),
+        (ASKED, "request.source.simplon.url", 5, "request.source.simplon.url is 5; expected a text"),
+        (ASKED, "request.source.simplon", ["secret"], "request.source.simplon is a list of length 1; expected a map"),
         (ASKED, "request.grid.step", "wide", "request.grid.step is 'wide'; expected a number or a l"),
         (ASKED, "request.grid.step", [1.0], "request.grid.step is a list of length 1; expected a n"),
         (ASKED, "request.methods", "ab", "request.methods is 'ab'; expected a list"),
         (ASKED, "request.notes", {"a": cbor2.undefined}, r"request.notes\['a'\] is undefined; expected"),
-        (ASKED, "request.connections", 99, "request: connections is 99; expected a whole number from"),
+        (ASKED, "request.source.connections", 99, "request.source: connections is 99; expected a whole number from"),
         (wire.Failed(1, FAILURE), "failure.reason", "", "failure: reason is ''; expected a text"),
         (wire.Failed(1, FAILURE), "failure.kind", "SystemExit", "failure: kind is 'SystemExit'; expected one of Acqui"),
         (wire.Failed(1, FAILURE), "failure.method", "com", "failure: method is 'com'; a NothingCame has none"),
@@ -358,7 +364,7 @@ def test_a_message_of_the_other_direction_is_none():
 @pytest.mark.parametrize("version", [3, 99, True, "4", None, 4.0, {}])
 def test_another_version_is_refused_before_anything_else(version):
     with pytest.raises(
-        ProtocolError, match=r"speaks version .*, this one 4: install the same live4d"
+        ProtocolError, match=r"speaks version .*, this one 5: install the same live4d"
     ) as caught:
         wire.from_engine(cbor2.dumps({"v": version, "kind": "Surprise"}))
     assert caught.value.remedy == "install the same live4d-ophyd on both"

@@ -19,6 +19,7 @@ from live4d_ophyd.engine.process.protocol import FINAL, Done, RasterDone
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
 
 TESTS = Path(__file__).parents[2]
@@ -89,7 +90,9 @@ def take(client, methods, generation=1):
             if isinstance(event, FINAL):
                 over.set()
 
-        client.acquire(generation, AcquisitionRequest(dcu.endpoint, GRID, methods, timeout=20), on_event)
+        client.acquire(
+            generation, AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, methods, timeout=20), on_event
+        )
         assert over.wait(60)
     client.release()
     if not isinstance(events[-1], Done):

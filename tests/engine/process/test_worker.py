@@ -14,6 +14,7 @@ from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.worker import EVENTS, Worker
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu
 
 
@@ -50,7 +51,9 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
     with closing(SmallDcu()) as dcu:
         try:
             disk = Disk("vbf", center=(12, 16), radius=6)
-            worker.acquire(1, AcquisitionRequest(dcu.endpoint, ScanGrid(3, 4), (disk,), control=control))
+            worker.acquire(
+                1, AcquisitionRequest(DectrisSource(dcu.endpoint, simplon=control), ScanGrid(3, 4), (disk,))
+            )
             assert control.asked.wait(10)
             worker.release()
             dcu.wait_for_leaving(1)

@@ -12,6 +12,7 @@ from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import Rest, SimplonError
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.urls import shown, shown_text, split_login
 
 SECRET = "s3cr3t"
@@ -123,12 +124,14 @@ def test_without_a_login_none_is_sent(dcu):
 def test_the_engine_logs_in_too_and_its_request_does_not_show_how(dcu):
     dcu.answers[FRAME_TIME_PATH] = (200, FRAME_TIME)
     control = Simplon(with_login(dcu.url), settings=(("threshold/1/energy", 5e4),))
-    spec = AcquisitionRequest("tcp://dcu:31001", ScanGrid(2, 2), (Disk("vbf", radius=1),), control=control)
+    spec = AcquisitionRequest(
+        DectrisSource("tcp://dcu:31001", simplon=control), ScanGrid(2, 2), (Disk("vbf", radius=1),)
+    )
     arrived = from_session(encode(Acquire(1, spec))).request
-    assert arrived.control == control
+    assert arrived.source.simplon == control
     for text in (repr(spec), str(arrived), repr(control), control.url):
         assert SECRET not in text
-    arrived.control.get("detector", "config", "frame_time")
+    arrived.source.simplon.get("detector", "config", "frame_time")
     assert dcu.login() == f"user:{SECRET}"
 
 

@@ -1,0 +1,67 @@
+"""DectrisStream: connections to the stream of a detector, kept open between series, so that no start is missed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from live4d_ophyd.sources.dectris.receiver import Receiver
+from live4d_ophyd.sources.dectris.series_filter import Memory
+
+#: a connection is waited for in pieces so long, so that closing need not wait, s
+_CONNECT_WAIT_S = 0.05
+
+
+class DectrisStream:
+    """``connections`` to each of the ``addresses``. ``memory`` holds what a series leaves for the next one."""
+
+    def __init__(self, addresses: Sequence[str], connections: int = 1) -> None:
+        self._addresses = addresses
+        self._connections = connections
+        self.receivers: list[Receiver] = []
+        self.memory = Memory()
+        self._closed = False
+        self._lock = threading.RLock()  # of the receivers: `close` may come from any thread
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            for address in self._addresses:
+                for _ in range(self._connections):
+                    self.receivers.append(Receiver(address))
+        except BaseException:
+            self.close()
+            raise
+
+    def _disconnect(self) -> None:
+        for receiver in self.receivers:
+            receiver.close()
+        self.receivers.clear()
+
+    def reconnect(self) -> None:
+        """New connections, for those that a detector left half open when its power failed."""
+        with self._lock:
+            if not self._closed:
+                self._disconnect()
+                self._connect()
+
+    def connected(self, wait: float = 0.0) -> bool:
+        """Whether the detector answers on every connection; waits up to ``wait`` s for it."""
+        deadline = time.monotonic() + wait
+        while True:
+            left = deadline - time.monotonic()
+            with self._lock:
+                if self._closed:
+                    return False
+                # In short pieces: closing must not wait for them all.
+                if all(r.connected(max(0.0, min(left, _CONNECT_WAIT_S))) for r in self.receivers):
+                    return True
+            if left <= 0:
+                return False
+
+    def close(self) -> None:
+        """Drop the connections at once, for good; nobody may receive from them any more."""
+        with self._lock:
+            self._closed = True
+            self._disconnect()
