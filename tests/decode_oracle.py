@@ -16,7 +16,6 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     IMAGE,
@@ -24,6 +23,7 @@ from live4d_ophyd.frames.batch import (
     STATUS,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import BSLZ4
 from live4d_ophyd.frames.encoded_array import array_tag
 
 

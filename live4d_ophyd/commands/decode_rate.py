@@ -25,7 +25,6 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     IMAGE_ID,
@@ -34,6 +33,7 @@ from live4d_ophyd.frames.batch import (
     ROWS,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import BSLZ4
 from live4d_ophyd.imaging.virtual_detectors import Disk, weight_maps
 from live4d_ophyd.sim.compress import compress
 

@@ -8,7 +8,8 @@ from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
 from live4d_ophyd.decode.frame_sums import sum_over_frames
 from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
-from live4d_ophyd.frames.format import DecodeError, FrameFormat, describe_status
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.frames.status import DecodeError, describe_status
 
 __all__ = [
     "ENGINES",

@@ -9,8 +9,9 @@ import numpy as np
 
 from live4d_ophyd.decode.cpu.frame_kernels import lz4_frame, unshuffle_frame
 from live4d_ophyd.decode.cpu.vectors import SLACK
+from live4d_ophyd.frames.codecs import BY_NAME
 from live4d_ophyd.frames.encoded_array import EncodedArray
-from live4d_ophyd.frames.format import (
+from live4d_ophyd.frames.status import (
     BAD_ELEM_SIZE,
     BLOB_TOO_SHORT,
     NEEDS_VENDOR,
@@ -23,11 +24,6 @@ from live4d_ophyd.frames.format import (
 
 #: element sizes that bit planes are read back from
 ELEM_SIZES = (1, 2, 4, 8)
-
-#: algorithms that dectris-compression is known to have and this package has no kernel for
-VENDOR_ALGORITHMS = ("bszstd", "trpx")
-#: those with a header of 12 bytes that starts with the decoded size
-_FRAMED = ("bslz4", "lz4", "bszstd")
 
 
 def _address(array: np.ndarray) -> int:
@@ -43,14 +39,15 @@ def decode_bytes(algorithm: str, elem_size: int, data: np.ndarray, total: int) -
         if len(data) != total:
             raise DecodeError(WRONG_LENGTH, f"{len(data)} bytes, expected {total}")
         return data.copy()
-    if algorithm in _FRAMED:
+    codec = BY_NAME.get(algorithm)
+    if codec is not None and codec.framed:
         header = _header_total(data)
         if header != total:
             raise DecodeError(WRONG_TOTAL, f"{header} bytes, expected {total}")
-    if algorithm not in ("bslz4", "lz4"):
+    if codec is None or not codec.own:
         return _vendor_decode(algorithm, elem_size, data, total)
     target = np.empty(total + SLACK, np.uint8)
-    if algorithm == "lz4":
+    if not codec.shuffled:
         status = lz4_frame(_address(data), len(data), total, _address(target))
     elif elem_size not in ELEM_SIZES:
         raise DecodeError(BAD_ELEM_SIZE, f"element size {elem_size}, expected one of {ELEM_SIZES}")
@@ -95,7 +92,8 @@ def _header_total(data: np.ndarray) -> int:
 def _table_bytes(data: np.ndarray, encoded: EncodedArray) -> int:
     total = _header_total(data)
     # LZ4 gives at most 255 bytes for one: a header that claims more would only cost memory.
-    if encoded.algorithm not in _FRAMED or total % encoded.dtype.itemsize or total > 256 * len(data):
+    codec = BY_NAME.get(encoded.algorithm)
+    if codec is None or not codec.framed or total % encoded.dtype.itemsize or total > 256 * len(data):
         raise DecodeError(WRONG_TOTAL, f"{total} bytes for a table of {encoded.dtype} from {len(data)} bytes")
     return total
 
@@ -104,8 +102,7 @@ def _vendor_decode(algorithm: str, elem_size: int, data: np.ndarray, total: int)
     try:
         from dectris.compression import decompress
     except ImportError:
-        known = algorithm in VENDOR_ALGORITHMS
-        raise DecodeError(NEEDS_VENDOR if known else UNKNOWN_ALGORITHM, algorithm) from None
+        raise DecodeError(NEEDS_VENDOR if algorithm in BY_NAME else UNKNOWN_ALGORITHM, algorithm) from None
     try:
         raw = decompress(data.tobytes(), algorithm, elem_size=elem_size)
     except ValueError as error:

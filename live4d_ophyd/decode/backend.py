@@ -23,7 +23,6 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     COLUMNS,
     ELEM_SIZE,
@@ -31,6 +30,7 @@ from live4d_ophyd.frames.batch import (
     ROWS,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import BSLZ4
 from live4d_ophyd.frames.format import FrameFormat
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET, ELEM_SIZE, IMAGE, FrameBatch
+from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, ELEM_SIZE, IMAGE, FrameBatch
+from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.sources.dectris.messages import ImageMessage, StreamError, read_message
 
 #: status, never returned: the frame is compressed in another way than those done together with it
@@ -22,7 +23,10 @@ def rows_to_take(batch: FrameBatch, rows: np.ndarray | None) -> np.ndarray:
 
 
 def algorithm_name(batch: FrameBatch, row: int) -> str | None:
-    """Name of an algorithm that the index has no number for, from the message itself."""
+    """Name of the algorithm of an entry; from the message itself where it is none of `codecs`."""
+    number = int(batch.index[row, ALGORITHM])
+    if 0 <= number < len(CODECS):
+        return CODECS[number].name
     try:
         message = read_message(batch.message(row))
     except StreamError:

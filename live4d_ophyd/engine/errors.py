@@ -107,15 +107,13 @@ class ProtocolError(AcquisitionError):
     """Session or engine sent what the other cannot use; the reason names the message and the field."""
 
 
+_PUBLIC: tuple[type[Exception], ...] = (
+    AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
+    EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
+    GpuLost, *sources.ERRORS, ValueError, MemoryError,
+)  # fmt: skip
 #: errors that keep their class from the engine to the session
-PUBLIC: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
-        EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
-        GpuLost, *sources.ERRORS, ValueError, MemoryError,
-    )
-}  # fmt: skip
+PUBLIC = {kind.__name__: kind for kind in _PUBLIC}
 
 
 def as_fields(error: BaseException) -> dict[str, str]:

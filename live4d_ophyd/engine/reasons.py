@@ -8,7 +8,7 @@ from live4d_ophyd.decode import FrameFormat, describe_status
 from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.engine.frame_format import announced_in_words, formats_of, in_words
 from live4d_ophyd.frames.batch import FrameBatch
-from live4d_ophyd.frames.format import (
+from live4d_ophyd.frames.status import (
     NEEDS_VENDOR,
     NOT_ON_GPU,
     UNKNOWN_ALGORITHM,

@@ -18,7 +18,7 @@ BLOB_LENGTH = 7
 ROWS = 8
 COLS = 9
 ARRAY_TAG = 10  #: RFC 8746 typed-array tag: 64 u8, 69 u16 LE, 70 u32 LE, 85 f32 LE, ...
-ALGORITHM = 11  #: RAW, BSLZ4, LZ4, OTHER_ALGORITHM
+ALGORITHM = 11  #: number of the codec (`codecs`)
 ELEM_SIZE = 12  #: element size the compression tag names, bytes; 0 when uncompressed
 RECEIVED_NS = 13  #: when the message was taken from the socket, time.monotonic in ns
 COLUMNS = 14
@@ -27,9 +27,6 @@ COLUMNS = 14
 IMAGE, START, END, OTHER = 0, 1, 2, 3
 # STATUS of one the fast path did not take. `messages.read_message` then says exactly why, or reads it after all.
 TRUNCATED, MALFORMED, UNUSUAL, INCOMPLETE, TRAILING, NO_CHANNEL, MULTIPART = -1, -2, -3, -4, -5, -6, -7
-
-# ALGORITHM
-RAW, BSLZ4, LZ4, OTHER_ALGORITHM = 0, 1, 2, 3
 
 #: bytes after the last message that kernels may read (never use): vector loads run past the end
 SLACK = 64

@@ -126,10 +126,3 @@ def number(what: str, value: Any) -> float:
     if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{what} is {value!r}; expected a finite number")
     return float(value)
-
-
-def whole(what: str, value: Any, least: int, most: int) -> int:
-    """A whole number as an int. Raises ValueError that names what it is."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise ValueError(f"{what} is {value!r}; expected a whole number from {least} to {most}")
-    return int(value)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from live4d_ophyd import checks
 from live4d_ophyd.imaging.accumulators import Scatter
-from live4d_ophyd.imaging.method import SCAN, Output, Sums, center_on, checked_name, number, whole
+from live4d_ophyd.imaging.method import SCAN, Output, Sums, center_on, checked_name, number
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -45,7 +46,7 @@ class Segments:
         for name in ("inner", "outer", "rotation"):
             set_(self, name, number(f"{self.name}.{name}", getattr(self, name)))
         for name in ("rings", "sectors"):
-            set_(self, name, whole(f"{self.name}.{name}", getattr(self, name), 1, 64))
+            set_(self, name, checks.whole(f"{self.name}.{name}", getattr(self, name), 1, 64))
         if not 0 <= self.inner < self.outer:
             raise ValueError(
                 f"{self.name} reaches from inner = {self.inner:g} px to outer = {self.outer:g} px; expected "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import int64, njit
 
-from live4d_ophyd.frames.batch import BSLZ4, LZ4, RAW
+from live4d_ophyd.frames.codecs import BSLZ4, LZ4, RAW
 from live4d_ophyd.frames.memory import (
     NOGIL,
     copy_bytes,

@@ -1,4 +1,4 @@
-"""Sources by name: what crosses to the engine is a kind and plain fields. A new source, and its errors, are named here."""
+"""Sources by name: what crosses to the engine is a kind and plain fields. New ones are named here."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import numpy as np
 from live4d_ophyd.decode import DecodeError, decode_array
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.encoded_array import DTYPES, FIRST_TAG, EncodedArray
 from live4d_ophyd.sources.source import (
     Ended,
@@ -28,8 +29,6 @@ from live4d_ophyd.sources.source import (
     SeriesSource,
     Started,
 )  # fmt: skip
-
-_ALGORITHMS = {columns.RAW: "", columns.BSLZ4: "bslz4", columns.LZ4: "lz4"}
 
 
 @dataclasses.dataclass
@@ -134,7 +133,7 @@ class SourceTests:
         if dtype is None:
             return None
         blob = batch.buffer[offset : offset + length].tobytes()
-        algorithm = _ALGORITHMS[int(row[columns.ALGORITHM])]
+        algorithm = CODECS[int(row[columns.ALGORITHM])].name
         try:
             return decode_array(EncodedArray(shape, dtype, algorithm, int(row[columns.ELEM_SIZE]), blob))
         except DecodeError:

@@ -8,7 +8,7 @@ import pytest
 from decode_oracle import bslz4
 
 from live4d_ophyd.decode.array_decoder import decode_array, decode_bytes
-from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.encoded_array import EncodedArray
 
 PIXELS = np.arange(24, dtype="<u2").reshape(4, 6)

@@ -12,7 +12,8 @@ import pytest
 from decode_oracle import batch_of, bslz4, decode_bslz4, guarded, lz4_blocks, patterns_of, project
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights
-from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET, LZ4
+from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET
+from live4d_ophyd.frames.codecs import LZ4
 
 try:
     from dectris.compression import decompress

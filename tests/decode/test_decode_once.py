@@ -8,8 +8,9 @@ from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums
 
 from live4d_ophyd.decode import CpuDecoder, Demand, FrameFormat, Saturation, Weights
 from live4d_ophyd.decode.cpu import decoder as module
-from live4d_ophyd.frames import format as f
-from live4d_ophyd.frames.batch import ALGORITHM, LZ4
+from live4d_ophyd.frames import status as f
+from live4d_ophyd.frames.batch import ALGORITHM
+from live4d_ophyd.frames.codecs import LZ4
 
 SHAPE = (33, 21)
 

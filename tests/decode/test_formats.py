@@ -12,16 +12,9 @@ import zstandard
 from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, patterns_of, project, shuffle
 
 from live4d_ophyd.decode import CpuDecoder, DecodeError, FrameFormat, Weights, decode_array, describe_status
-from live4d_ophyd.frames import format as f
-from live4d_ophyd.frames.batch import (
-    ALGORITHM,
-    BLOB_LENGTH,
-    BLOB_OFFSET,
-    ELEM_SIZE,
-    LZ4,
-    OTHER_ALGORITHM,
-    RAW,
-)
+from live4d_ophyd.frames import status as f
+from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, ELEM_SIZE
+from live4d_ophyd.frames.codecs import LZ4, OTHER_ALGORITHM, RAW
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
 
 SHAPE = (33, 21)

@@ -34,17 +34,9 @@ from live4d_ophyd.decode import (
 )
 from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.decode.saturation import NODATA
-from live4d_ophyd.frames import format as f
-from live4d_ophyd.frames.batch import (
-    ALGORITHM,
-    BLOB_LENGTH,
-    BLOB_OFFSET,
-    BSLZ4,
-    LZ4,
-    OTHER_ALGORITHM,
-    RAW,
-    FrameBatch,
-)
+from live4d_ophyd.frames import status as f
+from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, FrameBatch
+from live4d_ophyd.frames.codecs import BSLZ4, LZ4, OTHER_ALGORITHM, RAW
 
 pytestmark = pytest.mark.gpu
 

@@ -13,7 +13,7 @@ from decode_oracle import batch_of, bslz4, masked_sums, on_host
 
 from live4d_ophyd.decode import CpuDecoder, Demand, FrameFormat, Weights
 from live4d_ophyd.decode.entries import OTHER_LAYOUT
-from live4d_ophyd.frames import format as f
+from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.batch import COLUMNS, FrameBatch
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

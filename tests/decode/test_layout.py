@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live4d_ophyd.decode.gpu.layout import Layout, find_layout, select_blocks
-from live4d_ophyd.frames import format as f
-from live4d_ophyd.frames.batch import ALGORITHM, BSLZ4, ELEM_SIZE, LZ4, OTHER_ALGORITHM, RAW
+from live4d_ophyd.frames import status as f
+from live4d_ophyd.frames.batch import ALGORITHM, ELEM_SIZE
+from live4d_ophyd.frames.codecs import BSLZ4, LZ4, OTHER_ALGORITHM, RAW
 
 
 def decode_selected(layout: Layout, raw: bytes, selection) -> bytes:

@@ -12,7 +12,7 @@ from hdf5_filter import read_bslz4, write_bslz4
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights, describe_status
 from live4d_ophyd.frames.batch import ARRAY_TAG, COLS, OTHER, ROWS, STATUS
-from live4d_ophyd.frames.format import NOT_AN_IMAGE, WRONG_DTYPE, WRONG_SHAPE
+from live4d_ophyd.frames.status import NOT_AN_IMAGE, WRONG_DTYPE, WRONG_SHAPE
 
 DTYPES = ("u1", "<u2", "<u4")
 

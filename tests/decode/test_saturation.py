@@ -8,7 +8,7 @@ from decode_oracle import batch_of, bslz4, project_all
 from test_project import distance
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Saturation, Weights
-from live4d_ophyd.frames.batch import RAW
+from live4d_ophyd.frames.codecs import RAW
 
 SHAPES = [(192, 192), (103, 51), (5, 3)]  # the last two have pixels behind their last block
 

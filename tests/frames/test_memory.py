@@ -21,7 +21,7 @@ def test_what_is_compiled_and_what_it_takes_constants_from_counts_and_nothing_el
     }
     assert len(compiled) > 10
     assert compiled < found
-    assert {"frames/batch.py", "frames/format.py", "frames/memory.py"} < found
+    assert {"frames/batch.py", "frames/codecs.py", "frames/memory.py"} < found
     assert not {path for path in found if path.startswith(("device/", "engine/", "storage/", "commands/"))}
 
 

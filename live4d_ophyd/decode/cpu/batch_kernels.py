@@ -15,15 +15,21 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     IMAGE,
     ROWS,
     STATUS,
 )
-from live4d_ophyd.frames.format import NOT_AN_IMAGE, OK, OUTSIDE_BUFFER, WRONG_DTYPE, WRONG_SHAPE
+from live4d_ophyd.frames.codecs import BSLZ4
 from live4d_ophyd.frames.memory import NOGIL
+from live4d_ophyd.frames.status import (
+    NOT_AN_IMAGE,
+    OK,
+    OUTSIDE_BUFFER,
+    WRONG_DTYPE,
+    WRONG_SHAPE,
+)
 
 #: status, never returned: the kernels leave this frame to Python
 LEFT = 1

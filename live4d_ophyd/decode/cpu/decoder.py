@@ -22,18 +22,13 @@ from live4d_ophyd.decode.entries import algorithm_name, rows_to_take
 from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weight_maps import Weights, aligned_zeros
 from live4d_ophyd.frames.batch import (
-    ALGORITHM,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     ELEM_SIZE,
-    LZ4,
-    RAW,
     FrameBatch,
 )
-from live4d_ophyd.frames.format import OK, UNREADABLE, DecodeError, FrameFormat
-
-_NAMES = {RAW: "", BSLZ4: "bslz4", LZ4: "lz4"}
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.frames.status import OK, UNREADABLE, DecodeError
 
 #: patterns decoded at a time: few enough that a method finds them in the cache, enough for the Python between
 PATTERN_BYTES = 4 << 20
@@ -165,9 +160,7 @@ class CpuDecoder:
         offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
         data = batch.buffer[offset : offset + length]
         try:
-            name = _NAMES.get(int(index[ALGORITHM]))
-            if name is None:
-                name = algorithm_name(batch, row)
+            name = algorithm_name(batch, row)
             if name is None:
                 return None, UNREADABLE
             raw = decode_bytes(name, int(index[ELEM_SIZE]), data, self.format.nbytes)

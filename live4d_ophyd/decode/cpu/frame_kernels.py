@@ -18,15 +18,42 @@ from live4d_ophyd.decode.cpu.bitplanes import (
 )
 from live4d_ophyd.decode.cpu.lz4 import lz4_decode, lz4_verify
 from live4d_ophyd.decode.cpu.vectors import add_popcounts, add_weighted, fill_64
-from live4d_ophyd.frames.format import (
+from live4d_ophyd.frames.memory import (
+    NOGIL,
+    copy_bytes,
+    load_i64_be,
+    load_u8,
+    load_u16,
+    load_u32,
+    load_u32_be,
+)
+from live4d_ophyd.frames.status import (
+    BAD_BLOCK_SIZE,
     BAD_LZ4,
+    BLOB_TOO_SHORT,
     BLOCK_TRUNCATED,
     LEFT_OVER,
     OK,
     SHORT_BLOCK,
-    block_bytes,
+    WRONG_TOTAL,
 )
-from live4d_ophyd.frames.memory import NOGIL, copy_bytes, load_u8, load_u16, load_u32, load_u32_be
+
+
+@njit(**NOGIL)
+def block_bytes(blob, length, total, granule):
+    """Block size of a compressed array from its header, or a negative status.
+
+    ``total`` is what the format says the array holds; ``granule`` what a block must be a multiple of:
+    8 elements for bslz4, 1 byte for lz4. Bounds are the reference decoder's: positive and below 2^31.
+    """
+    if length < 12:
+        return BLOB_TOO_SHORT
+    if load_i64_be(blob) != total:
+        return WRONG_TOTAL
+    size = load_u32_be(blob + 8)
+    if size == 0 or size >= 1 << 31 or size % granule != 0:
+        return BAD_BLOCK_SIZE
+    return size
 
 
 @njit(**NOGIL)

@@ -25,7 +25,13 @@ from live4d_ophyd.decode.gpu.plan import Plan, make_plan
 from live4d_ophyd.decode.gpu.workspace import Workspace
 from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.frames.batch import LENGTH, OFFSET, FrameBatch
-from live4d_ophyd.frames.format import BAD_LZ4, BAD_ZSTD, MANY_LAYOUTS, OK, FrameFormat
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.frames.status import (
+    BAD_LZ4,
+    BAD_ZSTD,
+    MANY_LAYOUTS,
+    OK,
+)
 
 #: of the GPU's free memory, what one submission may take: several are under way on each of several connections
 _SHARE = 16

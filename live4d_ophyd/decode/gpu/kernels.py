@@ -17,8 +17,7 @@ from cuda.core.utils import FileStreamProgramCache
 
 from live4d_ophyd.decode.cpu import lz4
 from live4d_ophyd.decode.entries import OTHER_LAYOUT
-from live4d_ophyd.frames import batch
-from live4d_ophyd.frames import format as framing
+from live4d_ophyd.frames import batch, status
 
 #: names that the kernels take from Python
 _COLUMNS = (
@@ -42,7 +41,7 @@ SUMS = {"float64": "double", "int64": "i64"}
 def source() -> str:
     """The kernels' source, with the constants of this package in front."""
     defines = {name: getattr(batch, name) for name in _COLUMNS}
-    defines |= {name: getattr(framing, name) for name in _STATUSES}
+    defines |= {name: getattr(status, name) for name in _STATUSES}
     defines |= {
         "OTHER_LAYOUT": OTHER_LAYOUT,
         "LAST_LITERALS": lz4.LAST_LITERALS,

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from live4d_ophyd.decode.array_decoder import ELEM_SIZES, VENDOR_ALGORITHMS
+from live4d_ophyd.decode.array_decoder import ELEM_SIZES
 from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     ELEM_SIZE,
-    LZ4,
-    RAW,
     FrameBatch,
 )
-from live4d_ophyd.frames.format import (
+from live4d_ophyd.frames.codecs import BY_NAME
+from live4d_ophyd.frames.status import (
     BAD_BLOCK_SIZE,
     BAD_ELEM_SIZE,
     BLOB_TOO_SHORT,
@@ -31,8 +29,6 @@ from live4d_ophyd.frames.format import (
 
 #: nvCOMP un-shuffles in pieces of this size: larger blocks take a kernel of our own
 NVCOMP_SHUFFLED_BLOCK = 8192
-
-_NAMES = {RAW: "", BSLZ4: "bslz4", LZ4: "lz4"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Layout:
 
     @property
     def shuffled(self) -> bool:
-        return self.name in ("bslz4", "bszstd")
+        return BY_NAME[self.name].shuffled
 
     @property
     def nvcomp_unshuffles(self) -> bool:
@@ -79,19 +75,21 @@ def find_layout(batch: FrameBatch, row: int, total: int) -> Layout | int:
     offset, length, elem_size = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH]), int(index[ELEM_SIZE])
     if offset < 0 or length < 0 or offset + length > len(batch.buffer):
         return OUTSIDE_BUFFER
-    algorithm = int(index[ALGORITHM])
-    name = _NAMES[algorithm] if algorithm in _NAMES else algorithm_name(batch, row)
+    algorithm, name = int(index[ALGORITHM]), algorithm_name(batch, row)
     if name is None:
         return UNREADABLE
     if name == "":
         return Layout(algorithm, name, elem_size, total, total, 1)
-    if name not in ("bslz4", "lz4", "bszstd"):
-        return NOT_ON_GPU if name in VENDOR_ALGORITHMS else UNKNOWN_ALGORITHM
+    codec = BY_NAME.get(name)
+    if codec is None:
+        return UNKNOWN_ALGORITHM
+    if not codec.gpu:
+        return NOT_ON_GPU
     if length < 12:
         return BLOB_TOO_SHORT
     block = int.from_bytes(batch.buffer[offset + 8 : offset + 12].tobytes(), "big")
     granule = 1
-    if name != "lz4":
+    if codec.shuffled:
         if elem_size not in ELEM_SIZES:
             return BAD_ELEM_SIZE
         granule = 8 * elem_size

@@ -17,7 +17,6 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     IMAGE,
@@ -25,7 +24,6 @@ from live4d_ophyd.frames.batch import (
     INCOMPLETE,
     MALFORMED,
     NO_CHANNEL,
-    RAW,
     ROWS,
     SERIES_ID,
     TRAILING,
@@ -33,6 +31,7 @@ from live4d_ophyd.frames.batch import (
     UNIQUE_ID,
     UNUSUAL,
 )
+from live4d_ophyd.frames.codecs import BSLZ4, CODECS, RAW
 from live4d_ophyd.frames.encoded_array import (
     COMPRESSION_TAG,
     FIRST_TAG,
@@ -81,7 +80,7 @@ _TYPE, _SERIES_ID, _UNIQUE_ID, _IMAGE_ID, _DATA, _OTHER_KEY = range(6)
 _REQUIRED = 1 << _SERIES_ID | 1 << _IMAGE_ID | 1 << _DATA
 
 _TYPES = _words("image", "start", "end")  # in the order of IMAGE, START, END
-_ALGORITHMS = _words("bslz4", "lz4")  # in the order of BSLZ4, LZ4
+_ALGORITHMS = _words(*(codec.name for codec in CODECS[BSLZ4:]))  # in the order of their numbers
 
 
 # FNV-1a, 64 bit, as signed numbers (multiplication wraps)

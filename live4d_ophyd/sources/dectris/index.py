@@ -18,19 +18,15 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     END,
     IMAGE,
     IMAGE_ID,
     LENGTH,
-    LZ4,
     NO_CHANNEL,
     OFFSET,
     OTHER,
-    OTHER_ALGORITHM,
-    RAW,
     RECEIVED_NS,
     ROWS,
     SERIES_ID,
@@ -40,6 +36,7 @@ from live4d_ophyd.frames.batch import (
     UNUSUAL,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import number_of
 from live4d_ophyd.frames.encoded_array import array_tag
 from live4d_ophyd.frames.memory import NOGIL
 from live4d_ophyd.sources.dectris.envelope import (
@@ -69,8 +66,6 @@ __all__ = [
     "index_images",
     "index_message",
 ]
-
-_ALGORITHMS = {"": RAW, "bslz4": BSLZ4, "lz4": LZ4}
 
 
 def hash_unique_id(text: str | None) -> int:
@@ -165,6 +160,6 @@ def _fill_array(batch: FrameBatch, row: int, message: ImageMessage, channel: str
     entry[BLOB_OFFSET], entry[BLOB_LENGTH] = entry[OFFSET] + position, len(array.data)
     entry[ROWS], entry[COLS] = array.shape
     entry[ARRAY_TAG] = array_tag(array.dtype)
-    entry[ALGORITHM] = _ALGORITHMS.get(array.algorithm, OTHER_ALGORITHM)
+    entry[ALGORITHM] = number_of(array.algorithm)
     entry[ELEM_SIZE] = array.elem_size
     return IMAGE

@@ -17,7 +17,6 @@ from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
     BLOB_LENGTH,
     BLOB_OFFSET,
-    BSLZ4,
     COLS,
     ELEM_SIZE,
     END,
@@ -25,13 +24,10 @@ from live4d_ophyd.frames.batch import (
     IMAGE_ID,
     INCOMPLETE,
     LENGTH,
-    LZ4,
     MALFORMED,
     NO_CHANNEL,
     OFFSET,
     OTHER,
-    OTHER_ALGORITHM,
-    RAW,
     RECEIVED_NS,
     ROWS,
     SERIES_ID,
@@ -43,6 +39,7 @@ from live4d_ophyd.frames.batch import (
     UNUSUAL,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import BSLZ4, BSZSTD, LZ4, OTHER_ALGORITHM, RAW, TRPX
 from live4d_ophyd.frames.encoded_array import DTYPES, FIRST_TAG, MAX_PIXELS, dtype_of_tag
 from live4d_ophyd.sources.dectris.index import (
     MAX_CHANNELS,
@@ -54,7 +51,7 @@ from live4d_ophyd.sources.dectris.index import (
 )
 from live4d_ophyd.sources.dectris.messages import ImageMessage, StreamError, read_message
 
-NUMBERS = {"": RAW, "bslz4": BSLZ4, "lz4": LZ4}
+NUMBERS = {"": RAW, "bslz4": BSLZ4, "lz4": LZ4, "bszstd": BSZSTD, "trpx": TRPX}
 
 #: the same 300 examples in every run; no deadline, since the first one compiles
 seeded = settings(derandomize=True, deadline=None, max_examples=300)
