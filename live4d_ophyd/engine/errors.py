@@ -27,7 +27,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
-from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.sources import registry as sources
 
 
@@ -77,7 +76,7 @@ class MethodFailed(AcquisitionError):
         self.method = method
 
     @classmethod
-    def of(cls, method: Method, error: Exception) -> MethodFailed:
+    def of(cls, method: Any, error: Exception) -> MethodFailed:
         """What ``method`` raised, in words."""
         failed = f"the method {method.name} ({type(method).__name__}) failed"
         return cls(f"{failed}: {type(error).__name__}: {error}", method=method.name)

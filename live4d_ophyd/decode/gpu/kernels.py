@@ -93,15 +93,16 @@ def compile_kernels(names: Sequence[str], architecture: str, cache: Any = None) 
 
 @cache
 def kernels_of(device: int) -> Kernels:
-    """Those of a device, by its number; it is the current one."""
-    return Kernels()
+    """Those of a device, by its number."""
+    with torch.cuda.device(device):
+        return Kernels(device)
 
 
 class Kernels:
-    """Compiled kernels for the current device; may be shared by threads."""
+    """Compiled kernels for one device, which is the current one in threads that launch them; they may share these."""
 
-    def __init__(self) -> None:
-        device = Device(torch.cuda.current_device())
+    def __init__(self, number: int) -> None:
+        device = Device(number)
         device.set_current()
         self._architecture = f"sm_{device.arch}"
         self._cache = FileStreamProgramCache()

@@ -260,7 +260,7 @@ class EngineClient:
     def _welcomed(self, ready: wire.Ready) -> None:
         self.pid, self.engine, self.engine_detail = ready.pid, ready.backend, ready.detail
         self.versions = ready.versions
-        if self._wanted_engine not in ("auto", ready.backend):
+        if self._wanted_engine.partition(":")[0] not in ("auto", ready.backend):
             self._refused = EngineUnavailable(
                 f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_engine!r}"
             )
