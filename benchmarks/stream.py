@@ -154,7 +154,7 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
         cards = process.submit(cards_here).result()
         engines = {count: engine_of(count, cards) for count in devices}
         for (key, frames), senders, methods in itertools.product(
-            (("192", 1 << 20), ("96u32", 1 << 21)), (4, 8), ("VBF", "all")
+            (("192", 1 << 20), ("96u32", 1 << 20)), (4, 8), ("VBF", "all")
         ):
             with closing(Source(key, senders)) as source:
                 khz: dict[int, list[float]] = {count: [] for count in devices}

@@ -17,13 +17,13 @@ from cuda.core.utils import FileStreamProgramCache
 
 from live4d_ophyd.decode.cpu import lz4
 from live4d_ophyd.decode.entries import OTHER_LAYOUT
-from live4d_ophyd.frames import batch, status
+from live4d_ophyd.frames import batch, codecs, status
 
 #: names that the kernels take from Python
 _COLUMNS = (
-    "STATUS", "BLOB_OFFSET", "BLOB_LENGTH", "ROWS", "COLS", "ARRAY_TAG", "ALGORITHM", "ELEM_SIZE", "COLUMNS",
-    "IMAGE", "RAW", "LZ4",
+    "STATUS", "BLOB_OFFSET", "BLOB_LENGTH", "ROWS", "COLS", "ARRAY_TAG", "ALGORITHM", "ELEM_SIZE", "COLUMNS", "IMAGE",
 )  # fmt: skip
+_CODECS = ("RAW", "LZ4")
 _STATUSES = (
     "OK", "NOT_AN_IMAGE", "WRONG_SHAPE", "WRONG_DTYPE", "OUTSIDE_BUFFER", "BLOB_TOO_SHORT", "WRONG_TOTAL",
     "BAD_BLOCK_SIZE", "BLOCK_TRUNCATED", "BAD_LZ4", "SHORT_BLOCK", "LEFT_OVER", "WRONG_LENGTH",
@@ -41,6 +41,7 @@ SUMS = {"float64": "double", "int64": "i64"}
 def source() -> str:
     """The kernels' source, with the constants of this package in front."""
     defines = {name: getattr(batch, name) for name in _COLUMNS}
+    defines |= {name: getattr(codecs, name) for name in _CODECS}
     defines |= {name: getattr(status, name) for name in _STATUSES}
     defines |= {
         "OTHER_LAYOUT": OTHER_LAYOUT,
