@@ -5,6 +5,7 @@ Each raises ValueError that names the value and what was expected.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -15,6 +16,9 @@ import numpy as np
 LONGEST_S = 86_400.0
 #: the bound of a factor: sums of counts stay finite with it
 LARGEST_GAIN = 1e12
+#: lists and objects in each other, of JSON that somebody means
+_DEEPEST_JSON = 32
+_TOO_DEEP = f"it has lists or objects in each other more than {_DEEPEST_JSON} deep"
 # ZMQ lets an address begin with one of this machine's own: tcp://10.0.0.5:0;dcu:31001
 _ADDRESS = re.compile(
     r"tcp://([^\s/;]+;)?(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})|(ipc|inproc)://\S.*"
@@ -113,3 +117,39 @@ def _largest(value: np.ndarray) -> float:
     if math.isfinite(low) and math.isfinite(high):
         return max(-low, high)  # several times as fast: this runs with every trigger
     return float(np.max(np.abs(value), where=np.isfinite(value), initial=0.0))
+
+
+# What comes from elsewhere -----------------------------------------------------------------------
+
+
+def printable(words: str, most: int = 1000) -> str:
+    """Somebody else's text for a log or an error: control characters escaped, cut to ``most`` characters."""
+    cut = words if len(words) <= most else f"{words[:most]}... ({len(words)} characters)"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+
+
+def from_json(content: str | bytes | bytearray) -> Any:
+    """The value of a JSON text. Raises ValueError for what is none, and for what calculations fail on.
+
+    That is numbers of more than 64 bits, and lists or objects in each other so deep that nobody can mean them.
+    """
+    try:
+        value = json.loads(content, parse_int=_int64)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _is_deep(value, _DEEPEST_JSON):
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _int64(digits: str) -> int:
+    if len(digits) > 20 or not -(1 << 63) <= (value := int(digits)) < 1 << 64:
+        raise ValueError(f"the number {digits[:20]}... has more than 64 bits")
+    return value
+
+
+def _is_deep(value: Any, most: int) -> bool:
+    if not isinstance(value, list | dict):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return most == 0 or any(_is_deep(item, most - 1) for item in inner)

@@ -5,11 +5,11 @@ In: ``user_data`` of a start message, an AcquisitionRequest. Out: what contradic
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from live4d_ophyd.checks import from_json
 from live4d_ophyd.scan import ScanGrid
 
 #: key of the header under which a scan generator says what it is set to, by the names of a ScanGrid
@@ -33,8 +33,8 @@ def disagreement(user_data: Any, grid: ScanGrid, *, armed_here: bool) -> str:
 def note_of(user_data: Any) -> Mapping[str, Any]:
     """What the header says of scan and run; {} if it is no map."""
     try:
-        said = json.loads(user_data) if isinstance(user_data, str) else user_data
-    except (ValueError, RecursionError):  # whoever wrote it
+        said = from_json(user_data) if isinstance(user_data, str) else user_data
+    except ValueError:  # whoever wrote it
         return {}
     return said if isinstance(said, Mapping) else {}
 

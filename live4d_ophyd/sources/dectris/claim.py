@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import socket
 import struct
 import uuid
+
+from live4d_ophyd.checks import from_json
 
 #: what this process is called in the header of the streams it arms
 ENGINE_ID = uuid.uuid4().hex
@@ -20,7 +21,7 @@ ENGINE_ID = uuid.uuid4().hex
 def marked_by(header: str | None) -> str | None:
     """The process that a stream's header names; None where it names none."""
     try:
-        return str(json.loads(header or "")["engine"])
+        return str(from_json(header or "")["engine"])
     except (ValueError, KeyError, TypeError):
         return None
 

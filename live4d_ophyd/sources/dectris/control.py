@@ -229,7 +229,7 @@ class Simplon:
         answer = self.command("arm", timeout=ARM_TIMEOUT_S)
         try:
             return int(answer["sequence id"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SimplonError(
                 f"arm at {self.url} answered {answer!r}; expected {{'sequence id': n}}"
             ) from error
@@ -242,6 +242,7 @@ class Simplon:
         """
         images, frame_time = (self.get("detector", "config", key) for key in ("nimages", "frame_time"))
         lasts = images * frame_time if is_number(images) and is_number(frame_time) else 0.0
+        lasts = lasts if lasts > 0 else 0.0  # NaN, too
         self.command("trigger", timeout=min(2 * lasts + ARM_TIMEOUT_S, LONGEST_TRIGGER_S))
 
     def disarm(self) -> None:

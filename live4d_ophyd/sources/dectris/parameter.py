@@ -41,7 +41,8 @@ class Parameter:
             return said if isinstance(said := answer.get(name), str) else otherwise
 
         def limit(name: str) -> float | None:
-            return said if is_number(said := answer.get(name)) and said == said else None
+            said: Any = answer.get(name)
+            return said if is_number(said) and math.isfinite(said) else None
 
         allowed = answer.get("allowed_values")
         return cls(

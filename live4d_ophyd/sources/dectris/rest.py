@@ -1,12 +1,12 @@
 """Rest: the detector's REST interface (SIMPLON), typed. It asks the device what it has instead of assuming it.
 
-Any thread; every request is a connection of its own. Only idempotent requests are retried. A value that is set is read
-back: a detector that keeps another one has not obeyed.
+Any thread; every request is a connection of its own, with a deadline for the whole of it. Only idempotent requests are
+retried. A value that is set is read back: a detector that keeps another one has not obeyed. What answers may be no
+detector, or a broken one: anything but 2xx fails, and what is no answer is a SimplonError.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -15,17 +15,24 @@ from typing import Any
 
 import httpx
 
+from live4d_ophyd.checks import from_json, printable
 from live4d_ophyd.sources.dectris.parameter import ROUNDED, Parameter, is_same
+from live4d_ophyd.sources.dectris.request_deadline import RequestDeadline
 from live4d_ophyd.sources.source import SourceError
 from live4d_ophyd.urls import shown, split_login
 
 log = logging.getLogger(__name__)
 
-#: SIMPLON answers at once except for commands that last as long as the detector takes.
+#: SIMPLON answers at once except for commands that last as long as the detector takes. A request has this time from its
+#: connection to the last byte of the answer, with all its repetitions
 REQUEST_TIMEOUT_S = 10.0
+#: setting a value may take as long, and reading back what changed with it
+WRITE_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 #: no answer that is asked for here is longer; those that hold a value a pixel are not asked for
 MAX_ANSWER_BYTES = 1 << 20
+#: keys that one setting changes are read back; devices name 30 at most
+_MOST_CHANGED = 200
 #: pauses before requests that may be repeated are, s
 _PAUSES_S = (0.2, 0.6)
 #: stream v2 came with this version
@@ -34,6 +41,8 @@ OLDEST_API = (1, 6)
 _REPEATABLE_COMMANDS = ("disarm", "cancel", "abort")
 #: keys that hold a value a pixel: megabytes
 _IMAGES = ("flatfield", "pixel_mask")
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})[\w.-]{0,40}", re.ASCII)
+_KEY = re.compile(r"[\w/.-]{1,200}", re.ASCII)
 #: versions to try where none is told
 _VERSIONS = ("1.8.0", "1.7.0", "1.6.0")
 
@@ -58,7 +67,12 @@ def _http() -> httpx.Client:
     restarted would fail the first request on each.
     """
     # trust_env=False: a proxy of the user's shell must not stand between us and the detector.
-    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    # Nothing compressed: 3 kB of gzip can become gigabytes.
+    return httpx.Client(
+        trust_env=False,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        headers={"Accept-Encoding": "identity"},
+    )
 
 
 class Rest:
@@ -83,9 +97,11 @@ class Rest:
         except UnknownKey:
             return self._version_that_answers()
         version = str(answer.get("value", "")) if isinstance(answer, dict) else ""
-        numbers = re.match(r"(\d+)\.(\d+)", version)
+        numbers = _VERSION.fullmatch(version)
         if not numbers:
-            raise SimplonError(f"{self.url} answered {answer!r} for its version: is it a SIMPLON interface?")
+            raise SimplonError(
+                f"{self.url} answered {_short(answer)} for its version: is it a SIMPLON interface?"
+            )
         if (int(numbers[1]), int(numbers[2])) < OLDEST_API:
             raise SimplonError(f"{self.url} speaks SIMPLON {version}; stream v2 needs 1.6 or newer")
         return version
@@ -106,7 +122,9 @@ class Rest:
         """The key ``/subsystem/api/.../kind/key`` as it is now. Raises UnknownKey, SimplonError."""
         answer = self._request("GET", self._path(subsystem, kind, key), repeatable=True)
         if not isinstance(answer, dict) or "value" not in answer:
-            raise SimplonError(f"GET {key} at {self.url} answered {answer!r}; expected {{'value': ...}}")
+            raise SimplonError(
+                f"GET {key} at {self.url} answered {_short(answer)}; expected {{'value': ...}}"
+            )
         return Parameter.from_answer(f"{subsystem}/{kind}/{key}", answer)
 
     def write(self, subsystem: str, key: str, value: Any) -> dict[str, Parameter]:
@@ -115,14 +133,25 @@ class Rest:
         Raises UnknownKey, SimplonError with the device's words, and SimplonError when it keeps another value; one that
         it has rounded is logged.
         """
-        path = self._path(subsystem, "config", key)
+        path, deadline = self._path(subsystem, "config", key), time.monotonic() + WRITE_TIMEOUT_S
         answer = self._request("PUT", path, {"value": value}, repeatable=True)
-        changed = map(str, answer if isinstance(answer, list) else ())
+        changed = (
+            [name for name in answer if isinstance(name, str) and _KEY.fullmatch(name)]
+            if isinstance(answer, list)
+            else []
+        )
         found = {}
         # Not every firmware names the key itself.
-        for name in dict.fromkeys([key, *changed]):
+        for number, name in enumerate(dict.fromkeys([key, *changed])):
             if name.endswith(_IMAGES):
                 continue
+            if number and (number > _MOST_CHANGED or time.monotonic() > deadline):
+                log.warning(
+                    "%s: %s/config/%s was set; the %d keys that the device says changed with it are not all read: more "
+                    "than %d, or slower than %g s",
+                    self.url, subsystem, key, len(changed), _MOST_CHANGED, WRITE_TIMEOUT_S,
+                )  # fmt: skip
+                break
             try:
                 found[name] = self.read(subsystem, "config", name)
             except SimplonError as error:
@@ -164,59 +193,92 @@ class Rest:
         *,
         repeatable: bool,
     ) -> Any:
+        deadline = time.monotonic() + timeout
         for pause in (*_PAUSES_S, None) if repeatable else (None,):
             try:
-                return self._try(method, path, body, timeout)
+                return self._try(method, path, body, timeout, deadline)
             except _Passing as error:
-                if pause is None:
+                if pause is None or time.monotonic() + pause >= deadline:
                     raise SimplonError(str(error)) from error.__cause__
                 log.info("%s; once more in %g s", error, pause)
                 time.sleep(pause)
         raise AssertionError  # the last round returns or raises
 
-    def _try(self, method: str, path: str, body: Any, timeout: float) -> Any:
+    def _try(self, method: str, path: str, body: Any, timeout: float, until: float) -> Any:
         request = f"{method} {self.url}{path}" + (f" with {body!r}" if body else "")
-        try:
-            limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S)
-            call = _http().stream(method, self.url + path, json=body, timeout=limits, auth=self._auth)
-            with call as response:
-                content = bytearray()
-                for piece in response.iter_bytes():
-                    content += piece
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise SimplonError(
-                            f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB"
-                        )
-        except httpx.ConnectTimeout as error:
-            raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
-        except httpx.TimeoutException as error:
-            # Not repeated: who is silent for so long is so again, and a scan waits.
-            raise SimplonError(f"{request}: no answer within {timeout:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
-        words = content[:300].decode(errors="replace").strip()
-        if response.status_code == 404:
-            raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
-        if response.is_server_error:
-            raise _Passing(f"{request}: {response.status_code} {words}")
-        if response.next_request is not None:
-            # Not followed: what is there may be no detector, and a PUT may become a GET.
-            target = shown(str(response.next_request.url.copy_with(query=None, fragment=None)))
-            raise SimplonError(
-                f"{request}: {response.status_code}, redirected to {target}: give the address that this names (url of "
-                "Simplon), or its API version (api, or --api)"
-            )
-        if response.status_code == 401:
-            words += "; is the login right? Simplon takes it in its url, http://USER:PASSWORD@HOST"
-        if not response.is_success:
-            raise SimplonError(f"{request}: {response.status_code} {words}".rstrip())
-        if not content:
-            return None
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise _Passing(f"{request} answered no JSON: {words[:200]!r}") from error
+        too_late = f"{request}: no answer within {timeout:g} s"
+        left = max(until - time.monotonic(), 0.001)
+        with RequestDeadline(left) as deadline:
+            try:
+                call = _http().stream(
+                    method,
+                    self.url + path,
+                    json=body,
+                    timeout=httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT_S)),
+                    auth=self._auth,
+                    extensions=deadline.extensions,
+                )
+                with call as response:
+                    content = _content(request, response)
+            except httpx.ConnectTimeout as error:
+                raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
+            except httpx.TimeoutException as error:
+                # Not repeated: who is silent for so long is so again, and a scan waits.
+                raise SimplonError(too_late) from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if deadline.passed:
+                    raise SimplonError(f"{too_late} to its end") from error
+                reason = printable(str(error), 300) or type(error).__name__
+                raise _Passing(f"{request}: {reason}; is the detector (or the simulator) on?") from error
+            if deadline.passed:  # an answer that ends with its connection looks whole
+                raise SimplonError(f"{too_late} to its end")
+        return _value(request, response, content)
+
+
+def _content(request: str, response: httpx.Response) -> bytes:
+    """The answer as it came. Raises SimplonError for a compressed one, and for one that is too long."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise SimplonError(
+            f"{request}: the answer is encoded ({printable(encoding, 100)}), which was not asked for: is it a SIMPLON "
+            "interface, with no proxy before it?"
+        )
+    content = bytearray()
+    for piece in response.iter_raw():
+        content += piece
+        if len(content) > MAX_ANSWER_BYTES:
+            raise SimplonError(f"{request}: the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
+    return bytes(content)
+
+
+def _value(request: str, response: httpx.Response, content: bytes) -> Any:
+    """What the answer says; None where it is empty. Raises SimplonError for anything but success."""
+    words = printable(content[:300].decode(errors="replace").strip())
+    if response.status_code == 404:
+        raise UnknownKey(f"{request}: the device does not have it ({words or 404})")
+    if response.is_server_error:
+        raise _Passing(f"{request}: {response.status_code} {words}")
+    if response.next_request is not None:
+        # Not followed: what is there may be no detector, and a PUT may become a GET.
+        target = printable(shown(str(response.next_request.url.copy_with(query=None, fragment=None))))
+        raise SimplonError(
+            f"{request}: {response.status_code}, redirected to {target}: give the address that this names (url of "
+            "Simplon), or its API version (api, or --api)"
+        )
+    if response.status_code == 401:
+        words += "; is the login right? Simplon takes it in its url, http://USER:PASSWORD@HOST"
+    if not response.is_success:
+        raise SimplonError(f"{request}: {response.status_code} {words}".rstrip())
+    if not content:
+        return None
+    try:
+        return from_json(content)
+    except ValueError as error:
+        raise _Passing(f"{request} answered no JSON that can be used: {words[:200]!r}") from error
+
+
+def _short(value: Any) -> str:
+    return printable(repr(value), 300)
 
 
 class _Passing(SimplonError):

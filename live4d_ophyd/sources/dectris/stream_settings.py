@@ -10,6 +10,7 @@ import json
 import logging
 from typing import Any
 
+from live4d_ophyd.checks import from_json
 from live4d_ophyd.sources.dectris.rest import Rest, SimplonError, UnknownKey, say_once
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class StreamSettings:
 
 def _note(appendix: Any) -> dict[str, Any]:
     try:
-        content = json.loads(appendix)
+        content = from_json(appendix)
     except (TypeError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
