@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import zmq
 from live4d_ophyd.commands.parameters import Engine
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.process.server import EngineServer
-from live4d_ophyd.engine.process.sockets import why_refused
+from live4d_ophyd.engine.process.sockets import check_free, why_refused
+from live4d_ophyd.engine.process.spawn import remove_folder_of
 
 
 @click.command()
@@ -52,6 +52,7 @@ def serve(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to the detector
     warm_up()
     try:
+        check_free(endpoint)
         server = EngineServer(endpoint, engine=engine, curve_keys=curve, allow_modules=allow_methods or owned)
     except zmq.ZMQError as error:
         raise click.ClickException(f"cannot serve at {endpoint}: {why_refused(endpoint, error)}") from error
@@ -66,10 +67,9 @@ def serve(
             signal.signal(number, lambda *_: server.end())
     click.echo(json.dumps({"engine": server.endpoint}))
     server.run()
-    if owned and endpoint.startswith("ipc://"):
-        # The session made this folder; if it was killed, nobody else removes it.
-        shutil.rmtree(Path(endpoint.removeprefix("ipc://")).parent, ignore_errors=True)
     if owned:
+        # The session made this folder; if it was killed, nobody else removes it.
+        remove_folder_of(endpoint)
         # Taking the interpreter down lasts 0.5 to 2 s, of nothing but freeing; a session that closes waits for it.
         logging.shutdown()
         os._exit(0)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket as sockets
+import stat
 
 import zmq
 
@@ -24,6 +27,22 @@ def prepare(socket: zmq.Socket, endpoint: str) -> None:
         socket.heartbeat_ivl = HEARTBEAT_MS
         socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
     socket.maxmsgsize = MAX_MESSAGE_BYTES
+
+
+def check_free(endpoint: str) -> None:
+    """Raise ValueError unless the path of an ``ipc://`` address is free, or a socket that nobody listens at.
+
+    ZMQ itself deletes whatever file has that path.
+    """
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint or path.startswith("@"):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ValueError(f"{path} is there, and is no socket: choose another path")
+        with sockets.socket(sockets.AF_UNIX) as trial, contextlib.suppress(ConnectionRefusedError):
+            trial.connect(path)
+            raise ValueError(f"another process listens at {path}: end it, or choose another path")
 
 
 def why_refused(endpoint: str, error: zmq.ZMQError) -> str:

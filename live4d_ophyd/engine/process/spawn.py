@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 #: how long closing waits for an engine that may be arming or disarming, s
 END_TIMEOUT_S = 10.0
 _LOG_LINES_SHOWN = 8
-_PREFIX = "live4d-engine-"
+_PREFIX, _LOG = "live4d-engine-", "engine.log"
 
 #: processes that had not ended when they were closed
 _left_behind: list[subprocess.Popen] = []
@@ -39,7 +38,7 @@ class EngineProcess:
     def __init__(self, engine: str) -> None:
         _left_behind[:] = [process for process in _left_behind if process.poll() is None]
         self._directory = _directory_for_socket()
-        self._log_file = self._directory / "engine.log"
+        self._log_file = self._directory / _LOG
         self.endpoint = f"ipc://{self._directory}/engine"
         with open(self._log_file, "wb") as output:
             self._process = subprocess.Popen(
@@ -89,7 +88,22 @@ class EngineProcess:
             )
             _left_behind.append(self._process)
             return
-        shutil.rmtree(self._directory, ignore_errors=True)
+        remove_folder_of(self.endpoint)
+
+
+def remove_folder_of(endpoint: str) -> None:
+    """Remove the folder that an `EngineProcess` made for this endpoint, if it is one and holds nothing else.
+
+    The socket and the log are all that is ever deleted: the address may have been given by hand.
+    """
+    socket = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc://") or not socket.parent.name.startswith(_PREFIX):
+        return
+    if socket.is_socket():
+        socket.unlink(missing_ok=True)
+    (socket.parent / _LOG).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # something else is in it
+        socket.parent.rmdir()
 
 
 def _directory_for_socket() -> Path:
