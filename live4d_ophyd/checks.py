@@ -153,3 +153,19 @@ def _is_deep(value: Any, most: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return most == 0 or any(_is_deep(item, most - 1) for item in inner)
+
+
+def has_too_many_items(cbor: bytes, most: int) -> bool:
+    """Whether a CBOR message has more than ``most`` items, counted by their heads, whatever they nest in.
+
+    An empty list of one byte becomes 56 bytes of Python.
+    """
+    position = items = 0
+    while position < len(cbor) and len(cbor) > most and items <= most:
+        major, detail = cbor[position] >> 5, cbor[position] & 31
+        size = 1 << detail - 24 if 24 <= detail <= 27 else 0
+        position += 1 + size
+        if major in (2, 3) and detail <= 27:
+            position += int.from_bytes(cbor[position - size : position], "big") if size else detail
+        items += 1
+    return items > most

@@ -137,6 +137,8 @@ class Acquisition:
                 if self._control is not None:
                     self._control.release()
             self.series.source.leave()
+            if not self.tracker.received:
+                self._stream.preparation.forget_if_large()
             if self._trigger_error is not None and self.tracker.begun:
                 log.warning(
                     "series %s: the software trigger failed: %s", self.series.name, self._trigger_error

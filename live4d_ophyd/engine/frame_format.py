@@ -12,9 +12,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from live4d_ophyd.decode import FrameFormat
-from live4d_ophyd.frames.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
-from live4d_ophyd.frames.encoded_array import dtype_of_tag
+from live4d_ophyd.frames.batch import ALGORITHM, ARRAY_TAG, BLOB_LENGTH, COLS, ROWS, FrameBatch
+from live4d_ophyd.frames.codecs import MOST
+from live4d_ophyd.frames.encoded_array import FIRST_TAG, dtype_of_tag, item_bytes
 from live4d_ophyd.sources.source import SeriesHeader
+
+#: frames up to this size are believed, and prepared for, before one of them came, px
+BELIEVED_PIXELS = 1 << 23
+_MOST = np.array(MOST, np.int64)
+_ITEM_BYTES = item_bytes()
+
+
+def plausible(batch: FrameBatch, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of these frames have as much content as the size that they claim needs, at the least.
+
+    28 bytes may claim to be 2^28 pixels, and what is made for frames of that size takes gigabytes.
+    """
+    index = batch.index[rows]
+    size = index[:, ROWS] * index[:, COLS] * _ITEM_BYTES[index[:, ARRAY_TAG] - FIRST_TAG]
+    return size <= _MOST[index[:, ALGORITHM]] * index[:, BLOB_LENGTH]
 
 
 def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:

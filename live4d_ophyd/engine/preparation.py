@@ -17,6 +17,7 @@ import numpy as np
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.decode.decoder import Demand
 from live4d_ophyd.engine.errors import MethodFailed
+from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
 from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.imaging.method import Images, Method, Output, Patterns, Sums
@@ -82,6 +83,15 @@ class Preparation:
             self._made_of = made_of
             self._last = series, detectors_mask
         return replace(self._prepared, series=replace(series, pixel_mask=self._prepared.mask))
+
+    def knows(self, shape: tuple[int, int]) -> bool:
+        """Whether the last series had frames of this shape."""
+        return self._last is not None and self._last[0].format.shape == shape
+
+    def forget_if_large(self) -> None:
+        """Free what was made for frames of a size that is believed only when they come."""
+        if self._last is not None and self._last[0].format.pixels > BELIEVED_PIXELS:
+            self._made_of = self._prepared = self._last = None
 
     def prepare_again(self, request: AcquisitionRequest) -> None:
         """Make before arming what frames like those of the last series need; what does not fit is said later."""
@@ -178,12 +188,17 @@ def _decoded(mask: EncodedArray | None, shape: tuple[int, int]) -> np.ndarray | 
     """Pixels that the detector calls bad, (q_y, q_x) bool; None where its mask cannot be used."""
     if mask is None:
         return None
+    if mask.shape != shape:
+        log.warning("the detector's pixel mask of %s is not used for images of %s px", mask.shape, shape)
+        return None
+    if not mask.plausible:
+        log.warning(
+            "the detector's pixel mask is not used: it has %d bytes for %d x %d px", len(mask.data), *shape
+        )
+        return None
     try:
         bits = decode_array(mask)
     except ValueError as error:
         log.warning("the detector's pixel mask is not used: %s", error)
-        return None
-    if bits.shape != shape:
-        log.warning("the detector's pixel mask of %s is not used for images of %s px", bits.shape, shape)
         return None
     return bits != 0

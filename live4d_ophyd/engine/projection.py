@@ -16,6 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend, FrameFormat, Saturation
 from live4d_ophyd.engine.frame_format import (
+    BELIEVED_PIXELS,
     agrees,
     announced_in_words,
     choose_format,
@@ -81,7 +82,18 @@ class Projection:
         # What does not fit is said when an image shows that start is right.
         with self._lock, self._tracker.working(), contextlib.suppress(ValueError):
             frame = FrameFormat(header.rows, header.cols, header.dtype)
-            self._prepare(frame, header)
+            if self._believed(frame, header):
+                self._prepare(frame, header)
+
+    def _believed(self, frame: FrameFormat, header: SeriesHeader) -> bool:
+        """Whether frames may be so large, before one is there: else `start` alone would cost gigabytes."""
+        mask, users = header.pixel_mask, (self._request.pixel_mask, self._request.gain)
+        return (
+            frame.pixels <= BELIEVED_PIXELS
+            or (mask is not None and mask.shape == frame.shape and mask.plausible)
+            or any(array is not None and array.shape == frame.shape for array in users)
+            or self._preparation.knows(frame.shape)
+        )
 
     def take(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
         """Begin to sum claimed images, and those that waited for the format if these settle it.

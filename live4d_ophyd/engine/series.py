@@ -17,13 +17,14 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.errors import ScanMismatch
+from live4d_ophyd.engine.frame_format import plausible
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import disagreement
 from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.frames.batch import IMAGE, RECEIVED_NS, FrameBatch
+from live4d_ophyd.frames.batch import BLOB_LENGTH, COLS, IMAGE, RECEIVED_NS, ROWS, FrameBatch
 from live4d_ophyd.sources.source import (
     Foreign,
     Frames,
@@ -129,14 +130,28 @@ class Series:
         usable = batch.status[entries] == IMAGE
         self._refuse_frames(batch, entries[~usable])
         entries = entries[usable]
+        if self.projection.imaging is None:  # later, all must have the format that the first ones had
+            entries = self._believed(batch, entries)
         if len(entries):
             yield from self.projection.take(batch, entries, backend)
+
+    def _believed(self, batch: FrameBatch, entries: np.ndarray) -> np.ndarray:
+        """Those that have the content for the size that they claim."""
+        enough = plausible(batch, entries)
+        if len(bad := entries[~enough]):
+            rows, cols, length = batch.index[bad[0], [ROWS, COLS, BLOB_LENGTH]].tolist()
+            self._refuse(f"its {length} bytes cannot be {rows} x {cols} px", len(bad))
+            self._settle_bad(batch, bad)
+        return entries[enough]
 
     def _refuse_frames(self, batch: FrameBatch, entries: np.ndarray) -> None:
         """Book claimed frames whose data cannot be taken; those of a batch share their reason."""
         if not len(entries):
             return
         self._refuse(self.source.why_unusable(batch, int(entries[0])), len(entries))
+        self._settle_bad(batch, entries)
+
+    def _settle_bad(self, batch: FrameBatch, entries: np.ndarray) -> None:
         times = batch.column(RECEIVED_NS)[entries]
         none = np.zeros(len(entries), bool)
         self.tracker.settle(batch.image_id[entries], none, times, none)

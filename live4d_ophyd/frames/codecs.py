@@ -22,17 +22,31 @@ class Codec:
     framed: bool = False  #: begins with 12 bytes: decoded size, block size
     own: bool = False  #: kernels of this package decode it on a CPU; else dectris-compression does
     gpu: bool = False  #: it has a decoder on a GPU
+    most: int = 1  #: decoded bytes that one compressed byte can become
 
 
 CODECS = (
     Codec(RAW, "", None, own=True, gpu=True),
-    Codec(BSLZ4, "bslz4", 32008, shuffled=True, framed=True, own=True, gpu=True),
-    Codec(LZ4, "lz4", 32004, framed=True, own=True, gpu=True),
-    Codec(BSZSTD, "bszstd", 32008, shuffled=True, framed=True, gpu=True),
-    Codec(TRPX, "trpx", None),
+    # LZ4 says "255 more" in a byte. Zstandard repeats a byte over a block of 128 KiB, in 17 bytes with its frame. TERSE
+    # has a bit for 12 pixels, of up to 8 bytes, that are as wide as those before.
+    Codec(BSLZ4, "bslz4", 32008, shuffled=True, framed=True, own=True, gpu=True, most=255),
+    Codec(LZ4, "lz4", 32004, framed=True, own=True, gpu=True, most=255),
+    Codec(BSZSTD, "bszstd", 32008, shuffled=True, framed=True, gpu=True, most=8192),
+    Codec(TRPX, "trpx", None, most=1024),
 )
 #: by name; others are OTHER_ALGORITHM
 BY_NAME = {codec.name: codec for codec in CODECS}
+
+
+#: of algorithms that are not known
+_MOST_OF_OTHERS = 8192
+#: `Codec.most` by number, OTHER_ALGORITHM included
+MOST = (*(codec.most for codec in CODECS), _MOST_OF_OTHERS)
+
+
+def most_of(name: str) -> int:
+    """`Codec.most` by name."""
+    return BY_NAME[name].most if name in BY_NAME else _MOST_OF_OTHERS
 
 
 def number_of(name: str) -> int:

@@ -13,6 +13,8 @@ from typing import Literal
 import cbor2
 import numpy as np
 
+from live4d_ophyd.frames.codecs import most_of
+
 ROW_MAJOR_TAG, COLUMN_MAJOR_TAG, COMPRESSION_TAG = 40, 1040, 56500
 
 #: pixels an image may have at most (2**28: a 16384 x 16384 detector), so that no product of sizes overflows
@@ -66,6 +68,11 @@ class EncodedArray:
     def nbytes(self) -> int:
         """Bytes of the decoded array."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def plausible(self) -> bool:
+        """Whether its content can be as many elements as it claims: memory is made for nothing else."""
+        return self.nbytes <= most_of(self.algorithm) * len(self.data)
 
 
 def item_bytes() -> np.ndarray:

@@ -8,12 +8,16 @@ import cbor2
 import numpy as np
 import pytest
 
+from live4d_ophyd.decode import FrameFormat
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine import preparation as module
 from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.errors import NothingCame
+from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.sources.source import SeriesInfo
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
@@ -252,3 +256,52 @@ def test_a_method_that_is_slow_is_not_silence(stream, pixels, monkeypatch):
     (raster,) = acquisition(stream, timeout=0.25).run()
     assert slept.is_set()
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
+
+
+def known(rows, cols):
+    return SeriesInfo(key=(1, 0), format=FrameFormat(rows, cols, np.dtype("<u2")), frames=None)
+
+
+def test_what_was_made_for_a_huge_detector_is_freed_when_none_of_its_frames_came():
+    preparation = module.Preparation()
+    request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (Disk("vbf", radius=3),))
+    preparation.prepare(request, known(1, BELIEVED_PIXELS + 1), None)
+    assert preparation.knows((1, BELIEVED_PIXELS + 1))
+    preparation.forget_if_large()
+    assert preparation._prepared is None
+    assert not preparation.knows((1, BELIEVED_PIXELS + 1))
+
+
+def test_what_was_made_for_a_usual_detector_stays_for_the_next_series():
+    preparation = module.Preparation()
+    request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (Disk("vbf", radius=3),))
+    preparation.prepare(request, known(24, 32), None)
+    preparation.forget_if_large()
+    assert preparation.knows((24, 32))
+
+
+def test_an_image_that_cannot_be_what_it_claims_is_bad_and_does_not_tell_the_format(stream, made, pixels):
+    blob = cbor2.CBORTag(56500, ["bslz4", 2, bytes(28)])
+    data = {"threshold_1": cbor2.CBORTag(40, [[16384, 16384], cbor2.CBORTag(69, blob)])}
+    stream.dcu.send(
+        [start(), image(pixels[0], 0, data=data), *(image(p, n) for n, p in enumerate(pixels) if n), end()]
+    )
+    run = acquisition(stream, timeout=1.0)
+    (raster,) = run.run()
+    assert (raster.losses.lost, raster.losses.bad) == (0, 1)
+    assert "its 28 bytes cannot be 16384 x 16384 px" in run.series.reasons
+    np.testing.assert_array_equal(raster.outputs["vbf"].ravel()[1:], sums(pixels).ravel()[1:])
+
+
+@pytest.mark.parametrize(
+    ("content", "early"), [(28, False), (1 << 20, True)], ids=["in 28 bytes", "in as many bytes as it needs"]
+)
+def test_a_huge_detector_is_prepared_for_early_only_with_a_mask_of_its_size(stream, made, content, early):
+    side = 4096
+    blob = cbor2.CBORTag(56500, ["bslz4", 4, (side * side * 4).to_bytes(8, "big") + bytes(content - 8)])
+    mask = cbor2.CBORTag(40, [[side, side], cbor2.CBORTag(70, blob)])
+    size = {"image_size_x": side, "image_size_y": side, "image_dtype": "uint16", "channels": ["threshold_1"]}
+    stream.dcu.send([start(pixel_mask={"threshold_1": mask}, **size), end()])
+    with suppress(NothingCame):
+        next(acquisition(stream, timeout=1.0).run())
+    assert bool(made) is early

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 import cbor2
 import numpy as np
 
-from live4d_ophyd.checks import shown
+from live4d_ophyd.checks import has_too_many_items, shown
 from live4d_ophyd.engine.errors import (
     AcquisitionError,
     EngineLost,
@@ -31,6 +31,8 @@ from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import FrameSource
 
 VERSION = 5
+#: data items that a message may consist of: arrays are byte strings
+MAX_ITEMS = 1_000_000
 #: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
 _TAGS = (*range(0, 64), 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
@@ -261,6 +263,8 @@ def _decode(raw: bytes, messages: Any, encoding: Encoding) -> Any:
 
 def _load(raw: bytes) -> dict[str, Any]:
     """The plain values of a message of this version, with its kind."""
+    if has_too_many_items(raw, MAX_ITEMS):
+        raise ProtocolError(f"not a message of the engine's protocol: more than {MAX_ITEMS} items")
     try:
         values = cbor2.loads(
             raw,

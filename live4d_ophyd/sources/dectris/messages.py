@@ -18,6 +18,7 @@ from typing import Any
 import cbor2
 import numpy as np
 
+from live4d_ophyd import checks
 from live4d_ophyd.frames.encoded_array import EncodedArray, StreamError, kind_of, read_array, read_table
 from live4d_ophyd.sources.dectris import fields
 from live4d_ophyd.sources.dectris.fields import Fields
@@ -199,7 +200,7 @@ def _decode(raw: bytes) -> Mapping[Any, Any]:
             "this is a part of the old stream v1 (multipart JSON, port 9999): set the detector's stream to "
             "format=cbor and connect to port 31001"
         )
-    if _has_too_many_items(raw):
+    if checks.has_too_many_items(raw, MAX_ITEMS):
         raise StreamError(
             f"the message of {len(raw)} bytes has more than {MAX_ITEMS} items: it is not decoded"
         )
@@ -246,19 +247,6 @@ _TAGS = {0: _date_time, 2: _integer(2), 3: _integer(3)} | {
     tag: _unread(tag)
     for tag in (1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
 }
-
-
-def _has_too_many_items(raw: bytes) -> bool:
-    """Counts heads, whatever they nest in: an empty list of one byte becomes 56 bytes of Python."""
-    position = items = 0
-    while position < len(raw) and len(raw) > MAX_ITEMS and items <= MAX_ITEMS:
-        major, detail = raw[position] >> 5, raw[position] & 31
-        size = 1 << detail - 24 if 24 <= detail <= 27 else 0
-        position += 1 + size
-        if major in (2, 3) and detail <= 27:
-            position += int.from_bytes(raw[position - size : position], "big") if size else detail
-        items += 1
-    return items > MAX_ITEMS
 
 
 def _end(message: Fields) -> EndMessage:

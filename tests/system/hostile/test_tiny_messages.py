@@ -1,0 +1,108 @@
+"""A few bytes that claim to be a huge detector cost an engine neither memory nor time."""
+
+from contextlib import closing
+
+import cbor2
+import pytest
+from system.hostile.rogue import MIB, Cost, Events, claimed, engine, message
+
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.process.protocol import Done, Failed
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
+
+pytestmark = pytest.mark.system
+
+SIDE = 16384
+SIZE = {"image_size_x": SIDE, "image_size_y": SIDE, "image_dtype": "uint16", "channels": ["threshold_1"]}
+METHODS = (
+    Disk("vbf", radius=2000),
+    Annulus("adf", inner=3000, outer=8000),
+    Disk("soft", radius=2000, soft=True),
+    MeanPattern("mean"),
+)
+
+TINY = {
+    "start": [message("start", number_of_images=12, **SIZE)],
+    "start and image": [
+        message("start", number_of_images=12, **SIZE),
+        message("image", image_id=0, data={"threshold_1": claimed(SIDE, SIDE, bytes(16))}),
+    ],
+    "images only": [
+        message("image", image_id=n, data={"threshold_1": claimed(SIDE, SIDE, bytes(16))}) for n in range(3)
+    ],
+    "image of another algorithm": [
+        message("start", number_of_images=12, **SIZE),
+        message("image", image_id=0, data={"threshold_1": claimed(SIDE, SIDE, bytes(16), "bszstd")}),
+    ],
+    "pixel mask": [
+        message(
+            "start",
+            number_of_images=12,
+            pixel_mask={"threshold_1": claimed(SIDE, SIDE, bytes(16), itemsize=4)},
+            **SIZE,
+        )
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with engine() as spawned:
+        yield spawned
+
+
+def taken(client, number, messages, methods=METHODS):
+    with closing(SmallDcu()) as dcu:
+        dcu.send(messages)
+        events = Events()
+        grid = ScanGrid(3, 4)
+        client.acquire(
+            number, AcquisitionRequest(DectrisSource(dcu.endpoint), grid, methods, timeout=1.0), events
+        )
+        last = events.last()
+    return last
+
+
+@pytest.mark.parametrize("number", range(len(TINY)), ids=TINY)
+def test_a_huge_detector_in_a_few_bytes_is_not_believed(client, number):
+    cost = Cost(client.pid)
+    last = taken(client, 1 + number, list(TINY.values())[number])
+    assert isinstance(last, Failed)
+    assert cost.peak < 200 * MIB  # it was 9 to 13 GB
+    assert cost.cpu < 5  # and 36 s
+    assert cost.kept < 100 * MIB
+
+
+def test_a_real_series_comes_through_after_them(client):
+    last = taken(client, 100, series(frames(12)), (Disk("vbf", radius=6),))
+    assert isinstance(last, Done)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x80" * (20 * MIB),
+        b"\x9b" + (1 << 40).to_bytes(8, "big"),
+        b"\x5b" + (1 << 40).to_bytes(8, "big"),
+        b"\xbb" + b"\x7f" * 8,
+    ],
+    ids=["lists", "a list of 2^40", "bytes of 2^40", "a map"],
+)
+def test_cbor_that_claims_or_becomes_much_more_than_it_is_is_not_decoded(client, message):
+    """To the engine's own port: by a session that is none."""
+    import zmq
+
+    cost = Cost(client.pid)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as rogue:
+        rogue.linger = 0
+        rogue.connect(client.endpoint)
+        rogue.send(message)
+        assert rogue.poll(20_000), "no answer"
+        assert b"Refused" in rogue.recv()
+    assert cost.peak < 200 * MIB  # 20 MiB of empty lists become 1.5 GB
+    assert cost.cpu < 5
+    assert cbor2.loads(b"\x80") == []
