@@ -122,10 +122,17 @@ def _largest(value: np.ndarray) -> float:
 # What comes from elsewhere -----------------------------------------------------------------------
 
 
-def printable(words: str, most: int = 1000) -> str:
-    """Somebody else's text for a log or an error: control characters escaped, cut to ``most`` characters."""
+def printable(words: str, most: int = 1000, keep: str = "") -> str:
+    """Somebody else's text for a log or an error: cut to ``most`` characters, control characters escaped.
+
+    Those of ``keep`` stay as they are.
+    """
     cut = words if len(words) <= most else f"{words[:most]}... ({len(words)} characters)"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+    if cut.isprintable():
+        return cut
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in cut
+    )
 
 
 def from_json(content: str | bytes | bytearray) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import click
 import zmq
@@ -278,6 +278,13 @@ def simplon(url: str, api: str = "") -> Check:
     return Check("SIMPLON", "ok", found)
 
 
+def server(address: str, keys: Path | None) -> Check:
+    from live4d_ophyd.commands.server_check import check_server
+
+    status, found, advice = check_server(address, keys)
+    return Check("engine there", cast(Status, status), found, advice)
+
+
 # The command ------------------------------------------------------------------------------------
 
 
@@ -308,6 +315,17 @@ def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]
     help="SIMPLON version there, e.g. 1.8.0; default: asks the detector.",
 )
 @click.option(
+    "--server",
+    "address",
+    metavar="tcp://HOST:PORT",
+    help="Also ask the engine that `live4d serve` runs there, and measure the link. Not while a session uses it.",
+)
+@click.option(
+    "--keys",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The session's folder of keys for --server.",
+)
+@click.option(
     "--catalog",
     "directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -320,10 +338,13 @@ def doctor(
     endpoint: str | None,
     url: str | None,
     api: str,
+    address: str | None,
+    keys: Path | None,
     directory: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what of this machine works: engines with measured rates, catalog, and the detector if one is named.
+    """Say what of this machine works: engines with measured rates, catalog, and the detector or the
+    engine elsewhere if one is named.
 
     Changes nothing. What is missing can be done without; the exit code is 1 if something failed.
     """
@@ -342,6 +363,8 @@ def doctor(
     ]
     if url:
         checks.append(("SIMPLON", partial(simplon, url, api)))
+    if address:
+        checks.append(("engine there", partial(server, address, keys)))
     done = []
     for check in run_checks(checks):
         done.append(check)

@@ -21,6 +21,7 @@ _COMMANDS = {
     "share": "live4d_ophyd.commands.share:share",
     "delete": "live4d_ophyd.commands.runs:delete",
     "restore": "live4d_ophyd.commands.restore:restore",
+    "keys": "live4d_ophyd.commands.keys:keys",
     "serve": "live4d_ophyd.commands.serve:serve",
     "sim": "live4d_ophyd.commands.sim:sim",
     "replay": "live4d_ophyd.commands.sim:replay",

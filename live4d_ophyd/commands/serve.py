@@ -14,8 +14,9 @@ import zmq
 from live4d_ophyd.commands.parameters import Engine
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.process.server import EngineServer
-from live4d_ophyd.engine.process.sockets import check_free, why_refused
+from live4d_ophyd.engine.process.sockets import check_free, is_for_this_machine, why_refused
 from live4d_ophyd.engine.process.spawn import remove_folder_of
+from live4d_ophyd.log_limits import NotTooOften, SafeFormatter
 
 
 @click.command()
@@ -23,7 +24,8 @@ from live4d_ophyd.engine.process.spawn import remove_folder_of
 @click.option(
     "--curve",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with server.key_secret and clients/*.key (zmq.auth certificates): encrypts, and admits only these.",
+    help="Folder with server.key_secret and clients/*.key (`live4d keys`): encrypts, and admits only these; a "
+    "key that is added later counts at once.",
 )
 @click.option(
     "--engine",
@@ -38,17 +40,38 @@ from live4d_ophyd.engine.process.spawn import remove_folder_of
     is_flag=True,
     help="Import imaging methods that a session names as module:Class, not only those that are installed here.",
 )
+@click.option(
+    "--open",
+    "is_open",
+    is_flag=True,
+    help="Serve other machines without --curve: whoever reaches ENDPOINT can operate the detector.",
+)
 @click.option("--owned", is_flag=True, hidden=True, help="End when standard input closes.")
 @click.option("--log-level", default="INFO", show_default=True)
 def serve(
-    endpoint: str, curve: Path | None, engine: str, allow_methods: bool, owned: bool, log_level: str
+    endpoint: str,
+    curve: Path | None,
+    engine: str,
+    allow_methods: bool,
+    is_open: bool,
+    owned: bool,
+    log_level: str,
 ) -> None:
     """Run the engine at ENDPOINT, near the detector, for a session elsewhere.
 
-    The session connects with Live4D(..., server="tcp://this-host:31100"). Without --curve nothing is
-    authenticated: keep to loopback or a private network.
+    The session connects with Live4D(..., server="tcp://this-host:31100", curve_keys=...). Other machines need keys:
+    `live4d keys`.
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if curve is None and not is_open and not is_for_this_machine(endpoint):
+        raise click.ClickException(
+            f"{endpoint} can be reached from other machines, and without keys nobody is asked who they are: make keys "
+            "with `live4d keys DIR` and pass --curve DIR/engine; or pass --open on a network where everybody may "
+            "operate the detector"
+        )
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.addFilter(NotTooOften())
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request to the detector
     warm_up()
     try:

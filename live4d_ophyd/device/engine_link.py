@@ -38,7 +38,7 @@ class EngineLink(Device):
         devices_of(wanted_engine)  # refuses what is none
         self._wanted_engine = wanted_engine
         self._server = server
-        self._curve_keys = Path(curve_keys) if curve_keys else None
+        self._curve_keys = Path(curve_keys).expanduser() if curve_keys else None
         self._client: EngineClient | None = None
         super().__init__(*args, **kwargs)
 

@@ -38,6 +38,8 @@ from live4d_ophyd.sources.source import (
 
 log = logging.getLogger(__name__)
 
+#: a series may be armed anew a few times before it brings frames; a stream of nothing but starts is silent
+STARTS_AWAITED = 5
 #: this many reasons of bad frames are logged as they come; all are counted
 REASONS_LOGGED = 5
 #: and this many are told apart
@@ -60,6 +62,7 @@ class Series:
         self.reasons: Counter[str] = Counter()
         #: nothing of it comes any more, and what came is booked
         self.ended = False
+        self._started = 0
         self.projection = Projection(request, tracker, preparation, self._refuse, source)
         self._lock = threading.Lock()
 
@@ -106,6 +109,9 @@ class Series:
                 "series %d announces %d images, the grid needs %d (%d x %d x %d rasters)",
                 number, header.frames, self.request.series.frames, *grid.shape, self.request.rasters,
             )  # fmt: skip
+        self._started += 1
+        if self._started > STARTS_AWAITED:
+            return
         with self.tracker.changed:
             self.tracker.last_activity = time.monotonic()
         self.projection.prepare_early()

@@ -14,22 +14,28 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from live4d_ophyd.checks import printable
 from live4d_ophyd.decode import EngineUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.conversation import Conversation
+from live4d_ophyd.engine.process.handshake import FAILURES, Handshake
+from live4d_ophyd.engine.process.keys import use_as_session
 from live4d_ophyd.engine.process.sockets import prepare, why_refused
 from live4d_ophyd.engine.process.spawn import EngineProcess
 from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.log_limits import NotTooOften
 
 log = logging.getLogger(__name__)
+log.addFilter(NotTooOften())  # an engine elsewhere may be broken, or none
 
 #: an engine that starts cold compiles its kernels first, s
 READY_TIMEOUT_S = 60.0
@@ -75,10 +81,14 @@ class EngineClient:
         self._socket = self._context.socket(zmq.DEALER)
         prepare(self._socket, endpoint)
         if curve_keys:
-            self._use_curve(curve_keys)
-        self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        )
+            try:
+                use_as_session(self._socket, curve_keys)
+            except Exception:
+                self._socket.close()
+                self._context.term()
+                raise
+        self._handshake = Handshake(endpoint, keys=bool(curve_keys))
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | FAILURES)
         self._wake_name = f"inproc://wake-{id(self)}"
         self._woken = self._context.socket(zmq.PULL)
         self._woken.bind(self._wake_name)
@@ -86,7 +96,7 @@ class EngineClient:
         self._job: _Job | None = None
         self._lock = threading.Lock()
         self._ready = threading.Event()
-        self._released = threading.Event()
+        self._released, self._probed = threading.Event(), threading.Event()
         self._lost: EngineLost | None = None
         self._refused: Exception | None = None
         self.pid: int | None = None
@@ -106,14 +116,6 @@ class EngineClient:
         """Start an engine process on this machine and connect to it; ``engine``: "auto", "cpu" or "gpu"."""
         process = EngineProcess(engine)
         return cls(process.endpoint, engine=engine, process=process)
-
-    def _use_curve(self, keys: Path) -> None:
-        from zmq.auth import load_certificate
-
-        self._socket.curve_publickey, self._socket.curve_secretkey = load_certificate(
-            keys / "client.key_secret"
-        )
-        self._socket.curve_serverkey, _ = load_certificate(keys / "server.key")
 
     # What the device calls, from any thread -----------------------------------------------------
 
@@ -177,6 +179,17 @@ class EngineClient:
                 return False
         return True
 
+    def probe(self, size: int, timeout: float = 30.0) -> float:
+        """How long ``size`` bytes take to come from the engine, and the request to get there, s. Raises EngineLost."""
+        self._probed.clear()
+        begin = time.monotonic()
+        self._post(wire.encode(wire.Probe(size)))
+        if not self._probed.wait(timeout) or self._lost:
+            raise self._lost or EngineLost(
+                f"the engine at {self.endpoint} sent no {size} bytes within {timeout:g} s"
+            )
+        return time.monotonic() - begin
+
     def close(self) -> None:
         """End the connection, and the engine if this client spawned it."""
         if self._thread.is_alive():
@@ -214,7 +227,7 @@ class EngineClient:
                 if self._socket in ready:
                     self._receive(self._socket.recv())
                 if self._monitor in ready:
-                    change = recv_monitor_message(self._monitor)["event"]
+                    change = recv_monitor_message(self._monitor)
                     while self._socket.poll(0):  # why it ended may have been said before it did
                         self._receive(self._socket.recv())
                     self._connection_changed(change)
@@ -244,9 +257,11 @@ class EngineClient:
             case wire.Ready():
                 self._welcomed(message)
             case wire.LogLine():
-                log.log(message.level, "engine: %s", message.text)
+                log.log(message.level, "engine: %s", printable(message.text))
             case wire.Released():
                 self._released.set()
+            case wire.Probed():
+                self._probed.set()
             case wire.Refused():
                 self._was_refused(message)
             case wire.Alive():
@@ -258,8 +273,12 @@ class EngineClient:
                     self._deliver(job, message)
 
     def _welcomed(self, ready: wire.Ready) -> None:
-        self.pid, self.engine, self.engine_detail = ready.pid, ready.backend, ready.detail
-        self.versions = ready.versions
+        self.pid, self.engine, self.engine_detail = (
+            ready.pid,
+            printable(ready.backend),
+            printable(ready.detail),
+        )
+        self.versions = printable(ready.versions)
         if self._wanted_engine.partition(":")[0] not in ("auto", ready.backend):
             self._refused = EngineUnavailable(
                 f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_engine!r}"
@@ -318,10 +337,10 @@ class EngineClient:
                     job, AcquisitionError(f"the session failed at the engine's {name}: {error!r}")
                 )
 
-    def _connection_changed(self, event: int) -> None:
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            self._give_up(f"the engine at {self.endpoint} refused this session's CURVE keys")
-        elif self._ready.is_set():
+    def _connection_changed(self, change: Mapping[str, Any]) -> None:
+        if reason := self._handshake.why_failed(change):
+            self._give_up(reason)
+        elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set():
             self._look_for_end(_EXIT_CODE_S)
             if not self._lost:
                 self._give_up(
@@ -335,6 +354,7 @@ class EngineClient:
 
     def _give_up(self, reason: str) -> None:
         self._lost = EngineLost(reason)
+        self._probed.set()
         with self._lock:
             job = self._job
         if job is not None:

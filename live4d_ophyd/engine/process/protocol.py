@@ -13,7 +13,7 @@ from typing import Any, NoReturn, get_args
 import cbor2
 import numpy as np
 
-from live4d_ophyd.checks import has_too_many_items, shown
+from live4d_ophyd.checks import has_too_many_items, printable, shown, whole
 from live4d_ophyd.engine.errors import (
     AcquisitionError,
     EngineLost,
@@ -30,7 +30,11 @@ from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import FrameSource
 
-VERSION = 5
+VERSION = 6
+#: characters of a text for a person
+LONGEST_TEXT = 4000
+#: bytes that a Probe may ask for
+MOST_PROBED = 1 << 20
 #: data items that a message may consist of: arrays are byte strings
 MAX_ITEMS = 1_000_000
 #: tags that cbor2 makes objects of: dates, patterns, references, ... None of them is in a message.
@@ -72,6 +76,16 @@ class Release:
     """Drop the connections to the stream at once, and leave the detector idle; Released follows."""
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Send so many bytes back, at most `MOST_PROBED`: how fast is the link?"""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        whole("size", self.size, 0, MOST_PROBED)
+
+
 # From the engine, to the session -----------------------------------------------------------------
 
 
@@ -103,8 +117,10 @@ class Failure:
 
     @property
     def error(self) -> Exception:
-        """In the class that it had in the engine."""
-        return from_fields(**vars(self))
+        """In the class that it had in the engine; a text that no terminal shows, or that nobody reads, is cut."""
+        return from_fields(
+            **{name: printable(words, LONGEST_TEXT, "\n") for name, words in vars(self).items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,13 @@ class Released:
     """Answers Release."""
 
 
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """Answers Probe: ``data`` (size,) uint8."""
+
+    data: np.ndarray
+
+
 @dataclass(frozen=True)
 class Alive:
     """Nothing; tells the engine whether the session is still connected."""
@@ -131,10 +154,13 @@ class Alive:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A warning of the engine's log; ``level`` as in `logging`."""
+    """A warning of the engine's log; ``level`` as in `logging`, from DEBUG to CRITICAL."""
 
     level: int
     text: str
+
+    def __post_init__(self) -> None:
+        whole("level", self.level, 10, 50)
 
 
 # Events of an acquisition ------------------------------------------------------------------------
@@ -191,8 +217,10 @@ class Lost:
     error: EngineLost
 
 
-FromSession = Hello | Acquire | Cancel | Preview | Release
-FromEngine = Ready | Refused | Released | Alive | LogLine | Armed | ProgressMade | RasterDone | Done | Failed
+FromSession = Hello | Acquire | Cancel | Preview | Release | Probe
+FromEngine = (
+    Ready | Refused | Released | Probed | Alive | LogLine | Armed | ProgressMade | RasterDone | Done | Failed
+)
 #: what the caller of an acquisition hears
 Event = Armed | ProgressMade | RasterDone | Done | Failed | Lost
 #: an acquisition's last event is one of these

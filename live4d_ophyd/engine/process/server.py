@@ -13,17 +13,20 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import zmq
-from zmq.auth import load_certificate
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine.errors import EngineInUse
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.handshake import FAILURES, log_failure
+from live4d_ophyd.engine.process.keys import use_as_engine
 from live4d_ophyd.engine.process.sockets import prepare
 from live4d_ophyd.engine.process.worker import ANY_SESSION, END, EVENTS, Worker
 from live4d_ophyd.engine.versions import software
+from live4d_ophyd.log_limits import NotTooOften, message_of
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ class EngineServer:
         self._authenticator: ThreadAuthenticator | None = None
         if curve_keys:
             self._use_curve(curve_keys)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | FAILURES)
         self._socket.bind(endpoint)
         self.endpoint = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
         self._events = self._context.socket(zmq.PULL)
@@ -77,13 +80,10 @@ class EngineServer:
     def _use_curve(self, keys: Path) -> None:
         """Only clients whose keys lie in ``keys/clients`` may connect; the server's is keys/server.key_secret."""
         # Before the thread starts: it would keep a process alive that found no key.
-        self._socket.curve_publickey, self._socket.curve_secretkey = load_certificate(
-            keys / "server.key_secret"
-        )
+        admitted = use_as_engine(self._socket, keys)
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=str(keys / "clients"))
-        self._socket.curve_server = True
+        self._authenticator.configure_curve_callback("*", credentials_provider=admitted)
 
     def run(self) -> None:
         """Serve until the process is told to end."""
@@ -97,8 +97,10 @@ class EngineServer:
                 # A signal between Python's look for one and the poll would else wait for the next message.
                 ready = dict(poller.poll(_POLL_MS))
                 if self._monitor in ready:
-                    recv_monitor_message(self._monitor)
-                    self._check_session()
+                    change = recv_monitor_message(self._monitor)
+                    log_failure(change, keys=self._authenticator is not None)
+                    if change["event"] == zmq.EVENT_DISCONNECTED:
+                        self._check_session()
                 if self._events in ready:
                     session, event = self._events.recv_multipart()
                     if event == END:
@@ -153,6 +155,8 @@ class EngineServer:
                     self._worker.cancel(message.generation)
                 case wire.Release():
                     self._worker.release()
+                case wire.Probe():
+                    self._send(wire.encode(wire.Probed(np.zeros(message.size, np.uint8))))
         except Exception as error:  # whatever came over the wire must not end the engine
             log.warning("refused a message: %r", error)
             self._refuse(identity, error, wire.generation_of(raw))
@@ -221,12 +225,13 @@ class _LogForwarder(logging.Handler):
 
     def __init__(self, context: zmq.Context) -> None:
         super().__init__(logging.WARNING)
+        self.addFilter(NotTooOften())
         self._events = context.socket(zmq.PUSH)  # used under the handler's lock only
         self._events.linger = 0
         self._events.connect(EVENTS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = wire.encode(wire.LogLine(record.levelno, record.getMessage()[:1000]))
+        message = wire.encode(wire.LogLine(record.levelno, message_of(record)))
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
             self._events.send_multipart([ANY_SESSION, message], zmq.DONTWAIT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket as sockets
 import stat
@@ -27,6 +28,15 @@ def prepare(socket: zmq.Socket, endpoint: str) -> None:
         socket.heartbeat_ivl = HEARTBEAT_MS
         socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
     socket.maxmsgsize = MAX_MESSAGE_BYTES
+
+
+def is_for_this_machine(endpoint: str) -> bool:
+    """Whether only processes of this machine reach the address."""
+    host = endpoint.removeprefix("tcp://").rpartition(";")[2].rpartition(":")[0].strip("[]")
+    try:
+        return not endpoint.startswith("tcp://") or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, an interface, or all of them
+        return host in ("localhost", "lo")
 
 
 def check_free(endpoint: str) -> None:

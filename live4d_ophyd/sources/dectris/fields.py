@@ -61,9 +61,15 @@ def refuse(name: str, value: Any, expected: str) -> StreamError:
     return StreamError(f"{name} is {kind_of(value)}; expected {expected}")
 
 
+#: characters of a name, an id or a description
+_LONGEST_TEXT = 4096
+
+
 def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise refuse(name, value, "text")
+    if len(value) > _LONGEST_TEXT:  # it would be in every document of the run
+        raise StreamError(f"{name} is a text of {len(value)} characters; expected at most {_LONGEST_TEXT}")
     return value
 
 

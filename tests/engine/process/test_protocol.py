@@ -110,6 +110,8 @@ generations = st.integers(-(1 << 63), (1 << 63) - 1)
 def any_of(kind):
     """Messages of this class."""
     whole = {f.name: generations for f in fields(kind) if f.type == "int"}
+    whole |= {"size": st.integers(0, wire.MOST_PROBED)} if kind is wire.Probe else {}
+    whole |= {"level": st.integers(10, 50)} if kind is wire.LogLine else {}
     return st.builds(
         kind, **whole, **({"generation": st.none() | generations} if kind is wire.Refused else {})
     )
@@ -197,8 +199,9 @@ RASTER = RasterResult(
 TAKEN, ASKED = wire.RasterDone(1, RASTER), wire.Acquire(1, REQUEST)
 FAILURE = wire.Failure("NothingCame", "no frame")
 MESSAGES = (
-    wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Release(),
-    wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Alive(), wire.LogLine(30, "full"),
+    wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Release(), wire.Probe(7),
+    wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Probed(np.zeros(3, np.uint8)),
+    wire.Alive(), wire.LogLine(30, "full"),
     wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
     wire.Done(1), wire.Failed(1, FAILURE),
 )  # fmt: skip
@@ -364,7 +367,7 @@ def test_a_message_of_the_other_direction_is_none():
 @pytest.mark.parametrize("version", [3, 99, True, "4", None, 4.0, {}])
 def test_another_version_is_refused_before_anything_else(version):
     with pytest.raises(
-        ProtocolError, match=r"speaks version .*, this one 5: install the same live4d"
+        ProtocolError, match=rf"speaks version .*, this one {wire.VERSION}: install the same live4d"
     ) as caught:
         wire.from_engine(cbor2.dumps({"v": version, "kind": "Surprise"}))
     assert caught.value.remedy == "install the same live4d-ophyd on both"

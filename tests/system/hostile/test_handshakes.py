@@ -1,0 +1,168 @@
+"""A session that cannot talk to an engine says why at once, and the engine's log says it, too."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import cbor2
+import pytest
+import zmq
+
+from live4d_ophyd.engine.errors import EngineLost, ProtocolError
+from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.keys import add_session, make_keys
+
+pytestmark = pytest.mark.system
+
+#: a reason "at once": without it, a session waits for a minute, s
+AT_ONCE_S = 8.0
+
+
+@contextmanager
+def served(*arguments):
+    """`live4d serve`; yields its address and its log so far."""
+    command = [
+        sys.executable,
+        "-m",
+        "live4d_ophyd",
+        "serve",
+        "tcp://127.0.0.1:*",
+        "--engine",
+        "cpu",
+        *map(str, arguments),
+    ]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+        reader.start()
+        try:
+            yield json.loads(process.stdout.readline())["engine"], lines
+        finally:
+            process.terminate()
+            reader.join()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    return folder, *make_keys(folder)
+
+
+@pytest.fixture(scope="module")
+def with_keys(keys):
+    with served("--curve", keys[1]) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def without_keys():
+    with served() as engine:
+        yield engine
+
+
+def reason(endpoint, curve_keys=None):
+    begin = time.monotonic()
+    with (
+        closing(EngineClient(endpoint, curve_keys=curve_keys)) as client,
+        pytest.raises((EngineLost, ProtocolError)) as raised,
+    ):
+        client.wait_ready(60)
+    assert time.monotonic() - begin < AT_ONCE_S
+    return str(raised.value)
+
+
+def logged(lines, *words):
+    deadline = time.monotonic() + 10
+    while not any(word in line for line in lines for word in words):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.02)
+
+
+def test_a_session_without_keys_at_an_engine_with_keys(with_keys):
+    endpoint, log = with_keys
+    # Either end may be the first to see that the other's mechanism is another.
+    assert re.search("asks? for CURVE keys.*curve_keys=", reason(endpoint))
+    logged(log, "it has no CURVE keys", "a peer left before it was let in")
+
+
+def test_a_session_with_keys_at_an_engine_without(without_keys, keys):
+    endpoint, log = without_keys
+    assert re.search("takes no CURVE keys|was that started with --curve", reason(endpoint, keys[2]))
+    logged(log, "it has CURVE keys, and this engine was started without", "a peer left before it was let in")
+
+
+def test_a_session_with_the_server_key_of_another_engine(with_keys, keys, tmp_path):
+    endpoint, log = with_keys
+    _, other = make_keys(tmp_path)
+    assert "is server.key of this session that of this engine" in reason(endpoint, other)
+    logged(log, "its server.key is not that of this engine")
+
+
+def test_a_session_that_is_not_admitted_and_then_is_without_a_restart(with_keys, keys):
+    endpoint, log = with_keys
+    folder, engine, _ = keys
+    added = add_session(folder, "desk")
+    public = engine / "clients" / "desk.key"
+    text = public.read_bytes()
+    public.unlink()
+    assert "refused this session's CURVE keys: copy the session's client.key" in reason(endpoint, added)
+    logged(log, "refused a session with the public key")
+    public.write_bytes(text)
+    with closing(EngineClient(endpoint, curve_keys=added)) as client:
+        client.wait_ready(10)
+
+
+def test_a_port_where_something_else_answers():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        assert "is this the right port?" in reason(f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def test_an_engine_of_another_version():
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
+        engine.linger = 0
+        port = engine.bind_to_random_port("tcp://127.0.0.1")
+
+        def answer():
+            if engine.poll(10_000):
+                peer, _ = engine.recv_multipart()
+                engine.send_multipart([peer, cbor2.dumps({"v": 999, "kind": "Ready", "pid": 1})])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said = reason(f"tcp://127.0.0.1:{port}")
+        thread.join()
+    assert "speaks version 999 of the engine's protocol" in said
+    assert "install the same live4d-ophyd on both" in said
+
+
+def test_a_session_of_another_version(without_keys):
+    endpoint, log = without_keys
+    with zmq.Context() as context, context.socket(zmq.DEALER) as session:
+        session.linger = 0
+        session.connect(endpoint)
+        session.send(cbor2.dumps({"v": 999, "kind": "Hello", "backend": "auto"}))
+        assert session.poll(10_000)
+        assert b"speaks version 999" in session.recv()
+    logged(log, "speaks version 999")
