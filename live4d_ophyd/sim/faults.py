@@ -7,7 +7,6 @@ series, rest_faults.py on those of REST.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -23,6 +22,8 @@ CORRUPT, TRUNCATE, FOREIGN, WRONG_SHAPE, WRONG_DTYPE = 1, 2, 4, 8, 16
 
 #: lowest value of the faults that are numbers, where it is not 0
 _LOWEST = {"late_by": 1, "stall_at": -1}
+#: an hour of silence is as good as for ever to whoever waits, and ends by itself
+_HIGHEST = {"rest_latency": 3600.0, "arm_latency": 3600.0, "stall_s": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,10 @@ class Faults:
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     """``value`` in the type of ``default``. Raises ValueError that says what is expected."""
-    kind, lowest = type(default), _LOWEST.get(name, 0)
+    kind, lowest, highest = type(default), _LOWEST.get(name, 0), _HIGHEST.get(name, 2**53)
     # A bool is an int to Python, and JSON writes 2.0 as 2: neither is taken for granted.
     fits = type(value) is kind or (kind is float and type(value) is int)
-    if not fits or not lowest <= value < math.inf:
-        bound = "" if kind is bool else f" from {lowest} on"
+    if not fits or not lowest <= value <= highest:
+        bound = "" if kind is bool else f" from {lowest} to {highest}"
         raise ValueError(f"fault {name} is {value!r}; expected a {kind.__name__}{bound} like {default!r}")
     return kind(value)

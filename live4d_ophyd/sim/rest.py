@@ -7,7 +7,6 @@ threads. What the paths are stands beside the routes in :func:`create_app`.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from typing import Any
 
@@ -20,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from live4d_ophyd.checks import from_json, shown
 from live4d_ophyd.sim.dcu import CommandError, Dcu
 from live4d_ophyd.sim.faults import Faults
 from live4d_ophyd.sim.frames import binned_position
@@ -38,6 +38,8 @@ MICROSCOPE = {
     "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
 }
 
+#: a request is shorter: the longest has a header_appendix
+MAX_BODY_BYTES = 1 << 20
 #: scan positions; a table of them is kept
 MAX_POSITIONS = 1 << 20
 
@@ -278,13 +280,23 @@ def _found(things: dict[str, Any], name: str, kind: str) -> Any:
     return things[name]
 
 
+async def _body(request: Request) -> bytes:
+    """What was sent, as far as it can be meant: memory is made for no more."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body is longer than {MAX_BODY_BYTES >> 20} MiB")
+    return bytes(body)
+
+
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        content = json.loads(await request.body())
+        content = from_json(await _body(request))
     except ValueError as error:
         raise HTTPException(400, f"the body is no JSON: {error}") from None
     if not isinstance(content, dict):
-        raise HTTPException(400, f"the body is {content!r}; expected a JSON object")
+        raise HTTPException(400, f"the body is {shown(content)}; expected a JSON object")
     return content
 
 

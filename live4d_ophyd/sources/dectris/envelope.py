@@ -60,7 +60,7 @@ from live4d_ophyd.sources.dectris.cbor import (
 #: channels an image may have on the fast path
 MAX_CHANNELS = 8
 #: bytes in fields that are skipped: at most two items a byte, so that read_message's MAX_ITEMS is not reached
-MAX_SKIPPED = 400_000
+MAX_SKIPPED = 40_000
 #: int64 elements of the scratch array that the walk needs
 SCRATCH_SIZE = max(STACK_SIZE, 2 * MAX_CHANNELS)
 

@@ -61,6 +61,8 @@ def refuse(name: str, value: Any, expected: str) -> StreamError:
     return StreamError(f"{name} is {kind_of(value)}; expected {expected}")
 
 
+#: channels of an image; detectors have four at most
+_MOST_CHANNELS = 64
 #: characters of a name, an id or a description
 _LONGEST_TEXT = 4096
 
@@ -143,6 +145,8 @@ def rational(value: Any, name: str) -> Fraction:
 
 def images(value: Any, name: str) -> dict[str, EncodedArray]:
     """The arrays of an image message by channel, at least one."""
+    if isinstance(value, Mapping) and len(value) > _MOST_CHANNELS:
+        raise StreamError(f"{name} has {len(value)} channels; expected at most {_MOST_CHANNELS}")
     arrays = named(value, name, read_array)
     if not arrays:
         raise StreamError(f"{name} has no channel; expected one at least")

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 #: data items a message may consist of; real ones have a hundred, their tables are byte strings
-MAX_ITEMS = 1_000_000
+MAX_ITEMS = 100_000
 
 _IMAGE_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float32")
 
