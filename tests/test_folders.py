@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from live4d_ophyd.folders import FOLDERS
+from live4d_ophyd.folders import FOLDERS, make_private
 from live4d_ophyd.storage.catalog import choose_directory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="folders of Linux")
@@ -38,3 +38,13 @@ def test_the_environment_leads_elsewhere(home, monkeypatch):
     assert str(FOLDERS.user_state_path) == "/else/XDG_STATE_HOME/live4d-ophyd"
     assert str(choose_directory(None, "none")) == "/else/XDG_DATA_HOME/live4d-ophyd/none"
     assert kernel_cache().startswith("/else/XDG_CACHE_HOME/live4d-ophyd/")
+
+
+def test_what_is_made_is_for_nobody_else_and_what_is_there_stays(tmp_path):
+    (tmp_path / "shared").mkdir(mode=0o755)
+    before = (tmp_path / "shared").stat().st_mode
+    make_private(tmp_path / "shared" / "catalog" / "images")
+    make_private(tmp_path / "shared")
+    assert (tmp_path / "shared").stat().st_mode == before
+    for made in ("catalog", "catalog/images"):
+        assert (tmp_path / "shared" / made).stat().st_mode & 0o777 == 0o700

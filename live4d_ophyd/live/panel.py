@@ -18,6 +18,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from live4d_ophyd.folders import make_private
+
 NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
 ALARM = "#c81e1e"
 #: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
@@ -101,7 +103,7 @@ class ImageFigure:
 
     def save(self, path: Path) -> None:
         """Write a PNG file, and put it in place when it is whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         self.figure.savefig(draft, format="png", dpi=110)
         draft.replace(path)

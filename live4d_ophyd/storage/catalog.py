@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from live4d_ophyd.folders import FOLDERS
+from live4d_ophyd.folders import FOLDERS, make_private
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 from live4d_ophyd.urls import shown, split_login
 
@@ -70,7 +70,7 @@ def open_catalog(
     _check_name(name)
     directory = choose_directory(path, name)
     write_profile(name, directory, overwrite)
-    (directory / "images").mkdir(parents=True, exist_ok=True)
+    make_private(directory / "images")
     _make_database(directory / "catalog.db")
     load_profiles.cache_clear()  # Tiled reads the files once a process; ours may be newer
     with _quiet_server():
@@ -295,7 +295,7 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
                     f"then call open_catalog({str(directory)!r}, name={name!r}) again"
                 )
             target = source  # two files with one name in a directory would cancel each other
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(target.parent)
     draft = target.with_suffix(f".{os.getpid()}.draft")
     draft.write_text(yaml.safe_dump({name: content}, sort_keys=False))
     draft.replace(target)

@@ -22,6 +22,7 @@ from event_model import DocumentNames, schema_validators
 from jsonschema import ValidationError
 from tiled.utils import safe_json_dump
 
+from live4d_ophyd.folders import make_private
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 
 _ARRAY = "__array__"  #: key of what stands for an array: its first byte in the other file
@@ -38,10 +39,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
             self._lines = path.open("ab", buffering=0)
         except FileNotFoundError:  # the end of another run has just removed the directory
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
             self._lines = path.open("ab", buffering=0)
         self._arrays: FileIO | None = None
         try:

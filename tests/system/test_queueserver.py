@@ -65,6 +65,13 @@ def test_plans_and_devices_are_listed(tmp_path, environment):
             assert "protocols" in str(parameter) or "__" in str(parameter), parameter
 
 
+def test_the_command_on_the_page_listens_on_this_machine_only():
+    page = (REPOSITORY / "docs" / "how-to" / "queueserver.md").read_text()
+    command = page[page.index("start-re-manager") : page.index("```", page.index("start-re-manager"))]
+    for option in ("--zmq-control-addr", "--zmq-info-addr"):
+        assert f"{option} tcp://127.0.0.1:" in command  # the manager's default is all interfaces
+
+
 @pytest.fixture
 def manager(tmp_path, environment):
     """A client of a running manager, with Redis and everything else in ``tmp_path``."""

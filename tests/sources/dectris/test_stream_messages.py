@@ -290,7 +290,11 @@ REFUSED = {
         typed(69, wire.tag(56500, wire.array(wire.text("bslz4"), b"\x02", wire.text("abc")))),
         "compressed content is text 'abc'",
     ),
-    "a million items": (wire.image(user_data=wire.array(*[b"\x80"] * 1_000_001)), "more than 1000000 items"),
+    "many items": (wire.image(user_data=wire.array(*[b"\x80"] * 100_001)), "more than 100000 items"),
+    "65 channels": (
+        wire.image(data=wire.mapping({f"c{n}": wire.image_array() for n in range(65)})),
+        "data has 65 channels; expected at most 64",
+    ),
     "start without id": (start(series_id=...), "start message: series_id is missing"),
     "series a text": (start(series_id="3"), "start message: series_id is text '3'; expected a whole number"),
     "end without id": (cbor2.dumps({"type": "end"}), "end message: series_id is missing"),
