@@ -260,7 +260,8 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
     for name, value in values.items():
         object.__setattr__(request, name, value)
     with pytest.raises(
-        MethodFailed, match=r"the method broken \(Weighted\) failed: KeyError: 'radius'"
+        MethodFailed,
+        match=r"the method broken \(Weighted\) failed: KeyError: 'radius' \(line \d+ of test_imaging.py\)",
     ) as failed:
         Preparation().prepare(request, SERIES, None)
     assert failed.value.method == "broken"
