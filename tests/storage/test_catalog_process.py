@@ -27,7 +27,7 @@ def images(db, uid):
 def test_a_run_is_whole_when_the_plan_returns_and_nothing_of_it_was_written_here(
     RE, db, process, live4d, monkeypatch
 ):
-    monkeypatch.setattr("live4d_ophyd.storage.recorder.run_writer", None)
+    monkeypatch.setattr("live4d_ophyd.storage.writer.run_writer", None)
     record(RE, db)
     assert process_of(db) is process
     live4d.complete[0][2, 3] = np.nan
