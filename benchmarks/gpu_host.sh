@@ -12,7 +12,8 @@ export PYTHONPATH=/tmp/site:$PWD PYTHONUNBUFFERED=1 MPLBACKEND=Agg
 failed=0
 for step in "$@"; do
     case $step in
-        tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py tests/commands/test_doctor.py -m gpu 2>&1 | tee "$OUT/tests.txt" ;;
+        tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py tests/engine/test_gpu_acquisition.py tests/commands/test_doctor.py tests/imaging tests/engine/test_refits.py \
+            -k 'gpu or GPU' 2>&1 | tee "$OUT/tests.txt" ;;
         profile) python3 -m benchmarks.gpu_profile 192 96u32 2>&1 | tee "$OUT/profile.txt" ;;
         sanitizer)
             compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 3 python3 -m pytest -q -p no:cacheprovider --timeout 500 \

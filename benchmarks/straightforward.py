@@ -40,7 +40,7 @@ def image_of(raw: bytes) -> tuple[int, bytes] | None:
 
 class Straightforward:
     def __init__(self, size: Size) -> None:
-        self._nvcomp, self._kernels = Nvcomp(int(torch.version.cuda.split(".")[0])), Kernels()
+        self._nvcomp, self._kernels = Nvcomp(int(torch.version.cuda.split(".")[0])), Kernels(0)
         mask = size.disk.weights((size.side, size.side)).astype(bool)
         self._mask = torch.from_numpy(mask).cuda().reshape(-1)
         self._item = np.dtype(size.dtype).itemsize

@@ -6,10 +6,12 @@ and live preview and the engine in its own process, without and with a busy Pyth
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
@@ -19,6 +21,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.gpu import copy_rate, detectors
+from benchmarks.methods import cards_here, engine_of, method_sets
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
@@ -43,14 +46,17 @@ _STRAIGHTFORWARD = 32 * 1024
 _backends: dict[str, Backend] = {}
 
 
-def _receive(engine: str, endpoint: str, key: str, count: int, maps: int) -> tuple[np.ndarray, dict]:
-    """Image of the first detector, rates and latencies; runs in a process of its own."""
+def _receive(engine: str, endpoint: str, key: str, count: int, maps: int | str) -> tuple[np.ndarray, dict]:
+    """Image of the first detector, rates and latencies; runs in a process of its own.
+
+    ``maps``: so many virtual detectors, or the name of a set of methods.
+    """
     if engine not in _backends:
         warm_up()
         _backends[engine] = choose_backend(engine)
-    request = AcquisitionRequest(
-        DectrisSource(endpoint), _grid(count), tuple(detectors(SIZES[key], maps)), timeout=20.0
-    )
+    size = SIZES[key]
+    methods = detectors(size, maps) if isinstance(maps, int) else method_sets(size)[maps]
+    request = AcquisitionRequest(DectrisSource(endpoint), _grid(count), tuple(methods), timeout=20.0)
     waits: list[np.ndarray] = []
     with closing(OpenStream(DectrisSource(endpoint))) as stream:
         acquisition = Acquisition(request, stream, _backends[engine])
@@ -84,10 +90,16 @@ def _grid(count: int) -> ScanGrid:
 
 
 def _measure(
-    process: ProcessPoolExecutor, source: Source, key: str, count: int, maps: int, rate: float = 0.0
+    process: ProcessPoolExecutor,
+    source: Source,
+    key: str,
+    count: int,
+    maps: int | str,
+    rate: float = 0.0,
+    engine: str = "gpu",
 ) -> dict:
     source.start(count, rate)
-    image, found = process.submit(_receive, "gpu", source.endpoint, key, count, maps).result()
+    image, found = process.submit(_receive, engine, source.endpoint, key, count, maps).result()
     sender = source.finish()
     wrong = int((image != SIZES[key].image(count)).sum())
     if wrong:
@@ -135,7 +147,43 @@ def _sessions(rounds: int) -> dict:
     return results
 
 
-def run(rounds: int = 3) -> dict:
+def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
+    """Rates with so many GPUs, in the same rounds."""
+    results = {}
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        cards = process.submit(cards_here).result()
+        engines = {count: engine_of(count, cards) for count in devices}
+        for (key, frames), senders, methods in itertools.product(
+            (("192", 1 << 20), ("96u32", 1 << 20)), (4, 8), ("VBF", "all")
+        ):
+            with closing(Source(key, senders)) as source:
+                khz: dict[int, list[float]] = {count: [] for count in devices}
+                for engine in engines.values():
+                    _measure(process, source, key, 16 * 1024, methods, engine=engine)
+                for _ in range(rounds):
+                    for count, engine in engines.items():
+                        found = _measure(process, source, key, frames, methods, engine=engine)
+                        khz[count].append(found["khz"])
+            middle = {count: median(of) for count, of in khz.items()}
+            results[f"{SIZES[key].name}, {senders} connections, {methods}"] = {
+                "khz": middle,
+                "khz_range": {count: [min(of), max(of)] for count, of in khz.items()},
+                "ratio": {count: middle[count] / middle[devices[0]] for count in devices},
+            }
+            print(SIZES[key].name, senders, methods, middle, file=sys.stderr, flush=True)
+    return {
+        "benchmark": "stream",
+        "command": f"live4d bench stream --devices {','.join(map(str, devices))} --rounds {rounds}",
+        "rounds": rounds,
+        "cards": cards,
+        "machine": machine() | {"engine": choose_backend(engines[devices[-1]]).detail},
+        "devices": results,
+    }
+
+
+def run(rounds: int = 3, devices: Sequence[int] = ()) -> dict:
+    if devices:
+        return _by_devices(rounds, devices)
     results = {}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         for key, senders, maps, count in CASES:
@@ -173,6 +221,13 @@ def run(rounds: int = 3) -> dict:
 
 
 def table(report: dict) -> str:
+    if "devices" in report:
+        counts = list(next(iter(report["devices"].values()))["khz"])
+        lines = [f"{'end to end over loopback TCP':45}" + "".join(f"{n:>8} GPU  ratio" for n in counts)]
+        for name, r in report["devices"].items():
+            cells = "".join(f"{r['khz'][n]:8.0f} kHz {r['ratio'][n]:6.2f}" for n in counts)
+            lines.append(f"{name:45}{cells}")
+        return "\n".join(lines)
     lines = [
         f"{'end to end over loopback TCP, GPU':45} {'kHz':>7} {'range':>15} {'cores':>6} {'senders':>8} {'p99 ms':>7}"
         f" {'of copy':>8} {'straightforward':>16} {'ratio':>6}"

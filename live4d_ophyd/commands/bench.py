@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from live4d_ophyd.commands.parameters import Numbers
+
 
 @click.command()
-@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "soak", "sim"]))
+@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "methods", "soak", "sim"]))
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
 )
@@ -21,14 +23,23 @@ import click
     show_default=True,
     help="How long soak may last; the report says how far it got.",
 )
+@click.option(
+    "--devices",
+    type=Numbers("N,N,...", "1,2"),
+    help="Of stream and methods: numbers of GPUs to compare. One card stands for several where there are fewer.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON report here.")
-def bench(name: str, rounds: int, minutes: float, out: Path | None) -> None:
+def bench(
+    name: str, rounds: int, minutes: float, devices: tuple[float, ...] | None, out: Path | None
+) -> None:
     """Measure and compare.
 
+    \b
     cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool.
     gpu: copy, decode, sums and patterns on the GPU from pinned memory, against the copy alone and a straightforward
     pipeline, beside the checkout that LIVE4D_BENCH_BEFORE names.
     stream: from sockets to images on the GPU, alone and under a RunEngine.
+    methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
     soak: 1,000 triggers in a row, then 10 million frames; memory, threads, sockets and file handles of both processes.
@@ -42,7 +53,10 @@ def bench(name: str, rounds: int, minutes: float, out: Path | None) -> None:
         raise click.ClickException(
             "benchmarks come with the source: run this from an editable install of a checkout"
         ) from error
-    report = benchmark.run(minutes if name == "soak" else rounds)
+    if devices and name not in ("stream", "methods"):
+        raise click.UsageError(f"--devices is of stream and methods, not of {name}")
+    more = {"devices": tuple(map(int, devices))} if devices else {}
+    report = benchmark.run(minutes if name == "soak" else rounds, **more)
     click.echo(benchmark.table(report))
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

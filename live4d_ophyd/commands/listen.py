@@ -10,8 +10,8 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from live4d_ophyd.commands.parameters import Numbers, Shape
-from live4d_ophyd.decode import ENGINES, Backend, EngineUnavailable, choose_backend
+from live4d_ophyd.commands.parameters import Engine, Numbers, Shape
+from live4d_ophyd.decode import Backend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
@@ -48,10 +48,11 @@ def _image_file(ctx: click.Context, param: click.Parameter, value: Path | None) 
 )  # fmt: skip
 @click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=Engine(),
     default="auto",
     show_default=True,
-    help="Where frames are decoded; auto takes a GPU if one works.",
+    help="Where frames are decoded: cpu, gpu, gpu:0,1 (connections go to these GPUs in turn); auto takes a GPU if one "
+    "works.",
 )
 @click.option(
     "--connections", type=click.IntRange(1, 16), default=1, show_default=True, help="Parallel connections."

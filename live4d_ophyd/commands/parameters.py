@@ -1,4 +1,4 @@
-"""Types of the commands' options: a shape, and several numbers in one."""
+"""Types of the commands' options: a shape, several numbers in one, an engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from live4d_ophyd.decode import devices_of
 from live4d_ophyd.scan import parse_shape
 
 
@@ -28,6 +29,19 @@ class Shape(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Engine(click.ParamType):
+    """``auto``, ``cpu``, ``gpu``, or the GPUs by number: ``gpu:0,1``."""
+
+    name = "ENGINE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            devices_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
 class Numbers(click.ParamType):
     """Numbers between commas, as many as ``form`` has names: ``ROW,COL,RADIUS``."""
 
@@ -44,6 +58,6 @@ class Numbers(click.ParamType):
             numbers = tuple(map(float, value.split(",")))
         except ValueError:
             numbers = ()
-        if len(numbers) != len(self.name.split(",")):
+        if not numbers or (not self.name.endswith("...") and len(numbers) != len(self.name.split(","))):
             self.fail(f"{value!r} is not {self.name}, for example {self._example}", param, ctx)
         return numbers

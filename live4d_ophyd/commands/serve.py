@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import zmq
 
-from live4d_ophyd.decode import ENGINES
+from live4d_ophyd.commands.parameters import Engine
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.process.server import EngineServer
 from live4d_ophyd.engine.process.sockets import why_refused
@@ -27,10 +27,11 @@ from live4d_ophyd.engine.process.sockets import why_refused
 )
 @click.option(
     "--engine",
-    type=click.Choice(ENGINES),
+    type=Engine(),
     default="auto",
     show_default=True,
-    help="Where frames are decoded; auto takes a GPU if one works.",
+    help="Where frames are decoded: cpu, gpu, gpu:0,1 (connections go to these GPUs in turn); auto takes a GPU if one "
+    "works.",
 )
 @click.option(
     "--allow-methods",

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from live4d_ophyd.frames.format import FrameFormat
 log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "cpu", "gpu")
+_SEVERAL = re.compile(r"gpu:(\d{1,3}(?:,\d{1,3})*)")
 
 #: messages received before they are decoded: few enough to be in the cache still, enough for the Python between
 _CPU_BATCH_BYTES = 4 << 20
@@ -52,6 +55,9 @@ class CpuBackend:
     def __init__(self, detail: str = "asked for") -> None:
         self.detail = detail
 
+    def of_lane(self, lane: int) -> CpuBackend:
+        return self
+
     def allocate(self) -> FrameBatch:
         return FrameBatch.allocate(_CPU_BATCH_BYTES)
 
@@ -60,7 +66,7 @@ class CpuBackend:
 
 
 class GpuBackend:
-    """nvCOMP on torch's current GPU. Raises EngineUnavailable unless a frame comes out of it right.
+    """nvCOMP on GPU number ``device``. Raises EngineUnavailable unless a frame comes out of it right.
 
     ``fallback`` decodes series whose decoder cannot be made, for lack of memory or of a kernel.
     """
@@ -68,8 +74,9 @@ class GpuBackend:
     name = "gpu"
     in_flight = 2
 
-    def __init__(self, fallback: Backend | None = None) -> None:
+    def __init__(self, fallback: Backend | None = None, device: int = 0) -> None:
         self._fallback = fallback
+        self._device = device
         self._streams: list[Any] = []
         torch = _import("torch")
         if torch.version.cuda is None:
@@ -80,20 +87,28 @@ class GpuBackend:
         if not torch.cuda.is_available():
             reason, remedy = explain_no_gpu(torch.__version__, torch.version.cuda)
             raise EngineUnavailable(reason, remedy=remedy)
+        if device >= torch.cuda.device_count():
+            raise EngineUnavailable(
+                f"there is no GPU {device}: this process sees {torch.cuda.device_count()}",
+                remedy="they are counted from 0; `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES hides some",
+            )
         self._gpu = _import("live4d_ophyd.decode.gpu.decoder")
         self._named_errors = self._gpu.named_errors
         kernels = _import("live4d_ophyd.decode.gpu.kernels")
         nvcomp = _import("live4d_ophyd.decode.gpu.nvcomp")
         self._torch = torch
-        with self._named_errors():
+        with self._named_errors(), torch.cuda.device(device):
             self._nvcomp = nvcomp.Nvcomp(int(torch.version.cuda.split(".")[0]))
-            self._kernels = kernels.kernels_of(torch.cuda.current_device())
-            self.detail = f"{torch.cuda.get_device_name()}, nvCOMP {self._nvcomp.name}"
+            self._kernels = kernels.kernels_of(device)
+            self.detail = f"{torch.cuda.get_device_name(device)}, nvCOMP {self._nvcomp.name}"
             self._try_out()
+
+    def of_lane(self, lane: int) -> GpuBackend:
+        return self
 
     def allocate(self) -> FrameBatch:
         torch = self._torch
-        with self._named_errors():
+        with self._named_errors(), torch.cuda.device(self._device):
             buffer = torch.empty(_GPU_BATCH_BYTES, dtype=torch.uint8, pin_memory=True)
             index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
         return FrameBatch(buffer.numpy(), index.numpy())
@@ -107,7 +122,12 @@ class GpuBackend:
             stream = None
         try:
             decoder = self._gpu.GpuDecoder(
-                frame, self._nvcomp, self._kernels, saturation=saturation, stream=stream
+                frame,
+                self._nvcomp,
+                self._kernels,
+                device=self._device,
+                saturation=saturation,
+                stream=stream,
             )
             # torch keeps freed memory for the stream that used it: a new one for every scan would hoard it.
             weakref.finalize(decoder, self._streams.append, decoder.stream)
@@ -132,7 +152,7 @@ class GpuBackend:
         row = batch.index[0]
         row[[BLOB_OFFSET, BLOB_LENGTH, LENGTH]] = 0, len(blob), len(blob)
         row[[ROWS, COLS, ARRAY_TAG, ALGORITHM, ELEM_SIZE]] = 8, 8, frame.tag, BSLZ4, 2
-        decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels)
+        decoder = self._gpu.GpuDecoder(frame, self._nvcomp, self._kernels, device=self._device)
         ones = Weights(np.ones((1, 8, 8), np.int64))
         (part,) = decoder.submit(batch, None, Demand(ones, patterns=True)).parts()
         with decoder.working():
@@ -143,6 +163,26 @@ class GpuBackend:
             )
 
 
+class SeveralGpus:
+    """GPUs of one host, to which lanes go in turn. The same one may be there twice."""
+
+    name = "gpu"
+    in_flight = GpuBackend.in_flight
+
+    def __init__(self, gpus: Sequence[Backend]) -> None:
+        self._gpus = gpus
+        self.detail = "; ".join(gpu.detail for gpu in gpus)
+
+    def of_lane(self, lane: int) -> Backend:
+        return self._gpus[lane % len(self._gpus)]
+
+    def allocate(self) -> FrameBatch:
+        return self._gpus[0].allocate()
+
+    def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
+        return self._gpus[0].decoder(frame, saturation=saturation)
+
+
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -150,17 +190,32 @@ def _import(name: str) -> Any:
         raise EngineUnavailable(str(error), remedy=install_command()) from error
 
 
+def devices_of(engine: str) -> tuple[int, ...]:
+    """The GPUs that ``engine`` names: (0, 1) for "gpu:0,1", () where it names none.
+
+    Raises ValueError for what is no engine.
+    """
+    if engine in ENGINES:
+        return ()
+    match = _SEVERAL.fullmatch(engine)
+    if match is None:
+        raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}, or names GPUs: gpu:0,1")
+    return tuple(map(int, match[1].split(",")))
+
+
 def choose_backend(engine: str) -> Backend:
     """The backend for ``engine``: "cpu", "gpu", or "auto", which takes the GPU if it works.
 
-    Raises EngineUnavailable for "gpu" without one.
+    "gpu" is GPU 0; "gpu:2" another one, "gpu:0,1" two of them, to which connections go in turn. Raises
+    EngineUnavailable for "gpu" without one.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}")
+    devices = devices_of(engine)
     if engine == "cpu":
         return CpuBackend()
-    if engine == "gpu":
-        return GpuBackend()
+    if len(devices) > 1:
+        return SeveralGpus([GpuBackend(device=device) for device in devices])
+    if engine != "auto":
+        return GpuBackend(device=devices[0] if devices else 0)
     try:
         backend: Backend = GpuBackend(fallback=CpuBackend("the GPU could not take this series"))
     except EngineUnavailable as error:

@@ -78,6 +78,9 @@ class Backend(Protocol):
     detail: str  #: what it runs on, or why it was chosen
     in_flight: int  #: batches of a receive thread that may be under way while it receives the next
 
+    def of_lane(self, lane: int) -> Backend:
+        """Where this lane's frames are decoded: with several devices, lanes go to them in turn."""
+
     def allocate(self) -> FrameBatch:
         """Memory for one batch of messages."""
 

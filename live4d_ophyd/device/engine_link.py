@@ -13,7 +13,7 @@ from typing import Any
 from ophyd import Component as Cpt
 from ophyd import Device
 
-from live4d_ophyd.decode import ENGINES
+from live4d_ophyd.decode import devices_of
 from live4d_ophyd.device.signals import SETTING, Value
 from live4d_ophyd.engine.process.client import EngineClient
 
@@ -35,15 +35,14 @@ class EngineLink(Device):
         curve_keys: str | Path | None,
         **kwargs: Any,
     ) -> None:
-        if wanted_engine not in ENGINES:
-            raise ValueError(f"engine is {wanted_engine!r}; it is one of {', '.join(ENGINES)}")
+        devices_of(wanted_engine)  # refuses what is none
         self._wanted_engine = wanted_engine
         self._server = server
         self._curve_keys = Path(curve_keys) if curve_keys else None
         self._client: EngineClient | None = None
         super().__init__(*args, **kwargs)
 
-    def _engine(self, timeout: float = 60.0) -> EngineClient:
+    def _engine(self, timeout: float | None = None) -> EngineClient:
         """The client of an engine that is ready. Raises as `EngineClient.wait_ready`."""
         if self._client is None or not self._client.alive:
             if self._client is not None:

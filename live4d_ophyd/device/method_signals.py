@@ -46,6 +46,14 @@ class OutputArray(Result):
         return {self.name: array_key(self.name, output, shape)}
 
 
+class OutputNumber(Value):
+    """A number that a method gives, in its unit."""
+
+    def describe(self) -> dict[str, Any]:
+        ((name, entry),) = super().describe().items()
+        return {name: {**entry, "units": self.parent.output(self.attr_name).units}}
+
+
 class Mean(Value):
     """Mean of an image, in its unit."""
 
@@ -103,9 +111,12 @@ def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str
     virtual detector and three others, four plots and a table too wide would come.
     """
     for key, output in all_outputs(method, grid).items():
+        kind = "hinted" if hinted and output.hinted else "normal"
+        if not output.dims:
+            yield key, Cpt(OutputNumber, value=math.nan, kind=kind)
+            continue
         yield key, Cpt(OutputArray, kind="normal")
         if output.dims == SCAN:
-            kind = "hinted" if hinted and output.hinted else "normal"
             yield f"{key}_mean", Cpt(Mean, value=math.nan, kind=kind)
             if output.units == "counts":  # of what may be below 0 it says nothing
                 yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
@@ -205,7 +216,7 @@ class MethodSignals(AcquisitionSettings):
         return {
             name: array_key(f"{self.name}_{name}", output, output.shape)
             for name, output in self.outputs().items()
-            if output.preview and all(output.shape)
+            if output.preview and output.dims and all(output.shape)
         }
 
     def known_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -213,7 +224,7 @@ class MethodSignals(AcquisitionSettings):
         return {
             f"{self.name}_{name}": output.shape
             for name, output in self.outputs().items()
-            if all(output.shape)
+            if output.dims and all(output.shape)
         }
 
     def without_disabled(self, keys: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +242,7 @@ class MethodSignals(AcquisitionSettings):
     def put_outputs(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Put what a raster gave into the signals, and the statistics of images."""
         for name, array in arrays.items():
-            getattr(self, name).put(array)
+            getattr(self, name).put(array if array.shape else float(array))
             mean, contrast = statistics(array)
             for end, value in (("mean", mean), ("contrast", contrast)):
                 if f"{name}_{end}" in self.component_names:

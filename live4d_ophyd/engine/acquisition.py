@@ -21,6 +21,7 @@ from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, Nothi
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.lane import Lane
 from live4d_ophyd.engine.open_stream import OpenStream
+from live4d_ophyd.engine.refits import Refits
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
@@ -60,9 +61,7 @@ class Acquisition:
         self.request = request
         self._backend = backend or CpuBackend()
         self.tracker = FrameTracker(request.grid, request.rasters)
-        self.series = Series(
-            request, self.tracker, self._backend, stream.take(request.source), stream.preparation
-        )
+        self.series = Series(request, self.tracker, stream.take(request.source), stream.preparation)
         self._stream = stream
         self._control = request.source.control()
         self._cancelled = False
@@ -73,6 +72,7 @@ class Acquisition:
         self._steps = Steps(self.tracker)
         self._trigger_thread: threading.Thread | None = None
         self._trigger_error: SourceError | None = None
+        self._refits: Refits | None = None
         self._gave_up = False
         self._dropped: int | None = None
         #: called when the detector is armed and listened to (without control: when the stream is listened to)
@@ -93,7 +93,7 @@ class Acquisition:
     def preview(self) -> dict[str, np.ndarray] | None:
         """Outputs of the raster that runs that are shown while it does, float64, NaN where nothing came yet."""
         imaging = self.series.projection.imaging
-        return None if imaging is None else imaging.outputs(self._raster, preview=True)
+        return None if imaging is None else imaging.preview(self._raster)
 
     # The caller's thread -------------------------------------------------------------------------
 
@@ -130,6 +130,8 @@ class Acquisition:
                 self._stream.stop_listening()
                 if not over and self._control is not None:
                     self._control.abort(exposing=not self.stands)
+                if self._refits is not None:
+                    self._refits.stop()
             finally:  # another engine must not wait for a detector that this one is done with
                 self.stands = False
                 if self._control is not None:
@@ -230,7 +232,16 @@ class Acquisition:
                 if self._is_over(raster):
                     return
                 self.tracker.changed.wait(0.05)
+            self._let_refit(raster)
             self.on_progress()
+
+    def _let_refit(self, raster: int) -> None:
+        imaging = self.series.projection.imaging
+        if self._refits is not None:
+            self._refits.take(raster)
+        elif imaging is not None and imaging.refitting:
+            cols = self.request.grid.cols
+            self._refits = Refits(imaging, raster, lambda n: self.tracker.settled_of(n) // cols)
 
     def _is_over(self, raster: int) -> bool:
         tracker, now = self.tracker, time.monotonic()
@@ -285,7 +296,10 @@ class Acquisition:
         assert series.key is not None
         assert projection.imaging is not None
         assert projection.info is not None
-        outputs = projection.imaging.outputs(raster)
+        if self._refits is not None:
+            self._refits.leave()
+        outputs = projection.imaging.result(raster, lambda: self._cancelled)
+        self._go_on()
         return RasterResult(
             raster, outputs, losses, series.key[0], rate, projection.engine, dropped, projection.info
         )
@@ -318,7 +332,8 @@ class Acquisition:
         try:
             series, stream = self.series, self._stream
             alone = len(series.source.connections) == 1
-            Lane(connection, series, self._backend).run(lambda: stream.stopping or (alone and series.ended))
+            backend = self._backend.of_lane(series.source.connections.index(connection))
+            Lane(connection, series, backend).run(lambda: stream.stopping or (alone and series.ended))
         except BaseException as error:
             self._fail(error)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from array_api_compat import array_namespace, device
 from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.engine.errors import MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
-from live4d_ophyd.imaging.method import Images, Method
+from live4d_ophyd.imaging.method import Images, Method, Refitting, refits
 from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,12 @@ class Imaging:
         self._nan = saturated_is_nan
         #: by raster, device, and on a GPU thread
         self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
-        self._lock = threading.Lock()  # of the dictionary
+        self._lock = threading.Lock()  # of the dictionaries
         self._failed: dict[str, Exception] = {}
         self._shown = _shown(prepared)
+        #: methods that fit something to the rows so far
+        self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
+        self._fits: dict[tuple[int, str], Any] = {}  # the newest, by raster and method
 
     def add(self, positions: np.ndarray, part: Part) -> None:
         """Take in the good frames of a part; ``positions`` (n,) int64 of its entries in the series, all on the grid.
@@ -94,55 +98,101 @@ class Imaging:
             self._fail(method, error)
             return None
 
-    def _fail(self, method: Method, error: Exception) -> None:
+    def _fail(self, method: Method | Refitting, error: Exception) -> None:
         if self._failed.setdefault(method.name, error) is error:
             log.error("the method %s failed", method.name, exc_info=error)
 
     def release(self, raster: int) -> None:
         """Free what is held for a raster that is over."""
         with self._lock:
-            for key in [key for key in self._accumulators if key[0] == raster]:
-                del self._accumulators[key]
+            self._accumulators = {k: made for k, made in self._accumulators.items() if k[0] != raster}
+            self._fits = {k: fit for k, fit in self._fits.items() if k[0] != raster}
 
-    def outputs(self, raster: int, *, preview: bool = False) -> dict[str, np.ndarray]:
-        """All outputs of the raster so far, float64, NaN where nothing came; with ``preview`` those that are shown.
+    def preview(self, raster: int) -> dict[str, np.ndarray]:
+        """Outputs so far that are shown while the raster runs, with the newest fits; float64, NaN where nothing came.
 
-        Raises MethodFailed, naming the method, if one failed; with ``preview`` what it gives is left out instead.
+        What a method that failed gives is left out.
         """
-        with self._lock:
-            found = [(key[1], made) for key, made in self._accumulators.items() if key[0] == raster]
-        for where in {where for where, _ in found}:
-            _wait_for(where)
-        parts = [made for _, made in found]
-        wanted = self._shown if preview else {method.name for method in self.prepared.methods}
-        outputs: dict[str, np.ndarray] = {}
-        for index, method in enumerate(self.prepared.methods):
-            if method.name not in wanted:
-                continue
-            accumulators = [part[index] for part in parts if part[index] is not None]
-            demand = self.prepared.derived.get(method.name)
-            if method.name not in self._failed:
-                self._evaluate(method, accumulators, demand, outputs)
-            if method.name in self._failed and not preview:
-                error = self._failed[method.name]
-                raise MethodFailed.of(method, error) from error
-        shown = self.prepared.outputs
-        return {name: array for name, array in outputs.items() if not preview or shown[name].preview}
+        said, outputs = self.prepared.outputs, self._outputs(raster, self._shown)
+        return {name: array for name, array in outputs.items() if said[name].preview}
 
-    def _evaluate(
-        self, method: Method, accumulators: list[Any], demand: Images | None, outputs: dict[str, np.ndarray]
-    ) -> None:
-        """Add a method's outputs, checked to be what it says that it gives."""
-        parts: Any = accumulators
-        if demand is not None:
-            if any(name not in outputs for name in demand.names):
-                return  # of a method that failed
-            parts = {name: outputs[name] for name in demand.names}
+    def result(self, raster: int, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
+        """All outputs of a raster that is over, float64, NaN where nothing came.
+
+        Fits are made a last time, over all rows; ``stop`` says that nobody waits for them any more. Raises
+        MethodFailed, naming the method, if one failed.
+        """
+        for refitting in self.refitting:
+            self.refit(refitting, raster, stop)
+        outputs = self._outputs(raster, {method.name for method in self.prepared.methods})
+        for method in self.prepared.methods:
+            if error := self._failed.get(method.name):
+                raise MethodFailed.of(method, error) from error
+        return outputs
+
+    def refit(self, method: Refitting, raster: int, stop: Callable[[], bool]) -> None:
+        """Let a method fit to what is there of the raster, from its newest fit on. One fit of a method at a time."""
+        demand = self.prepared.derived.get(method.name)
+        needed = {name for name in self.prepared.outputs_of if demand and self._gives(name, demand)}
+        outputs = self._outputs(raster, needed) if needed else {}
+        parts = self._parts(raster, method, outputs)
+        if method.name in self._failed or parts is None:
+            return
+        key = (raster, method.name)
         try:
-            given = method.results(self.prepared.series, self._scan, parts)
-            outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
+            with _own_stream(self._devices(raster)):
+                fit = method.refit(self.prepared.series, self._scan, parts, self._fits.get(key), stop)
         except Exception as error:
             self._fail(method, error)
+        else:
+            if not stop():
+                with self._lock:
+                    self._fits[key] = fit
+
+    def _gives(self, name: str, demand: Images) -> bool:
+        """Whether the method ``name`` gives what is demanded, or what that is made of."""
+        if not self.prepared.outputs_of[name].keys().isdisjoint(demand.names):
+            return True
+        return any(
+            self._gives(name, further)
+            for other, further in self.prepared.derived.items()
+            if not self.prepared.outputs_of[other].keys().isdisjoint(demand.names)
+        )
+
+    def _outputs(self, raster: int, wanted: Set[str]) -> dict[str, np.ndarray]:
+        """Outputs of the ``wanted`` methods so far, but for those that failed."""
+        for where in self._devices(raster):
+            _wait_for(where)
+        outputs: dict[str, np.ndarray] = {}
+        for method in self.prepared.methods:
+            parts = self._parts(raster, method, outputs) if method.name in wanted else None
+            if parts is None or method.name in self._failed:
+                continue
+            try:
+                if refits(method):
+                    fit = self._fits.get((raster, method.name))
+                    given = method.results(self.prepared.series, self._scan, parts, fit)
+                else:
+                    given = method.results(self.prepared.series, self._scan, parts)
+                outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
+            except Exception as error:
+                self._fail(method, error)
+        return outputs
+
+    def _devices(self, raster: int) -> set[Any]:
+        with self._lock:
+            return {key[1] for key in self._accumulators if key[0] == raster}
+
+    def _parts(self, raster: int, method: Any, outputs: Mapping[str, np.ndarray]) -> Any:
+        """What the method's results are made of; None where a method failed that would give it."""
+        demand = self.prepared.derived.get(method.name)
+        if demand is not None:
+            there = all(name in outputs for name in demand.names)
+            return {name: outputs[name] for name in demand.names} if there else None
+        index = self.prepared.methods.index(method)
+        with self._lock:
+            found = [made[index] for key, made in self._accumulators.items() if key[0] == raster]
+        return [part for part in found if part is not None]
 
 
 def _shown(prepared: Prepared) -> set[str]:
@@ -166,11 +216,28 @@ def _shown(prepared: Prepared) -> set[str]:
 def _checked(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if set(given) != set(said):
         raise ValueError(f"its results are {sorted(given)}, its outputs {sorted(said)}")
-    arrays = {name: np.ascontiguousarray(array, np.float64) for name, array in given.items()}
+    arrays = {name: np.asarray(array, np.float64, order="C") for name, array in given.items()}
     for name, array in arrays.items():
         if array.shape != tuple(said[name].shape):
             raise ValueError(f"{name} has the shape {array.shape}, its output {tuple(said[name].shape)}")
     return arrays
+
+
+@contextmanager
+def _own_stream(devices: set[Any]) -> Iterator[None]:
+    """Work that is begun in here does not wait for what receive threads have to do on the device, nor they for it."""
+    on_gpu = [where for where in devices if where is not None and where.type == "cuda"]
+    if not on_gpu:
+        yield
+        return
+    import torch
+
+    for where in on_gpu:
+        torch.cuda.synchronize(where)
+    stream = torch.cuda.Stream(on_gpu[0])
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def _wait_for(where: Any) -> None:

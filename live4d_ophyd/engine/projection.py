@@ -43,7 +43,6 @@ class Projection:
         self,
         request: AcquisitionRequest,
         tracker: FrameTracker,
-        backend: Backend,
         preparation: Preparation,
         refuse: Callable[[str], None],
         known: SeriesSource,
@@ -53,7 +52,7 @@ class Projection:
         self._engines: set[str] = set()
         self.info: SeriesRecord | None = None  #: known with the format of the frames
         self._saturation = Saturation()
-        self._request, self._tracker, self._backend = request, tracker, backend
+        self._request, self._tracker = request, tracker
         self._preparation, self._refuse = preparation, refuse
         self._frame: FrameFormat | None = None
         self._formats: Counter[FrameFormat] = Counter()  # of the first images
@@ -84,8 +83,11 @@ class Projection:
             frame = FrameFormat(header.rows, header.cols, header.dtype)
             self._prepare(frame, header)
 
-    def take(self, batch: FrameBatch, rows: np.ndarray) -> list[Pending]:
-        """Begin to sum claimed images, and those that waited for the format if these settle it."""
+    def take(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
+        """Begin to sum claimed images, and those that waited for the format if these settle it.
+
+        ``backend`` decodes what the calling thread receives.
+        """
         with self._tracker.working():
             with self._lock:
                 if self._frame is None:
@@ -96,25 +98,23 @@ class Projection:
                     self._waiting.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
                     return []
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*images) for images in [*waited, (batch, rows)]]
+            return [self._submit(*images, backend) for images in [*waited, (batch, rows)]]
 
-    def finish(self) -> list[Pending]:
+    def finish(self, backend: Backend) -> list[Pending]:
         """Begin to sum what still waits: no other image will tell more."""
         with self._tracker.working():
             with self._lock:
                 if self._waiting:
                     self._settle_format(all_there=True)
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*images) for images in waited]
+            return [self._submit(*images, backend) for images in waited]
 
-    def _submit(self, batch: FrameBatch, rows: np.ndarray) -> Pending:
+    def _submit(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> Pending:
         assert self._frame is not None
         assert self.imaging is not None
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
-            decoder = self._of_thread.decoder = self._backend.decoder(
-                self._frame, saturation=self._saturation
-            )
+            decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
             self._engines.add(decoder.engine)
         return FramesUnderWay(
             self._request.grid, self._tracker, self._refuse_image, decoder, self.imaging, batch, rows

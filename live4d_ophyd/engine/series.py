@@ -50,7 +50,6 @@ class Series:
         self,
         request: AcquisitionRequest,
         tracker: FrameTracker,
-        backend: Backend,
         source: SeriesSource,
         preparation: Preparation,
     ) -> None:
@@ -60,7 +59,7 @@ class Series:
         self.reasons: Counter[str] = Counter()
         #: nothing of it comes any more, and what came is booked
         self.ended = False
-        self.projection = Projection(request, tracker, backend, preparation, self._refuse, source)
+        self.projection = Projection(request, tracker, preparation, self._refuse, source)
         self._lock = threading.Lock()
 
     @property
@@ -71,16 +70,16 @@ class Series:
     def name(self) -> str:
         return self.source.name
 
-    def take(self, items: Iterator[Item]) -> list[Pending]:
-        """Everything in a batch; runs in the thread that received it.
+    def take(self, items: Iterator[Item], backend: Backend) -> list[Pending]:
+        """Everything in a batch; runs in the thread that received it, and whose frames ``backend`` decodes.
 
         The batch must stay as it is until all that is returned is finished, in that order.
         """
-        return [step for item in items for step in self._take(item)]
+        return [step for item in items for step in self._take(item, backend)]
 
-    def _take(self, item: Item) -> Iterator[Pending]:
+    def _take(self, item: Item, backend: Backend) -> Iterator[Pending]:
         if isinstance(item, Frames):
-            yield from self._take_frames(item.batch, item.entries)
+            yield from self._take_frames(item.batch, item.entries, backend)
         elif isinstance(item, Started):
             self._begin(item.header)
         elif isinstance(item, Unreadable):
@@ -89,7 +88,7 @@ class Series:
         elif isinstance(item, Foreign):
             self.tracker.foreign(item.frames)
         else:
-            yield from self.projection.finish()
+            yield from self.projection.finish(backend)
             yield End(self._end)
 
     def _begin(self, header: SeriesHeader) -> None:
@@ -125,13 +124,13 @@ class Series:
             if new and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad image: %s", self.name, reason)
 
-    def _take_frames(self, batch: FrameBatch, entries: np.ndarray) -> Iterator[Pending]:
+    def _take_frames(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Iterator[Pending]:
         entries = entries[self.tracker.claim(batch.image_id[entries])]
         usable = batch.status[entries] == IMAGE
         self._refuse_frames(batch, entries[~usable])
         entries = entries[usable]
         if len(entries):
-            yield from self.projection.take(batch, entries)
+            yield from self.projection.take(batch, entries, backend)
 
     def _refuse_frames(self, batch: FrameBatch, entries: np.ndarray) -> None:
         """Book claimed frames whose data cannot be taken; those of a batch share their reason."""

@@ -11,10 +11,10 @@ Positions are those of `ScanGrid.positions` within one raster; missing frames ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -28,9 +28,9 @@ PATTERN = ("q_y", "q_x")
 
 @dataclass(frozen=True)
 class Output:
-    """One array that a method gives a raster: one data key. The device, storage and figures need nothing else."""
+    """What a method gives a raster under one data key. The device, storage and figures need nothing else."""
 
-    dims: tuple[str, ...]
+    dims: tuple[str, ...]  #: names of the axes; () for a number
     shape: tuple[int, ...]
     units: str = ""
     hinted: bool = False  #: its mean is in tables and plots, where no method before it has one there
@@ -108,6 +108,38 @@ class Method(Protocol):
         ``parts`` are the accumulators of the raster, none before the first frame; for a method that demands Images,
         their arrays by name.
         """
+
+
+class Refitting(Protocol):
+    """A method that fits something to all it has so far, such as aberrations, and makes its results with it.
+
+    It has what `Method` has, and this. Fits are made beside the frames, in a thread of their own, when ``refit_rows``
+    more rows of the scan are there; and a last time over the whole raster. What a fit finds should be among the
+    outputs, too.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def refit_rows(self) -> int: ...
+
+    def refit(
+        self, series: SeriesInfo, scan: ScanGrid, parts: Any, fit: Any, stop: Callable[[], bool]
+    ) -> Any:
+        """A new fit, from ``parts`` as in `results` and the fit before, None at first; any value.
+
+        Accumulators take in frames meanwhile: it takes a copy of what it needs at once. It looks often whether
+        ``stop()`` is true, and returns then, whatever it has: nobody waits for it any more.
+        """
+
+    def results(self, series: SeriesInfo, scan: ScanGrid, parts: Any, fit: Any) -> Mapping[str, np.ndarray]:
+        """As `Method.results`, with the newest fit; None before the first."""
+
+
+def refits(method: Any) -> TypeGuard[Refitting]:
+    """Whether it is one that fits."""
+    return hasattr(method, "refit")
 
 
 def checked_name(name: Any) -> None:

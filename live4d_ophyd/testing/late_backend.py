@@ -60,6 +60,9 @@ class LateBackend:
     detail = "for tests"
     in_flight = 2
 
+    def of_lane(self, lane: int) -> LateBackend:
+        return self
+
     def allocate(self) -> FrameBatch:
         return FrameBatch.allocate(6000)
 

@@ -36,7 +36,7 @@ from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, FrameBatch
-from live4d_ophyd.frames.codecs import BSLZ4, LZ4, OTHER_ALGORITHM, RAW
+from live4d_ophyd.frames.codecs import BSLZ4, LZ4, RAW, number_of
 
 pytestmark = pytest.mark.gpu
 
@@ -204,7 +204,7 @@ def test_frames_of_different_layouts_in_one_batch(backend):
 
 
 def named(algorithm: str, blobs: list[bytes], shape, dtype) -> FrameBatch:
-    """Batch of whole image messages: an algorithm without a number is named only there."""
+    """Batch of whole image messages: an algorithm that is not known is named only there."""
     import cbor2
 
     from live4d_ophyd.frames.encoded_array import array_tag
@@ -223,7 +223,7 @@ def named(algorithm: str, blobs: list[bytes], shape, dtype) -> FrameBatch:
     ]  # fmt: skip
     batch = FrameBatch.from_messages(messages)
     index_batch(batch)
-    assert (batch.index[: batch.count, ALGORITHM] == OTHER_ALGORITHM).all()
+    assert (batch.index[: batch.count, ALGORITHM] == number_of(algorithm)).all()
     return batch
 
 

@@ -125,13 +125,13 @@ def test_the_engine_is_told_what_was_set_in_an_order_in_which_it_can_be_put_back
         "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
         control=Simplon(dcu.url), engine="cpu",
     )  # fmt: skip
-    assert device.request().control.settings == ()
+    assert device.request().source.simplon.settings == ()
     for signal, value in (("frame_time", 2e-3), ("threshold_1_energy", 3e4), ("binning_mode", "2x2")):
         getattr(device.detector, signal).put(value)
     dcu.obey = lambda key, value: dcu.settings.update({KEY + "threshold/1/energy": 9e4}) or value
     dcu.named = lambda key: [key, "threshold/1/energy"]
     device.detector.incident_energy.put(np.float64(2e5))
-    assert device.request().control.settings == (
+    assert device.request().source.simplon.settings == (
         ("binning_mode", "2x2"),
         ("incident_energy", 2e5),
         ("threshold/1/energy", 9e4),  # followed the energy, after it was set

@@ -302,8 +302,8 @@ def test_a_movie_holds_the_rasters_that_are_not_over_only(dcu):
         rasters = list(acquisition.run())
     imaging = acquisition.series.projection.imaging
     for n in (0, 1):
-        assert np.isnan(imaging.outputs(n)["vbf"]).all()
-    np.testing.assert_array_equal(imaging.outputs(2)["vbf"], rasters[2].outputs["vbf"])
+        assert np.isnan(imaging.result(n)["vbf"]).all()
+    np.testing.assert_array_equal(imaging.result(2)["vbf"], rasters[2].outputs["vbf"])
 
 
 def test_a_movie_counts_losses_by_raster(dcu):

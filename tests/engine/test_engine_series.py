@@ -22,6 +22,7 @@ from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import UNIQUE_ID, end, frames, image, series, start
 
 GRID = ScanGrid(3, 4)
+BACKEND = CpuBackend()
 DISK = Disk("vbf", center=(12, 16), radius=6)
 
 
@@ -37,7 +38,7 @@ def series_for(grid=GRID, memory=None, channel="", connections=1, armed=False, *
     )
     memory = Memory() if memory is None else memory
     source = SeriesFilter(memory, channel=channel, connections=connections, armed=armed)
-    return Series(request, FrameTracker(grid, request.rasters), CpuBackend(), source, Preparation())
+    return Series(request, FrameTracker(grid, request.rasters), source, Preparation())
 
 
 def give(taker, *messages, connection=0):
@@ -45,12 +46,12 @@ def give(taker, *messages, connection=0):
     batch = FrameBatch.from_messages(list(messages))
     batch.connection = connection
     index_batch(batch, taker.source.channel)
-    for step in taker.take(taker.source.accept(batch)):
+    for step in taker.take(taker.source.accept(batch), BACKEND):
         step.finish()
 
 
 def result(taker, raster=0):
-    return taker.projection.imaging.outputs(raster)["vbf"]
+    return taker.projection.imaging.result(raster)["vbf"]
 
 
 def sums(pixels):
@@ -293,7 +294,7 @@ def test_what_comes_behind_the_end_is_kept_for_the_next_series(pixels, caplog):
     memory.finished.add(first.key)
     kept, memory.left_over = memory.left_over, []
     for batch in kept:
-        for step in second.take(second.source.accept(batch)):
+        for step in second.take(second.source.accept(batch), BACKEND):
             step.finish()
     assert (second.name, second.ended) == ("2", True)
     np.testing.assert_array_equal(result(second), sums(other))

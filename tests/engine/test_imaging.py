@@ -102,13 +102,13 @@ def test_each_method_reads_its_own_columns_and_patterns():
     imaging = imaging_of(DISK, CenterOfMass("com", BIG), MeanPattern(), BIG)
     pixels = frames()
     imaging.add(np.arange(GRID.size), part_of(imaging, pixels))
-    outputs = imaging.outputs(0)
+    outputs = imaging.result(0)
     assert list(outputs) == ["vbf", "com_sum", "com_y", "com_x", "pattern", "bf"]
     np.testing.assert_array_equal(outputs["vbf"], image(pixels, DISK))
     np.testing.assert_array_equal(outputs["bf"], image(pixels, BIG))
     np.testing.assert_array_equal(outputs["com_sum"], image(pixels, BIG))
     np.testing.assert_allclose(outputs["pattern"], pixels.mean(axis=0))
-    assert list(imaging.outputs(0, preview=True)) == ["vbf", "com_sum", "com_y", "com_x", "bf"]
+    assert list(imaging.preview(0)) == ["vbf", "com_sum", "com_y", "com_x", "bf"]
 
 
 def test_bad_frames_are_nan_and_in_no_mean():
@@ -117,7 +117,7 @@ def test_bad_frames_are_nan_and_in_no_mean():
     imaging.add(np.arange(GRID.size), part_of(imaging, pixels, bad=[1, 4]))
     expected = image(pixels, DISK)
     expected.flat[[1, 4]] = np.nan
-    outputs = imaging.outputs(0)
+    outputs = imaging.result(0)
     np.testing.assert_array_equal(outputs["vbf"], expected)
     np.testing.assert_allclose(outputs["pattern"], np.delete(pixels, [1, 4], axis=0).mean(axis=0))
 
@@ -132,12 +132,12 @@ def test_frames_of_several_rasters_in_one_batch_go_to_their_own():
         own = np.arange(GRID.size) + raster * GRID.size
         expected = image(pixels[own], DISK)
         expected.flat[own == lost] = np.nan
-        outputs = imaging.outputs(raster)
+        outputs = imaging.result(raster)
         np.testing.assert_array_equal(outputs["vbf"], expected)
         np.testing.assert_allclose(outputs["pattern"], pixels[own[own != lost]].mean(axis=0))
     imaging.release(0)
-    assert np.isnan(imaging.outputs(0)["vbf"]).all()
-    assert not np.isnan(imaging.outputs(1)["vbf"]).all()
+    assert np.isnan(imaging.result(0)["vbf"]).all()
+    assert not np.isnan(imaging.result(1)["vbf"]).all()
     assert [raster for raster, *_ in imaging._accumulators] == [1]
 
 
@@ -146,7 +146,7 @@ def test_sums_with_saturated_pixels_are_nan_where_that_is_asked_for():
     pixels, saturated = frames(), np.zeros((GRID.size, 2), bool)
     saturated[2, 1] = True
     imaging.add(np.arange(GRID.size), part_of(imaging, pixels, saturated=saturated))
-    outputs = imaging.outputs(0)
+    outputs = imaging.result(0)
     np.testing.assert_array_equal(outputs["vbf"], image(pixels, DISK))
     assert np.flatnonzero(np.isnan(outputs["bf"])).tolist() == [2]
 
@@ -167,11 +167,11 @@ def test_a_method_that_fails_is_named_and_leaves_the_others_alone(where, words):
     for first in (0, 3):
         positions = np.arange(first, first + 3)
         imaging.add(positions, part_of(imaging, pixels[positions]))
-    shown = imaging.outputs(0, preview=True)
+    shown = imaging.preview(0)
     np.testing.assert_array_equal(shown["vbf"], image(pixels, DISK))
     assert list(shown) == ["vbf"]
     with pytest.raises(MethodFailed, match=rf"the method odd \(Broken\) failed: {words}"):
-        imaging.outputs(0)
+        imaging.result(0)
 
 
 def test_outputs_of_outputs_are_made_behind_what_they_are_made_of():
@@ -179,8 +179,8 @@ def test_outputs_of_outputs_are_made_behind_what_they_are_made_of():
     pixels = frames()
     imaging.add(np.arange(GRID.size), part_of(imaging, pixels))
     difference = image(pixels, BIG) - image(pixels, DISK)
-    np.testing.assert_array_equal(imaging.outputs(0)["b"], difference)
-    np.testing.assert_array_equal(imaging.outputs(0)["c"], difference - image(pixels, DISK))
+    np.testing.assert_array_equal(imaging.result(0)["b"], difference)
+    np.testing.assert_array_equal(imaging.result(0)["c"], difference - image(pixels, DISK))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
     imaging.add(np.array([0]), part_of(imaging, pixels[:1]))
     rival.finish()
     expected = (pixels * DISK.weights(SHAPE)).sum(axis=(1, 2))
-    assert imaging.outputs(0)["vbf"].flat[:2].tolist() == expected.tolist()
+    assert imaging.result(0)["vbf"].flat[:2].tolist() == expected.tolist()
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,8 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
     for name, value in values.items():
         object.__setattr__(request, name, value)
     with pytest.raises(
-        MethodFailed, match=r"the method broken \(Weighted\) failed: KeyError: 'radius'"
+        MethodFailed,
+        match=r"the method broken \(Weighted\) failed: KeyError: 'radius' \(line \d+ of test_imaging.py\)",
     ) as failed:
         Preparation().prepare(request, SERIES, None)
     assert failed.value.method == "broken"
@@ -270,7 +271,7 @@ def test_a_preview_makes_nothing_that_is_not_shown(monkeypatch):
     imaging = imaging_of(DISK, MeanPattern())
     imaging.add(np.arange(GRID.size), part_of(imaging, frames()))
     monkeypatch.setattr(MeanPattern, "results", lambda *_: pytest.fail("it is not shown"))
-    assert list(imaging.outputs(0, preview=True)) == ["vbf"]
+    assert list(imaging.preview(0)) == ["vbf"]
 
 
 class _Device:

@@ -163,7 +163,7 @@ class GpuDecoded:
 
 
 class GpuDecoder:
-    """Decoder of the frames of one series, which all have ``frame_format``, on torch's current device.
+    """Decoder of the frames of one series, which all have ``frame_format``, on GPU number ``device``.
 
     ``saturation`` says which pixels hold no count. ``memory``: device memory for decoding of one submission, bytes; a
     batch that needs more is decoded in parts. By default a share of what is free. Blocks that nothing needs are
@@ -178,6 +178,7 @@ class GpuDecoder:
         nvcomp: Nvcomp,
         kernels: Kernels,
         *,
+        device: int = 0,
         saturation: Saturation = NODATA,
         stream: torch.cuda.Stream | None = None,
         memory: int | None = None,
@@ -192,8 +193,8 @@ class GpuDecoder:
         self.copies = self.decodes = 0
         self._plans: dict[tuple[Layout, int, bool], Plan] = {}
         self._workspaces: list[Workspace] = []  # those that no submission has
-        with named_errors():
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        with named_errors(), torch.cuda.device(device):
+            self.device = torch.device("cuda", device)
             self.stream = stream or torch.cuda.Stream(self.device)
             self.memory = _free(self.device) // _SHARE if memory is None else memory
             self._device_pass = DevicePass(
@@ -218,7 +219,7 @@ class GpuDecoder:
             yield
 
     def _new_workspace(self) -> Workspace:
-        with named_errors():
+        with self.working():
             return Workspace(self.device)
 
     def _copy(self, batch: FrameBatch, entries: np.ndarray, workspace: Workspace) -> OnDevice:

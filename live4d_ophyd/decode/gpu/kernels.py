@@ -17,13 +17,13 @@ from cuda.core.utils import FileStreamProgramCache
 
 from live4d_ophyd.decode.cpu import lz4
 from live4d_ophyd.decode.entries import OTHER_LAYOUT
-from live4d_ophyd.frames import batch, status
+from live4d_ophyd.frames import batch, codecs, status
 
 #: names that the kernels take from Python
 _COLUMNS = (
-    "STATUS", "BLOB_OFFSET", "BLOB_LENGTH", "ROWS", "COLS", "ARRAY_TAG", "ALGORITHM", "ELEM_SIZE", "COLUMNS",
-    "IMAGE", "RAW", "LZ4",
+    "STATUS", "BLOB_OFFSET", "BLOB_LENGTH", "ROWS", "COLS", "ARRAY_TAG", "ALGORITHM", "ELEM_SIZE", "COLUMNS", "IMAGE",
 )  # fmt: skip
+_CODECS = ("RAW", "LZ4")
 _STATUSES = (
     "OK", "NOT_AN_IMAGE", "WRONG_SHAPE", "WRONG_DTYPE", "OUTSIDE_BUFFER", "BLOB_TOO_SHORT", "WRONG_TOTAL",
     "BAD_BLOCK_SIZE", "BLOCK_TRUNCATED", "BAD_LZ4", "SHORT_BLOCK", "LEFT_OVER", "WRONG_LENGTH",
@@ -41,6 +41,7 @@ SUMS = {"float64": "double", "int64": "i64"}
 def source() -> str:
     """The kernels' source, with the constants of this package in front."""
     defines = {name: getattr(batch, name) for name in _COLUMNS}
+    defines |= {name: getattr(codecs, name) for name in _CODECS}
     defines |= {name: getattr(status, name) for name in _STATUSES}
     defines |= {
         "OTHER_LAYOUT": OTHER_LAYOUT,
@@ -93,15 +94,16 @@ def compile_kernels(names: Sequence[str], architecture: str, cache: Any = None) 
 
 @cache
 def kernels_of(device: int) -> Kernels:
-    """Those of a device, by its number; it is the current one."""
-    return Kernels()
+    """Those of a device, by its number."""
+    with torch.cuda.device(device):
+        return Kernels(device)
 
 
 class Kernels:
-    """Compiled kernels for the current device; may be shared by threads."""
+    """Compiled kernels for one device, which is the current one in threads that launch them; they may share these."""
 
-    def __init__(self) -> None:
-        device = Device(torch.cuda.current_device())
+    def __init__(self, number: int) -> None:
+        device = Device(number)
         device.set_current()
         self._architecture = f"sm_{device.arch}"
         self._cache = FileStreamProgramCache()

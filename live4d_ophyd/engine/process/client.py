@@ -31,8 +31,10 @@ from live4d_ophyd.engine.request import AcquisitionRequest
 
 log = logging.getLogger(__name__)
 
-#: an engine that starts cold compiles its kernels first, s
-READY_TIMEOUT_S = 60.0
+#: how long an engine may take to answer: one elsewhere, and one that starts here, s
+READY_TIMEOUT_S, START_TIMEOUT_S = 60.0, 300.0
+#: one that starts cold compiles its kernels first: after so long that is said, s
+SLOW_START_S = 8.0
 _POLL_MS = 100
 #: how long a process whose connection broke may take to show its exit code, s
 _EXIT_CODE_S = 0.2
@@ -121,19 +123,27 @@ class EngineClient:
     def alive(self) -> bool:
         return self._lost is None and self._thread.is_alive()
 
-    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
-        """Return when the engine has answered.
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Return when the engine has answered, within ``timeout`` s; by default as long as one may take.
 
         Raises EngineLost, NoEngine, EngineInUse, ProtocolError for another version, and EngineUnavailable where frames
         cannot be decoded as wanted.
         """
-        deadline = time.monotonic() + timeout
+        if timeout is None:
+            timeout = READY_TIMEOUT_S if self._process is None else START_TIMEOUT_S
+        began, told = time.monotonic(), False
         while not self._ready.wait(0.02):
+            waited = time.monotonic() - began
+            if self._process is not None and waited > SLOW_START_S and not told:
+                told = True
+                log.warning(
+                    "the engine is still starting: on a new machine it first compiles its kernels, for about a minute"
+                )
             if self._lost:
                 raise self._lost
             if self._refused:
                 raise self._refused
-            if time.monotonic() > deadline:
+            if waited > timeout:
                 words = "" if self._process is None else self._process.last_words()
                 raise NoEngine(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
 
@@ -260,7 +270,7 @@ class EngineClient:
     def _welcomed(self, ready: wire.Ready) -> None:
         self.pid, self.engine, self.engine_detail = ready.pid, ready.backend, ready.detail
         self.versions = ready.versions
-        if self._wanted_engine not in ("auto", ready.backend):
+        if self._wanted_engine.partition(":")[0] not in ("auto", ready.backend):
             self._refused = EngineUnavailable(
                 f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_engine!r}"
             )

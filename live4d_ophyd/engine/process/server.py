@@ -51,7 +51,9 @@ class EngineServer:
         self._no_gpu = "this engine was started for the CPU: live4d serve --engine auto"
         try:
             chosen = choose_backend(engine)
-            self._backends["auto"] = self._backends[chosen.name] = chosen
+            self._backends["auto"] = self._backends[chosen.name] = self._backends[engine] = chosen
+            if chosen.name == "gpu":
+                self._no_gpu = f"this engine was started with --engine {engine}"
             if chosen.name == "cpu":
                 self._no_gpu = chosen.detail if engine == "auto" else self._no_gpu
         except EngineUnavailable as error:

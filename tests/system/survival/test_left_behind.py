@@ -72,7 +72,9 @@ def test_the_stream_is_left_at_once_whatever_the_control_unit_does(rig, monkeypa
     with closing(SmallDcu()) as dcu, closing(client.EngineClient.spawn("cpu")) as engine:
         engine.wait_ready()
         rig.fault(arm_latency=ARM_S)
-        engine.acquire(1, replace(rig.live4d.request(), endpoint=dcu.endpoint), lambda event: None)
+        request = rig.live4d.request()
+        source = replace(request.source, endpoint=dcu.endpoint)
+        engine.acquire(1, replace(request, source=source), lambda event: None)
         wait_until(lambda: rig.state() != "idle", "the detector is armed")
         assert dcu._socket.poll(0, zmq.POLLOUT)
         if how == "release":

@@ -1,0 +1,173 @@
+"""`live4d bench methods`: what methods cost, from compressed frames in memory to images, on one or several GPUs.
+
+No network: lanes, a thread each, decode batches of 8192 prepared messages and feed the methods as receive threads do.
+Lanes go to devices in turn. Every VBF sum is compared with the known one, all outputs with those of one device.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu import BATCH, _batch, _pinned
+from benchmarks.report import machine
+from benchmarks.source import SIZES, Size
+from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
+from live4d_ophyd.decode.saturation import NODATA
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.imaging import Imaging
+from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.virtual_detectors import Annulus
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.sources.source import SeriesInfo
+
+#: batches that a lane decodes in a measurement
+BATCHES = 24
+LANES = (4, 8)
+KEYS = ("192", "96u32")
+
+
+def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
+    """Methods that are measured together, by name."""
+    disk, center = size.disk, size.disk.center
+    adf = Annulus("adf", center=center, inner=1.2 * size.radius, outer=3 * size.radius)
+    tiles = Segments("tiles", center=center, inner=0.3 * size.radius, outer=size.radius, rings=4, sectors=12)
+    mass = CenterOfMass("com", replace(disk, name="com_disk"))
+    return {
+        "VBF": (disk,),
+        "mean pattern": (disk, MeanPattern()),
+        "all": (disk, adf, tiles, mass, MeanPattern()),
+    }
+
+
+class _Lane:
+    """Decodes its batches in turn, two under way, and feeds the methods."""
+
+    def __init__(self, number: int, backend: Backend, frame: FrameFormat, batch: FrameBatch) -> None:
+        self._number, self._decoder = number, backend.decoder(frame, saturation=NODATA)
+        self._batches = [_pinned(batch), _pinned(batch)] if backend.name == "gpu" else [batch, batch]
+        self._in_flight = max(1, backend.in_flight)
+
+    def run(self, imaging: Imaging, first: int, batches: int) -> None:
+        """``first``: the number of the lane's first batch in the series."""
+        under_way: deque[tuple[int, Any]] = deque()
+        rows, demand = np.arange(BATCH), imaging.prepared.demand
+        for n in range(batches + self._in_flight):
+            if n >= self._in_flight:
+                begin, decoded = under_way.popleft()
+                for part in decoded.parts():
+                    with self._decoder.working():
+                        imaging.add(begin + part.at, part)
+            if n < batches:
+                decoded = self._decoder.submit(self._batches[n % 2], rows, demand)
+                under_way.append(((first + n) * BATCH, decoded))
+
+
+def _measure(
+    backend: Backend, size: Size, methods: Sequence[Method], lanes: int, batches: int, batch: FrameBatch
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Frames per second, and the outputs."""
+    scan = ScanGrid(lanes * batches * BATCH // 1024, 1024)
+    frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
+    request = AcquisitionRequest(DectrisSource("tcp://dcu:31001"), scan, tuple(methods))
+    limit = int(np.iinfo(size.dtype).max)
+    prepared = Preparation().prepare(request, SeriesInfo((1, 0), frame, saturation=limit), None)
+    workers = [_Lane(n, backend.of_lane(n), frame, batch) for n in range(lanes)]
+    for worker in workers:  # what is made once, or compiled
+        worker.run(Imaging(prepared, scan), 0, 2)
+    imaging, errors = Imaging(prepared, scan), []
+
+    def work(worker: _Lane, first: int) -> None:
+        try:
+            worker.run(imaging, first, batches)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker, n * batches)) for n, worker in enumerate(workers)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for where in imaging._devices(0):
+        if where is not None:
+            import torch
+
+            torch.cuda.synchronize(where)
+    seconds = time.perf_counter() - started
+    if errors:
+        raise errors[0]
+    outputs = imaging.result(0)
+    if (outputs["vbf"].reshape(-1) != size.image(lanes * batches * BATCH)).any():
+        raise RuntimeError("sums are wrong: no number is reported")
+    return lanes * batches * BATCH / seconds, outputs
+
+
+def engine_of(devices: int, cards: int) -> str:
+    """Engine with so many devices: cards in turn, one of them several times where there are fewer."""
+    return "gpu:" + ",".join(str(n % cards) for n in range(devices))
+
+
+def cards_here() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) -> dict:
+    cards = cards_here()
+    backends = {count: choose_backend(engine_of(count, cards)) for count in devices}
+    results: dict[str, dict] = {}
+    for key, lanes in itertools.product(KEYS, LANES):
+        size = SIZES[key]
+        batch = _batch(size)
+        for name, methods in method_sets(size).items():
+            rates: dict[int, list[float]] = {count: [] for count in devices}
+            reference: dict[str, np.ndarray] | None = None
+            for _ in range(rounds):
+                for count, backend in backends.items():
+                    rate, outputs = _measure(backend, size, methods, lanes, batches, batch)
+                    rates[count].append(rate)
+                    reference = reference or outputs
+                    for output, array in outputs.items():
+                        if not np.array_equal(array, reference[output], equal_nan=True):
+                            raise RuntimeError(f"{output} differs between {devices} devices")
+            mhz = {count: median(of) / 1e6 for count, of in rates.items()}
+            results[f"{size.name}, {lanes} lanes, {name}"] = {
+                "mhz": mhz,
+                "mhz_range": {count: [min(of) / 1e6, max(of) / 1e6] for count, of in rates.items()},
+                "ratio": {count: mhz[count] / mhz[devices[0]] for count in devices},
+            }
+            print(name, size.name, lanes, mhz, file=sys.stderr, flush=True)
+    return {
+        "benchmark": "methods",
+        "command": f"live4d bench methods --devices {','.join(map(str, devices))} --rounds {rounds}",
+        "rounds": rounds,
+        "cards": cards,
+        "machine": machine() | {"engine": backends[devices[-1]].detail},
+        "results": results,
+    }
+
+
+def table(report: dict) -> str:
+    counts = list(next(iter(report["results"].values()))["mhz"])
+    lines = [f"{'compressed frames in memory to images':45} " + "".join(f"{n:>8} GPU  ratio" for n in counts)]
+    for name, r in report["results"].items():
+        cells = "".join(f"{r['mhz'][n]:8.2f} MHz {r['ratio'][n]:6.2f}" for n in counts)
+        lines.append(f"{name:45} {cells}")
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""Refits: what methods fit to the rows so far, while the frames go on.
+
+In: the methods that refit, the raster that runs and how many of its rows are there. Out: the newest fit of each, which
+`Imaging` keeps. Thread ``live4d-results``, for as long as a series lasts. The last fit of a raster, over all its rows,
+is made by the thread that asks for the result.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from live4d_ophyd.engine.imaging import Imaging
+
+log = logging.getLogger(__name__)
+
+#: how often it is looked whether there are rows enough, s
+_LOOK_S = 0.05
+#: how long a fit may go on that was told to stop, s
+_STOP_S = 5.0
+
+
+class Refits:
+    """Of one series. ``rows`` tells how many rows of a raster are there."""
+
+    def __init__(self, imaging: Imaging, raster: int, rows: Callable[[int], int]) -> None:
+        self._imaging, self._rows = imaging, rows
+        self._raster: int | None = raster
+        self._over = threading.Event()
+        self._idle = threading.Lock()  # held while a fit is made
+        self._thread = threading.Thread(target=self._work, name="live4d-results", daemon=True)
+        self._thread.start()
+
+    def take(self, raster: int) -> None:
+        """The raster that runs from now on."""
+        self._raster = raster
+
+    def leave(self) -> None:
+        """Make no more fits of the raster; one that is being made is given up, and waited for."""
+        self._raster = None
+        with self._idle:
+            pass
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._over.set()
+        self._thread.join(_STOP_S)
+        if self._thread.is_alive():
+            log.warning(
+                "a fit goes on %g s after it was told to stop: its method does not ask stop()", _STOP_S
+            )
+
+    def _work(self) -> None:
+        fitted: dict[str, tuple[int, int]] = {}  # raster and rows of the newest fit, by method
+        while not self._over.wait(_LOOK_S):
+            for method in self._imaging.refitting:
+                with self._idle:
+                    raster = self._raster
+                    if raster is None:
+                        break
+                    rows = self._rows(raster)
+                    before = fitted.get(method.name, (raster, 0))
+                    new = rows - (before[1] if before[0] == raster else 0)
+                    if new >= max(1, method.refit_rows):
+                        fitted[method.name] = raster, rows
+                        self._imaging.refit(method, raster, partial(self._given_up, raster))
+
+    def _given_up(self, raster: int) -> bool:
+        return self._raster != raster or self._over.is_set()
