@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
 import click
 
 import live4d_ophyd
+from live4d_ophyd.garbage import no_search
 
 # Loaded when used: most commands need no Bluesky, whose import takes seconds.
 _COMMANDS = {
@@ -38,7 +40,8 @@ class LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name].split(":")
-        return getattr(import_module(module), attribute)
+        with no_search():
+            return getattr(import_module(module), attribute)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,3 +63,5 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    finally:
+        gc.freeze()  # what ends with the process is not searched for garbage first: a second, after Tiled
