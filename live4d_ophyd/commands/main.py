@@ -17,6 +17,7 @@ _COMMANDS = {
     "session": "live4d_ophyd.commands.session:session",
     "doctor": "live4d_ophyd.commands.doctor:doctor",
     "listen": "live4d_ophyd.commands.listen:listen",
+    "reprocess": "live4d_ophyd.commands.reprocess:reprocess",
     "inspect": "live4d_ophyd.commands.inspect:inspect",
     "show": "live4d_ophyd.commands.runs:show",
     "export": "live4d_ophyd.commands.runs:export",
