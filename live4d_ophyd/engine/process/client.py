@@ -82,7 +82,8 @@ class EngineClient:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         prepare(self._socket, endpoint)
-        self._socket.identity = uuid.uuid4().bytes  # by which the engine knows it again after a cut
+        # By which the engine knows it again after a cut. It must not begin with a zero byte.
+        self._socket.identity = b"s" + uuid.uuid4().bytes
         if curve_keys:
             self._use_curve(curve_keys)
         self._monitor = self._socket.get_monitor_socket(
