@@ -23,16 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.batches import BATCH, batch_of, pinned
 from benchmarks.report import machine
 from benchmarks.source import DISTINCT, SIZES, Size, messages
 from benchmarks.straightforward import CHUNK, Straightforward, image_of
 from live4d_ophyd.decode import Demand, FrameFormat, Part, Weights, choose_backend, sum_over_frames
 from live4d_ophyd.decode.saturation import NODATA
-from live4d_ophyd.frames.batch import IMAGE_ID, FrameBatch
+from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Detector, Disk, weight_maps
-from live4d_ophyd.sources.dectris.index import index_batch
 
-BATCH = 8192
 BATCHES = 96
 KEYS = ("192", "192u16", "96u32", "96")
 
@@ -69,24 +68,6 @@ def many_maps(size: Size) -> Weights:
     tiles = [inside & (ring == r) & (sector == s) for r in range(8) for s in range(11)]
     rows, cols = np.indices((size.side, size.side))
     return Weights(np.stack([*tiles, inside, inside * rows, inside * cols, inside]).astype(np.int64))
-
-
-def _pinned(batch: FrameBatch) -> FrameBatch:
-    import torch
-
-    buffer = torch.empty(len(batch.buffer), dtype=torch.uint8, pin_memory=True).numpy()
-    index = torch.empty(batch.index.shape, dtype=torch.int64, pin_memory=True).numpy()
-    buffer[:], index[:] = batch.buffer, batch.index
-    return FrameBatch(buffer, index, batch.count)
-
-
-def _batch(size: Size) -> FrameBatch:
-    data, offsets, _ = messages(size)
-    distinct = [data[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
-    batch = FrameBatch.from_messages([distinct[n % len(distinct)] for n in range(BATCH)])
-    index_batch(batch)
-    batch.index[:, IMAGE_ID] = np.arange(BATCH)
-    return _pinned(batch)
 
 
 def _expected(size: Size, weights: Weights) -> np.ndarray:
@@ -245,7 +226,7 @@ def copy_rate(size: Size) -> float:
     """Frames per second that a copy of the compressed messages to the device alone would allow."""
     import torch
 
-    host = torch.from_numpy(_batch(size).buffer)
+    host = torch.from_numpy(pinned(batch_of(size)).buffer)
     device = torch.empty(host.shape, dtype=torch.uint8, device="cuda")
     stream = torch.cuda.Stream()
     return BATCH / _event_ms(stream, lambda: device.copy_(host, non_blocking=True)) * 1e3
@@ -311,8 +292,8 @@ def run(rounds: int = 3) -> dict:
     results = {}
     for key in KEYS:
         size = SIZES[key]
-        batch = _batch(size)
-        batches = [batch, _pinned(batch), _pinned(batch)]
+        batch = pinned(batch_of(size))
+        batches = [batch, pinned(batch), pinned(batch)]
         frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
         decoders = [backend.decoder(frame, saturation=NODATA) for _ in range(3)]
         cases = _cases(size, len(decoders))

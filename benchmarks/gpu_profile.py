@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 
-from benchmarks.gpu import _batch, _cases
+from benchmarks.batches import batch_of, pinned
+from benchmarks.gpu import _cases
 from benchmarks.source import SIZES
 from live4d_ophyd.decode import FrameFormat, choose_backend
 from live4d_ophyd.decode.saturation import NODATA
@@ -20,7 +21,7 @@ def profile(key: str) -> str:
     import torch
 
     size = SIZES[key]
-    batch, backend = _batch(size), choose_backend("gpu")
+    batch, backend = pinned(batch_of(size)), choose_backend("gpu")
     decoder = backend.decoder(FrameFormat(size.side, size.side, np.dtype(size.dtype)), saturation=NODATA)
     lines = []
     for name, (demand, takers) in _cases(size, 1).items():

@@ -1,7 +1,8 @@
 """`live4d bench methods`: what methods cost, from compressed frames in memory to images, on one or several GPUs.
 
 No network: lanes, a thread each, decode batches of 8192 prepared messages and feed the methods as receive threads do.
-Lanes go to devices in turn. Every VBF sum is compared with the known one, all outputs with those of one device.
+Lanes go to devices in turn. Every VBF sum is compared with the known one, all outputs with those of one device. Without
+a GPU one lane decodes on the CPU, and what is reported is the CPU time of its thread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu import BATCH, _batch, _pinned
+from benchmarks.batches import BATCH, batch_of, pinned
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Size
 from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
@@ -60,11 +61,12 @@ class _Lane:
 
     def __init__(self, number: int, backend: Backend, frame: FrameFormat, batch: FrameBatch) -> None:
         self._number, self._decoder = number, backend.decoder(frame, saturation=NODATA)
-        self._batches = [_pinned(batch), _pinned(batch)] if backend.name == "gpu" else [batch, batch]
+        self._batches = [pinned(batch), pinned(batch)] if backend.name == "gpu" else [batch, batch]
         self._in_flight = max(1, backend.in_flight)
 
     def run(self, imaging: Imaging, first: int, batches: int) -> None:
         """``first``: the number of the lane's first batch in the series."""
+        cpu = time.thread_time()
         under_way: deque[tuple[int, Any]] = deque()
         rows, demand = np.arange(BATCH), imaging.prepared.demand
         for n in range(batches + self._in_flight):
@@ -76,6 +78,7 @@ class _Lane:
             if n < batches:
                 decoded = self._decoder.submit(self._batches[n % 2], rows, demand)
                 under_way.append(((first + n) * BATCH, decoded))
+        self.cpu = time.thread_time() - cpu
 
 
 def _measure(
@@ -115,6 +118,8 @@ def _measure(
     outputs = imaging.result(0)
     if (outputs["vbf"].reshape(-1) != size.image(lanes * batches * BATCH)).any():
         raise RuntimeError("sums are wrong: no number is reported")
+    if backend.name == "cpu":
+        seconds = workers[0].cpu  # others may have the core meanwhile
     return lanes * batches * BATCH / seconds, outputs
 
 
@@ -124,18 +129,45 @@ def engine_of(devices: int, cards: int) -> str:
 
 
 def cards_here() -> int:
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return 0
     return int(torch.cuda.device_count())
+
+
+def _on_the_cpu(rounds: int) -> dict:
+    backend, results = choose_backend("cpu"), {}
+    for key in ("192", "192u16", "96u32", "96"):
+        size = SIZES[key]
+        batch, sets = batch_of(size), method_sets(size)
+        rates: dict[str, list[float]] = {name: [] for name in sets}
+        for _ in range(rounds):
+            for name, methods in sets.items():
+                rates[name].append(_measure(backend, size, methods, 1, 1, batch)[0])
+        for name, of in rates.items():
+            results[f"{size.name}, {name}"] = {
+                "khz": median(of) / 1e3,
+                "khz_range": [min(of) / 1e3, max(of) / 1e3],
+            }
+    return {
+        "benchmark": "methods",
+        "command": f"live4d bench methods --rounds {rounds}",
+        "rounds": rounds,
+        "machine": machine() | {"engine": "cpu"},
+        "cpu": results,
+    }
 
 
 def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) -> dict:
     cards = cards_here()
+    if not cards:
+        return _on_the_cpu(rounds)
     backends = {count: choose_backend(engine_of(count, cards)) for count in devices}
     results: dict[str, dict] = {}
     for key, lanes in itertools.product(KEYS, LANES):
         size = SIZES[key]
-        batch = _batch(size)
+        batch = batch_of(size)
         for name, methods in method_sets(size).items():
             rates: dict[int, list[float]] = {count: [] for count in devices}
             reference: dict[str, np.ndarray] | None = None
@@ -165,6 +197,12 @@ def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) 
 
 
 def table(report: dict) -> str:
+    if "cpu" in report:
+        lines = [f"{'compressed frames in memory to images':45} {'kHz a core':>10} {'range':>15}"]
+        for name, r in report["cpu"].items():
+            low, high = r["khz_range"]
+            lines.append(f"{name:45} {r['khz']:10.1f} {low:7.1f}-{high:<7.1f}")
+        return "\n".join(lines)
     counts = list(next(iter(report["results"].values()))["mhz"])
     lines = [f"{'compressed frames in memory to images':45} " + "".join(f"{n:>8} GPU  ratio" for n in counts)]
     for name, r in report["results"].items():

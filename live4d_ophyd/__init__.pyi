@@ -27,6 +27,7 @@ from .imaging.virtual_detectors import Disk as Disk
 from .live import Live4DBestEffortCallback as Live4DBestEffortCallback
 from .live import ScanProgressBar as ScanProgressBar
 from .live import live_preview as live_preview
+from .offline import reprocess as reprocess
 from .runs.delete import RunInUse as RunInUse
 from .runs.description import describe as describe
 from .runs.export import NothingToExport as NothingToExport

@@ -7,6 +7,7 @@ without the interpreter. The process is less urgent than the session where both 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import socket
@@ -16,6 +17,8 @@ import threading
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
+
+from live4d_ophyd.garbage import no_search
 
 #: how much less urgent than the session
 NICE = 5
@@ -122,7 +125,9 @@ def main(descriptor: int, service: str, *arguments: str) -> None:
         try:
             request = pickle.loads(message)  # the session's own; of a class that is not known here it raises
             if answer is None:
-                answer = getattr(import_module(module), function)(*arguments)
+                with no_search():
+                    answer = getattr(import_module(module), function)(*arguments)
+                    gc.freeze()  # nor is it searched later: all of that stays
             result = answer(*request), ""
         except Exception as error:
             result = None, f"{type(error).__name__}: {error}"

@@ -1,12 +1,18 @@
 """Kernels are compiled once, before the first test: no test's time-out should pay for that."""
 
+import gc
+
 from live4d_ophyd.engine.acquisition import warm_up
 
 pytest_plugins = ["empty_catalog"]
 
+gc.disable()  # until all modules are imported: of what they make nothing is garbage
+
 
 def pytest_collection_finish(session):
     """Not in a fixture: that would be of the first test, and of its time-out."""
+    gc.freeze()
+    gc.enable()
     if session.items and not session.config.option.collectonly:
         warm_up()
 

@@ -12,7 +12,9 @@ from live4d_ophyd.commands.parameters import Numbers
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["cpu", "session", "gpu", "stream", "methods", "soak", "sim"]))
+@click.argument(
+    "name", type=click.Choice(["cpu", "session", "gpu", "stream", "methods", "reprocess", "soak", "sim"])
+)
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
 )
@@ -40,6 +42,7 @@ def bench(
     pipeline, beside the checkout that LIVE4D_BENCH_BEFORE names.
     stream: from sockets to images on the GPU, alone and under a RunEngine.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
+    reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
     soak: 1,000 triggers in a row, then 10 million frames; memory, threads, sockets and file handles of both processes.

@@ -75,7 +75,9 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
     Starts a DECTRIS detector and a microscope in software, runs `RE(bp.count([live4d]))` on their stream,
     shows the virtual bright-field picture in OUT while it grows, and stores the run in a databroker catalog.
     """
-    click.echo("starting the session (Bluesky, catalog, engine, simulated detector) ...")
+    click.echo(
+        "starting Bluesky, catalog, engine and a simulated detector: a minute the first time, then seconds"
+    )
     import bluesky.plans as bp
     from bluesky import RunEngine
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 
 import click
 
 import live4d_ophyd
+from live4d_ophyd.garbage import no_search
 
 # Loaded when used: most commands need no Bluesky, whose import takes seconds.
 _COMMANDS = {
@@ -15,6 +17,7 @@ _COMMANDS = {
     "session": "live4d_ophyd.commands.session:session",
     "doctor": "live4d_ophyd.commands.doctor:doctor",
     "listen": "live4d_ophyd.commands.listen:listen",
+    "reprocess": "live4d_ophyd.commands.reprocess:reprocess",
     "inspect": "live4d_ophyd.commands.inspect:inspect",
     "show": "live4d_ophyd.commands.runs:show",
     "export": "live4d_ophyd.commands.runs:export",
@@ -39,7 +42,8 @@ class LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         module, attribute = _COMMANDS[name].split(":")
-        return getattr(import_module(module), attribute)
+        with no_search():
+            return getattr(import_module(module), attribute)
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,3 +65,5 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    finally:
+        gc.freeze()  # what ends with the process is not searched for garbage first: a second, after Tiled

@@ -42,7 +42,7 @@ class EngineLink(Device):
         self._client: EngineClient | None = None
         super().__init__(*args, **kwargs)
 
-    def _engine(self, timeout: float = 60.0) -> EngineClient:
+    def _engine(self, timeout: float | None = None) -> EngineClient:
         """The client of an engine that is ready. Raises as `EngineClient.wait_ready`."""
         if self._client is None or not self._client.alive:
             if self._client is not None:

@@ -104,6 +104,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """Of a class with the signals of its methods, and of the detector that ``control`` controls."""
         if scan is None:
             return super().__new__(cls)
+        if not isinstance(scan, ScanGrid):
+            hint = ": call it, with ()" if callable(scan) else ""
+            raise ValueError(f"scan is {scan!r}; expected a ScanGrid{hint}")
         more = (
             {} if control is None else {"detector": Cpt(DetectorSettings, "", control=control, kind=SETTING)}
         )
@@ -191,9 +194,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
-    def wait_for_connection(self, *args: Any, timeout: float = 60.0, **kwargs: Any) -> None:
-        """Start or find the engine; returns when it is ready."""
-        super().wait_for_connection(*args, timeout=timeout, **kwargs)
+    def wait_for_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Start or find the engine; returns when it is ready, within ``timeout`` s. A first start takes a minute."""
+        super().wait_for_connection(*args, timeout=60.0 if timeout is None else timeout, **kwargs)
         if self.control is not None:
             self.detector.look()
         self._engine(timeout)
@@ -270,6 +273,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         # The only one of these that abort, stop and halt are sure to call. Idempotent.
         self._exposures.cancel()
         if self._client is not None:
+            if not self._client.alive and self._arm_per.stays_armed and self._disarming is None:
+                self.disarm_for_lost_engine()  # it died between two triggers, where no exposure noticed
             self._client.release()
         self._run.forget_shapes()
         self.taken_with.stage_over()

@@ -24,6 +24,9 @@ do; of any other the nearest ancestor among them is raised, and where there is n
 
 from __future__ import annotations
 
+import sys
+import traceback
+from pathlib import Path
 from typing import Any, ClassVar
 
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
@@ -77,9 +80,17 @@ class MethodFailed(AcquisitionError):
 
     @classmethod
     def of(cls, method: Any, error: Exception) -> MethodFailed:
-        """What ``method`` raised, in words."""
+        """What ``method`` raised, in words, and where in its own file."""
         failed = f"the method {method.name} ({type(method).__name__}) failed"
-        return cls(f"{failed}: {type(error).__name__}: {error}", method=method.name)
+        return cls(f"{failed}: {type(error).__name__}: {error}{_place(method, error)}", method=method.name)
+
+
+def _place(method: Any, error: Exception) -> str:
+    """``(line 17 of my_methods.py)``: the innermost of the module that the method is from; "" where that has none."""
+    module = sys.modules.get(type(method).__module__)
+    file = getattr(module, "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (line {lines[-1]} of {Path(file).name})" if file and lines else ""
 
 
 class NoMethod(AcquisitionError):

@@ -77,6 +77,8 @@ class Imaging:
             try:
                 accumulator.add(positions, patterns if columns is None else sums[:, columns])
             except Exception as error:
+                if where is not None and _is_of_the_gpu(error):
+                    raise  # named by the decoder, in whose stream this runs
                 self._fail(method, error)
 
     def _of_raster(self, raster: int, where: Any) -> list[Any]:
@@ -238,6 +240,14 @@ def _own_stream(devices: set[Any]) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     stream.synchronize()
+
+
+def _is_of_the_gpu(error: Exception) -> bool:
+    """Whether the GPU failed, or is full, while a method worked on it: that is no fault of the method's."""
+    import torch
+
+    kinds = (torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError))
+    return isinstance(error, kinds)
 
 
 def _wait_for(where: Any) -> None:

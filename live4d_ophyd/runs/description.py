@@ -35,7 +35,7 @@ _PREFIXES = (
 _SCALED = ("s", "eV", "m", "Hz", "A")
 #: parameters of a method that say which pixels it takes
 _LENGTHS = ("radius", "inner", "outer")
-_SHAPE = (*_LENGTHS, "center", "center_row", "center_col", "soft")
+_SHAPE = (*_LENGTHS, "center", "center_row", "center_col", "soft", "kind")
 #: digits are counted in a shape of four or more numbers
 _SHOWN_VALUES = 4
 
@@ -246,9 +246,16 @@ def virtual_detector(device: DeviceReadings, name: str, scale: AngularScale) -> 
         return Fact({}, text="its shape is not recorded")
     shape: dict[str, Any] = {}
     texts = []
+    recorded = device.get(f"{method}_kind")
+    if recorded is not None:
+        shape["kind"] = recorded
+        texts.append(str(recorded).replace("_", " "))
     if lengths:
-        shape["kind"] = "disk" if lengths == ["radius"] else "annulus"
-        texts.append(shape["kind"])
+        of_lengths = "disk" if lengths == ["radius"] else "annulus"
+        if shape.setdefault("kind", of_lengths) != of_lengths:
+            texts.append(f"in a{'n' * (of_lengths == 'annulus')} {of_lengths}")
+        elif recorded is None:
+            texts.append(of_lengths)
     for key in lengths:
         value = shape[key] = device.get(f"{method}_{key}")
         text = f"{key} {_by_event(value, 'px') if isinstance(value, list) else _shown(value, 'px')}"

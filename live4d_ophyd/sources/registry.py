@@ -7,9 +7,10 @@ from typing import Any
 from live4d_ophyd.sources.dectris import receiver
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.sources.file import FileSource
 from live4d_ophyd.sources.source import SourceError
 
-_KINDS: dict[str, type] = {"dectris": DectrisSource}
+_KINDS: dict[str, type] = {"dectris": DectrisSource, "file": FileSource}
 #: what goes wrong with them, and keeps its class on the way to the session
 ERRORS: tuple[type[SourceError], ...] = (SourceError, SimplonError, UnknownKey)
 

@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from live4d_ophyd.folders import FOLDERS, make_private
+from live4d_ophyd.garbage import no_search
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 from live4d_ophyd.urls import shown, split_login
 
@@ -34,6 +35,7 @@ class ProfileConflict(ValueError):
     """A Tiled profile of this name opens another catalog than the one asked for."""
 
 
+@no_search()
 def open_catalog(
     path: str | os.PathLike | None = None, name: str = PROFILE, *, overwrite: bool = False
 ) -> Any:
@@ -77,6 +79,7 @@ def open_catalog(
         return from_profile(name)
 
 
+@no_search()
 def existing_catalog(which: str | None = None) -> Any:
     """The client of a catalog that is there already; nothing is made.
 

@@ -29,7 +29,6 @@ from live4d_ophyd.storage.catalog_process import process_of, writer_of_run
 from live4d_ophyd.storage.journal import Journal
 from live4d_ophyd.storage.scan_ids import ScanIds
 from live4d_ophyd.storage.storable import Storable, check_start, storable_metadata
-from live4d_ophyd.storage.writer import run_writer
 from live4d_ophyd.urls import shown_text
 
 logger = logging.getLogger(__name__)
@@ -72,6 +71,8 @@ class Recorder:
         self._process = process_of(db)
         if self._process is not None:
             self._process.start()  # while the session goes on starting
+        else:
+            import live4d_ophyd.storage.writer  # noqa: F401  seconds; not during a run, and not where the process writes
         self._backups = None if backup_directory is None else Path(backup_directory)
         self._previews = previews
         self._skip_streams = frozenset(skip_streams)
@@ -89,7 +90,11 @@ class Recorder:
         return [_Wanted(Storable(run), self._previews, self._skip_streams)], []
 
     def _writer_of_run(self) -> Callable[[str, dict], Any]:
-        return run_writer(self._db) if self._process is None else writer_of_run(self._process)
+        if self._process is not None:
+            return writer_of_run(self._process)
+        from live4d_ophyd.storage.writer import run_writer
+
+        return run_writer(self._db)
 
     def wait(self, timeout: float = SILENT_S) -> bool:
         """Wait until the catalog has all that came, ``timeout`` s at most; whether it has.

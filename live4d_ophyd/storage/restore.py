@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 from live4d_ophyd.storage.journal import arrays_of, documents, lock, start_document
 from live4d_ophyd.storage.storable import Storable, Unstorable
-from live4d_ophyd.storage.writer import run_writer
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +89,9 @@ def restore_backup(
                 raise ValueError(f"{path} {fault}, and the catalog has the run completely: remove the file")
             db.delete_contents(uid, recursive=True, external_only=False)
         lines.seek(0)
+        # Not at the top: seconds of import, which every session would pay.
+        from live4d_ophyd.storage.writer import run_writer
+
         written = _Progress(run_writer(db))
         for document in documents(path, lines):
             written.take(document)

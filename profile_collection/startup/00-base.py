@@ -9,6 +9,10 @@ LIVE4D_PREVIEWS  "store": the catalog keeps growing images, too (default: only r
 LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
 """
 
+import gc
+
+gc.disable()  # what the start makes stays: the search for garbage is a quarter of its time; 90-preview.py ends that
+
 import importlib.util
 import logging
 import os
@@ -68,7 +72,7 @@ if _windows:
 else:
     matplotlib.use("agg")
 
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+import matplotlib.pyplot as plt  # after the backend is chosen
 
 _profile = os.environ.get("LIVE4D_PROFILE") or "live4d"
 db = open_catalog(name=_profile)

@@ -46,3 +46,4 @@ if _shell is not None:
 # What was imported stays: looking through it for garbage would hold the RunEngine up for 0.4 s, again and again.
 gc.collect()
 gc.freeze()
+gc.enable()

@@ -487,3 +487,8 @@ def test_a_device_that_never_ran_has_no_engine():
     device = Live4D("tcp://127.0.0.1:9", name="x", scan=GRID, methods=[DISK])
     device.unstage()
     assert device._client is None
+
+
+def test_a_scan_that_is_a_method_is_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"scan is <.*>; expected a ScanGrid: call it, with \(\)"):
+        Live4D("tcp://dcu:31001", name="live4d", scan=lambda: ScanGrid(2, 2), methods=[Disk("vbf", radius=3)])

@@ -260,7 +260,8 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
     for name, value in values.items():
         object.__setattr__(request, name, value)
     with pytest.raises(
-        MethodFailed, match=r"the method broken \(Weighted\) failed: KeyError: 'radius'"
+        MethodFailed,
+        match=r"the method broken \(Weighted\) failed: KeyError: 'radius' \(line \d+ of test_imaging.py\)",
     ) as failed:
         Preparation().prepare(request, SERIES, None)
     assert failed.value.method == "broken"
@@ -295,3 +296,39 @@ def test_off_the_cpu_each_thread_has_accumulators_of_its_own(monkeypatch):
     for thread in threads:
         thread.join(20)
     assert len({id(of_raster) for of_raster in made}) == 3  # one for both threads of the CPU
+
+
+class TestErrorsOfTheGpu:
+    """Of a method's add, on tensors."""
+
+    @pytest.fixture
+    def torch(self):
+        return pytest.importorskip("torch")
+
+    @pytest.fixture
+    def imaging(self, torch, monkeypatch):
+        imaging = imaging_of(DISK, BIG)
+
+        def add(*_):
+            raise self.error
+
+        monkeypatch.setattr(Scatter, "add", add)
+        return imaging
+
+    def feed(self, imaging, torch):
+        sums = torch.zeros((GRID.size, 2), dtype=torch.int64)
+        part = Part(
+            np.arange(GRID.size), np.zeros(GRID.size, int), np.zeros(GRID.size, bool), sums, None, None
+        )
+        imaging.add(np.arange(GRID.size), part)
+
+    def test_a_full_gpu_is_no_fault_of_the_method(self, imaging, torch):
+        self.error = torch.cuda.OutOfMemoryError("full")
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            self.feed(imaging, torch)
+
+    def test_other_errors_are(self, imaging, torch):
+        self.error = RuntimeError("shapes do not fit")
+        self.feed(imaging, torch)
+        with pytest.raises(MethodFailed, match=r"method vbf .* failed: RuntimeError: shapes do not fit"):
+            imaging.result(0)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import bluesky.plans as bp
 import numpy as np
@@ -24,10 +26,15 @@ def images(db, uid):
     return db[uid].primary.read(["live4d_vbf"])["live4d_vbf"]
 
 
+def test_a_process_that_does_not_write_does_not_import_what_does():
+    code = "import sys; from live4d_ophyd import open_catalog, record; print('bluesky_tiled_plugins' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=100) == "False\n"
+
+
 def test_a_run_is_whole_when_the_plan_returns_and_nothing_of_it_was_written_here(
     RE, db, process, live4d, monkeypatch
 ):
-    monkeypatch.setattr("live4d_ophyd.storage.recorder.run_writer", None)
+    monkeypatch.setattr("live4d_ophyd.storage.writer.run_writer", None)
     record(RE, db)
     assert process_of(db) is process
     live4d.complete[0][2, 3] = np.nan

@@ -371,7 +371,7 @@ def test_what_the_file_had_before_it_failed_is_not_lost_when_the_catalog_fails_b
 def test_a_loss_behind_the_end_of_the_plan_is_raised_by_who_waits(path, monkeypatch):
     writer = SlowWriter()
     writer.refused = {"stop"}
-    monkeypatch.setattr("live4d_ophyd.storage.recorder.run_writer", lambda db: writer)
+    monkeypatch.setattr("live4d_ophyd.storage.writer.run_writer", lambda db: writer)
     recorder = Recorder(SimpleNamespace(metadata={}))
     for document in RUN:
         recorder(*document)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -225,6 +228,27 @@ def test_a_setting_of_the_detector_between_two_triggers_holds_for_the_next(sessi
     np.testing.assert_array_equal(full["live4d_vbf"], truth)
     assert half["live4d_series_id"] == full["live4d_series_id"] + 1
     assert 0.4 < np.mean(half["live4d_vbf"]) / np.mean(truth) < 0.6
+
+
+def test_an_engine_that_dies_between_two_triggers_leaves_no_detector_armed(session, live4d):
+    def plan():
+        yield from bps.stage(live4d)
+        yield from bps.trigger(live4d, wait=True)
+        assert session.state() in ("ready", "acquire")  # for the next trigger
+        client = live4d._client
+        os.kill(client.pid, signal.SIGKILL)
+        wait_until(lambda: not client.alive)
+        yield from bps.unstage(live4d)
+
+    run(plan())
+    wait_until(lambda: session.state() == "idle")
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("arm_per", ["never", 0, 1.5, True])

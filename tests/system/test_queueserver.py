@@ -36,20 +36,32 @@ def free_ports(n):
     return ports
 
 
-def list_plans_and_devices(tmp_path, environment):
-    subprocess.run(
-        [BIN / "qserver-list-plans-devices", "--startup-dir", STARTUP, "--file-dir", tmp_path],
-        env=environment,
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=START_TIMEOUT,
-    )
-    return yaml.safe_load((tmp_path / "existing_plans_and_devices.yaml").read_text())
+@pytest.fixture(scope="module")
+def existing():
+    """The file of the newest listing, by the queueserver's own command; see `listing`."""
+    return []
 
 
-def test_plans_and_devices_are_listed(tmp_path, environment):
-    listed = list_plans_and_devices(tmp_path, environment)
+@pytest.fixture
+def listing(tmp_path, environment, existing):
+    """The file with all plans and devices, listed once: each is a whole session."""
+    if not existing:
+        subprocess.run(
+            [BIN / "qserver-list-plans-devices", "--startup-dir", STARTUP, "--file-dir", tmp_path],
+            env=environment,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            timeout=START_TIMEOUT,
+        )
+        existing.append((tmp_path / "existing_plans_and_devices.yaml").read_text())
+    path = tmp_path / "existing_plans_and_devices.yaml"
+    path.write_text(existing[0])
+    return path
+
+
+def test_plans_and_devices_are_listed(listing):
+    listed = yaml.safe_load(listing.read_text())
     plans, devices = listed["existing_plans"], listed["existing_devices"]
     assert PLANS | {"count", "scan", "grid_scan", "mv"} <= set(plans)
     assert {"live4d", "microscope", "defocus", "stage_x", "stage_y"} <= set(devices)
@@ -73,13 +85,12 @@ def test_the_command_on_the_page_listens_on_this_machine_only():
 
 
 @pytest.fixture
-def manager(tmp_path, environment):
+def manager(tmp_path, environment, listing):
     """A client of a running manager, with Redis and everything else in ``tmp_path``."""
     if not shutil.which("redis-server"):
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     from bluesky_queueserver.manager.comms import CommTimeoutError, ZMQCommSendThreads
 
-    list_plans_and_devices(tmp_path, environment)
     redis_port, control_port, info_port = free_ports(3)
     logs = [open(tmp_path / name, "w") for name in ("redis.log", "manager.log")]  # noqa: SIM115
     redis = subprocess.Popen(
@@ -91,7 +102,7 @@ def manager(tmp_path, environment):
         [
             BIN / "start-re-manager",
             *("--startup-dir", STARTUP),
-            *("--existing-plans-devices", tmp_path),
+            *("--existing-plans-devices", listing),
             *("--user-group-permissions", PERMISSIONS),
             *("--redis-addr", f"127.0.0.1:{redis_port}"),
             *("--zmq-control-addr", f"tcp://127.0.0.1:{control_port}"),

@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+import uuid
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,8 +28,11 @@ from live4d_ophyd.decode import EngineUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.conversation import Conversation
+from live4d_ophyd.engine.process.delivery import Inbox
 from live4d_ophyd.engine.process.handshake import FAILURES, Handshake
 from live4d_ophyd.engine.process.keys import use_as_session
+from live4d_ophyd.engine.process.outage import Outage, SignsOfLife
+from live4d_ophyd.engine.process.previews import Picture
 from live4d_ophyd.engine.process.sockets import prepare, why_refused
 from live4d_ophyd.engine.process.spawn import EngineProcess
 from live4d_ophyd.engine.request import AcquisitionRequest
@@ -37,9 +41,13 @@ from live4d_ophyd.log_limits import NotTooOften
 log = logging.getLogger(__name__)
 log.addFilter(NotTooOften())  # an engine elsewhere may be broken, or none
 
-#: an engine that starts cold compiles its kernels first, s
-READY_TIMEOUT_S = 60.0
+#: how long an engine may take to answer: one elsewhere, and one that starts here, s
+READY_TIMEOUT_S, START_TIMEOUT_S = 60.0, 300.0
+#: one that starts cold compiles its kernels first: after so long that is said, s
+SLOW_START_S = 8.0
 _POLL_MS = 100
+#: how long a connection may be cut while nothing runs, s
+IDLE_OUTAGE_S = 5.0
 #: how long a process whose connection broke may take to show its exit code, s
 _EXIT_CODE_S = 0.2
 
@@ -80,6 +88,8 @@ class EngineClient:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         prepare(self._socket, endpoint)
+        # By which the engine knows it again after a cut. It must not begin with a zero byte.
+        self._socket.identity = b"s" + uuid.uuid4().bytes
         if curve_keys:
             try:
                 use_as_session(self._socket, curve_keys)
@@ -88,7 +98,12 @@ class EngineClient:
                 self._context.term()
                 raise
         self._handshake = Handshake(endpoint, keys=bool(curve_keys))
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | FAILURES)
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES
+        )
+        self._inbox, self._picture = Inbox(), Picture()
+        self._outage: Outage | None = None  #: while the connection is cut
+        self._heard = SignsOfLife()
         self._wake_name = f"inproc://wake-{id(self)}"
         self._woken = self._context.socket(zmq.PULL)
         self._woken.bind(self._wake_name)
@@ -123,19 +138,27 @@ class EngineClient:
     def alive(self) -> bool:
         return self._lost is None and self._thread.is_alive()
 
-    def wait_ready(self, timeout: float = READY_TIMEOUT_S) -> None:
-        """Return when the engine has answered.
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Return when the engine has answered, within ``timeout`` s; by default as long as one may take.
 
         Raises EngineLost, NoEngine, EngineInUse, ProtocolError for another version, and EngineUnavailable where frames
         cannot be decoded as wanted.
         """
-        deadline = time.monotonic() + timeout
+        if timeout is None:
+            timeout = READY_TIMEOUT_S if self._process is None else START_TIMEOUT_S
+        began, told = time.monotonic(), False
         while not self._ready.wait(0.02):
+            waited = time.monotonic() - began
+            if self._process is not None and waited > SLOW_START_S and not told:
+                told = True
+                log.warning(
+                    "the engine is still starting: on a new machine it first compiles its kernels, for about a minute"
+                )
             if self._lost:
                 raise self._lost
             if self._refused:
                 raise self._refused
-            if time.monotonic() > deadline:
+            if waited > timeout:
                 words = "" if self._process is None else self._process.last_words()
                 raise NoEngine(f"no engine answered at {self.endpoint} within {timeout:g} s{words}")
 
@@ -146,6 +169,7 @@ class EngineClient:
         wants it.
         """
         message = wire.encode(wire.Acquire(generation, request))
+        self._heard.begin(request.timeout)
         with self._lock:
             if self._lost:
                 raise self._lost
@@ -193,6 +217,7 @@ class EngineClient:
     def close(self) -> None:
         """End the connection, and the engine if this client spawned it."""
         if self._thread.is_alive():
+            self._post(wire.encode(wire.Bye()))
             self._post(None)
             self._thread.join()
         _open_clients.discard(self)
@@ -225,13 +250,14 @@ class EngineClient:
                         return
                     self._socket.send(message)
                 if self._socket in ready:
-                    self._receive(self._socket.recv())
+                    self._receive(self._socket.recv_multipart())
                 if self._monitor in ready:
                     change = recv_monitor_message(self._monitor)
                     while self._socket.poll(0):  # why it ended may have been said before it did
-                        self._receive(self._socket.recv())
+                        self._receive(self._socket.recv_multipart())
                     self._connection_changed(change)
                 self._look_for_end()
+                self._look_for_signs()
                 if self._lost:
                     return
         except Exception as error:
@@ -246,9 +272,15 @@ class EngineClient:
             socket.close()
         self._context.term()
 
-    def _receive(self, raw: bytes) -> None:
+    def _receive(self, frames: list[bytes]) -> None:
         try:
-            self._heed(wire.from_engine(raw))
+            message: bytes | None = frames[0]
+            if len(frames) > 1:
+                message = self._inbox.take(frames)
+                self._heard.of_the_result()
+                self._socket.send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
+            if message is not None:
+                self._heed(wire.from_engine(message))
         except ProtocolError as error:
             self._distrust(error)
 
@@ -266,13 +298,34 @@ class EngineClient:
                 self._was_refused(message)
             case wire.Alive():
                 pass
+            case wire.PreviewMade():
+                self._take_preview(message)
             case _:
-                with self._lock:
-                    job = self._job
-                if job is not None and job.conversation.accept(message):
-                    self._deliver(job, message)
+                self._heard.of(message)
+                self._pass_on(message)
+
+    def _take_preview(self, preview: wire.PreviewMade) -> None:
+        try:
+            outputs = self._picture.take(preview.number, preview.outputs)
+        except ValueError as error:
+            raise ProtocolError(f"PreviewMade: {error}") from error
+        if outputs is None:  # one before was lost with the connection
+            self._post(wire.encode(wire.Preview(whole=True)))
+        else:
+            self._pass_on(wire.ProgressMade(preview.generation, preview.progress, outputs))
+
+    def _pass_on(
+        self, message: wire.Armed | wire.ProgressMade | wire.RasterDone | wire.Done | wire.Failed
+    ) -> None:
+        with self._lock:
+            job = self._job
+        if job is not None and job.conversation.accept(message):
+            self._deliver(job, message)
 
     def _welcomed(self, ready: wire.Ready) -> None:
+        if self._ready.is_set() and (ready.pid != self.pid or not ready.knows):
+            self._give_up(f"the engine at {self.endpoint} is another one, or no longer knows this session")
+            return
         self.pid, self.engine, self.engine_detail = (
             ready.pid,
             printable(ready.backend),
@@ -340,17 +393,40 @@ class EngineClient:
     def _connection_changed(self, change: Mapping[str, Any]) -> None:
         if reason := self._handshake.why_failed(change):
             self._give_up(reason)
-        elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set():
+        elif change["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if self._outage is not None:
+                log.warning("connected with the engine at %s again", self.endpoint)
+                self._outage = None
+                self._socket.send(wire.encode(wire.Hello(self._wanted_engine, self._inbox.parts)))
+                self._socket.send(wire.encode(wire.Preview(whole=True)))
+        elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
             self._look_for_end(_EXIT_CODE_S)
-            if not self._lost:
-                self._give_up(
-                    f"the connection to the engine at {self.endpoint} broke: its process or host is gone"
-                )
+            if not self._lost and self._process is not None:
+                self._give_up(f"the connection to the engine at {self.endpoint} broke: its process is gone")
+            elif not self._lost:
+                self._outage = Outage(self.endpoint)
 
     def _look_for_end(self, wait: float = 0.0) -> None:
         code = None if self._process is None else self._process.end_code(wait)
         if self._process is not None and code is not None:
             self._give_up(f"the engine process {self._process.how_it_ended(code)}")
+
+    def _look_for_signs(self) -> None:
+        """Give up an engine that cannot be reached any more, or says nothing that means something."""
+        if self._lost:
+            return
+        with self._lock:
+            job = self._job
+        if self._outage is not None:
+            patience = IDLE_OUTAGE_S if job is None else job.conversation.request.timeout
+            if reason := self._outage.why_over(patience):
+                self._give_up(f"the connection to the engine at {self.endpoint} broke: {reason}")
+        elif job is not None and (silence := self._heard.too_silent()):
+            error = AcquisitionError(
+                f"the engine at {self.endpoint} {silence}",
+                remedy="see its log; end it if it hangs",
+            )
+            self._break_off(job, error)
 
     def _give_up(self, reason: str) -> None:
         self._lost = EngineLost(reason)

@@ -29,7 +29,7 @@ class Handshake:
 
     def __init__(self, endpoint: str, keys: bool) -> None:
         self._endpoint, self._keys = endpoint, keys
-        self._closed = 0
+        self._closed, self._was_let_in = 0, False
 
     def why_failed(self, change: Mapping[str, Any]) -> str:
         """Why there will be no connection, by this event of the session's socket."""
@@ -48,7 +48,9 @@ class Handshake:
                     else f"{engine} asks for CURVE keys, and this session has none: pass curve_keys="
                 )
             return f"{engine} does not talk as engines do ({change['value']:#x}): is it the right port?"
-        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._was_let_in = True  # who closes now is a link in trouble, not a peer that wants others
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and not self._was_let_in:
             self._closed += 1
             if self._closed >= _CLOSED_IN_TURN:
                 return f"{engine} closes each connection before it has begun: " + (
@@ -63,7 +65,8 @@ class Handshake:
 def log_failure(change: Mapping[str, Any], keys: bool) -> None:
     """Say in the engine's log why a peer did not get in; ``keys``: the engine asks for some."""
     if change["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        log.warning("a peer left before it was let in: does it have other keys than this engine, or none?")
+        # Also a session whose connection was cut, which tries whether somebody listens.
+        log.info("a peer left before it was let in: does it have other keys than this engine, or none?")
     if change["event"] != zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
         return  # those of refused keys are logged with the key
     if change["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:

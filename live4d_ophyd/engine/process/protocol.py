@@ -23,6 +23,7 @@ from live4d_ophyd.engine.errors import (
     from_fields,
 )
 from live4d_ophyd.engine.process.encoding import KIND, Encoding
+from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.imaging import registry
@@ -30,7 +31,7 @@ from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import FrameSource
 
-VERSION = 6
+VERSION = 7
 #: characters of a text for a person
 LONGEST_TEXT = 4000
 #: bytes that a Probe may ask for
@@ -46,9 +47,13 @@ _TAGS = (*range(0, 64), 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
 @dataclass(frozen=True)
 class Hello:
-    """A session comes; ``backend`` is what it wants frames decoded on: "auto", "cpu" or "gpu"."""
+    """A session comes; ``backend`` is what it wants frames decoded on: "auto", "cpu" or "gpu".
+
+    ``parts``: it comes back, and has received so many parts (`delivery`) of what the engine sent before.
+    """
 
     backend: str = "auto"
+    parts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,22 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Preview:
-    """Let one of the next ProgressMade have images."""
+    """Send a preview when there is one, and none before it has arrived; ``whole``: what came before is not there."""
+
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Received:
+    """So many parts have arrived in all, of what must and of previews: more may come."""
+
+    parts: int
+    previews: int
+
+
+@dataclass(frozen=True)
+class Bye:
+    """The session ends, and does not come back."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +111,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Ready:
-    """Answers Hello. ``detail`` says what the backend runs on, or why it was chosen; ``versions``, the software."""
+    """Answers Hello. ``detail`` says what the backend runs on, or why it was chosen; ``versions``, the software.
+
+    ``knows``: the session was here before, and what it has not received follows.
+    """
 
     pid: int
     backend: str
     detail: str
     versions: str
+    knows: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,11 +199,24 @@ class Armed:
 
 @dataclass(frozen=True, eq=False)
 class ProgressMade:
-    """How far it is, a few times a second; ``outputs`` so far, float64 by name, where a preview was asked for."""
+    """How far it is, a few times a second.
+
+    ``outputs`` so far, float64 by name: what the session makes of a PreviewMade. Never on the wire.
+    """
 
     generation: int
     progress: Progress
     outputs: dict[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PreviewMade:
+    """What is new of the outputs so far since preview ``number`` - 1; all of them in number 0."""
+
+    generation: int
+    number: int
+    progress: Progress
+    outputs: dict[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -217,10 +254,23 @@ class Lost:
     error: EngineLost
 
 
-FromSession = Hello | Acquire | Cancel | Preview | Release | Probe
+FromSession = Hello | Acquire | Cancel | Preview | Received | Release | Bye | Probe
 FromEngine = (
-    Ready | Refused | Released | Probed | Alive | LogLine | Armed | ProgressMade | RasterDone | Done | Failed
+    Ready
+    | Refused
+    | Released
+    | Probed
+    | Alive
+    | LogLine
+    | Armed
+    | ProgressMade
+    | PreviewMade
+    | RasterDone
+    | Done
+    | Failed
 )
+#: what goes past others in one piece, and may come late or never
+ASIDE = (Ready, Refused, Probed, Alive, LogLine, ProgressMade)
 #: what the caller of an acquisition hears
 Event = Armed | ProgressMade | RasterDone | Done | Failed | Lost
 #: an acquisition's last event is one of these

@@ -11,6 +11,8 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +23,21 @@ from zmq.utils.monitor import recv_monitor_message
 from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine.errors import EngineInUse
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.delivery import MOST_BYTES, Outbox
 from live4d_ophyd.engine.process.handshake import FAILURES, log_failure
 from live4d_ophyd.engine.process.keys import use_as_engine
 from live4d_ophyd.engine.process.sockets import prepare
-from live4d_ophyd.engine.process.worker import ANY_SESSION, END, EVENTS, Worker
+from live4d_ophyd.engine.process.worker import ANY_SESSION, AS_PREVIEW, ASIDE, END, EVENTS, Worker
 from live4d_ophyd.engine.versions import software
 from live4d_ophyd.log_limits import NotTooOften, message_of
 
 log = logging.getLogger(__name__)
 
 _POLL_MS = 500
+#: a session whose connection broke is waited for so long; and for so long another one waits with it, s
+KEEP_S, OWN_S = 120.0, 3.0
+#: how long a session that is connected may take to acknowledge a part, s
+STUCK_S = 60.0
 
 
 class EngineServer:
@@ -66,6 +73,7 @@ class EngineServer:
         self._socket = self._context.socket(zmq.ROUTER)
         prepare(self._socket, endpoint)
         self._socket.router_mandatory = True
+        self._socket.router_handover = True  # a session that comes back has its old name
         self._authenticator: ThreadAuthenticator | None = None
         if curve_keys:
             self._use_curve(curve_keys)
@@ -74,7 +82,14 @@ class EngineServer:
         self.endpoint = str(self._socket.get_string(zmq.LAST_ENDPOINT)).rstrip("\0")
         self._events = self._context.socket(zmq.PULL)
         self._events.bind(EVENTS)
+        #: how long a session that was cut off may take to come back, s; one of this machine is gone for good
+        self._keep_s = 0.0 if endpoint.startswith("ipc:") else KEEP_S
         self._session: bytes | None = None
+        self._outbox = Outbox()
+        self._cut_off_at: float | None = None  #: when the connection to the session broke
+        self._stuck_since = time.monotonic()
+        self._next: tuple[bytes, wire.Hello] | None = None  #: waits for a session that was cut off
+        self._preview_asked = False
         self._worker = Worker(self._context, b"", self._backends["cpu"])
 
     def _use_curve(self, keys: Path) -> None:
@@ -101,12 +116,13 @@ class EngineServer:
                     log_failure(change, keys=self._authenticator is not None)
                     if change["event"] == zmq.EVENT_DISCONNECTED:
                         self._check_session()
+                self._look_for_end()
                 if self._events in ready:
-                    session, event = self._events.recv_multipart()
+                    session, how, event = self._events.recv_multipart()
                     if event == END:
                         return
                     if session in (self._session, ANY_SESSION):
-                        self._send(event)
+                        self._post(how, event)
                 if self._socket in ready:
                     identity, *parts = self._socket.recv_multipart()
                     self._obey(identity, parts[-1] if parts else b"")
@@ -134,13 +150,13 @@ class EngineServer:
         """End `run`, from any thread."""
         with self._context.socket(zmq.PUSH) as events:
             events.connect(EVENTS)
-            events.send_multipart([ANY_SESSION, END])
+            events.send_multipart([ANY_SESSION, ASIDE, END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
         try:
             message = wire.from_session(raw, allow_modules=self._allow_modules)
             if isinstance(message, wire.Hello):
-                self._welcome(identity, message.backend)
+                self._welcome(identity, message)
                 return
             if identity != self._session:
                 error = EngineInUse("say hello first: another session may have taken this engine")
@@ -150,33 +166,69 @@ class EngineServer:
                 case wire.Acquire():
                     self._worker.acquire(message.generation, message.request)
                 case wire.Preview():
-                    self._worker.preview_wanted.set()
+                    self._preview_asked = True
+                    if message.whole:
+                        self._worker.preview_whole.set()
+                    self._pump()
+                case wire.Received():
+                    self._outbox.received(message.parts, message.previews)
+                    self._stuck_since = time.monotonic()
+                    self._pump()
                 case wire.Cancel():
                     self._worker.cancel(message.generation)
                 case wire.Release():
                     self._worker.release()
                 case wire.Probe():
-                    self._send(wire.encode(wire.Probed(np.zeros(message.size, np.uint8))))
+                    self._send([wire.encode(wire.Probed(np.zeros(message.size, np.uint8)))])
+                case wire.Bye():
+                    self._drop_session("the session said goodbye", logging.INFO)
         except Exception as error:  # whatever came over the wire must not end the engine
             log.warning("refused a message: %r", error)
             self._refuse(identity, error, wire.generation_of(raw))
 
-    def _welcome(self, identity: bytes, wanted: str) -> None:
-        backend = self._backends.get(wanted)
+    def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
+        backend = self._backends.get(hello.backend)
         if backend is None:
-            self._refuse(identity, EngineUnavailable(f"engine {wanted!r} cannot run here: {self._no_gpu}"))
+            reason = f"engine {hello.backend!r} cannot run here: {self._no_gpu}"
+            self._refuse(identity, EngineUnavailable(reason))
             return
-        if self._session != identity and self._alive():
+        if self._session not in (None, identity) and not self._alive():
+            self._check_session()
+            if self._session is not None and not self._overdue():
+                self._next = identity, hello  # it may come back in a moment
+                return
+        if self._session not in (None, identity) and self._alive():
             error = EngineInUse(
                 "this engine serves another session", remedy="end that one, or start a second engine"
             )
             self._refuse(identity, error)
             return
-        if self._session != identity:
-            # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
-            self._worker = Worker(self._context, identity, backend, self._worker)
-        self._session = identity
-        self._send(wire.encode(wire.Ready(os.getpid(), backend.name, backend.detail, software())))
+        knows = self._session == identity and hello.parts is not None
+        if knows:
+            assert hello.parts is not None
+            self._outbox.resume(hello.parts)  # raises ValueError for what cannot be
+            self._worker.preview_whole.set()
+        elif self._session != identity:
+            self._begin(identity, backend)
+        self._next = None
+        self._cut_off_at = None
+        self._stuck_since = time.monotonic()
+        ready = wire.Ready(os.getpid(), backend.name, backend.detail, software(), knows)
+        self._send([wire.encode(ready)])
+        self._pump()
+
+    def _begin(self, identity: bytes, backend: Backend) -> None:
+        if self._session is not None and self._outbox.waits:
+            log.warning("the session before left without what it was still to be sent: that is lost")
+        # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
+        self._worker = Worker(self._context, identity, backend, self._worker)
+        self._session, self._outbox, self._preview_asked = identity, Outbox(), False
+
+    def _overdue(self) -> bool:
+        """Whether a session that was cut off has had time to come back before others."""
+        return self._cut_off_at is not None and time.monotonic() - self._cut_off_at >= min(
+            OWN_S, self._keep_s
+        )
 
     def _refuse(
         self, identity: bytes, error: Exception, generation: int | None = None, hello_first: bool = False
@@ -200,24 +252,78 @@ class EngineServer:
             return False
 
     def _check_session(self) -> None:
-        if self._session is not None and not self._alive():
-            self._drop_session("the session is gone")
+        if self._session is None or self._alive():
+            return
+        if self._cut_off_at is None:
+            self._cut_off_at = time.monotonic()
+            if self._keep_s:
+                log.warning("the connection to the session broke: what runs goes on for %g s", self._keep_s)
+        self._look_for_end()
 
-    def _drop_session(self, reason: str) -> None:
-        log.warning("%s: stopping what runs, releasing the detector", reason)
-        self._session = None
-        self._worker.release()
-
-    def _send(self, message: bytes) -> None:
+    def _look_for_end(self) -> None:
+        """Give up a session that does not come back, or does not read."""
+        now = time.monotonic()
+        if self._next is not None and (self._session is None or self._overdue()):
+            (identity, hello), self._next = self._next, None
+            self._welcome(identity, hello)
         if self._session is None:
             return
-        try:
-            self._socket.send_multipart([self._session, message], zmq.DONTWAIT)
-        except zmq.Again:
-            # A thousand messages wait for it: it does not read, and would miss its images.
+        if self._cut_off_at is not None:
+            if now - self._cut_off_at >= self._keep_s:
+                lost = ", and what it was still to be sent is lost" if self._outbox.waits else ""
+                self._drop_session(f"the session is gone{lost}")
+        elif self._outbox.waits and now - self._stuck_since > STUCK_S:
             self._drop_session("the session does not read")
+
+    def _drop_session(self, reason: str, level: int = logging.WARNING) -> None:
+        log.log(level, "%s: stopping what runs, releasing the detector", reason)
+        self._session = self._cut_off_at = None
+        self._outbox = Outbox()
+        self._worker.release()
+
+    def _post(self, how: bytes, message: bytes) -> None:
+        """Deliver an event of the worker's, or a line of the log."""
+        if self._session is None:
+            return
+        if how == ASIDE:
+            self._send([message])
+            return
+        if how == AS_PREVIEW:
+            self._outbox.put_preview(message)
+        else:
+            if not self._outbox.waits:
+                self._stuck_since = time.monotonic()
+            if not self._outbox.put(message):
+                self._drop_session(
+                    f"more than {MOST_BYTES >> 20} MiB wait for the session, which does not take them"
+                )
+                return
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may go, and let a preview be made if that is wanted and the one before has arrived."""
+        if self._session is None or self._cut_off_at is not None:
+            return
+        for part in self._outbox.ready():
+            if not self._send(part):
+                self._outbox.unsent(part)
+                break
+        if self._preview_asked and self._outbox.preview_free:
+            self._preview_asked = False
+            self._worker.preview_wanted.set()
+
+    def _send(self, frames: Sequence[bytes]) -> bool:
+        """Whether it is on its way. What goes aside may be left out."""
+        if self._session is None:
+            return False
+        try:
+            self._socket.send_multipart([self._session, *frames], zmq.DONTWAIT)
+            return True
+        except zmq.Again:
+            return False
         except zmq.ZMQError:
             self._check_session()
+            return False
 
 
 class _LogForwarder(logging.Handler):
@@ -233,7 +339,7 @@ class _LogForwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = wire.encode(wire.LogLine(record.levelno, message_of(record)))
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
-            self._events.send_multipart([ANY_SESSION, message], zmq.DONTWAIT)
+            self._events.send_multipart([ANY_SESSION, ASIDE, message], zmq.DONTWAIT)
 
     def close(self) -> None:
         with self.lock or contextlib.nullcontext():

@@ -15,7 +15,7 @@ import zmq
 MAX_MESSAGE_BYTES = 1 << 30
 #: libzmq's own heartbeat runs in its I/O thread: it works while Python is busy, ms
 HEARTBEAT_MS = 250
-HEARTBEAT_TIMEOUT_MS = 900
+HEARTBEAT_TIMEOUT_MS = 2000
 #: what the kernel takes as the name of a socket in the file system
 MAX_IPC_PATH_BYTES = 107
 

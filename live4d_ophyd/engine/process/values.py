@@ -14,8 +14,8 @@ import numpy as np
 
 from live4d_ophyd.checks import shown
 
-#: dtypes of arrays: bool, integers and float64, little-endian
-DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f8")
+#: dtypes of arrays: bool, integers and floats, little-endian
+DTYPES = ("|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "<f4", "<f8")
 _MAX_DIMS = 32
 _INT64 = 1 << 63
 
@@ -75,12 +75,12 @@ def array(value: Any) -> np.ndarray:
 
 
 def array_to_map(value: np.ndarray) -> dict[str, Any]:
-    """Raises TypeError for a dtype that does not cross; shorter floats become float64."""
-    if value.dtype.kind == "f" and value.dtype.itemsize < 8:
-        value = value.astype("<f8")
+    """Raises TypeError for a dtype that does not cross; half floats become float32."""
+    if value.dtype.kind == "f" and value.dtype.itemsize < 4:
+        value = value.astype("<f4")
     code = value.dtype.newbyteorder("<").str
     if code not in DTYPES:
-        raise TypeError(f"an array of {value.dtype} cannot be sent; expected bool, integers or float64")
+        raise TypeError(f"an array of {value.dtype} cannot be sent; expected bool, integers or floats")
     return {"dtype": code, "shape": list(value.shape), "data": value.astype(code, copy=False).tobytes()}
 
 

@@ -1,7 +1,7 @@
 """Worker: runs one session's acquisitions in the engine, one after the other.
 
-In: commands of the main thread. Out: events over an inproc PUSH socket, as [session they are for, message]. Threads:
-``live4d-acquisition``, and ``live4d-progress`` while an acquisition runs.
+In: commands of the main thread. Out: events over an inproc PUSH socket, as [session they are for, how, message].
+Threads: ``live4d-acquisition``, and ``live4d-progress`` while an acquisition runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
 import zmq
 
 from live4d_ophyd.decode import Backend, GpuLost
@@ -20,8 +21,9 @@ from live4d_ophyd.engine.acquisition import Acquisition
 from live4d_ophyd.engine.errors import Cancelled
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.previews import Changes
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.results import RasterResult
+from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.steps import OutOfStep
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ PROGRESS_PERIOD_S = 0.1
 EVENTS = "inproc://events"
 END = b""
 ANY_SESSION = b""
+#: how an event is to be delivered: in order and surely, as a preview, or past all that
+SURELY, AS_PREVIEW, ASIDE = b"S", b"P", b"A"
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,11 @@ class Worker:
         self._before = before
         self._jobs: queue.Queue[tuple[int, AcquisitionRequest] | str | None] = queue.Queue()
         self._current: tuple[int, Acquisition] | None = None
-        #: set when the session wants a preview: it is busy enough without those it does not look at
+        #: set when the session wants a preview, and the one before has arrived there
         self.preview_wanted = threading.Event()
+        #: set when the session may not have the previews before
+        self.preview_whole = threading.Event()
+        self._changes = Changes()
         self._generation = 0
         self._cancelled_up_to = 0
         self._lock = threading.Lock()
@@ -93,7 +100,10 @@ class Worker:
         self._thread.join()
 
     def _tell(self, events: zmq.Socket, message: wire.FromEngine) -> None:
-        events.send_multipart([self._session, wire.encode(message)])
+        how = AS_PREVIEW if isinstance(message, wire.PreviewMade) else SURELY
+        if isinstance(message, wire.ASIDE):
+            how = ASIDE
+        events.send_multipart([self._session, how, wire.encode(message)])
 
     def _work(self) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -141,7 +151,7 @@ class Worker:
         except GpuLost as error:
             log.error("%s", error)
             self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
-            events.send_multipart([ANY_SESSION, END])
+            events.send_multipart([ANY_SESSION, ASIDE, END])
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
             self._tell_failure(events, generation, error)
@@ -213,11 +223,21 @@ class Worker:
                     except Exception as error:  # of the GPU, say; the acquisition meets it, too
                         log.warning("no preview: %s", error)
                         self.preview_wanted.clear()
+                self._tell(events, wire.ProgressMade(generation, progress))
                 if outputs is not None:
                     self.preview_wanted.clear()
-                self._tell(events, wire.ProgressMade(generation, progress, outputs))
+                    if self.preview_whole.is_set():
+                        self.preview_whole.clear()
+                        self._changes.reset()
+                    self._tell(events, self._preview(generation, progress, outputs))
         finally:
             events.close()
+
+    def _preview(
+        self, generation: int, progress: Progress, outputs: dict[str, np.ndarray]
+    ) -> wire.PreviewMade:
+        number, rows = self._changes.of(outputs)
+        return wire.PreviewMade(generation, number, progress, rows)
 
 
 def _as_allowed(request: AcquisitionRequest) -> AcquisitionRequest:

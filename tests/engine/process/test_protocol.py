@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as npst
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.errors import PUBLIC, NoMethod, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.process.values import DTYPES
 from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.engine.series_record import SeriesRecord
@@ -96,7 +97,11 @@ failures = st.sampled_from(sorted(PUBLIC)).flatmap(
         **dict.fromkeys(getattr(PUBLIC[kind], "details", ()), texts),
     )
 )
+rows = npst.arrays(np.float32, npst.array_shapes(min_dims=1, max_dims=3, max_side=3)).flatmap(
+    lambda part: st.builds(Rows, st.just(1), st.just((part.shape[0] + 2, *part.shape[1:])), st.just(part))
+)
 for kind, strategy in (
+    (Rows, rows),
     (AcquisitionRequest, requests),
     (RasterResult, rasters),
     (Progress, progress),
@@ -151,7 +156,7 @@ def test_arrays_of_other_byte_orders_and_short_floats_keep_their_values(dtype):
         "a"
     ]
     np.testing.assert_array_equal(back, array)
-    assert back.dtype == (np.float64 if array.dtype.kind == "f" else array.dtype.newbyteorder("<"))
+    assert back.dtype == (np.float32 if array.dtype == np.float16 else array.dtype.newbyteorder("<"))
 
 
 @pytest.mark.parametrize(
@@ -199,10 +204,12 @@ RASTER = RasterResult(
 TAKEN, ASKED = wire.RasterDone(1, RASTER), wire.Acquire(1, REQUEST)
 FAILURE = wire.Failure("NothingCame", "no frame")
 MESSAGES = (
-    wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Release(), wire.Probe(7),
+    wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Received(3, 1), wire.Release(),
+    wire.Bye(), wire.Probe(7),
     wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Probed(np.zeros(3, np.uint8)),
     wire.Alive(), wire.LogLine(30, "full"),
     wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
+    wire.PreviewMade(1, 0, Progress(3, 16, 1e3, 0), {"vbf": Rows(0, (4, 4), np.ones((4, 4), np.float32))}),
     wire.Done(1), wire.Failed(1, FAILURE),
 )  # fmt: skip
 
@@ -250,7 +257,7 @@ def test_a_field_that_is_missing_is_named(message):
     for path in places(message):
         if path[-2:-1] == ("outputs",):  # a map's entry, which may be missing
             continue
-        whole = ".".join(path[:-1]) or "it"
+        whole = in_words(path[:-1]) or "it"
         with pytest.raises(ProtocolError) as caught:
             read(message, changed(message, path, lambda at, last: at.pop(last)))
         lacks = f"{whole} has no {path[-1]!r}; its fields are"

@@ -37,8 +37,8 @@ class TestDectrisSourceWithFramesOfFourBytes(TestDectrisSource):
 def test_sources_go_to_the_engine_by_name():
     source = DectrisSource("tcp://dcu:31001")
     assert registry.class_of(registry.kind_of(source)) is DectrisSource
-    with pytest.raises(ValueError, match="'file' is no source of frames; expected one of dectris"):
-        registry.class_of("file")
+    with pytest.raises(ValueError, match="'tape' is no source of frames; expected one of dectris, file"):
+        registry.class_of("tape")
     with pytest.raises(ValueError, match="'dectris' is no source of frames"):
         registry.kind_of("dectris")
 

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.system
 #: of every type, and at every end of a range
 WRONG = (
     math.nan, math.inf, -math.inf, 1e308, -1, 0, 1 << 62, -(1 << 62), 1 << 200, True, None, "", "\x1b[2J",
-    "x" * 100_000, b"", b"x" * 100_000, [], {}, [[]] * 1000, {"kind": "Disk"}, cbor2.undefined, cbor2.CBORTag(2, b"\xff" * 1000),
+    "x" * 100_000, b"", b"x" * 100_000, [], {}, [[]] * 1000, {"kind": "Disk"}, cbor2.undefined,
+    cbor2.CBORTag(2, b"\xff" * 1000),
 )  # fmt: skip
 REQUEST = AcquisitionRequest(
     DectrisSource("tcp://127.0.0.1:1", simplon=Simplon("http://127.0.0.1:1", api="1.8.0")),

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 
 class _Link:
-    """One connection through the network, and the two threads that carry it."""
+    """One connection through the network, and the two threads that carry it; ``rate``: bytes a second each way."""
 
-    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+    def __init__(self, near: socket.socket, far: socket.socket, rate: float | None = None) -> None:
         self.near, self.far = near, far
+        self._rate = rate
+        if rate is not None:
+            for end in (near, far):  # else the kernel takes in what the link has not carried yet
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         self.flowing = threading.Event()
         self.flowing.set()
         self._abandoned = False
@@ -24,8 +30,10 @@ class _Link:
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(65536 if self._rate is None else 4096):
                 self.flowing.wait()
+                if self._rate is not None:
+                    time.sleep(len(data) / self._rate)
                 sink.sendall(data)
         if not self._abandoned:
             self.break_()
@@ -57,7 +65,9 @@ class Network:
     Threads: ``network-accept`` while it is whole, and two ``network-link`` for each connection.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, rate: float | None = None) -> None:
+        self._rate = rate
+        self._pulled = False
         host, port = target.removeprefix("tcp://").rsplit(":", 1)
         self._target = (host, int(port))
         self._links: list[_Link] = []
@@ -83,7 +93,10 @@ class Network:
             except OSError:
                 near.close()
                 continue
-            self._links.append(_Link(near, far))
+            link = _Link(near, far, self._rate)
+            if self._pulled:
+                link.flowing.clear()
+            self._links.append(link)
 
     def cut(self) -> None:
         """Every connection breaks, new ones are refused; what was on its way is lost."""
@@ -102,6 +115,18 @@ class Network:
     def thaw(self) -> None:
         for link in self._links:
             link.flowing.set()
+
+    def pull(self) -> None:
+        """As `freeze`; nor does anything of new connections get through."""
+        self._pulled = True
+        self.freeze()
+
+    def plug_in(self) -> None:
+        """What was pulled is over: those connections end, and new ones get through."""
+        self._pulled = False
+        for link in self._links:
+            link.close()
+        self._links.clear()
 
     def abandon(self) -> None:
         """The target is gone without a word, as when its power fails; new connections reach what comes in its place."""

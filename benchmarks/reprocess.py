@@ -1,0 +1,102 @@
+"""`live4d bench reprocess`: recorded frames to an image, beside h5py + hdf5plugin + NumPy on the same file.
+
+The file is in the page cache. Rounds are interleaved; every sum is compared with the known one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import h5py
+import numpy as np
+
+from benchmarks.report import machine
+from benchmarks.source import SIZES, Size
+from live4d_ophyd.offline import reprocess
+from live4d_ophyd.scan import ScanGrid
+
+#: frames of a file, and those that the straightforward way reads
+FRAMES, STRAIGHTFORWARD = 1 << 16, 1 << 12
+KEYS = ("192", "192u16", "96u32", "96")
+
+
+def write(path: Path, size: Size) -> None:
+    """A file of `FRAMES` frames, one a chunk, bitshuffle with LZ4."""
+    import hdf5plugin
+
+    shape = (FRAMES, size.side, size.side)
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset(
+            "entry/data/data", shape, size.dtype, chunks=(1, *shape[1:]), **hdf5plugin.Bitshuffle(cname="lz4")
+        )
+        distinct = len(size.frames)
+        dataset[:distinct] = size.frames
+        chunks = [dataset.id.read_direct_chunk((n, 0, 0))[1] for n in range(distinct)]
+        for n in range(distinct, FRAMES):
+            dataset.id.write_direct_chunk((n, 0, 0), chunks[n % distinct])
+
+
+def straightforward(path: Path, size: Size) -> float:
+    """Frames a second of h5py, hdf5plugin and NumPy."""
+    weights = size.disk.weights((size.side, size.side)).astype(bool)
+    with h5py.File(path) as file:
+        dataset = file["entry/data/data"]
+        started, sums = time.perf_counter(), []
+        for first, end in itertools.pairwise(range(0, STRAIGHTFORWARD + 1, 256)):
+            sums.append(dataset[first:end][:, weights].sum(axis=1, dtype=np.int64))
+        seconds = time.perf_counter() - started
+    if (np.concatenate(sums) != size.image(STRAIGHTFORWARD)).any():
+        raise RuntimeError("sums of the straightforward way are wrong: no number is reported")
+    return STRAIGHTFORWARD / seconds
+
+
+def measure(path: Path, size: Size) -> float:
+    """Frames a second, opening the file included."""
+    started = time.perf_counter()
+    raster = reprocess(path, [size.disk], ScanGrid(FRAMES // 256, 256), quiet=True)
+    seconds = time.perf_counter() - started
+    if (raster.outputs["vbf"].reshape(-1) != size.image(FRAMES)).any():
+        raise RuntimeError("sums are wrong: no number is reported")
+    return FRAMES / seconds
+
+
+def run(rounds: int = 3) -> dict:
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for key in KEYS:
+            size, path = SIZES[key], Path(folder) / f"{key}.h5"
+            write(path, size)
+            measure(path, size)  # into the page cache, and what is compiled
+            ours, theirs = [], []
+            for _ in range(rounds):
+                ours.append(measure(path, size))
+                theirs.append(straightforward(path, size))
+            path.unlink()
+            results[size.name] = {
+                "khz": median(ours) / 1e3,
+                "khz_range": [min(ours) / 1e3, max(ours) / 1e3],
+                "straightforward_khz": median(theirs) / 1e3,
+                "ratio": median(a / b for a, b in zip(ours, theirs)),
+            }
+    return {
+        "benchmark": "reprocess",
+        "command": f"live4d bench reprocess --rounds {rounds}",
+        "rounds": rounds,
+        "frames": FRAMES,
+        "machine": machine(),
+        "results": results,
+    }
+
+
+def table(report: dict) -> str:
+    lines = [f"{'recorded frames to an image':30} {'kHz':>8} {'range':>17} {'h5py, NumPy':>12} {'ratio':>6}"]
+    for name, r in report["results"].items():
+        low, high = r["khz_range"]
+        lines.append(
+            f"{name:30} {r['khz']:8.1f} {low:8.1f}-{high:<8.1f} {r['straightforward_khz']:8.1f} kHz {r['ratio']:6.1f}"
+        )
+    return "\n".join(lines)

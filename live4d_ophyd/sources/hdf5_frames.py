@@ -1,0 +1,253 @@
+"""Frames in HDF5 files: where each lies, compressed as it is, and what the file says of them.
+
+A dataset with one frame a chunk, compressed by bitshuffle with LZ4 or Zstandard, by LZ4 or not at all, needs no HDF5
+once the places of its chunks are known: it is mapped into memory, and the decoder reads it there. Any other dataset
+that h5py can read is read by it. DECTRIS' master files name their data files by external links; these are followed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from live4d_ophyd.frames.batch import SLACK
+from live4d_ophyd.frames.codecs import BY_NAME, RAW
+
+#: registered numbers of filters
+_BITSHUFFLE, _LZ4 = 32008, 32004
+#: what bitshuffle compresses with: its fifth option
+_BITSHUFFLE_WITH = {2: "bslz4", 3: "bszstd"}
+#: where a file may say something of its frames, under the groups of `_ENTRIES`; the first that is there is taken
+_ENTRIES = ("entry", "")
+_PLACES = {
+    "pixel_mask": ("instrument/detector/pixel_mask", "instrument/detector/detectorSpecific/pixel_mask"),
+    "saturation": (
+        "instrument/detector/saturation_value",
+        "instrument/detector/detectorSpecific/saturation_value",
+    ),
+    "energy": ("instrument/beam/incident_energy", "instrument/beam/energy"),
+    "count_time": ("instrument/detector/count_time",),
+    "frame_time": ("instrument/detector/frame_time",),
+    "description": ("instrument/detector/description",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One dataset: frames ``first`` to ``first + count``."""
+
+    first: int
+    count: int
+    shape: tuple[int, int]
+    dtype: np.dtype
+    dataset: h5py.Dataset
+    #: the file in memory, (bytes,) uint8, or None where h5py must read
+    content: np.ndarray | None = None
+    #: of each frame in the file: its first byte, -1 where there is none; its bytes; its codec. (count,) int64
+    at: np.ndarray | None = None
+    nbytes: np.ndarray | None = None
+    codec: np.ndarray | None = None
+    elem_size: int = 0
+
+
+class Hdf5Frames:
+    """The frames of one file. Raises ValueError for a file without any; FileNotFoundError, OSError from h5py."""
+
+    def __init__(self, path: str, dataset: str = "") -> None:
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no file {path}")
+        self.path = path
+        self._file = _opened(path)
+        self._maps: dict[str, np.ndarray] = {}
+        self._lock = threading.Lock()  # of h5py, which reads for one thread at a time
+        self.parts: list[Part] = []
+        self.scan_shape: tuple[int, int] | None = None  #: of a dataset over a scan
+        try:
+            for found in self._datasets(dataset):
+                self._add(found)
+        except BaseException:
+            self.close()
+            raise
+
+    def _datasets(self, name: str) -> list[h5py.Dataset]:
+        if name:
+            found = self._file.get(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim not in (3, 4):
+                raise ValueError(
+                    f"{self.path} has no dataset {name!r} of frames; it has {_listed(self._file)}"
+                )
+            return [found]
+        numbered = [found for entry in _ENTRIES for found in _data_files(self._file, entry)]
+        if numbered:
+            return numbered
+        every = _frame_datasets(self._file)
+        if not every:
+            raise ValueError(f"{self.path} has no dataset of frames: of three or four dimensions, of numbers")
+        if len(every) > 1 and len({found.shape for found in every}) > 1:
+            every = [max(every, key=lambda found: found.size)]
+        return every[:1]
+
+    def _add(self, dataset: h5py.Dataset) -> None:
+        *lead, rows, cols = dataset.shape
+        count = int(np.prod(lead))
+        if self.parts and (self.shape, self.dtype) != ((rows, cols), dataset.dtype):
+            raise ValueError(
+                f"{dataset.file.filename} has frames {rows} x {cols} of {dataset.dtype}, the files before have "
+                f"{self.shape[0]} x {self.shape[1]} of {self.dtype}"
+            )
+        if len(lead) == 2:
+            self.scan_shape = (int(lead[0]), int(lead[1]))
+        first = self.count
+        self.parts.append(
+            self._mapped(dataset, first, count) or Part(first, count, (rows, cols), dataset.dtype, dataset)
+        )
+
+    def _mapped(self, dataset: h5py.Dataset, first: int, count: int) -> Part | None:
+        """The dataset as it lies in its file; None where that is of no use."""
+        *lead, rows, cols = dataset.shape
+        if dataset.is_virtual or dataset.chunks != (*[1] * len(lead), rows, cols):
+            return None
+        codec = _codec(dataset)
+        if codec is None or not dataset.dtype.isnative:
+            return None
+        number, elem_size = codec
+        at, nbytes, codecs = (np.full(count, fill, np.int64) for fill in (-1, 0, number))
+        frame_bytes, strides = rows * cols * dataset.dtype.itemsize, [*lead[1:], 1]
+
+        def note(chunk: Any) -> None:
+            offset = chunk.chunk_offset
+            n = offset[0] * strides[0] + offset[1] if len(lead) == 2 else offset[0]
+            at[n], nbytes[n] = chunk.byte_offset, chunk.size
+            if chunk.filter_mask:  # stored as it is: the filter could not make it smaller
+                codecs[n] = RAW if chunk.size == frame_bytes else -1
+
+        dataset.id.chunk_iter(note)
+        if (codecs < 0).any():
+            return None
+        content = self._content(dataset.file.filename)
+        return Part(
+            first, count, (rows, cols), dataset.dtype, dataset, content, at, nbytes, codecs, elem_size
+        )
+
+    def _content(self, path: str) -> np.ndarray:
+        if path not in self._maps:
+            with open(path, "rb") as file:
+                # Private and writable: kernels are compiled for arrays that are. Nothing writes.
+                mapped = mmap.mmap(file.fileno(), os.path.getsize(path), access=mmap.ACCESS_COPY)
+            self._maps[path] = np.frombuffer(mapped, np.uint8)
+        return self._maps[path]
+
+    @property
+    def count(self) -> int:
+        """Frames in all."""
+        return sum(part.count for part in self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.parts[0].shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.parts[0].dtype
+
+    def read(self, part: Part, begin: int, end: int) -> np.ndarray:
+        """Frames of a part that only h5py can read, (n, q_y, q_x), little-endian."""
+        with self._lock:
+            if part.dataset.ndim == 3:
+                frames = part.dataset[begin:end]
+            else:
+                cols = part.dataset.shape[1]
+                first, last = begin // cols, -(-end // cols)
+                rows = part.dataset[first:last].reshape(-1, *part.shape)
+                frames = rows[begin - first * cols : end - first * cols]
+        return np.ascontiguousarray(frames, part.dtype.newbyteorder("<"))
+
+    def said(self) -> dict[str, Any]:
+        """What the file says of its frames: ``pixel_mask`` as an array, numbers, and the detector's ``description``."""
+        found: dict[str, Any] = {}
+        for name, places in _PLACES.items():
+            for place in (f"{entry}/{place}".strip("/") for entry in _ENTRIES for place in places):
+                with suppress(KeyError, OSError):
+                    dataset = self._file[place]
+                    if isinstance(dataset, h5py.Dataset):
+                        found.setdefault(name, dataset[()])
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def room_behind(part: Part, last: int) -> bool:
+    """Whether kernels may read on behind the byte ``last`` of the file."""
+    assert part.content is not None
+    return last + SLACK <= len(part.content)
+
+
+def _opened(path: str) -> h5py.File:
+    with suppress(ImportError):
+        import hdf5plugin  # noqa: F401  registers filters, for what h5py must read
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file that can be read: {error}") from error
+
+
+def _codec(dataset: h5py.Dataset) -> tuple[int, int] | None:
+    """Number and element size of the one filter that made the chunks; None for others, or several."""
+    plist = dataset.id.get_create_plist()
+    if plist.get_nfilters() == 0:
+        return RAW, 0
+    if plist.get_nfilters() > 1:
+        return None
+    number, _, options, _ = plist.get_filter(0)
+    if number == _LZ4:
+        return BY_NAME["lz4"].number, dataset.dtype.itemsize
+    if number == _BITSHUFFLE and len(options) >= 5 and options[4] in _BITSHUFFLE_WITH:
+        return BY_NAME[_BITSHUFFLE_WITH[options[4]]].number, int(options[2])
+    return None
+
+
+def _data_files(file: h5py.File, entry: str) -> Iterator[h5py.Dataset]:
+    """``entry/data/data_000001`` and those behind it, as DECTRIS writes them. Raises ValueError where one is gone."""
+    group = file.get(f"{entry}/data".strip("/"))
+    if not isinstance(group, h5py.Group):
+        return
+    for name in sorted(key for key in group if key.startswith("data_") and key[5:].isdigit()):
+        try:
+            yield group[name]
+        except (KeyError, OSError) as error:
+            link = group.get(name, getlink=True)
+            where = getattr(link, "filename", name)
+            raise ValueError(
+                f"{file.filename} names the data file {where}, which cannot be read: {error}"
+            ) from error
+
+
+def _frame_datasets(file: h5py.File) -> list[h5py.Dataset]:
+    found = []
+
+    def look(name: str, thing: Any) -> None:
+        if (
+            isinstance(thing, h5py.Dataset)
+            and thing.ndim in (3, 4)
+            and thing.dtype.kind in "uif"
+            and thing.size
+        ):
+            found.append(thing)
+
+    file.visititems(look)
+    return found
+
+
+def _listed(file: h5py.File) -> str:
+    names = [f"{found.name} {found.shape}" for found in _frame_datasets(file)]
+    return ", ".join(names[:5]) or "none"

@@ -1,0 +1,220 @@
+"""Files are a source as the engine expects one, and give the numbers that the stream gives."""
+
+from contextlib import closing, contextmanager
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine.open_stream import OpenStream
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.file import FileSource
+from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
+from live4d_ophyd.testing import SourceTests
+from live4d_ophyd.testing.small_dcu import frames
+
+GRID = ScanGrid(4, 5)
+DISK = Disk("vbf", center=(12, 16), radius=6)
+METHODS = (DISK, MeanPattern())
+
+#: how frames are stored: by what name, and what h5py is told
+STORED = {
+    "bslz4": hdf5plugin.Bitshuffle(cname="lz4"),
+    "small blocks": hdf5plugin.Bitshuffle(nelems=64, cname="lz4"),
+    "bszstd": hdf5plugin.Bitshuffle(cname="zstd"),
+    "lz4": hdf5plugin.LZ4(),
+    "gzip": {"compression": "gzip"},
+    "plain chunks": {},
+}
+#: those that are read where they lie
+MAPPED = ("bslz4", "small blocks", "lz4", "plain chunks")
+
+
+def write(path, pixels, stored="bslz4", name="entry/data/data_000001", scan=None, chunks=None):
+    shape = pixels.shape if scan is None else (*scan, *pixels.shape[1:])
+    whole = (*[1] * (len(shape) - 2), *pixels.shape[1:])
+    with h5py.File(path, "a") as file:
+        dataset = file.create_dataset(name, shape, pixels.dtype, chunks=chunks or whole, **STORED[stored])
+        dataset[...] = pixels.reshape(shape)
+    return str(path)
+
+
+@pytest.fixture
+def pixels():
+    return frames(GRID.frames)
+
+
+def take(path, grid=GRID, connections=1, dataset="", backend=None, methods=METHODS):
+    source = FileSource((str(path),), dataset, connections)
+    with closing(OpenStream(source)) as opened:
+        (raster,) = Acquisition(
+            AcquisitionRequest(source, grid, methods, timeout=20.0), opened, backend
+        ).run()
+    return raster
+
+
+def check(raster, pixels, grid=GRID):
+    sums = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(grid.shape)
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums)
+    np.testing.assert_array_equal(raster.outputs["pattern"], pixels.mean(axis=0))
+    assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (len(pixels), 0, 0)
+
+
+class TestFileSource(SourceTests):
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path):
+        self.path = tmp_path
+
+    @contextmanager
+    def source(self, frames, sent, bad=(), connections=1, series=1):
+        paths = []
+        for number in range(max(series, 1)):
+            path = self.path / f"series{number}.h5"
+            with h5py.File(path, "w") as file:
+                options = {"chunks": (1, *frames.shape[1:]), **STORED["bslz4"]}
+                dataset = file.create_dataset("entry/data/data", frames.shape, frames.dtype, **options)
+                for n in sorted(set(sent)):
+                    dataset[n] = frames[n]
+                for n in bad:
+                    _, chunk = dataset.id.read_direct_chunk((n, 0, 0))
+                    dataset.id.write_direct_chunk((n, 0, 0), b"\xff" * 8 + chunk[8:])
+            paths.append(str(path))
+        yield FileSource(tuple(paths), "", connections)
+
+    def test_duplicates_are_passed_on(self):
+        pytest.skip("a file has each frame once")
+
+    def test_receiving_ends_after_its_time_when_nothing_comes(self):
+        pytest.skip("a file without frames is a series, and ends at once")
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("scan", [None, GRID.shape], ids=["3-D", "4-D"])
+def test_frames_of_any_file_give_the_numbers_of_numpy(tmp_path, pixels, stored, scan):
+    path = write(tmp_path / "a.h5", pixels, stored, scan=scan)
+    if stored == "bszstd":
+        pytest.importorskip("dectris.compression")
+    check(take(path), pixels)
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_what_can_be_read_where_it_lies_is(tmp_path, pixels, stored):
+    with closing(Hdf5Frames(write(tmp_path / "a.h5", pixels, stored))) as found:
+        mapped = [part.content is not None for part in found.parts]
+    assert mapped == [stored in (*MAPPED, "bszstd")]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", ">u2", "<f4"])
+def test_any_kind_of_number_is_read(tmp_path, dtype):
+    pixels = frames(GRID.frames).astype(dtype)
+    raster = take(write(tmp_path / "a.h5", pixels))
+    sums = (pixels.astype(float) * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums)
+
+
+@pytest.mark.parametrize("connections", [2, 3, 7])
+def test_several_threads_share_the_frames(tmp_path, pixels, connections):
+    check(take(write(tmp_path / "a.h5", pixels), connections=connections), pixels)
+
+
+def test_a_master_file_s_data_files_are_one_series(tmp_path, pixels):
+    with h5py.File(tmp_path / "scan_master.h5", "w") as master:
+        for n, part in enumerate(np.array_split(pixels, 3), 1):
+            write(tmp_path / f"scan_data_{n:06}.h5", part, name="entry/data/data")
+            link = h5py.ExternalLink(f"scan_data_{n:06}.h5", "/entry/data/data")
+            master[f"entry/data/data_{n:06}"] = link
+        detector = master.create_group("entry/instrument/detector")
+        detector["description"] = "DECTRIS ARINA"
+        detector["pixel_mask"] = np.zeros((24, 32), "u4")
+        detector["pixel_mask"][12, 16] = 1
+        detector["count_time"] = 1e-5
+        master["entry/instrument/beam/incident_energy"] = 2e5
+    raster = take(tmp_path / "scan_master.h5", connections=2, methods=(DISK,))
+    pixels = pixels.copy()
+    pixels[:, 12, 16] = 0  # masked
+    sums = (pixels * DISK.weights((24, 32))).sum(axis=(1, 2)).reshape(GRID.shape)
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums)
+    info = raster.info
+    assert (info.detector, info.energy, info.count_time, info.pixels_masked) == (
+        "DECTRIS ARINA",
+        2e5,
+        1e-5,
+        1,
+    )
+
+
+def test_a_data_file_that_is_gone_is_named(tmp_path, pixels):
+    with h5py.File(tmp_path / "scan_master.h5", "w") as master:
+        master["entry/data/data_000001"] = h5py.ExternalLink("scan_data_000001.h5", "/entry/data/data")
+    with pytest.raises(ValueError, match=r"names the data file scan_data_000001\.h5, which cannot be read"):
+        take(tmp_path / "scan_master.h5")
+
+
+def test_parts_that_are_stored_in_different_ways_do_not_mix(tmp_path, pixels):
+    """One is read where it lies, the next into memory, which must not be the file's."""
+    path = tmp_path / "a.h5"
+    for n, (part, stored) in enumerate(zip(np.array_split(pixels, 4), ("bslz4", "gzip", "lz4", "gzip")), 1):
+        write(path, part, stored, name=f"entry/data/data_{n:06}")
+    before = path.read_bytes()
+    check(take(path), pixels)
+    assert path.read_bytes() == before
+
+
+def test_chunks_of_several_frames_are_read_too(tmp_path, pixels):
+    check(take(write(tmp_path / "a.h5", pixels, chunks=(4, 24, 32))), pixels)
+
+
+def test_a_chunk_that_was_stored_without_its_filter_is_read(tmp_path, pixels):
+    path = write(tmp_path / "a.h5", pixels)
+    with h5py.File(path, "a") as file:
+        file["entry/data/data_000001"].id.write_direct_chunk((7, 0, 0), pixels[7].tobytes(), filter_mask=1)
+    check(take(path), pixels)
+
+
+def test_the_last_frame_of_a_file_ends_where_the_file_ends(tmp_path, pixels):
+    """Kernels read a little further than a frame: there must be something to read."""
+    path = write(tmp_path / "a.h5", pixels)
+    with closing(Hdf5Frames(path)) as found:
+        (part,) = found.parts
+        end = int((part.at + part.nbytes).max())
+    with open(path, "r+b") as file:
+        assert len(file.read()) >= end
+    check(take(path), pixels)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("no"), "is no HDF5 file that can be read"),
+        (lambda path: h5py.File(path, "w").close(), "has no dataset of frames"),
+        (lambda path: None, "there is no file"),
+    ],
+)
+def test_what_is_no_file_of_frames_is_named(tmp_path, make, words):
+    make(tmp_path / "a.h5")
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        take(tmp_path / "a.h5")
+
+
+def test_a_dataset_that_is_not_there_is_said_with_those_that_are(tmp_path, pixels):
+    path = write(tmp_path / "a.h5", pixels)
+    with pytest.raises(
+        ValueError, match=r"no dataset 'x' of frames; it has /entry/data/data_000001 \(20, 24, 32\)"
+    ):
+        take(path, dataset="x")
+
+
+def test_more_positions_than_frames_are_lost(tmp_path, pixels):
+    raster = take(write(tmp_path / "a.h5", pixels), grid=ScanGrid(5, 5))
+    assert (raster.losses.received, raster.losses.lost) == (20, 5)
+    assert np.isnan(raster.outputs["vbf"][4]).all()
+
+
+@pytest.mark.parametrize("paths", ["a.h5", (), (1,)])
+def test_paths_are_texts(paths):
+    with pytest.raises(ValueError, match="paths is"):
+        FileSource(paths)
