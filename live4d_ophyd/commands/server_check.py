@@ -58,13 +58,16 @@ def check_server(address: str, keys: Path | None) -> tuple[str, str, str]:
 
 def measure(probe: Callable[[int], float]) -> tuple[float, float]:
     """(s, bytes/s): delay and rate of a link; ``probe`` says how long a piece of so many bytes takes to come."""
-    delay = min(probe(0) for _ in range(3))
+    delay = min(probe(0) for _ in range(5))
     size, sent, begin = _SMALLEST, 0, time.monotonic()
-    best = 0.0
+    quickest: dict[int, float] = {}
     while sent < _MEASURED_BYTES and (sent == 0 or time.monotonic() - begin < _MEASURED_S):
         took = probe(size)
         sent += size
-        best = max(best, size / max(took - delay, 1e-6))
+        quickest[size] = min(took, quickest.get(size, took))
         if took < _PIECE_S:
             size = min(2 * size, _LARGEST)
-    return delay, best
+    largest = max(quickest)
+    took = quickest[largest]
+    # On a quick link the delay varies by more than a piece takes: it is taken off only where it cannot mislead.
+    return delay, largest / (took - delay if delay < took / 2 else took)

@@ -123,3 +123,9 @@ def test_a_slow_link_gets_small_pieces(monkeypatch):
     measure(probe)
     assert max(asked) == 16 << 10
     assert now[0] < 3
+
+
+def test_a_delay_that_varies_does_not_make_a_quick_link_infinitely_quick():
+    times = iter([0.008, 0.008, 0.008, 0.008, 0.008])
+    _, rate = measure(lambda size: next(times, 0.008) if size == 0 else 0.0075)
+    assert rate < (1 << 20) / 0.007
