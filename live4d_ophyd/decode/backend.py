@@ -97,7 +97,7 @@ class GpuBackend:
         kernels = _import("live4d_ophyd.decode.gpu.kernels")
         nvcomp = _import("live4d_ophyd.decode.gpu.nvcomp")
         self._torch = torch
-        with self._named_errors(), torch.cuda.device(device):
+        with self._named_errors(device), torch.cuda.device(device):
             self._nvcomp = nvcomp.Nvcomp(int(torch.version.cuda.split(".")[0]))
             self._kernels = kernels.kernels_of(device)
             self.detail = f"{torch.cuda.get_device_name(device)}, nvCOMP {self._nvcomp.name}"
@@ -108,7 +108,7 @@ class GpuBackend:
 
     def allocate(self) -> FrameBatch:
         torch = self._torch
-        with self._named_errors(), torch.cuda.device(self._device):
+        with self._named_errors(self._device), torch.cuda.device(self._device):
             buffer = torch.empty(_GPU_BATCH_BYTES, dtype=torch.uint8, pin_memory=True)
             index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
         return FrameBatch(buffer.numpy(), index.numpy())

@@ -152,6 +152,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._exposures = Exposures(starter)
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
+        self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
             "", name=name, methods=_with_pattern(methods), control=control, scan=starter, arm_per=arm_per,
             wanted_engine=engine, server=server, curve_keys=curve_keys, **kwargs,
@@ -245,6 +246,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
             self._disarming.join(DISARM_S)
             self._disarming = None
         self.preview.clear()
+        self._stands = self._arm_per.stays_armed
         detectors = self.taken_with.begin(self.settings_now())
         self._exposures.start(client, request, Taking(self, status, detectors, flight))
         return status
@@ -273,8 +275,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
         # The only one of these that abort, stop and halt are sure to call. Idempotent.
         self._exposures.cancel()
         if self._client is not None:
-            if not self._client.alive and self._arm_per.stays_armed and self._disarming is None:
+            if not self._client.alive and self._stands and self._disarming is None:
                 self.disarm_for_lost_engine()  # it died between two triggers, where no exposure noticed
+            self._stands = False
             self._client.release()
         self._run.forget_shapes()
         self.taken_with.stage_over()

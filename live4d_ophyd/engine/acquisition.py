@@ -127,15 +127,17 @@ class Acquisition:
                     return
         finally:
             try:
+                if self._refits is not None:
+                    self._refits.end()
                 self._stream.stop_listening()
                 if not over and self._control is not None:
                     self._control.abort(exposing=not self.stands)
-                if self._refits is not None:
-                    self._refits.stop()
             finally:  # another engine must not wait for a detector that this one is done with
                 self.stands = False
                 if self._control is not None:
                     self._control.release()
+                if self._refits is not None:
+                    self._refits.stop()
             self.series.source.leave()
             if not self.tracker.received:
                 self._stream.preparation.forget_if_large()
@@ -242,8 +244,13 @@ class Acquisition:
         if self._refits is not None:
             self._refits.take(raster)
         elif imaging is not None and imaging.refitting:
-            cols = self.request.grid.cols
-            self._refits = Refits(imaging, raster, lambda n: self.tracker.settled_of(n) // cols)
+            self._refits = Refits(imaging, raster, self._rows_of, self._fail)
+
+    def _rows_of(self, raster: int) -> int:
+        """Rows of the scan that are there, about: as many as the frames so far fill."""
+        grid = self.request.grid
+        rows = (self.tracker.settled_of(raster) - grid.lead_in) // (grid.cols + grid.flyback)
+        return max(0, min(rows, grid.rows))
 
     def _is_over(self, raster: int) -> bool:
         tracker, now = self.tracker, time.monotonic()

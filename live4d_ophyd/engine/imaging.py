@@ -9,9 +9,10 @@ takes nothing more in and fails the acquisition at the raster's end; others, and
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,6 @@ class Imaging:
             try:
                 accumulator.add(positions, patterns if columns is None else sums[:, columns])
             except Exception as error:
-                if where is not None and _is_of_the_gpu(error):
-                    raise  # named by the decoder, in whose stream this runs
                 self._fail(method, error)
 
     def _of_raster(self, raster: int, where: Any) -> list[Any]:
@@ -101,6 +100,11 @@ class Imaging:
             return None
 
     def _fail(self, method: Method | Refitting, error: Exception) -> None:
+        """Note that the method failed. Raises GpuError where the GPU did: that is no fault of the method's."""
+        if _is_of_the_gpu(error):
+            from live4d_ophyd.decode.gpu.named_errors import as_gpu_error
+
+            raise as_gpu_error(error) from error
         if self._failed.setdefault(method.name, error) is error:
             log.error("the method %s failed", method.name, exc_info=error)
 
@@ -235,19 +239,27 @@ def _own_stream(devices: set[Any]) -> Iterator[None]:
     import torch
 
     for where in on_gpu:
-        torch.cuda.synchronize(where)
-    stream = torch.cuda.Stream(on_gpu[0])
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
+        _wait_for(where)
+    streams = [torch.cuda.Stream(where) for where in on_gpu]
+    with ExitStack() as stack:
+        for stream in streams:  # each is the current one of its device; the first device is the current one
+            stack.enter_context(torch.cuda.stream(stream))
+        stack.enter_context(torch.cuda.device(on_gpu[0]))
+        try:
+            yield
+        finally:  # what is still under way must not outlive the accumulators
+            for stream in streams:
+                with suppress(Exception):  # the error that led here says more
+                    stream.synchronize()
 
 
 def _is_of_the_gpu(error: Exception) -> bool:
-    """Whether the GPU failed, or is full, while a method worked on it: that is no fault of the method's."""
-    import torch
-
+    """Whether the GPU failed, or is full, while a method worked on it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
     kinds = (torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.cuda.OutOfMemoryError))
-    return isinstance(error, kinds)
+    return isinstance(error, kinds) or type(error).__module__.startswith("cuda.")
 
 
 def _wait_for(where: Any) -> None:
@@ -255,7 +267,10 @@ def _wait_for(where: Any) -> None:
     if where is not None and where.type == "cuda":
         import torch
 
-        torch.cuda.synchronize(where)
+        from live4d_ophyd.decode.gpu.named_errors import named_errors
+
+        with named_errors(where):
+            torch.cuda.synchronize(where)
 
 
 def _on_device(numbers: np.ndarray, where: Any) -> Any:

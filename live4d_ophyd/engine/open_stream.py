@@ -25,7 +25,7 @@ class OpenStream:
 
     def serves(self, source: FrameSource) -> bool:
         """Whether ``source`` would open the same."""
-        return source.address == self.source.address
+        return type(source) is type(self.source) and source.address == self.source.address
 
     def take(self, source: FrameSource) -> SeriesSource:
         """The next series."""

@@ -23,10 +23,16 @@ _STOP_S = 5.0
 
 
 class Refits:
-    """Of one series. ``rows`` tells how many rows of a raster are there."""
+    """Of one series. ``rows`` tells how many rows of a raster are there; ``fail`` hears what ends the thread."""
 
-    def __init__(self, imaging: Imaging, raster: int, rows: Callable[[int], int]) -> None:
-        self._imaging, self._rows = imaging, rows
+    def __init__(
+        self,
+        imaging: Imaging,
+        raster: int,
+        rows: Callable[[int], int],
+        fail: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self._imaging, self._rows, self._fail = imaging, rows, fail
         self._raster: int | None = raster
         self._over = threading.Event()
         self._idle = threading.Lock()  # held while a fit is made
@@ -38,10 +44,14 @@ class Refits:
         self._raster = raster
 
     def leave(self) -> None:
-        """Make no more fits of the raster; one that is being made is given up, and waited for."""
+        """Make no more fits of the raster; one that is being made is given up, and waited for: for a while."""
         self._raster = None
-        with self._idle:
-            pass
+        if self._idle.acquire(timeout=_STOP_S):
+            self._idle.release()
+
+    def end(self) -> None:
+        """Let the thread end, and the fit that it makes."""
+        self._over.set()
 
     def stop(self) -> None:
         """End the thread."""
@@ -53,6 +63,12 @@ class Refits:
             )
 
     def _work(self) -> None:
+        try:
+            self._refit_on()
+        except BaseException as error:  # of the GPU: those of methods are noted
+            self._fail(error)
+
+    def _refit_on(self) -> None:
         fitted: dict[str, tuple[int, int]] = {}  # raster and rows of the newest fit, by method
         while not self._over.wait(_LOOK_S):
             for method in self._imaging.refitting:

@@ -226,10 +226,6 @@ class DetectorControl(Protocol):
     def software_triggered(self) -> bool:
         """Whether frames begin with `trigger`, not with pulses of a scan generator."""
 
-    @property
-    def armed(self) -> bool:
-        """Whether the detector may be armed by us."""
-
     def claim(self) -> str:
         """Have the detector for this process alone; "" then, else who has it, in words."""
 

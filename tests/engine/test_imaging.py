@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode.decoder import Part
+from live4d_ophyd.decode.errors import GpuMemoryError
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import MethodFailed
 from live4d_ophyd.engine.imaging import Imaging
@@ -322,9 +323,12 @@ class TestErrorsOfTheGpu:
         )
         imaging.add(np.arange(GRID.size), part)
 
-    def test_a_full_gpu_is_no_fault_of_the_method(self, imaging, torch):
+    def test_a_full_gpu_is_no_fault_of_the_method(self, imaging, torch, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1 << 20, 2 << 20))
         self.error = torch.cuda.OutOfMemoryError("full")
-        with pytest.raises(torch.cuda.OutOfMemoryError):
+        with pytest.raises(
+            GpuMemoryError, match=r"the GPU's memory is full \(1 of 2 MiB free\): end what else uses it"
+        ):
             self.feed(imaging, torch)
 
     def test_other_errors_are(self, imaging, torch):

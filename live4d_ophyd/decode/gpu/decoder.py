@@ -193,7 +193,7 @@ class GpuDecoder:
         self.copies = self.decodes = 0
         self._plans: dict[tuple[Layout, int, bool], Plan] = {}
         self._workspaces: list[Workspace] = []  # those that no submission has
-        with named_errors(), torch.cuda.device(device):
+        with named_errors(device), torch.cuda.device(device):
             self.device = torch.device("cuda", device)
             self.stream = stream or torch.cuda.Stream(self.device)
             self.memory = _free(self.device) // _SHARE if memory is None else memory
@@ -215,7 +215,7 @@ class GpuDecoder:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Where work on a part's arrays is done: in the decoder's stream, errors of it as GpuError."""
-        with named_errors(), torch.cuda.stream(self.stream):
+        with named_errors(self.device), torch.cuda.stream(self.stream):
             yield
 
     def _new_workspace(self) -> Workspace:

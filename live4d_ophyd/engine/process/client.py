@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ READY_TIMEOUT_S, START_TIMEOUT_S = 60.0, 300.0
 #: one that starts cold compiles its kernels first: after so long that is said, s
 SLOW_START_S = 8.0
 _POLL_MS = 100
+#: orders that can be given again after a cut
+_ORDERS_KEPT = 100
 #: how long a connection may be cut while nothing runs, s
 IDLE_OUTAGE_S = 5.0
 #: how long a process whose connection broke may take to show its exit code, s
@@ -102,14 +105,17 @@ class EngineClient:
             zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES
         )
         self._inbox, self._picture = Inbox(), Picture()
+        self._orders: deque[bytes] = deque(maxlen=_ORDERS_KEPT)  # the newest that were given
+        self._ordered = 0  # in all
+        self._resuming = False  # until the engine has answered that it knows us
         self._outage: Outage | None = None  #: while the connection is cut
         self._heard = SignsOfLife()
         self._wake_name = f"inproc://wake-{id(self)}"
         self._woken = self._context.socket(zmq.PULL)
         self._woken.bind(self._wake_name)
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[bytes | None, bool]] = queue.SimpleQueue()
         self._job: _Job | None = None
-        self._lock = threading.Lock()
+        self._lock, self._wake_lock = threading.Lock(), threading.Lock()
         self._ready = threading.Event()
         self._released, self._probed = threading.Event(), threading.Event()
         self._lost: EngineLost | None = None
@@ -174,7 +180,8 @@ class EngineClient:
             if self._lost:
                 raise self._lost
             self._job = _Job(Conversation(generation, request), on_event)
-        self._post(message)
+        self._picture = Picture()
+        self._post(message, order=True)
 
     def request_preview(self) -> None:
         """Let one of the next ProgressMade have the images."""
@@ -185,7 +192,7 @@ class EngineClient:
         with self._lock:
             if self._job and self._job.generation <= generation:
                 self._job = None
-        self._post(wire.encode(wire.Cancel(generation)))
+        self._post(wire.encode(wire.Cancel(generation)), order=True)
 
     def release(self, timeout: float = 2.0) -> bool:
         """Let the engine drop its connections to the stream, at once, and leave the detector idle.
@@ -193,7 +200,7 @@ class EngineClient:
         Returns when that is done, or after ``timeout`` s: a control unit may take long to answer. Says whether it is.
         """
         self._released.clear()
-        self._post(wire.encode(wire.Release()))
+        self._post(wire.encode(wire.Release()), order=True)
         deadline = time.monotonic() + timeout
         while self.alive and not self._released.wait(0.1):
             if time.monotonic() > deadline:
@@ -224,13 +231,16 @@ class EngineClient:
         if self._process is not None:
             self._process.end()
 
-    def _post(self, message: bytes | None) -> None:
-        self._outbox.put(message)
-        # Suppressed: the thread is gone, and with it the need to wake it.
-        with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as waker:
-            waker.linger = 0
-            waker.connect(self._wake_name)
-            waker.send(b"", zmq.DONTWAIT)
+    def _post(self, message: bytes | None, *, order: bool = False) -> None:
+        """``order``: it must not be lost with the connection."""
+        self._outbox.put((message, order))
+        with self._wake_lock:
+            if self._context.closed:
+                return  # the thread is gone, and with it the need to wake it
+            with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as waker:
+                waker.linger = 0
+                waker.connect(self._wake_name)
+                waker.send(b"", zmq.DONTWAIT)
 
     # The client's thread ------------------------------------------------------------------------
 
@@ -245,9 +255,12 @@ class EngineClient:
                 if self._woken in ready:
                     self._woken.recv()
                 while not self._outbox.empty():
-                    message = self._outbox.get()
+                    message, order = self._outbox.get()
                     if message is None:
                         return
+                    if order:
+                        self._orders.append(message)
+                        self._ordered += 1
                     self._socket.send(message)
                 if self._socket in ready:
                     self._receive(self._socket.recv_multipart())
@@ -270,14 +283,19 @@ class EngineClient:
         self._socket.disable_monitor()
         for socket in (self._monitor, self._woken, self._socket):
             socket.close()
-        self._context.term()
+        with self._wake_lock:  # libzmq aborts the process for a socket that is made while its context ends
+            self._context.term()
 
     def _receive(self, frames: list[bytes]) -> None:
         try:
             message: bytes | None = frames[0]
             if len(frames) > 1:
+                if self._resuming:
+                    return  # it comes again
+                before = self._inbox.parts
                 message = self._inbox.take(frames)
-                self._heard.of_the_result()
+                if self._inbox.parts > before:
+                    self._heard.of_the_result()
                 self._socket.send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
             if message is not None:
                 self._heed(wire.from_engine(message))
@@ -301,7 +319,6 @@ class EngineClient:
             case wire.PreviewMade():
                 self._take_preview(message)
             case _:
-                self._heard.of(message)
                 self._pass_on(message)
 
     def _take_preview(self, preview: wire.PreviewMade) -> None:
@@ -320,12 +337,16 @@ class EngineClient:
         with self._lock:
             job = self._job
         if job is not None and job.conversation.accept(message):
+            self._heard.of(message)
             self._deliver(job, message)
 
     def _welcomed(self, ready: wire.Ready) -> None:
         if self._ready.is_set() and (ready.pid != self.pid or not ready.knows):
             self._give_up(f"the engine at {self.endpoint} is another one, or no longer knows this session")
             return
+        if self._resuming:
+            self._resuming = False
+            self._repeat(ready.heard)
         self.pid, self.engine, self.engine_detail = (
             ready.pid,
             printable(ready.backend),
@@ -338,6 +359,15 @@ class EngineClient:
             )
             return
         self._ready.set()
+
+    def _repeat(self, heard: int) -> None:
+        """Give the orders again that were lost with the connection."""
+        lost = self._ordered - heard
+        if not 0 <= lost <= len(self._orders):
+            self._give_up(f"the engine at {self.endpoint} has missed {lost} orders, more than are known")
+            return
+        for message in list(self._orders)[len(self._orders) - lost :]:
+            self._socket.send(message)
 
     def _was_refused(self, refused: wire.Refused) -> None:
         failure = refused.failure
@@ -370,7 +400,7 @@ class EngineClient:
         with self._lock:
             if self._job is not job:
                 return
-        self._post(wire.encode(wire.Cancel(job.generation)))
+        self._post(wire.encode(wire.Cancel(job.generation)), order=True)
         reason = f"{why.reason}. The acquisition was cancelled; nothing of it was kept"
         self._deliver(job, wire.Failed(job.generation, replace(wire.Failure.of(why), reason=reason)))
 
@@ -396,7 +426,7 @@ class EngineClient:
         elif change["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             if self._outage is not None:
                 log.warning("connected with the engine at %s again", self.endpoint)
-                self._outage = None
+                self._outage, self._resuming = None, True
                 self._socket.send(wire.encode(wire.Hello(self._wanted_engine, self._inbox.parts)))
                 self._socket.send(wire.encode(wire.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:

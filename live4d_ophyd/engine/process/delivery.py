@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import ProtocolError
@@ -26,7 +27,14 @@ MOST_BYTES = 1 << 30
 
 _HEAD = struct.Struct("<cBQ")  # lane, whether it is a message's first and last part, number
 _EVENTS, _PREVIEWS = b"E", b"P"
-_FIRST, _LAST = 1, 2
+_FIRST, _LAST, _GIVEN_UP = 1, 2, 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    flags: int
+    content: bytes
+    generation: int | None  #: of the acquisition that it is about
 
 
 class _Lane:
@@ -34,25 +42,25 @@ class _Lane:
 
     def __init__(self, name: bytes, window: int) -> None:
         self._name, self._window = name, window
-        self._parts: deque[list[bytes]] = deque()
-        self._first = 0  #: number of the first part that waits
+        self._parts: deque[_Part] = deque()
+        self.first = 0  #: number of the first part that waits
         self._sent = 0
         self.bytes = 0
 
-    def put(self, message: bytes) -> None:
+    def put(self, message: bytes, generation: int | None = None) -> None:
         count = max(1, -(-len(message) // PART_BYTES))
         for n in range(count):
-            part = message[n * PART_BYTES : (n + 1) * PART_BYTES]
+            content = message[n * PART_BYTES : (n + 1) * PART_BYTES]
             flags = _FIRST * (n == 0) | _LAST * (n == count - 1)
-            number = self._first + len(self._parts)
-            self._parts.append([_HEAD.pack(self._name, flags, number), part])
-            self.bytes += len(part)
+            self._parts.append(_Part(flags, content, generation))
+            self.bytes += len(content)
 
     def ready(self) -> Iterator[list[bytes]]:
         """Parts that may be sent now; each counts as sent."""
         while self._sent < min(self._window, len(self._parts)):
+            part, number = self._parts[self._sent], self.first + self._sent
             self._sent += 1
-            yield self._parts[self._sent - 1]
+            yield [_HEAD.pack(self._name, part.flags, number), part.content]
 
     def unsent(self) -> None:
         """The newest part that `ready` gave was not sent after all."""
@@ -60,11 +68,11 @@ class _Lane:
 
     def acknowledge(self, count: int) -> None:
         """``count`` parts of all have arrived. Raises ValueError where so many were not sent."""
-        if not self._first <= count <= self._first + self._sent:
-            raise ValueError(f"{count} parts; between {self._first} and {self._first + self._sent} were sent")
-        while self._first < count:
-            self.bytes -= len(self._parts.popleft()[1])
-            self._first += 1
+        if not self.first <= count <= self.first + self._sent:
+            raise ValueError(f"{count} parts; between {self.first} and {self.first + self._sent} were sent")
+        while self.first < count:
+            self.bytes -= len(self._parts.popleft().content)
+            self.first += 1
             self._sent -= 1
 
     def again(self, count: int) -> None:
@@ -74,9 +82,20 @@ class _Lane:
 
     def forget(self) -> None:
         """Drop what waits. A message that is under way stays cut off."""
-        self._first += len(self._parts)
+        self.first += len(self._parts)
         self._parts.clear()
         self._sent = self.bytes = 0
+
+    def drop(self, generation: int) -> None:
+        """Drop what waits of acquisitions up to this one; a message that is under way is given up."""
+        parts = list(self._parts)
+        sent, waiting = parts[: self._sent], parts[self._sent :]
+        obsolete = [p.generation is not None and p.generation <= generation for p in waiting]
+        kept = [part for part, old in zip(waiting, obsolete) if not old]
+        if waiting and obsolete[0] and not waiting[0].flags & _FIRST:  # its beginning is on its way, or was
+            kept.insert(0, _Part(_GIVEN_UP, b"", None))
+        self._parts = deque(sent + kept)
+        self.bytes = sum(len(part.content) for part in self._parts)
 
     @property
     def empty(self) -> bool:
@@ -88,13 +107,24 @@ class Outbox:
 
     def __init__(self) -> None:
         self._events, self._previews = _Lane(_EVENTS, WINDOW), _Lane(_PREVIEWS, PREVIEW_WINDOW)
+        self._cancelled = -1
 
-    def put(self, message: bytes) -> bool:
-        """A message that must arrive, behind those before it. False where too much waits already: it is not kept."""
+    def put(self, message: bytes, generation: int | None = None) -> bool:
+        """A message that must arrive, behind those before it; ``generation``: of the acquisition that it is about.
+
+        False where too much waits already: it is not kept.
+        """
+        if generation is not None and generation <= self._cancelled:
+            return True  # nobody waits for it any more
         if self._events.bytes + len(message) > MOST_BYTES and not self._events.empty:
             return False
-        self._events.put(message)
+        self._events.put(message, generation)
         return True
+
+    def cancel(self, generation: int) -> None:
+        """Nobody waits any more for what there is of this acquisition and those before it."""
+        self._cancelled = max(self._cancelled, generation)
+        self._events.drop(self._cancelled)
 
     def put_preview(self, message: bytes) -> None:
         """A preview, if no other is under way; else it is dropped."""
@@ -124,7 +154,7 @@ class Outbox:
     def received(self, parts: int, previews: int) -> None:
         """So many parts of each kind have arrived in all. Raises ValueError for a number that cannot be."""
         self._events.acknowledge(parts)
-        if previews >= self._previews._first:  # else of one that was dropped
+        if previews >= self._previews.first:  # else of one that was dropped
             self._previews.acknowledge(previews)
 
     def resume(self, parts: int) -> None:
@@ -146,8 +176,10 @@ class Inbox:
         if len(frames) != 2 or len(frames[0]) != _HEAD.size:
             raise ProtocolError(f"a part has {len(frames)} frames of {[len(f) for f in frames[:3]]} bytes")
         lane, flags, number = _HEAD.unpack(frames[0])
-        if lane not in (_EVENTS, _PREVIEWS) or flags > _FIRST | _LAST:
+        if lane not in (_EVENTS, _PREVIEWS) or flags > _GIVEN_UP:
             raise ProtocolError(f"a part is of the kind {shown(lane)} with the flags {flags}")
+        if len(frames[1]) > PART_BYTES:
+            raise ProtocolError(f"a part has {len(frames[1])} bytes; expected at most {PART_BYTES}")
         if lane == _PREVIEWS:
             return self._take_preview(flags, number, frames[1])
         if number < self.parts:
@@ -155,6 +187,9 @@ class Inbox:
         if number > self.parts or bool(self._event) == bool(flags & _FIRST):
             raise ProtocolError(f"part {number} came where part {self.parts} was expected")
         self.parts += 1
+        if flags & _GIVEN_UP:
+            self._event.clear()
+            return None
         return self._whole(self._event, flags, frames[1])
 
     def _take_preview(self, flags: int, number: int, part: bytes) -> bytes | None:

@@ -19,15 +19,17 @@ _REFUSALS = 2
 #: how long an engine may take from a request until the detector is armed: it waits for another engine, initializes a
 #: detector that was restarted, and arms, s
 ARM_S = 600.0
-#: and how much longer than the stream's silence may last it may say nothing new afterwards, s
-GRACE_S = 120.0
+#: and how much longer than the stream's silence may last it may say nothing new afterwards: the last fit over a whole
+#: raster is made in this time, s
+GRACE_S = 300.0
 
 
 class Outage:
     """From the moment when the connection to ``endpoint`` broke."""
 
     def __init__(self, endpoint: str) -> None:
-        self._address = urlsplit(endpoint)
+        self._endpoint = urlsplit(endpoint)
+        self._address: tuple | None = None  # once it is known: names are looked up once, as that may last
         self._began = time.monotonic()
         self._tried = 0.0
         self._refused = 0
@@ -45,11 +47,16 @@ class Outage:
         return ""
 
     def _is_refused(self) -> bool:
-        if self._address.scheme != "tcp" or not self._address.hostname:
+        if self._endpoint.scheme != "tcp" or not self._endpoint.hostname:
             return True  # on this machine
         try:
-            address = (self._address.hostname, self._address.port or 0)
-            socket.create_connection(address, _TRY_TIMEOUT_S).close()
+            if self._address is None:
+                host, port = self._endpoint.hostname, self._endpoint.port or 0
+                self._address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            family, kind, protocol, _, address = self._address
+            with socket.socket(family, kind, protocol) as trying:
+                trying.settimeout(_TRY_TIMEOUT_S)
+                trying.connect(address)
         except ConnectionRefusedError:
             return True
         except OSError:

@@ -47,6 +47,8 @@ class Changes:
 
     def of(self, outputs: Mapping[str, np.ndarray]) -> tuple[int, dict[str, Rows]]:
         """Number of this preview, 0 for a whole one, and the rows that are not as in the one before."""
+        if outputs.keys() != self._there.keys():
+            self.reset()
         rows = {}
         for name, array in outputs.items():
             now = np.asarray(array, np.float32)
@@ -57,7 +59,7 @@ class Changes:
 
 
 def _changed(before: np.ndarray | None, now: np.ndarray) -> Rows:
-    if before is None or before.shape != now.shape or now.ndim == 0:
+    if before is None or before.shape != now.shape or now.size == 0 or now.ndim == 0:
         return Rows(0, now.shape, now)
     differs = (before != now) & ~(np.isnan(before) & np.isnan(now))
     rows = np.flatnonzero(differs.reshape(len(now), -1).any(axis=1))
@@ -81,6 +83,7 @@ class Picture:
             self._outputs = {}
         elif number != self._number + 1:
             return None
+        outputs = {}
         for name, part in rows.items():
             whole = self._outputs.get(name)
             if part.values.shape == tuple(part.shape):
@@ -90,6 +93,6 @@ class Picture:
             else:
                 whole = whole.copy()  # others may look at the one before
                 whole[part.first : part.first + len(part.values)] = part.values
-            self._outputs[name] = whole
-        self._number = number
-        return dict(self._outputs)
+            outputs[name] = whole
+        self._number, self._outputs = number, outputs
+        return dict(outputs)

@@ -113,7 +113,8 @@ class Probe:
 class Ready:
     """Answers Hello. ``detail`` says what the backend runs on, or why it was chosen; ``versions``, the software.
 
-    ``knows``: the session was here before, and what it has not received follows.
+    ``knows``: the session was here before, and what it has not received follows. ``heard``: how many of its orders
+    (Acquire, Cancel, Release) have come in all.
     """
 
     pid: int
@@ -121,6 +122,7 @@ class Ready:
     detail: str
     versions: str
     knows: bool = False
+    heard: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,9 @@ FromEngine = (
     | Failed
 )
 #: what goes past others in one piece, and may come late or never
-ASIDE = (Ready, Refused, Probed, Alive, LogLine, ProgressMade)
+ASIDE = (Ready, Refused, Released, Probed, Alive, LogLine, ProgressMade)
+#: what the session must know to have come
+ORDERS = (Acquire, Cancel, Release)
 #: what the caller of an acquisition hears
 Event = Armed | ProgressMade | RasterDone | Done | Failed | Lost
 #: an acquisition's last event is one of these

@@ -90,6 +90,7 @@ class EngineServer:
         self._stuck_since = time.monotonic()
         self._next: tuple[bytes, wire.Hello] | None = None  #: waits for a session that was cut off
         self._preview_asked = False
+        self._heard = 0  #: orders of this session
         self._worker = Worker(self._context, b"", self._backends["cpu"])
 
     def _use_curve(self, keys: Path) -> None:
@@ -117,12 +118,13 @@ class EngineServer:
                     if change["event"] == zmq.EVENT_DISCONNECTED:
                         self._check_session()
                 self._look_for_end()
+                self._pump()
                 if self._events in ready:
-                    session, how, event = self._events.recv_multipart()
+                    session, how, about, event = self._events.recv_multipart()
                     if event == END:
                         return
                     if session in (self._session, ANY_SESSION):
-                        self._post(how, event)
+                        self._post(how, int(about) if about else None, event)
                 if self._socket in ready:
                     identity, *parts = self._socket.recv_multipart()
                     self._obey(identity, parts[-1] if parts else b"")
@@ -150,7 +152,7 @@ class EngineServer:
         """End `run`, from any thread."""
         with self._context.socket(zmq.PUSH) as events:
             events.connect(EVENTS)
-            events.send_multipart([ANY_SESSION, ASIDE, END])
+            events.send_multipart([ANY_SESSION, ASIDE, b"", END])
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
         try:
@@ -162,6 +164,7 @@ class EngineServer:
                 error = EngineInUse("say hello first: another session may have taken this engine")
                 self._refuse(identity, error, hello_first=True)
                 return
+            self._heard += isinstance(message, wire.ORDERS)
             match message:
                 case wire.Acquire():
                     self._worker.acquire(message.generation, message.request)
@@ -176,6 +179,7 @@ class EngineServer:
                     self._pump()
                 case wire.Cancel():
                     self._worker.cancel(message.generation)
+                    self._outbox.cancel(message.generation)
                 case wire.Release():
                     self._worker.release()
                 case wire.Probe():
@@ -192,17 +196,16 @@ class EngineServer:
             reason = f"engine {hello.backend!r} cannot run here: {self._no_gpu}"
             self._refuse(identity, EngineUnavailable(reason))
             return
-        if self._session not in (None, identity) and not self._alive():
-            self._check_session()
-            if self._session is not None and not self._overdue():
-                self._next = identity, hello  # it may come back in a moment
+        if self._session not in (None, identity):
+            self._check_session()  # which may be over, and let in who waits
+        if self._session not in (None, identity):
+            if self._cut_off_at is not None and not self._overdue():
+                self._refuse_next()
+                self._next = identity, hello  # the session may come back in a moment
                 return
-        if self._session not in (None, identity) and self._alive():
-            error = EngineInUse(
-                "this engine serves another session", remedy="end that one, or start a second engine"
-            )
-            self._refuse(identity, error)
-            return
+            if self._cut_off_at is None:
+                self._refuse_in_use(identity)
+                return
         knows = self._session == identity and hello.parts is not None
         if knows:
             assert hello.parts is not None
@@ -210,10 +213,12 @@ class EngineServer:
             self._worker.preview_whole.set()
         elif self._session != identity:
             self._begin(identity, backend)
-        self._next = None
+        if self._next is not None and self._next[0] == identity:
+            self._next = None
+        self._refuse_next()
         self._cut_off_at = None
         self._stuck_since = time.monotonic()
-        ready = wire.Ready(os.getpid(), backend.name, backend.detail, software(), knows)
+        ready = wire.Ready(os.getpid(), backend.name, backend.detail, software(), knows, self._heard)
         self._send([wire.encode(ready)])
         self._pump()
 
@@ -222,7 +227,19 @@ class EngineServer:
             log.warning("the session before left without what it was still to be sent: that is lost")
         # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
         self._worker = Worker(self._context, identity, backend, self._worker)
-        self._session, self._outbox, self._preview_asked = identity, Outbox(), False
+        self._session, self._outbox, self._preview_asked, self._heard = identity, Outbox(), False, 0
+
+    def _refuse_next(self) -> None:
+        """Tell who waits for a session that was cut off that it came back, or that another waits."""
+        if self._next is not None:
+            (identity, _), self._next = self._next, None
+            self._refuse_in_use(identity)
+
+    def _refuse_in_use(self, identity: bytes) -> None:
+        error = EngineInUse(
+            "this engine serves another session", remedy="end that one, or start a second engine"
+        )
+        self._refuse(identity, error)
 
     def _overdue(self) -> bool:
         """Whether a session that was cut off has had time to come back before others."""
@@ -281,7 +298,7 @@ class EngineServer:
         self._outbox = Outbox()
         self._worker.release()
 
-    def _post(self, how: bytes, message: bytes) -> None:
+    def _post(self, how: bytes, generation: int | None, message: bytes) -> None:
         """Deliver an event of the worker's, or a line of the log."""
         if self._session is None:
             return
@@ -293,7 +310,7 @@ class EngineServer:
         else:
             if not self._outbox.waits:
                 self._stuck_since = time.monotonic()
-            if not self._outbox.put(message):
+            if not self._outbox.put(message, generation):
                 self._drop_session(
                     f"more than {MOST_BYTES >> 20} MiB wait for the session, which does not take them"
                 )
@@ -304,9 +321,10 @@ class EngineServer:
         """Send what may go, and let a preview be made if that is wanted and the one before has arrived."""
         if self._session is None or self._cut_off_at is not None:
             return
-        for part in self._outbox.ready():
+        outbox = self._outbox
+        for part in outbox.ready():
             if not self._send(part):
-                self._outbox.unsent(part)
+                outbox.unsent(part)
                 break
         if self._preview_asked and self._outbox.preview_free:
             self._preview_asked = False
@@ -339,7 +357,7 @@ class _LogForwarder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = wire.encode(wire.LogLine(record.levelno, message_of(record)))
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
-            self._events.send_multipart([ANY_SESSION, ASIDE, message], zmq.DONTWAIT)
+            self._events.send_multipart([ANY_SESSION, ASIDE, b"", message], zmq.DONTWAIT)
 
     def close(self) -> None:
         with self.lock or contextlib.nullcontext():

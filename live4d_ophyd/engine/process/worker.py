@@ -1,6 +1,7 @@
 """Worker: runs one session's acquisitions in the engine, one after the other.
 
-In: commands of the main thread. Out: events over an inproc PUSH socket, as [session they are for, how, message].
+In: commands of the main thread. Out: events over an inproc PUSH socket, as [session they are for, how, the
+acquisition they are about, message].
 Threads: ``live4d-acquisition``, and ``live4d-progress`` while an acquisition runs.
 """
 
@@ -103,7 +104,9 @@ class Worker:
         how = AS_PREVIEW if isinstance(message, wire.PreviewMade) else SURELY
         if isinstance(message, wire.ASIDE):
             how = ASIDE
-        events.send_multipart([self._session, how, wire.encode(message)])
+        generation = getattr(message, "generation", None)
+        about = b"" if generation is None else b"%d" % generation
+        events.send_multipart([self._session, how, about, wire.encode(message)])
 
     def _work(self) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -151,7 +154,7 @@ class Worker:
         except GpuLost as error:
             log.error("%s", error)
             self._tell_failure(events, generation, GpuLost(f"{error}. This engine process ends"))
-            events.send_multipart([ANY_SESSION, ASIDE, END])
+            events.send_multipart([ANY_SESSION, ASIDE, b"", END])
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
             self._tell_failure(events, generation, error)
@@ -186,6 +189,7 @@ class Worker:
     def _go_through(self, events: zmq.Socket, generation: int, series: _Series) -> Iterator[RasterResult]:
         acquisition = series.acquisition
         request, over = acquisition.request, threading.Event()
+        self._changes.reset()
         acquisition.on_ready = lambda: self._tell(events, wire.Armed(generation))
         reporter = threading.Thread(
             target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
@@ -216,26 +220,25 @@ class Worker:
         events.connect(EVENTS)
         try:
             while not over.wait(PROGRESS_PERIOD_S):
-                progress, outputs = acquisition.progress(), None
+                progress = acquisition.progress()
+                self._tell(events, wire.ProgressMade(generation, progress))
                 if self.preview_wanted.is_set():
                     try:
-                        outputs = acquisition.preview()
+                        if (outputs := acquisition.preview()) is not None:
+                            self.preview_wanted.clear()
+                            self._tell(events, self._preview(generation, progress, outputs))
                     except Exception as error:  # of the GPU, say; the acquisition meets it, too
                         log.warning("no preview: %s", error)
                         self.preview_wanted.clear()
-                self._tell(events, wire.ProgressMade(generation, progress))
-                if outputs is not None:
-                    self.preview_wanted.clear()
-                    if self.preview_whole.is_set():
-                        self.preview_whole.clear()
-                        self._changes.reset()
-                    self._tell(events, self._preview(generation, progress, outputs))
         finally:
             events.close()
 
     def _preview(
         self, generation: int, progress: Progress, outputs: dict[str, np.ndarray]
     ) -> wire.PreviewMade:
+        if self.preview_whole.is_set():
+            self.preview_whole.clear()
+            self._changes.reset()
         number, rows = self._changes.of(outputs)
         return wire.PreviewMade(generation, number, progress, rows)
 

@@ -145,6 +145,38 @@ def test_a_gap_is_refused():
     inbox.take(second)
 
 
+def test_what_was_cancelled_makes_way_for_what_follows():
+    outbox, inbox = Outbox(), Inbox()
+    outbox.put(b"armed", 1)
+    outbox.put(b"x" * (20 * PART_BYTES), 1)
+    outbox.put(b"done", 1)
+    first = list(outbox.ready())  # the big one is under way
+    outbox.cancel(1)
+    outbox.put(b"late", 1)
+    outbox.put(b"next", 2)
+    came = [message for part in first if (message := inbox.take(part)) is not None]
+    outbox.received(inbox.parts, inbox.previews)
+    assert came + carry(outbox, inbox) == [b"armed", b"next"]
+    assert outbox._events.bytes == 0
+
+
+@pytest.mark.parametrize("carried", [0, 1, 2, 5])
+def test_a_cancel_between_cuts_loses_nothing_else(carried):
+    outbox, inbox = Outbox(), Inbox()
+    outbox.put(b"x" * (6 * PART_BYTES), 1)
+    outbox.put(b"kept")
+    came = carry(outbox, inbox, carried)
+    outbox.resume(inbox.parts)
+    outbox.cancel(1)
+    came += carry(outbox, inbox)
+    assert came == [b"kept"]
+
+
+def test_a_part_that_is_larger_than_a_part_is_refused():
+    with pytest.raises(ProtocolError, match="a part has 131073 bytes; expected at most 131072"):
+        Inbox().take([delivery._HEAD.pack(b"E", 3, 0), bytes(PART_BYTES + 1)])
+
+
 def test_a_message_without_end_is_refused(monkeypatch):
     monkeypatch.setattr(delivery, "MAX_MESSAGE_BYTES", 2 * PART_BYTES)
     outbox, inbox = Outbox(), Inbox()

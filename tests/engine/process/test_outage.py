@@ -52,8 +52,8 @@ def test_progress_that_is_none_is_no_sign_of_life(clock):
     heard.of(Armed(1))
     for _ in range(3):
         heard.of(progress(3))
-        clock.now += 60
-    assert heard.too_silent() == "has said nothing new of the scan for 130 s"
+        clock.now += 160
+    assert heard.too_silent() == "has said nothing new of the scan for 310 s"
     heard.of(progress(4))
     assert heard.too_silent() == ""
 

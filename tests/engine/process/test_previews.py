@@ -47,6 +47,19 @@ def test_another_scan_begins_anew():
     np.testing.assert_array_equal(shown["vbf"], growing(2, (4, 4))["vbf"])
 
 
+def test_fewer_outputs_than_before_are_all_that_there_are():
+    changes, picture = Changes(), Picture()
+    picture.take(*changes.of(growing(2)))
+    shown = picture.take(*changes.of({"vbf": growing(3)["vbf"]}))
+    assert list(shown) == ["vbf"]
+
+
+def test_an_output_without_rows_is_no_trouble():
+    changes, picture = Changes(), Picture()
+    for _ in range(2):
+        assert picture.take(*changes.of({"none": np.empty((0, 3))}))["none"].shape == (0, 3)
+
+
 @pytest.mark.parametrize(
     ("first", "shape", "values"),
     [

@@ -60,7 +60,7 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
             assert heard.poll(0) == 0
         finally:
             control.answer.set()
-            said = [wire.from_engine(heard.recv_multipart()[2]) for _ in range(2)]
+            said = [wire.from_engine(heard.recv_multipart()[3]) for _ in range(2)]
             worker.end()
     assert [type(message) for message in said] == [wire.Failed, wire.Released]
     assert isinstance(said[0].error, Cancelled)

@@ -252,3 +252,47 @@ def test_an_engine_that_is_stopped_for_good_fails_the_trigger(rig, pixels):
             os.kill(process.pid, signal.SIGCONT)
         assert isinstance(last, Lost)
         assert "cannot be reached" in str(last.error)
+
+
+def test_what_was_asked_for_while_the_link_was_down_is_asked_again(rig, pixels):
+    dcu, endpoint, _ = rig
+    with closing(Network(endpoint)) as network, session(network.endpoint) as client:
+        network.pull()
+        heard = Heard()
+        request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, METHODS, timeout=60.0)
+        client.acquire(1, request, heard)  # into a link that carries nothing
+        time.sleep(4.0)
+        network.plug_in()
+        assert heard.armed.wait(PATIENCE_S)
+        send(dcu, pixels)
+        check(heard, pixels)
+
+
+def test_who_waits_for_a_session_that_comes_back_is_told(rig, pixels):
+    dcu, endpoint, _ = rig
+    with closing(Network(endpoint)) as network, session(network.endpoint) as client:
+        heard = ask(client, dcu, timeout=60.0)
+        network.pull()
+        time.sleep(2.2)  # the engine has just noticed, or will in a moment
+        with closing(EngineClient(endpoint, engine="cpu")) as other:
+            network.plug_in()
+            with pytest.raises(EngineInUse):
+                other.wait_ready(PATIENCE_S)
+        send(dcu, pixels)
+        check(heard, pixels)
+
+
+def test_a_scan_after_a_cancelled_one_does_not_wait_for_its_raster(rig, pixels):
+    dcu, endpoint, _ = rig
+    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
+        heard = ask(client, dcu)
+        send(dcu, pixels)
+        dcu.wait()  # the raster is on its way, for 5 s
+        client.cancel(1)
+        began = time.monotonic()
+        assert client.release(PATIENCE_S)
+        second = ask(client, dcu, generation=2)
+        assert time.monotonic() - began < 4.0
+        send(dcu, pixels, series_id=2)
+        check(second, pixels)
+        assert not heard.of(RasterDone)
