@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two hosts on this machine, in network namespaces: `microscope` with detector (in software) and engine, `desk` with the
-# session, and a link of 10 MB/s between them. Follows docs/how-to/engine-on-another-host.md: keys, engine, doctor, session.
+# session, and a link of 10 MB/s and 20 ms there and back between them. Follows docs/how-to/engine-on-another-host.md: keys, engine, doctor, session.
 # Needs root, iproute2, and `live4d` on the PATH. Prints what each step said; the last line says whether the image came.
 set -euo pipefail
 work=$(mktemp -d)
@@ -11,7 +11,9 @@ hosts() { # the names that the page uses
 }
 on() { ip netns exec "$@"; }
 finish() {
-    kill $(jobs -p) 2>/dev/null || true
+    for host in microscope desk; do
+        ip netns pids "$host" 2>/dev/null | xargs -r kill 2>/dev/null || true
+    done
     ip netns del microscope 2>/dev/null || true
     ip netns del desk 2>/dev/null || true
     rm -rf /etc/netns/desk /etc/netns/microscope "$work"
@@ -35,7 +37,44 @@ rm "$HOME/live4d-keys/engine/server.key_secret"
 
 echo "== detector and engine, at the microscope"
 on microscope live4d sim --rest-port 18765 --stream-port 31001 --rows 64 --cols 64 --host 0.0.0.0 >"$work/sim.log" 2>&1 &
-(cd "$work/microscope" && exec ip netns exec microscope live4d serve tcp://0.0.0.0:31100 --curve live4d-keys --engine cpu) >"$work/engine.log" 2>&1 &
+(cd "$work/microscope" && exec ip netns exec microscope live4d serve tcp://0.0.0.0:31101 --curve live4d-keys --engine cpu) >"$work/engine.log" 2>&1 &
+# Not every kernel can delay packets: this does, 10 ms each way, in front of the engine.
+on microscope python - <<'EOF' &
+import asyncio
+
+
+async def carry(reader, writer):
+    loop, late = asyncio.get_running_loop(), asyncio.Queue(64)
+
+    async def deliver():
+        while True:
+            due, data = await late.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            writer.write(data)
+            await writer.drain()
+            if not data:
+                return writer.close()
+
+    delivery = asyncio.create_task(deliver())
+    while True:
+        data = await reader.read(65536)
+        await late.put((loop.time() + 0.01, data))
+        if not data:
+            return await delivery
+
+
+async def meet(reader, writer):
+    far_reader, far_writer = await asyncio.open_connection("127.0.0.1", 31101)
+    await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer), return_exceptions=True)
+
+
+async def main():
+    async with await asyncio.start_server(meet, "0.0.0.0", 31100) as server:
+        await server.serve_forever()
+
+
+asyncio.run(main())
+EOF
 until grep -q '"engine"' "$work/engine.log" && grep -q stream_endpoint "$work/sim.log"; do sleep 0.2; done
 
 echo "== the doctor, on the desk"
