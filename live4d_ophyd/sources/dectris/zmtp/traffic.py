@@ -158,11 +158,8 @@ def pump(
                 if left < 9:
                     break
                 size, head = load_i64_be(base + at + 1), int64(9)
-            if flags & COMMAND and (size < 0 or size > MAX_COMMAND_BYTES):
-                error = LONG_COMMAND
-                break
-            if size < 0 or size > largest:
-                error = TOO_LARGE
+            if size < 0 or size > (MAX_COMMAND_BYTES if flags & COMMAND else largest):
+                error = LONG_COMMAND if flags & COMMAND else TOO_LARGE
                 break
             whole = head + size
             if whole > left:
