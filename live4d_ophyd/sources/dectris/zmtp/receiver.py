@@ -127,18 +127,19 @@ class _Link:
         self._closing = False
         self._logged: set[str] = set()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._lock = threading.Lock()  # of `_wake`, which the thread closes
+        self._lock = threading.RLock()  # of `_wake`, which the thread closes
         self._thread = threading.Thread(target=self._run, name="live4d-zmtp", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """From any thread but its own. Names that are being looked up are not waited for."""
+        """From any thread. A name that is being looked up is not waited for."""
         self._closing = True
         self._ring.stop_filling()
         with self._lock:
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
-        self._thread.join(_JOIN_S)
+        if threading.current_thread() is not self._thread:  # where the garbage collector may find a receiver
+            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         traffic = Traffic(self._ring, self._largest)

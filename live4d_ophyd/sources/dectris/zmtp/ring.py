@@ -211,7 +211,8 @@ class Ring:
         weakref.finalize(self, os.close, self.event).atexit = False
         self._grown_bytes = grown_bytes
         self._grown = 0
-        self._lock = threading.Lock()  # of what is grown
+        # Of what is grown. The garbage collector gives slots back in any thread, also in one that has the lock.
+        self._lock = threading.RLock()
 
     def _set(self, slot: int, buffer: np.ndarray) -> None:
         self.buffers[slot] = buffer
@@ -284,7 +285,7 @@ class Ring:
             if others and others + size > self._grown_bytes:
                 return False
             buffer = np.empty(size, np.uint8)
-            self._grown = others + size
+            self._grown += size - old
             buffer[:filled] = self.buffers[slot][:filled]
             self._set(slot, buffer)
         return True
