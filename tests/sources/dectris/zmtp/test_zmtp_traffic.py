@@ -254,7 +254,7 @@ def test_a_full_ring_stops_the_sender_and_loses_nothing():
 
 
 def test_while_slots_wait_to_be_taken_the_next_becomes_fuller():
-    with closing(Wire(rows=1000, slot_bytes=100_000, linger=0.0)) as wire:
+    with closing(Wire(slots=64, rows=1000, slot_bytes=100_000, linger=0.0)) as wire:
         for n in range(100):
             wire.peer.sendall(frame(bytes([n])))
         counts = []
