@@ -3,6 +3,7 @@
 import gc
 
 from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 
 pytest_plugins = ["empty_catalog"]
 
@@ -15,6 +16,7 @@ def pytest_collection_finish(session):
     gc.enable()
     if session.items and not session.config.option.collectonly:
         warm_up()
+        warm_up_zmtp()
 
 
 def pytest_collection_modifyitems(items):

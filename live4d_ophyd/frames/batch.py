@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +39,9 @@ class FrameBatch:
 
     ``buffer`` is one contiguous ``(capacity + SLACK,) uint8`` array; ``index`` is ``(max_messages, COLUMNS)
     int64``, of which the first ``count`` rows are valid; ``channel`` is what it was indexed for, b"" for the first
-    channel of each message; ``connection`` is the number of the one that brought it. Frames stay compressed; nothing
-    here allocates or copies per frame.
+    channel of each message; ``connection`` is the number of the one that brought it; ``lease`` is of a receiver that
+    lends its own memory: it holds ``buffer`` and ``index``, until the batch is received into again or gone. Frames stay
+    compressed; nothing here allocates or copies per frame.
     """
 
     buffer: np.ndarray
@@ -47,6 +49,7 @@ class FrameBatch:
     count: int = 0
     channel: bytes = b""
     connection: int = 0
+    lease: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
     def allocate(cls, capacity: int = 32 << 20, max_messages: int = 4096) -> FrameBatch:

@@ -110,18 +110,23 @@ def _storer(kind):
 store_u8, store_u16, store_u32, store_i64 = _storer(I8), _storer(I16), _storer(I32), _storer(I64)
 
 
-@intrinsic
-def copy_bytes(typingctx, destination, source, size):
-    """memcpy(destination, source, size)"""
+def _copier(function):
+    @intrinsic
+    def copy(typingctx, destination, source, size):
+        def codegen(context, builder, signature, args):
+            byte = I8.as_pointer()
+            called = builder.module.declare_intrinsic(function, [byte, byte, I64])
+            target, origin = (builder.inttoptr(a, byte) for a in args[:2])
+            builder.call(called, [target, origin, args[2], ir.Constant(ir.IntType(1), 0)])
+            return context.get_dummy_value()
 
-    def codegen(context, builder, signature, args):
-        byte = I8.as_pointer()
-        memcpy = builder.module.declare_intrinsic("llvm.memcpy", [byte, byte, I64])
-        target, origin = (builder.inttoptr(a, byte) for a in args[:2])
-        builder.call(memcpy, [target, origin, args[2], ir.Constant(ir.IntType(1), 0)])
-        return context.get_dummy_value()
+        return types.void(int64, int64, int64), codegen
 
-    return types.void(int64, int64, int64), codegen
+    return copy
+
+
+#: memcpy(destination, source, size), and memmove for memory that overlaps
+copy_bytes, move_bytes = _copier("llvm.memcpy"), _copier("llvm.memmove")
 
 
 def _caller(n_arguments, result, argument_kinds=None):
@@ -177,3 +182,52 @@ def call_int_ptr_ptr_int(typingctx, function, a, b, flags):
 def call_int_ptr_ptr_word_int(typingctx, function, a, b, size, flags):
     """int function(void *, void *, size_t, int)"""
     return int64(int64, int64, int64, int64, int64), _caller(4, I32, [I64, I64, I64, I32])
+
+
+@intrinsic
+def call_word(typingctx, function):
+    """void *function(void)"""
+    return int64(int64), _caller(0, I64)
+
+
+@intrinsic
+def call_int_ptr_word_int(typingctx, function, a, n, b):
+    """int function(void *, unsigned long, int)"""
+    return int64(int64, int64, int64, int64), _caller(3, I32, [I64, I64, I32])
+
+
+@intrinsic
+def call_word_int_ptr_word(typingctx, function, a, b, size):
+    """ssize_t function(int, void *, size_t)"""
+    return int64(int64, int64, int64, int64), _caller(3, I64, [I32, I64, I64])
+
+
+@intrinsic
+def call_word_int_ptr_word_int(typingctx, function, a, b, size, flags):
+    """ssize_t function(int, void *, size_t, int)"""
+    return int64(int64, int64, int64, int64, int64), _caller(4, I64, [I32, I64, I64, I32])
+
+
+# One thread fills memory and then says so in a word, another reads the word and then the memory. Compilers and, unlike
+# x86, aarch64 may swap two plain stores, or two plain loads: these two instructions forbid it, at no cost on x86.
+
+
+@intrinsic
+def load_acquire(typingctx, address):
+    """An aligned int64; what is read after it is at least as new as when the word was stored with `store_release`."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(pointer(builder, args[0], I64), "acquire", 8)
+
+    return int64(int64), codegen
+
+
+@intrinsic
+def store_release(typingctx, address, value):
+    """An aligned int64; all that was read and written before it is done when another thread sees it."""
+
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[1], pointer(builder, args[0], I64), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(int64, int64), codegen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from live4d_ophyd.sources.dectris import receiver
+from live4d_ophyd.sources.dectris import stream
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.file import FileSource
@@ -17,7 +17,7 @@ ERRORS: tuple[type[SourceError], ...] = (SourceError, SimplonError, UnknownKey)
 
 def warm_up() -> None:
     """Compile what receives, or load it from the cache."""
-    receiver.warm_up()
+    stream.warm_up()
 
 
 def kind_of(source: Any) -> str:

@@ -27,10 +27,16 @@ DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)
 
 
-@pytest.fixture(params=[CpuBackend, LateBackend], ids=["at-once", "late"], autouse=True)
+@pytest.fixture(
+    params=[(CpuBackend, "libzmq"), (LateBackend, "libzmq"), (LateBackend, "zmtp")],
+    ids=["at-once", "late", "late-zmtp"],
+    autouse=True,
+)
 def backend(request, monkeypatch):
-    """All of this holds when a batch's sums come while the next ones are received."""
-    monkeypatch.setattr("live4d_ophyd.engine.acquisition.CpuBackend", request.param)
+    """All of this holds when a batch's sums come while the next ones are received, and with either receiver."""
+    backend, receiver = request.param
+    monkeypatch.setattr("live4d_ophyd.engine.acquisition.CpuBackend", backend)
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", receiver)
 
 
 @pytest.fixture

@@ -17,6 +17,11 @@ GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
 
 
+@pytest.fixture(params=["libzmq", "zmtp"], autouse=True)
+def receiver(request, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", request.param)
+
+
 @pytest.fixture
 def pixels():
     return frames(GRID.frames)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from live4d_ophyd.frames.batch import FrameBatch
-from live4d_ophyd.sources.dectris.receiver import Receiver
 from live4d_ophyd.sources.dectris.series_filter import SeriesFilter
+from live4d_ophyd.sources.dectris.stream import StreamReceiver
 from live4d_ophyd.sources.source import Item
 
 
 class DectrisConnection:
     """Connection ``number`` of a stream; ``series`` is the filter that all its connections share."""
 
-    def __init__(self, receiver: Receiver, number: int, series: SeriesFilter) -> None:
+    def __init__(self, receiver: StreamReceiver, number: int, series: SeriesFilter) -> None:
         self._receiver, self._number, self._series = receiver, number, series
         receiver.stop[0] = 0
 

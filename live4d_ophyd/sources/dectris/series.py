@@ -83,6 +83,8 @@ class DectrisSeries:
                 f"{others.total()} images of other series came from {self._endpoint} but no series began {waited}: "
                 "the start message was missed (connect before arming), or another client took it"
             )
+        if why := self._stream.why_not_connected():
+            return f"there is no stream {waited} at {why}"
         if not self._stream.connected():
             return f"nothing answers at {self._endpoint} {waited}: is the detector (or the simulator) on?"
         return f"{self._endpoint} answers but no series began {waited}: arm the detector, or pass control=Simplon(...)"

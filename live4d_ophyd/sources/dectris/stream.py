@@ -1,16 +1,44 @@
-"""DectrisStream: connections to the stream of a detector, kept open between series, so that no start is missed."""
+"""DectrisStream: connections to the stream of a detector, kept open between series, so that no start is missed.
+
+``LIVE4D_RECEIVER=zmtp`` in the environment chooses `ZmtpReceiver` for ``tcp://HOST:PORT``; libzmq has everything else.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 
 from live4d_ophyd.sources.dectris.receiver import Receiver
+from live4d_ophyd.sources.dectris.receiver import warm_up as warm_up_libzmq
 from live4d_ophyd.sources.dectris.series_filter import Memory
+from live4d_ophyd.sources.dectris.zmtp import ZmtpReceiver
+from live4d_ophyd.sources.dectris.zmtp.receiver import address_of
+from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
+
+StreamReceiver = Receiver | ZmtpReceiver
+
+#: which receiver is used where both can be
+RECEIVER = os.environ.get("LIVE4D_RECEIVER", "libzmq")
 
 #: a connection is waited for in pieces so long, so that closing need not wait, s
 _CONNECT_WAIT_S = 0.05
+
+
+def receiver_of(address: str) -> StreamReceiver:
+    """A connection to one address. Raises ValueError for one that cannot be, and for an unknown LIVE4D_RECEIVER."""
+    if RECEIVER not in ("libzmq", "zmtp"):
+        raise ValueError(f"LIVE4D_RECEIVER is {RECEIVER!r}; expected libzmq or zmtp")
+    zmtp = RECEIVER == "zmtp" and address_of(address) is not None
+    return ZmtpReceiver(address) if zmtp else Receiver(address)
+
+
+def warm_up() -> None:
+    """Compile what receives, or load it from the cache."""
+    warm_up_libzmq()
+    if RECEIVER == "zmtp":
+        warm_up_zmtp()
 
 
 class DectrisStream:
@@ -19,7 +47,7 @@ class DectrisStream:
     def __init__(self, addresses: Sequence[str], connections: int = 1) -> None:
         self._addresses = addresses
         self._connections = connections
-        self.receivers: list[Receiver] = []
+        self.receivers: list[StreamReceiver] = []
         self.memory = Memory()
         self._closed = False
         self._lock = threading.RLock()  # of the receivers: `close` may come from any thread
@@ -29,7 +57,7 @@ class DectrisStream:
         try:
             for address in self._addresses:
                 for _ in range(self._connections):
-                    self.receivers.append(Receiver(address))
+                    self.receivers.append(receiver_of(address))
         except BaseException:
             self.close()
             raise
@@ -59,6 +87,12 @@ class DectrisStream:
                     return True
             if left <= 0:
                 return False
+
+    def why_not_connected(self) -> str:
+        """What answers instead of a stream, as far as the receivers can tell; else ""."""
+        with self._lock:
+            zmtp = [r for r in self.receivers if isinstance(r, ZmtpReceiver)]
+            return next((f"{r.endpoint}: {why}" for r in zmtp if (why := r.why_not_connected())), "")
 
     def close(self) -> None:
         """Drop the connections at once, for good; nobody may receive from them any more."""

@@ -34,6 +34,12 @@ class TestDectrisSourceWithFramesOfFourBytes(TestDectrisSource):
     shape, dtype, count = (9, 31), "uint32", 12
 
 
+class TestDectrisSourceWithoutLibzmq(TestDectrisSource):
+    @pytest.fixture(autouse=True)
+    def receiver(self, monkeypatch):
+        monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", "zmtp")
+
+
 def test_sources_go_to_the_engine_by_name():
     source = DectrisSource("tcp://dcu:31001")
     assert registry.class_of(registry.kind_of(source)) is DectrisSource
