@@ -74,6 +74,7 @@ class FailingGpu(backend.GpuBackend):
         self._error = error or GpuMemoryError("the GPU's memory is full")
         self._gpu = types.SimpleNamespace(GpuDecoder=self._fail)
         self._nvcomp = self._kernels = None
+        self._device, self.detail = 0, "failing"
         self._streams = []
 
     def _fail(self, *_, **__):
@@ -123,3 +124,21 @@ def test_a_stream_whose_decoder_cannot_be_made_is_kept():
     gpu._streams = ["stream"]
     assert gpu.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()).engine == "cpu"
     assert gpu._streams == ["stream"]
+
+
+def test_gpus_are_named_by_their_numbers():
+    assert backend.devices_of("gpu:0,1") == (0, 1)
+    assert backend.devices_of("gpu:12") == (12,)
+    assert [backend.devices_of(engine) for engine in backend.ENGINES] == [(), (), ()]
+
+
+@pytest.mark.parametrize("engine", ["gpu:", "gpu:x", "gpu:0,", "cpu:0", "gpu0", "", "GPU"])
+def test_what_names_no_gpus_is_refused(engine):
+    with pytest.raises(ValueError, match="it is one of auto, cpu, gpu, or names GPUs: gpu:0,1"):
+        choose_backend(engine)
+
+
+def test_lanes_go_to_gpus_in_turn():
+    gpus = [FailingGpu(None), FailingGpu(None)]
+    several = backend.SeveralGpus([*gpus])
+    assert [several.of_lane(lane) for lane in range(4)] == [*gpus, *gpus]

@@ -65,7 +65,7 @@ def test_kernels_compile_for_all_pixels_and_sums(kernels):
     ],
 )  # fmt: skip
 def test_what_cuda_torch_and_nvcomp_raise_is_named(gpu, monkeypatch, error, named, words):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 20, 2 << 20))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (1 << 20, 2 << 20))
     with pytest.raises(named, match=words) as raised, gpu.named_errors():
         raise error
     assert type(raised.value) is named
