@@ -13,8 +13,8 @@ FOLDERS = PlatformDirs("live4d-ophyd", appauthor=False)
 def make_private(folder: Path) -> None:
     """Make the folder, and those above it that are missing, for nobody else to look into (0700).
 
-    One that is there stays as its user wants it.
+    One that is there stays as its user wants it. Raises FileExistsError where a file has its name.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)

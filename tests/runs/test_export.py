@@ -13,7 +13,7 @@ from canned import COLS, ROWS
 from click.testing import CliRunner
 
 from live4d_ophyd import export_run, images
-from live4d_ophyd.commands.listen import _save
+from live4d_ophyd.commands.images import _save
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.runs.picture import levels, nice_length
