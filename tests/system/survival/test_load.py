@@ -17,7 +17,7 @@ from system.survival.rig import Rig
 from benchmarks.soak import Resources
 from live4d_ophyd.sim import SimulatorProcess
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 
 @contextmanager
