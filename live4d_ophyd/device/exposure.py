@@ -1,7 +1,7 @@
 """Exposures: the acquisitions of one device, one at a time, each from its start to its end.
 
-In: what the engine says of the one that runs. Out: calls of its `Taker`, and of the scan generator. What is cancelled
-or has failed is behind a fence: nothing of it is passed on any more, whatever still comes. This module knows no ophyd.
+In: what the engine says of the one that runs. Out: calls of its `Taker`, and of the scan generator. An acquisition
+that is cancelled or has failed passes nothing on, whatever the engine still sends. This module knows no ophyd.
 Threads: `start` and `cancel` come from any; what the engine says comes in the engine client's, what the scan generator
 says in its own.
 """

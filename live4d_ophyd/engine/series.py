@@ -60,7 +60,7 @@ class Series:
         self.tracker = tracker
         self.source = source
         self.reasons: Counter[str] = Counter()
-        #: nothing of it comes any more, and what came is booked
+        #: the series has ended, or the acquisition waits no longer for its end; every image that came is booked
         self.ended = False
         self._started = 0
         self.projection = Projection(request, tracker, preparation, self._refuse, source)

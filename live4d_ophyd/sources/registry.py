@@ -21,7 +21,7 @@ def warm_up() -> None:
 
 
 def kind_of(source: Any) -> str:
-    """The name by which an engine finds the class of a source. Raises ValueError for what is none of them."""
+    """The name by which an engine finds the class of a source. Raises ValueError for a class that is no source."""
     for kind, of in _KINDS.items():
         if type(source) is of:
             return kind

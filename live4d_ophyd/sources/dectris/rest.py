@@ -223,7 +223,7 @@ class Rest:
             except httpx.ConnectTimeout as error:
                 raise SimplonError(f"{request}: nobody there within {CONNECT_TIMEOUT_S:g} s") from error
             except httpx.TimeoutException as error:
-                # Not repeated: who is silent for so long is so again, and a scan waits.
+                # Not repeated: a server that was silent until the deadline would be so again, while a scan waits.
                 raise SimplonError(too_late) from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if deadline.passed:
