@@ -80,7 +80,7 @@ class Hdf5Frames:
 
     def _datasets(self, name: str) -> list[h5py.Dataset]:
         if name:
-            found = self._file.get(name)
+            found = _at(self._file, name)
             if not isinstance(found, h5py.Dataset) or found.ndim not in (3, 4):
                 raise ValueError(
                     f"{self.path} has no dataset {name!r} of frames; it has {_listed(self._file)}"
@@ -176,9 +176,9 @@ class Hdf5Frames:
         found: dict[str, Any] = {}
         for name, places in _PLACES.items():
             for place in (f"{entry}/{place}".strip("/") for entry in _ENTRIES for place in places):
-                with suppress(KeyError, OSError):
-                    dataset = self._file[place]
-                    if isinstance(dataset, h5py.Dataset):
+                dataset = _at(self._file, place)
+                if isinstance(dataset, h5py.Dataset):
+                    with suppress(OSError):
                         found.setdefault(name, dataset[()])
         return found
 
@@ -201,6 +201,18 @@ def _opened(path: str) -> h5py.File:
         raise ValueError(f"{path} is no HDF5 file that can be read: {error}") from error
 
 
+def _at(file: h5py.File, place: str) -> Any:
+    """What lies there; None where nothing does.
+
+    Asked for first: h5py takes the text of an error from memory that HDF5 frees as soon as the garbage collector closes
+    an object in between, and what should be a KeyError becomes a UnicodeDecodeError.
+    """
+    if place in file:
+        with suppress(KeyError, OSError):  # a link to what is gone
+            return file[place]
+    return None
+
+
 def _codec(dataset: h5py.Dataset) -> tuple[int, int] | None:
     """Number and element size of the one filter that made the chunks; None for others, or several."""
     plist = dataset.id.get_create_plist()
@@ -218,7 +230,7 @@ def _codec(dataset: h5py.Dataset) -> tuple[int, int] | None:
 
 def _data_files(file: h5py.File, entry: str) -> Iterator[h5py.Dataset]:
     """``entry/data/data_000001`` and those behind it, as DECTRIS writes them. Raises ValueError where one is gone."""
-    group = file.get(f"{entry}/data".strip("/"))
+    group = _at(file, f"{entry}/data".strip("/"))
     if not isinstance(group, h5py.Group):
         return
     for name in sorted(key for key in group if key.startswith("data_") and key[5:].isdigit()):

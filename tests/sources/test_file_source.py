@@ -218,3 +218,24 @@ def test_more_positions_than_frames_are_lost(tmp_path, pixels):
 def test_paths_are_texts(paths):
     with pytest.raises(ValueError, match="paths is"):
         FileSource(paths)
+
+
+def test_no_error_of_h5py_is_asked_for(tmp_path, pixels, monkeypatch):
+    """Its text may be gone when h5py decodes it: the collector closed an object, and HDF5 freed the text."""
+    path = write(tmp_path / "a.h5", pixels)
+    found = h5py.Group.__getitem__
+
+    def text_is_gone(self, name):
+        try:
+            return found(self, name)
+        except KeyError:
+            return b"\x80".decode()
+
+    def get(self, name, default=None, **options):
+        return text_is_gone(self, name)
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", text_is_gone)
+    monkeypatch.setattr(h5py.Group, "get", get)
+    check(take(path), pixels)
+    with pytest.raises(ValueError, match="no dataset 'none'"):
+        take(path, dataset="none")
