@@ -3,13 +3,15 @@
 A large message in one piece would keep progress, and libzmq's heartbeat, waiting until a slow link has carried it: the
 connection would count as broken. So what must arrive, in its order, is cut into parts. The session acknowledges
 each, and only `WINDOW` parts are under way. They are kept until they are acknowledged, and sent again after the
-connection was cut. Previews have parts of their own, which go only while nothing else waits, one preview at a time.
+connection was cut. Previews have parts of their own, which go only while nothing else waits, one preview at a time; how
+large the next may be follows from how long the last one took.
 Small messages that may come late or never, such as progress, go past all this in one piece.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from live4d_ophyd.engine.process.sockets import MAX_MESSAGE_BYTES
 PART_BYTES, WINDOW = 128 << 10, 4
 #: parts of a preview under way
 PREVIEW_WINDOW = 2
+#: how long a preview should take to arrive, s, and the bytes of the first one
+PREVIEW_S, FIRST_PREVIEW_BYTES = 1.0, 4 << 20
 #: bytes that wait for a session at most; what is more is not kept
 MOST_BYTES = 1 << 30
 
@@ -108,6 +112,9 @@ class Outbox:
     def __init__(self) -> None:
         self._events, self._previews = _Lane(_EVENTS, WINDOW), _Lane(_PREVIEWS, PREVIEW_WINDOW)
         self._cancelled = -1
+        #: bytes that a preview should have at most
+        self.preview_room = float(FIRST_PREVIEW_BYTES)
+        self._preview_size, self._preview_since = 0, 0.0
 
     def put(self, message: bytes, generation: int | None = None) -> bool:
         """A message that must arrive, behind those before it; ``generation``: of the acquisition that it is about.
@@ -130,6 +137,7 @@ class Outbox:
         """A preview, if no other is under way; else it is dropped."""
         if self._previews.empty:
             self._previews.put(message)
+            self._preview_size, self._preview_since = len(message), time.monotonic()
 
     @property
     def preview_free(self) -> bool:
@@ -156,11 +164,22 @@ class Outbox:
         self._events.acknowledge(parts)
         if previews >= self._previews.first:  # else of one that was dropped
             self._previews.acknowledge(previews)
+            if self._previews.empty and self._preview_size:
+                self._measure(time.monotonic() - self._preview_since)
+
+    def _measure(self, took: float) -> None:
+        """A preview has arrived after ``took`` s."""
+        if took > PREVIEW_S:
+            self.preview_room = max(PART_BYTES, self._preview_size * PREVIEW_S / took)
+        elif took < PREVIEW_S / 2 and self._preview_size * 2 > self.preview_room:
+            self.preview_room = min(2.0 * self.preview_room, MOST_BYTES)
+        self._preview_size = 0
 
     def resume(self, parts: int) -> None:
         """The session is back, and has got so many parts: send the others again. Previews are not."""
         self._events.again(parts)
         self._previews.forget()
+        self._preview_size = 0
 
 
 class Inbox:

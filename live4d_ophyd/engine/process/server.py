@@ -328,6 +328,7 @@ class EngineServer:
                 break
         if self._preview_asked and self._outbox.preview_free:
             self._preview_asked = False
+            self._worker.preview_room = self._outbox.preview_room
             self._worker.preview_wanted.set()
 
     def _send(self, frames: Sequence[bytes]) -> bool:

@@ -8,6 +8,7 @@ Threads: ``live4d-acquisition``, and ``live4d-progress`` while an acquisition ru
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from collections.abc import Generator, Iterator
@@ -65,6 +66,8 @@ class Worker:
         self._current: tuple[int, Acquisition] | None = None
         #: set when the session wants a preview, and the one before has arrived there
         self.preview_wanted = threading.Event()
+        #: bytes that it should have at most
+        self.preview_room = math.inf
         #: set when the session may not have the previews before
         self.preview_whole = threading.Event()
         self._changes = Changes()
@@ -239,7 +242,7 @@ class Worker:
         if self.preview_whole.is_set():
             self.preview_whole.clear()
             self._changes.reset()
-        number, rows = self._changes.of(outputs)
+        number, rows = self._changes.of(outputs, self.preview_room)
         return wire.PreviewMade(generation, number, progress, rows)
 
 

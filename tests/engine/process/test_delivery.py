@@ -183,3 +183,35 @@ def test_a_message_without_end_is_refused(monkeypatch):
     outbox.put(bytes(10 * PART_BYTES))
     with pytest.raises(ProtocolError, match="a message has more than"):
         carry(outbox, inbox)
+
+
+def test_a_preview_is_as_large_as_the_link_carries_in_a_second(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    outbox, inbox = Outbox(), Inbox()
+
+    def preview(size, took):
+        outbox.put_preview(bytes(size))
+        now[0] += took
+        carry(outbox, inbox)
+        return outbox.preview_room
+
+    first = int(outbox.preview_room)
+    assert preview(first, 0.7) == first
+    assert preview(first, 0.1) == 2 * first
+    assert preview(100, 0.1) == 2 * first  # says nothing of large ones
+    assert preview(first, 4.0) == first / 4
+    assert preview(10, 4.0) == PART_BYTES  # less would not come sooner
+
+
+def test_a_preview_that_was_cut_off_measures_nothing(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    outbox, inbox = Outbox(), Inbox()
+    first = outbox.preview_room
+    outbox.put_preview(bytes(1 << 20))
+    outbox.resume(0)
+    now[0] = 1000.0
+    outbox.put_preview(b"")
+    carry(outbox, inbox)
+    assert outbox.preview_room == first

@@ -98,7 +98,14 @@ failures = st.sampled_from(sorted(PUBLIC)).flatmap(
     )
 )
 rows = npst.arrays(np.float32, npst.array_shapes(min_dims=1, max_dims=3, max_side=3)).flatmap(
-    lambda part: st.builds(Rows, st.just(1), st.just((part.shape[0] + 2, *part.shape[1:])), st.just(part))
+    lambda part: st.builds(
+        Rows,
+        st.just(1),
+        st.just(len(part)),
+        st.just(1),
+        st.just((part.shape[0] + 2, *part.shape[1:])),
+        st.just(part),
+    )
 )
 for kind, strategy in (
     (Rows, rows),
@@ -209,7 +216,7 @@ MESSAGES = (
     wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Probed(np.zeros(3, np.uint8)),
     wire.Alive(), wire.LogLine(30, "full"),
     wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
-    wire.PreviewMade(1, 0, Progress(3, 16, 1e3, 0), {"vbf": Rows(0, (4, 4), np.ones((4, 4), np.float32))}),
+    wire.PreviewMade(1, 0, Progress(3, 16, 1e3, 0), {"vbf": Rows(0, 4, 2, (4, 4), np.ones((2, 2), np.float32))}),
     wire.Done(1), wire.Failed(1, FAILURE),
 )  # fmt: skip
 

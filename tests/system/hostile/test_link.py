@@ -161,6 +161,35 @@ def test_previews_do_not_queue_and_do_not_hold_up_the_result(rig, pixels):
         assert at - max(at for at, e in heard.events if isinstance(e, ProgressMade)) < 20
 
 
+def test_a_preview_that_the_link_cannot_carry_in_time_is_binned(rig, pixels):
+    dcu, endpoint, _ = rig
+    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
+        heard = ask(client, dcu)
+
+        def previews():
+            client.request_preview()
+            return [event.outputs["ring"] for event in heard.of(ProgressMade) if event.outputs is not None]
+
+        def wait(row):
+            if row == 1:  # the first preview is whole, takes 3 s, and shows what the link carries
+                until(lambda: len(previews()) >= 1)
+            if row == 63:  # rows 1 to 62 are new at once
+                until(lambda: np.isfinite(previews()[-1][61]).all())
+
+        send(dcu, pixels, wait=wait)
+        check(heard, pixels)
+        shown = previews()[-1]
+        exact = (pixels * RING.weights((24, 24))).sum(axis=(1, 2)).reshape(GRID.shape)
+        assert any(np.allclose(shown[n : n + 2, :2], exact[n : n + 2, :2].mean()) for n in range(62))
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_raster_survives_a_cut_of_the_link(rig, pixels):
     """It ends while the link is down, and is fetched when it is back."""
     dcu, endpoint, _ = rig
