@@ -79,14 +79,14 @@ def _checked(band: np.ndarray) -> np.ndarray:
     return band
 
 
-def _total(weights: np.ndarray) -> int | float:
+def _total(weights: np.ndarray, integer: bool) -> int | float:
     """Sum of the magnitudes, exact for integers."""
+    if not integer:
+        return float(np.abs(weights, dtype=np.float64).sum())
     if weights.dtype == bool:
         return int(np.count_nonzero(weights))
-    if weights.dtype == np.int64:
-        values, counts = np.unique(weights, return_counts=True)
-        return sum(abs(int(value)) * int(count) for value, count in zip(values, counts))
-    return float(np.abs(weights).sum())
+    values, counts = np.unique(weights, return_counts=True)
+    return sum(abs(int(value)) * int(count) for value, count in zip(values, counts))
 
 
 class Weights:
@@ -115,12 +115,15 @@ class Weights:
         self.shape: tuple[int, int] = (shape[0], shape[1])
         flat = [_checked(band) for _, band in bands]
         self.integer = all(band.dtype != np.float64 for band in flat)
-        if not self.integer:
-            flat = [band.astype(np.float64, copy=False) for band in flat]
         #: of each map the first pixel, and the weights from there on; what is not in it weighs nothing
         self._bands = [(first * shape[1], band) for (first, _), band in zip(bands, flat)]
+        self._largest = max(_total(band, self.integer) for band in flat)
         self.plan = self._compile()
-        self._largest = max(map(_total, flat))
+        if not self.integer:  # the plan has them as float64: one copy will do
+            self._bands = [
+                (first, row[first : first + len(band)])
+                for row, (first, band) in zip(self.plan.values, self._bands)
+            ]
 
     @cached_property
     def maps(self) -> np.ndarray:

@@ -26,7 +26,7 @@ _ITEM_BYTES = item_bytes()
 def plausible(batch: FrameBatch, rows: np.ndarray) -> np.ndarray:
     """(n,) bool: which of these frames have as much content as the size that they claim needs, at the least.
 
-    28 bytes may claim to be 2^28 pixels, and what is made for frames of that size takes gigabytes.
+    28 bytes may claim to be 2^26 pixels, and what is made for frames of that size takes gigabytes.
     """
     index = batch.index[rows]
     size = index[:, ROWS] * index[:, COLS] * _ITEM_BYTES[index[:, ARRAY_TAG] - FIRST_TAG]

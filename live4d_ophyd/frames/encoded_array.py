@@ -17,8 +17,9 @@ from live4d_ophyd.frames.codecs import most_of
 
 ROW_MAJOR_TAG, COLUMN_MAJOR_TAG, COMPRESSION_TAG = 40, 1040, 56500
 
-#: pixels an image may have at most (2**28: a 16384 x 16384 detector), so that no product of sizes overflows
-MAX_PIXELS = 1 << 28
+#: pixels an image may have at most: 8192 x 8192, over three times the largest detector that DECTRIS makes. What methods
+#: need for a frame is several times as large, and a frame of zeros in LZ4 is 255 times as small.
+MAX_PIXELS = 1 << 26
 #: largest element size a compression tag may name, bytes
 MAX_ELEM_SIZE = 255
 

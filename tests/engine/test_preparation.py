@@ -282,14 +282,14 @@ def test_what_was_made_for_a_usual_detector_stays_for_the_next_series():
 
 def test_an_image_that_cannot_be_what_it_claims_is_bad_and_does_not_tell_the_format(stream, made, pixels):
     blob = cbor2.CBORTag(56500, ["bslz4", 2, bytes(28)])
-    data = {"threshold_1": cbor2.CBORTag(40, [[16384, 16384], cbor2.CBORTag(69, blob)])}
+    data = {"threshold_1": cbor2.CBORTag(40, [[8192, 8192], cbor2.CBORTag(69, blob)])}
     stream.dcu.send(
         [start(), image(pixels[0], 0, data=data), *(image(p, n) for n, p in enumerate(pixels) if n), end()]
     )
     run = acquisition(stream, timeout=1.0)
     (raster,) = run.run()
     assert (raster.losses.lost, raster.losses.bad) == (0, 1)
-    assert "its 28 bytes cannot be 16384 x 16384 px" in run.series.reasons
+    assert "its 28 bytes cannot be 8192 x 8192 px" in run.series.reasons
     np.testing.assert_array_equal(raster.outputs["vbf"].ravel()[1:], sums(pixels).ravel()[1:])
 
 

@@ -26,7 +26,7 @@ def test_an_empty_frame_in_zstandard_is_plausible(block_bytes):
 
 @pytest.mark.parametrize("algorithm", [*BY_NAME, "unheard of"])
 def test_28_bytes_are_no_large_detector(algorithm):
-    assert not EncodedArray((16384, 16384), np.dtype("<u2"), algorithm, 2, bytes(28)).plausible
+    assert not EncodedArray((8192, 8192), np.dtype("<u2"), algorithm, 2, bytes(28)).plausible
 
 
 def test_the_table_has_all_numbers():

@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import cbor2
+import numpy as np
 import pytest
 from system.hostile.rogue import MIB, Cost, Events, claimed, engine, message
 
@@ -12,16 +13,16 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
-from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
+from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series
 
 pytestmark = pytest.mark.system
 
-SIDE = 16384
+SIDE = 8192
 SIZE = {"image_size_x": SIDE, "image_size_y": SIDE, "image_dtype": "uint16", "channels": ["threshold_1"]}
 METHODS = (
-    Disk("vbf", radius=2000),
-    Annulus("adf", inner=3000, outer=8000),
-    Disk("soft", radius=2000, soft=True),
+    Disk("vbf", radius=1000),
+    Annulus("adf", inner=1500, outer=4000),
+    Disk("soft", radius=1000, soft=True),
     MeanPattern("mean"),
 )
 
@@ -30,6 +31,10 @@ TINY = {
     "start and image": [
         message("start", number_of_images=12, **SIZE),
         message("image", image_id=0, data={"threshold_1": claimed(SIDE, SIDE, bytes(16))}),
+    ],
+    "a larger detector than there can be": [
+        message("start", number_of_images=12, **SIZE | {"image_size_x": 2 * SIDE, "image_size_y": 2 * SIDE}),
+        message("image", image_id=0, data={"threshold_1": claimed(2 * SIDE, 2 * SIDE, bytes(2 * MIB))}),
     ],
     "images only": [
         message("image", image_id=n, data={"threshold_1": claimed(SIDE, SIDE, bytes(16))}) for n in range(3)
@@ -75,6 +80,19 @@ def test_a_huge_detector_in_a_few_bytes_is_not_believed(client, number):
     assert cost.peak < 200 * MIB  # it was 9 to 13 GB
     assert cost.cpu < 5  # and 36 s
     assert cost.kept < 100 * MIB
+
+
+def test_what_half_a_megabyte_can_be_costs_what_is_said_and_is_freed(client):
+    """A frame of zeros, 255 times as large: the most that LZ4 makes plausible."""
+    frame = image(np.zeros((SIDE, SIDE), np.uint16), 0)
+    assert len(frame) < MIB
+    cost = Cost(client.pid)
+    last = taken(client, 90, [message("start", number_of_images=12, **SIZE), frame, end()])
+    assert isinstance(last, Done)
+    assert cost.peak < 4 << 30  # three detectors, one of them soft, and the mean pattern, in float64
+    assert cost.cpu < 60
+    assert isinstance(taken(client, 91, series(frames(12)), (Disk("vbf", radius=6),)), Done)
+    assert cost.kept < 200 * MIB
 
 
 def test_a_real_series_comes_through_after_them(client):
