@@ -1,30 +1,28 @@
-"""What receiving costs, with libzmq and without: CPU time of the receiving process a frame, and the rate.
+"""`live4d bench receive`: what receiving costs, with libzmq and without: CPU time a frame, and the rate.
 
-`python -m benchmarks.receive [ROUNDS]` prints a table as JSON. Both receivers in turns, with a plain TCP sender, which
-costs next to nothing and so shows the receiver's own limit, and with libzmq's. Every image must have come, and decoded
-ones must have the right sums.
-`python -m benchmarks.receive send SIZE` is the plain sender, with the interface of `benchmarks.source`.
+Both receivers in turns, with a plain TCP sender, which costs next to nothing and so shows the receiver's own limit, and
+with libzmq's. Every image must have come, and decoded ones must have the right sums. Where there is a GPU, also from
+sockets to an image on it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import json
 import resource
-import socket
-import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 from statistics import median
 
-import cbor2
 import numpy as np
 
+from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
-from benchmarks.source import DISTINCT, SIZES, Source, messages
-from live4d_ophyd.decode import CpuBackend
+from benchmarks.source import DISTINCT, SIZES, Source
+from live4d_ophyd.decode import CpuBackend, EngineUnavailable, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.frames.batch import IMAGE, FrameBatch
@@ -32,12 +30,8 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris import stream
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
-HEAD = {"series_id": 1, "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9"}
-GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
-READY = b"\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH"
-#: a paced sender sends what is due so often, s
-TICK_S = 0.001
-
+RECEIVERS = ("libzmq", "zmtp")
+SENDERS = {"plain": PlainSource, "libzmq": Source}
 #: sender, size, images, rate in Hz (0: flat out), what is done with them: "stall 0.1" holds the GIL for so many s
 CASES = (
     ("plain", "192", 128 * DISTINCT, 0, "receive"),
@@ -51,105 +45,13 @@ CASES = (
     ("libzmq", "192", 64 * DISTINCT, 0, "receive"),
     ("libzmq", "96", 128 * DISTINCT, 0, "receive"),
 )
-
-
-# The plain sender, a process ----------------------------------------------------------------------------------------
-
-
-def _frame(body: bytes) -> bytes:
-    return b"\2" + len(body).to_bytes(8, "big") + body
-
-
-def _exactly(peer: socket.socket, count: int) -> bytes:
-    came = b""
-    while len(came) < count:
-        part = peer.recv(count - len(came))
-        if not part:
-            raise ConnectionError("the receiver hung up")
-        came += part
-    return came
-
-
-def _accept(listening: socket.socket) -> socket.socket:
-    peer, _ = listening.accept()
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peer.sendall(GREETING)
-    _exactly(peer, 64)
-    peer.sendall(READY)
-    _exactly(peer, _exactly(peer, 2)[1])
-    return peer
-
-
-def _send_images(
-    peer: socket.socket, data: np.ndarray, offsets: np.ndarray, places: np.ndarray, count: int, rate: float
-) -> float:
-    """Returns how late an image was at most, s."""
-    whole = memoryview(data)
-    began = time.monotonic()
-    sent, late = 0, 0.0
-    while sent < count:
-        first = sent % DISTINCT
-        due = count if not rate else int((time.monotonic() - began) * rate)
-        few = min(due - sent, DISTINCT - first, count - sent)
-        if few > 0:
-            numbers = np.arange(sent, sent + few, dtype=">u4").view(np.uint8).reshape(few, 4)
-            data[places[first : first + few, None] + np.arange(4)] = numbers
-            peer.sendall(whole[offsets[first] : offsets[first + few]])
-            sent += few
-            if rate:
-                late = max(late, time.monotonic() - began - sent / rate)
-        else:
-            time.sleep(TICK_S)
-    return late
-
-
-def send(key: str) -> None:
-    """Obey lines as `benchmarks.source` does; one connection."""
-    size = SIZES[key]
-    data, offsets, places = messages(size)
-    lengths = np.diff(offsets)
-    wire = np.frombuffer(
-        b"".join(_frame(data[a:b].tobytes()) for a, b in itertools.pairwise(offsets)), np.uint8
-    ).copy()
-    heads = 9 * np.arange(len(offsets))
-    places = places + offsets[:-1] + heads[1:]
-    listening = socket.create_server(("127.0.0.1", 0))
-    print(
-        json.dumps(
-            {"endpoint": f"tcp://127.0.0.1:{listening.getsockname()[1]}", "bytes": float(lengths.mean())}
-        )
-    )
-    sys.stdout.flush()
-    peer = None
-    for line in sys.stdin:
-        count, rate = int(line.split()[0]), float(line.split()[1])
-        if peer is not None:  # not earlier: the last receiver would have connected again
-            peer.close()
-        peer = _accept(listening)
-        size_of = {"image_size_x": size.side, "image_size_y": size.side, "image_dtype": size.dtype}
-        peer.sendall(_frame(cbor2.dumps({"type": "start", **HEAD, "number_of_images": count, **size_of})))
-        wall, cpu = time.perf_counter(), time.process_time()
-        late = _send_images(peer, wire, offsets + heads, places, count, rate)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peer.sendall(_frame(cbor2.dumps({"type": "end", **HEAD})))
-        print(json.dumps({"sent": count, "seconds": wall, "cpu_seconds": cpu, "late_s": late}), flush=True)
-
-
-class PlainSource(Source):
-    """The plain sender from the other side."""
-
-    def __init__(self, size: str) -> None:
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.receive", "send", size],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )
-        ]  # fmt: skip
-        (ready,) = self._read()
-        self.endpoint, self.message_bytes = ready["endpoint"], ready["bytes"]
-
-
-# Receiving ----------------------------------------------------------------------------------------------------------
+#: sender, size, connections, images
+GPU_CASES = (
+    ("plain", "192", 1, 512 * 1024), ("plain", "192", 4, 1024 * 1024),
+    ("plain", "96u32", 1, 1024 * 1024), ("plain", "96u32", 4, 4096 * 1024),
+    ("libzmq", "192", 1, 256 * 1024), ("libzmq", "192", 4, 1024 * 1024),
+    ("libzmq", "96u32", 1, 512 * 1024), ("libzmq", "96u32", 4, 2048 * 1024),
+)  # fmt: skip
 
 
 def _cpu() -> float:
@@ -183,7 +85,7 @@ def receive(
                 ctypes.PyDLL(None).usleep(int(1e6 * stall))
                 stall = None
         cpu, wall = _cpu() - cpu, time.perf_counter() - wall
-        (report,) = source._read()
+        (report,) = source.reports()
     if not seen.all():
         raise RuntimeError("images are missing")
     return cpu, wall, report.get("late_s", 0.0)
@@ -199,19 +101,16 @@ def decode(source: Source, key: str, count: int, rate: float) -> tuple[float, fl
         cpu, wall = _cpu(), time.perf_counter()
         (raster,) = Acquisition(request, opened, CpuBackend()).run()
         cpu, wall = _cpu() - cpu, time.perf_counter() - wall
-        (report,) = source._read()
+        (report,) = source.reports()
     np.testing.assert_array_equal(raster.outputs["vbf"].reshape(-1), size.image(count))
     return cpu, wall, report.get("late_s", 0.0)
 
 
-def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    stream.RECEIVER = "zmtp"  # so that both are warmed up
-    warm_up()
+def _on_cpu(rounds: int) -> list[dict]:
     rows = []
     for sender, key, count, rate, what in CASES:
-        results: dict[str, list[tuple[float, float, float]]] = {"libzmq": [], "zmtp": []}
-        with closing(PlainSource(key) if sender == "plain" else Source(key)) as source:
+        results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in RECEIVERS}
+        with closing(SENDERS[sender](key)) as source:
             for _ in range(rounds):
                 for name, taken in results.items():
                     stream.RECEIVER = name
@@ -227,11 +126,56 @@ def main() -> None:
             row[f"{name}_late_ms"] = round(1e3 * median(late for _, _, late in taken), 1)
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
-    print(json.dumps({"machine": machine(), "rounds": rounds, "rows": rows}, indent=1))
+    return rows
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["send"]:
-        send(sys.argv[2])
-    else:
-        main()
+def _on_gpu(rounds: int) -> list[dict]:
+    from benchmarks.stream import measure as measure_on_gpu  # needs torch
+
+    rows = []
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        for sender, key, connections, count in GPU_CASES:
+            results: dict[str, list[dict]] = {name: [] for name in RECEIVERS}
+            with closing(SENDERS[sender](key, connections)) as source:
+                for name in RECEIVERS:  # kernels, page tables
+                    measure_on_gpu(process, source, key, 16 * 1024, 1, receiver=name)
+                for _ in range(rounds):
+                    for name, taken in results.items():
+                        taken.append(measure_on_gpu(process, source, key, count, 1, receiver=name))
+            row = {"sender": sender, "size": SIZES[key].name, "connections": connections}
+            for name, taken in results.items():
+                row[f"{name}_khz"] = round(median(found["khz"] for found in taken), 1)
+                row[f"{name}_us"] = round(median(1e3 * f["cores"] / f["khz"] for f in taken), 2)
+                row[f"{name}_late_ms"] = round(median(found["latency_ms"]["99"] for found in taken), 1)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+            rows.append(row)
+    return rows
+
+
+def run(rounds: int = 3) -> dict:
+    stream.RECEIVER = "zmtp"  # so that both are warmed up
+    warm_up()
+    report = {"benchmark": "receive", "command": f"live4d bench receive --rounds {rounds}", "rounds": rounds}
+    try:
+        gpu = choose_backend("gpu").detail
+    except EngineUnavailable:
+        return report | {"machine": machine(), "rows": _on_cpu(rounds)}
+    return report | {
+        "machine": machine() | {"engine": gpu},
+        "rows": _on_cpu(rounds),
+        "gpu": _on_gpu(rounds),
+    }
+
+
+def table(report: dict) -> str:
+    lines = [f"{'sender, size, rate, what':50} {'libzmq us':>10} {'kHz':>7} {'zmtp us':>10} {'kHz':>7}"]
+    for row in report["rows"]:
+        rate = f"{row['rate'] / 1e3:g} kHz" if row["rate"] else "flat out"
+        lines.append(_line(f"{row['sender']}, {row['size']}, {rate}, {row['what']}", row))
+    for row in report.get("gpu", ()):
+        lines.append(_line(f"{row['sender']}, {row['size']}, {row['connections']} connections, GPU", row))
+    return "\n".join(lines)
+
+
+def _line(name: str, row: dict) -> str:
+    return f"{name:50}" + "".join(f" {row[f'{r}_us']:10.2f} {row[f'{r}_khz']:7.1f}" for r in RECEIVERS)

@@ -185,19 +185,23 @@ def main() -> None:
 class Source:
     """The senders' processes, from the other side: each has an endpoint of its own and sends every n-th image."""
 
+    #: what runs in them
+    module = "benchmarks.source"
+
     def __init__(self, size: str, senders: int = 1) -> None:
         self._processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.source", size],
+                [sys.executable, "-m", self.module, size],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )
             for _ in range(senders)
         ]  # fmt: skip
-        ready = self._read()
+        ready = self.reports()
         self.endpoint: str = ",".join(r["endpoint"] for r in ready)
         self.message_bytes: float = ready[0]["bytes"]
 
-    def _read(self) -> list[dict]:
+    def reports(self) -> list[dict]:
+        """The next line of each."""
         return [json.loads(process.stdout.readline()) for process in self._processes if process.stdout]
 
     def start(self, count: int, rate: float = 0.0) -> None:
@@ -209,7 +213,7 @@ class Source:
 
     def finish(self) -> dict:
         """Wait for the series' end; seconds of the slowest sender and CPU seconds of all."""
-        reports = self._read()
+        reports = self.reports()
         return {
             "seconds": max(r["seconds"] for r in reports),
             "cpu_seconds": sum(r["cpu_seconds"] for r in reports),

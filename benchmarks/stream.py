@@ -29,6 +29,7 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris import stream as stream_module
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
 #: size, senders (one connection each), virtual detectors, images
@@ -46,11 +47,14 @@ _STRAIGHTFORWARD = 32 * 1024
 _backends: dict[str, Backend] = {}
 
 
-def _receive(engine: str, endpoint: str, key: str, count: int, maps: int | str) -> tuple[np.ndarray, dict]:
+def _receive(
+    engine: str, endpoint: str, key: str, count: int, maps: int | str, receiver: str
+) -> tuple[np.ndarray, dict]:
     """Image of the first detector, rates and latencies; runs in a process of its own.
 
     ``maps``: so many virtual detectors, or the name of a set of methods.
     """
+    stream_module.RECEIVER = receiver
     if engine not in _backends:
         warm_up()
         _backends[engine] = choose_backend(engine)
@@ -58,7 +62,7 @@ def _receive(engine: str, endpoint: str, key: str, count: int, maps: int | str) 
     methods = detectors(size, maps) if isinstance(maps, int) else method_sets(size)[maps]
     request = AcquisitionRequest(DectrisSource(endpoint), _grid(count), tuple(methods), timeout=20.0)
     waits: list[np.ndarray] = []
-    with closing(OpenStream(DectrisSource(endpoint))) as stream:
+    with closing(OpenStream(DectrisSource(endpoint), _backends[engine].memory)) as stream:
         acquisition = Acquisition(request, stream, _backends[engine])
         settle = acquisition.tracker.settle
 
@@ -89,7 +93,7 @@ def _grid(count: int) -> ScanGrid:
     return ScanGrid(count // cols, cols)
 
 
-def _measure(
+def measure(
     process: ProcessPoolExecutor,
     source: Source,
     key: str,
@@ -97,9 +101,11 @@ def _measure(
     maps: int | str,
     rate: float = 0.0,
     engine: str = "gpu",
+    receiver: str = stream_module.RECEIVER,
 ) -> dict:
+    """One series of ``count`` images in ``process``: rate, latencies, cores. Raises RuntimeError for wrong sums."""
     source.start(count, rate)
-    image, found = process.submit(_receive, engine, source.endpoint, key, count, maps).result()
+    image, found = process.submit(_receive, engine, source.endpoint, key, count, maps, receiver).result()
     sender = source.finish()
     wrong = int((image != SIZES[key].image(count)).sum())
     if wrong:
@@ -159,10 +165,10 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
             with closing(Source(key, senders)) as source:
                 khz: dict[int, list[float]] = {count: [] for count in devices}
                 for engine in engines.values():
-                    _measure(process, source, key, 16 * 1024, methods, engine=engine)
+                    measure(process, source, key, 16 * 1024, methods, engine=engine)
                 for _ in range(rounds):
                     for count, engine in engines.items():
-                        found = _measure(process, source, key, frames, methods, engine=engine)
+                        found = measure(process, source, key, frames, methods, engine=engine)
                         khz[count].append(found["khz"])
             middle = {count: median(of) for count, of in khz.items()}
             results[f"{SIZES[key].name}, {senders} connections, {methods}"] = {
@@ -188,10 +194,10 @@ def run(rounds: int = 3, devices: Sequence[int] = ()) -> dict:
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         for key, senders, maps, count in CASES:
             with closing(Source(key, senders)) as source:
-                _measure(process, source, key, 16 * 1024, maps)
+                measure(process, source, key, 16 * 1024, maps)
                 runs, straightforward = [], []
                 for _ in range(rounds):
-                    runs.append(_measure(process, source, key, count, maps))
+                    runs.append(measure(process, source, key, count, maps))
                     straightforward.append(_straightforward(process, source, key))
                 copy = process.submit(copy_rate, SIZES[key]).result()
                 middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
@@ -208,7 +214,7 @@ def run(rounds: int = 3, devices: Sequence[int] = ()) -> dict:
                     "of_copy_limit": middle["khz"] * 1e3 / copy,
                 }
         with closing(Source("192")) as source:
-            paced = _measure(process, source, "192", 300_000, 1, 30e3)
+            paced = measure(process, source, "192", 300_000, 1, 30e3)
     return {
         "benchmark": "stream",
         "command": "live4d bench stream",

@@ -85,7 +85,7 @@ def reprocess(
 def take_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:
     """The one raster of ``request``, with a progress bar on a terminal. Raises as `Acquisition.run`."""
     warm_up()
-    with closing(OpenStream(request.source)) as opened:
+    with closing(OpenStream(request.source, backend.memory)) as opened:
         acquisition = Acquisition(request, opened, backend)
         bar: Any = tqdm(
             total=request.series.frames, unit="frames", unit_scale=True, disable=True if quiet else None

@@ -13,7 +13,8 @@ from live4d_ophyd.commands.parameters import Numbers
 
 @click.command()
 @click.argument(
-    "name", type=click.Choice(["cpu", "session", "gpu", "stream", "methods", "reprocess", "soak", "sim"])
+    "name",
+    type=click.Choice(["cpu", "session", "gpu", "stream", "receive", "methods", "reprocess", "soak", "sim"]),
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
@@ -41,6 +42,7 @@ def bench(
     gpu: copy, decode, sums and patterns on the GPU from pinned memory, against the copy alone and a straightforward
     pipeline, beside the checkout that LIVE4D_BENCH_BEFORE names.
     stream: from sockets to images on the GPU, alone and under a RunEngine.
+    receive: receiving with libzmq and without, from a plain TCP sender and libzmq's; also onto a GPU if there is one.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
     reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a

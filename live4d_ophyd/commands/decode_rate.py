@@ -97,7 +97,7 @@ def measure(backend: Backend) -> Measured:
     known = _known_frames()
     lanes = []
     for _ in range(backend.in_flight + 1):
-        batch = backend.allocate()
+        batch = backend.memory.batch()
         _fill(batch, known)
         lanes.append((backend.decoder(known.format, saturation=Saturation()), batch))
     wrong: list[str] = []

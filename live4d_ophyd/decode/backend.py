@@ -26,10 +26,10 @@ from live4d_ophyd.frames.batch import (
     BLOB_LENGTH,
     BLOB_OFFSET,
     COLS,
-    COLUMNS,
     ELEM_SIZE,
     LENGTH,
     ROWS,
+    BatchMemory,
     FrameBatch,
 )
 from live4d_ophyd.frames.codecs import BSLZ4
@@ -40,10 +40,9 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "cpu", "gpu")
 _SEVERAL = re.compile(r"gpu:(\d{1,3}(?:,\d{1,3})*)")
 
-#: messages received before they are decoded: few enough to be in the cache still, enough for the Python between
-_CPU_BATCH_BYTES = 4 << 20
-#: a GPU wants thousands of blocks at a time
-_GPU_BATCH_BYTES = 16 << 20
+#: messages received before they are decoded: few enough to be in the cache still, enough for the Python between; a GPU
+#: wants thousands of blocks at a time
+_CPU_BATCH_BYTES, _GPU_BATCH_BYTES = 4 << 20, 16 << 20
 
 
 class CpuBackend:
@@ -58,8 +57,9 @@ class CpuBackend:
     def of_lane(self, lane: int) -> CpuBackend:
         return self
 
-    def allocate(self) -> FrameBatch:
-        return FrameBatch.allocate(_CPU_BATCH_BYTES)
+    @property
+    def memory(self) -> BatchMemory:
+        return BatchMemory(_CPU_BATCH_BYTES)
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         return cpu.CpuDecoder(frame, saturation=saturation)
@@ -106,12 +106,15 @@ class GpuBackend:
     def of_lane(self, lane: int) -> GpuBackend:
         return self
 
-    def allocate(self) -> FrameBatch:
+    @property
+    def memory(self) -> BatchMemory:
+        return BatchMemory(_GPU_BATCH_BYTES, 4096, self._pinned)
+
+    def _pinned(self, n: int) -> np.ndarray:
         torch = self._torch
         with self._named_errors(self._device), torch.cuda.device(self._device):
-            buffer = torch.empty(_GPU_BATCH_BYTES, dtype=torch.uint8, pin_memory=True)
-            index = torch.empty((4096, COLUMNS), dtype=torch.int64, pin_memory=True)
-        return FrameBatch(buffer.numpy(), index.numpy())
+            pinned: np.ndarray = torch.empty(n, dtype=torch.uint8, pin_memory=True).numpy()
+        return pinned
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         try:
@@ -176,8 +179,9 @@ class SeveralGpus:
     def of_lane(self, lane: int) -> Backend:
         return self._gpus[lane % len(self._gpus)]
 
-    def allocate(self) -> FrameBatch:
-        return self._gpus[0].allocate()
+    @property
+    def memory(self) -> BatchMemory:
+        return self._gpus[0].memory
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         return self._gpus[0].decoder(frame, saturation=saturation)

@@ -16,7 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.format import FrameFormat
 
 
@@ -81,8 +81,9 @@ class Backend(Protocol):
     def of_lane(self, lane: int) -> Backend:
         """Where this lane's frames are decoded: with several devices, lanes go to them in turn."""
 
-    def allocate(self) -> FrameBatch:
-        """Memory for one batch of messages."""
+    @property
+    def memory(self) -> BatchMemory:
+        """What batches of messages are to be, for this backend."""
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> Decoder:
         """A decoder for one receive thread."""

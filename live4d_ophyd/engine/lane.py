@@ -27,7 +27,7 @@ class Lane:
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Receive into one batch while those before are being decoded, until ``stopped``."""
-        free = [self._backend.allocate() for _ in range(1 + self._backend.in_flight)]
+        free = [self._backend.memory.batch() for _ in range(1 + self._backend.in_flight)]
         under_way: deque[tuple[FrameBatch, list[Pending]]] = deque()
         try:
             while not stopped():

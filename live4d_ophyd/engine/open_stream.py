@@ -6,18 +6,22 @@ import threading
 from collections.abc import Callable
 
 from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.frames.batch import HOST_MEMORY, BatchMemory
 from live4d_ophyd.sources.source import Connection, FrameSource, SeriesSource
 
 
 class OpenStream:
-    """What ``source`` opens, kept open between acquisitions. Starts and joins the ``live4d-receive-N``."""
+    """What ``source`` opens, kept open between acquisitions. Starts and joins the ``live4d-receive-N``.
 
-    def __init__(self, source: FrameSource) -> None:
+    ``memory``: what the backend that decodes wants batches to be.
+    """
+
+    def __init__(self, source: FrameSource, memory: BatchMemory = HOST_MEMORY) -> None:
         self.preparation = Preparation()
         #: whether the last series fell silent: the detector may be gone without a word
         self.doubtful = False
         self.source = source
-        self._opened = source.open()
+        self._opened = source.open(memory)
         self._series: SeriesSource | None = None
         self._closed = False
         self._threads: list[threading.Thread] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,28 @@ TRUNCATED, MALFORMED, UNUSUAL, INCOMPLETE, TRAILING, NO_CHANNEL, MULTIPART = -1,
 
 #: bytes after the last message that kernels may read (never use): vector loads run past the end
 SLACK = 64
+
+
+@dataclass(frozen=True)
+class BatchMemory:
+    """What the batches of a backend are: how large it wants one, and where it lies.
+
+    ``empty(n)`` gives n bytes, (n,) uint8: pinned where a GPU fetches them.
+    """
+
+    nbytes: int = 4 << 20
+    messages: int = 2048
+    empty: Callable[[int], np.ndarray] = lambda n: np.zeros(n, np.uint8)
+
+    def index(self, messages: int) -> np.ndarray:
+        """``(messages, COLUMNS) int64``."""
+        return self.empty(messages * COLUMNS * 8).view(np.int64).reshape(messages, COLUMNS)
+
+    def batch(self) -> FrameBatch:
+        return FrameBatch(self.empty(self.nbytes + SLACK), self.index(self.messages))
+
+
+HOST_MEMORY = BatchMemory()
 
 
 @dataclass

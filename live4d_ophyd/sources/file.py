@@ -13,7 +13,7 @@ import numpy as np
 
 from live4d_ophyd import checks
 from live4d_ophyd.frames import batch as columns
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.codecs import RAW
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, room_behind
@@ -66,7 +66,7 @@ class FileSource:
     def check(self, series: SeriesRequest) -> None:
         """Any series can be asked for: frames that the file does not have count as lost."""
 
-    def open(self) -> OpenFiles:
+    def open(self, memory: BatchMemory) -> OpenFiles:
         """Look into the first file. Raises ValueError, FileNotFoundError."""
         return OpenFiles(self.paths, self.dataset)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.scan import ScanGrid
@@ -275,8 +275,11 @@ class FrameSource(Protocol):
     def check(self, series: SeriesRequest) -> None:
         """Raise ValueError for a series that it cannot bring."""
 
-    def open(self) -> OpenSource:
-        """Connect. Raises ValueError for an address that cannot be one."""
+    def open(self, memory: BatchMemory) -> OpenSource:
+        """Connect. Raises ValueError for an address that cannot be one.
+
+        A source that receives before it is asked, into memory that it lends to batches, takes ``memory`` for it.
+        """
 
     def take(self, opened: Any) -> SeriesSource:
         """The next series of what `open` gave. One is taken at a time."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from live4d_ophyd.decode import CpuDecoder, Decoded, Part, Saturation
 from live4d_ophyd.decode.decoder import Demand
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.format import FrameFormat
 
 
@@ -63,8 +63,9 @@ class LateBackend:
     def of_lane(self, lane: int) -> LateBackend:
         return self
 
-    def allocate(self) -> FrameBatch:
-        return FrameBatch.allocate(6000)
+    @property
+    def memory(self) -> BatchMemory:
+        return BatchMemory(6000)
 
     def decoder(self, frame: FrameFormat, *, saturation: Saturation) -> LateDecoder:
         return LateDecoder(frame, saturation)

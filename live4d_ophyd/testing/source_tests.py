@@ -16,7 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode import DecodeError, decode_array
 from live4d_ophyd.frames import batch as columns
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.encoded_array import DTYPES, FIRST_TAG, EncodedArray
 from live4d_ophyd.sources.source import (
@@ -143,7 +143,7 @@ class SourceTests:
         """What each connection brings of each series of a source that was asked for this."""
         with ExitStack() as stack:
             source = stack.enter_context(self.source(self.frames(), sent, series=series, **options))
-            opened = stack.enter_context(closing(source.open()))
+            opened = stack.enter_context(closing(source.open(BatchMemory())))
             assert opened.connected(self.patience), "the other side does not answer"
             return [self._take(source, opened, options.get("connections", 1)) for _ in range(series)]
 
@@ -237,7 +237,7 @@ class SourceTests:
     def test_receiving_ends_after_its_time_when_nothing_comes(self) -> None:
         with ExitStack() as stack:
             source = stack.enter_context(self.source(self.frames(), [], series=0))
-            opened = stack.enter_context(closing(source.open()))
+            opened = stack.enter_context(closing(source.open(BatchMemory())))
             taken = source.take(opened)
             (connection,) = taken.connections
             batch = FrameBatch.allocate(self.capacity, self.max_messages)

@@ -210,7 +210,7 @@ class Wrong:
     def __init__(self, status=0):
         self._status = status
         self._cpu = CpuBackend()
-        self.allocate = self._cpu.allocate
+        self.memory = self._cpu.memory
 
     def decoder(self, frame, *, saturation):
         self._decoder = self._cpu.decoder(frame, saturation=saturation)

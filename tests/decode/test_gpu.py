@@ -467,7 +467,7 @@ def test_no_rows_and_no_touched_blocks(backend):
 def test_rows_of_a_received_batch_in_pinned_memory(backend):
     frames = counts((64, 64), "<u2", 6)
     source = batch_of([bslz4(x) for x in frames], (64, 64), "<u2")
-    batch = backend.allocate()
+    batch = backend.memory.batch()
     batch.buffer[: len(source.buffer)] = source.buffer
     batch.index[:6] = source.index[:6]
     batch.count = 6

@@ -24,7 +24,7 @@ class Canned:
     shape: tuple[int, int]
     dtype: str
 
-    def open(self):
+    def open(self, memory):
         return CannedOpen()
 
     def take(self, opened):

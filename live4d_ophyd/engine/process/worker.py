@@ -138,7 +138,7 @@ class Worker:
             self._close_stream()
             stream = None
         if stream is None:
-            stream = self._stream = OpenStream(request.source)
+            stream = self._stream = OpenStream(request.source, self._backend.memory)
         return stream
 
     def _close_stream(self) -> None:

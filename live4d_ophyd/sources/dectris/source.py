@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from live4d_ophyd import checks
+from live4d_ophyd.frames.batch import BatchMemory
 from live4d_ophyd.sources.dectris import arming
 from live4d_ophyd.sources.dectris.arming import SimplonControl
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -64,9 +65,9 @@ class DectrisSource:
         if self.simplon is not None:
             arming.check(self.simplon, series)
 
-    def open(self) -> DectrisStream:
+    def open(self, memory: BatchMemory) -> DectrisStream:
         """Connect. Raises ValueError for an address that cannot be one."""
-        return DectrisStream(self.addresses, self.connections)
+        return DectrisStream(self.addresses, self.connections, memory)
 
     def take(self, opened: DectrisStream) -> DectrisSeries:
         """The next series: the one that is armed from here, else the next that begins."""

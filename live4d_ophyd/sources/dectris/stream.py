@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from live4d_ophyd.frames.batch import HOST_MEMORY, BatchMemory
 from live4d_ophyd.sources.dectris.receiver import Receiver
 from live4d_ophyd.sources.dectris.receiver import warm_up as warm_up_libzmq
 from live4d_ophyd.sources.dectris.series_filter import Memory
@@ -26,12 +27,12 @@ RECEIVER = os.environ.get("LIVE4D_RECEIVER", "libzmq")
 _CONNECT_WAIT_S = 0.05
 
 
-def receiver_of(address: str) -> StreamReceiver:
+def receiver_of(address: str, memory: BatchMemory = HOST_MEMORY) -> StreamReceiver:
     """A connection to one address. Raises ValueError for one that cannot be, and for an unknown LIVE4D_RECEIVER."""
     if RECEIVER not in ("libzmq", "zmtp"):
         raise ValueError(f"LIVE4D_RECEIVER is {RECEIVER!r}; expected libzmq or zmtp")
     zmtp = RECEIVER == "zmtp" and address_of(address) is not None
-    return ZmtpReceiver(address) if zmtp else Receiver(address)
+    return ZmtpReceiver(address, memory) if zmtp else Receiver(address)
 
 
 def warm_up() -> None:
@@ -42,10 +43,16 @@ def warm_up() -> None:
 
 
 class DectrisStream:
-    """``connections`` to each of the ``addresses``. ``memory`` holds what a series leaves for the next one."""
+    """``connections`` to each of the ``addresses``. ``memory`` holds what a series leaves for the next one.
 
-    def __init__(self, addresses: Sequence[str], connections: int = 1) -> None:
+    ``of_batches``: what messages that come before they are asked for are kept in.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], connections: int = 1, of_batches: BatchMemory = HOST_MEMORY
+    ) -> None:
         self._addresses = addresses
+        self._of_batches = of_batches
         self._connections = connections
         self.receivers: list[StreamReceiver] = []
         self.memory = Memory()
@@ -57,7 +64,7 @@ class DectrisStream:
         try:
             for address in self._addresses:
                 for _ in range(self._connections):
-                    self.receivers.append(receiver_of(address))
+                    self.receivers.append(receiver_of(address, self._of_batches))
         except BaseException:
             self.close()
             raise

@@ -20,10 +20,10 @@ import weakref
 
 import numpy as np
 
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import HOST_MEMORY, BatchMemory, FrameBatch
 from live4d_ophyd.sources.dectris.receiver import MAX_MESSAGE_BYTES
 from live4d_ophyd.sources.dectris.zmtp.handshake import Handshake, Refused
-from live4d_ophyd.sources.dectris.zmtp.ring import SLOT_BYTES, SLOTS, Ring
+from live4d_ophyd.sources.dectris.zmtp.ring import Ring
 from live4d_ophyd.sources.dectris.zmtp.traffic import REASONS, TOO_LARGE, Traffic
 
 log = logging.getLogger(__name__)
@@ -59,16 +59,16 @@ class ZmtpReceiver:
 
     It connects at once and keeps what arrives in the ring until :meth:`receive` is called, so make it before the
     detector is armed. `receive` lends a slot of the ring to the batch, which gives it back when it comes to `receive`
-    again, or when it is gone. ``slots`` of ``slot_bytes`` are all the memory, beside what messages larger than a slot
-    need until they are given back: ``largest`` bytes at most.
+    again, or when it is gone. The ring's slots, of ``memory``, are all that is held, beside what messages larger than
+    a slot need until they are given back: ``largest`` bytes at most.
     """
 
     def __init__(
         self,
         endpoint: str,
+        memory: BatchMemory = HOST_MEMORY,
         *,
-        slots: int = SLOTS,
-        slot_bytes: int = SLOT_BYTES,
+        slots: int = 0,
         largest: int = MAX_MESSAGE_BYTES,
     ) -> None:
         address = address_of(endpoint)
@@ -79,7 +79,7 @@ class ZmtpReceiver:
         self.endpoint = endpoint
         #: set to 1 from any thread to make a running `receive` return
         self.stop = np.zeros(1, np.int64)
-        self._ring = Ring(largest, slots=slots, slot_bytes=slot_bytes)
+        self._ring = Ring(largest, memory, slots=slots)
         self._link = _Link(endpoint, address, self._ring, largest)
         # The thread does not know this object: one that is forgotten, or there when Python ends, is closed.
         self._finish = weakref.finalize(self, self._link.close)
@@ -264,7 +264,7 @@ class _Closing(Exception):
 
 def warm_up() -> None:
     """Compile the receive loop, or load it from the cache, before the first message counts."""
-    ring = Ring(0, slots=3, slot_bytes=4096, rows=1)
+    ring = Ring(0, BatchMemory(4096, 1), slots=3)
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)

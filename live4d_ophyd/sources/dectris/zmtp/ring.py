@@ -23,7 +23,7 @@ import weakref
 import numpy as np
 from numba import int64, njit
 
-from live4d_ophyd.frames.batch import COLUMNS, SLACK, FrameBatch
+from live4d_ophyd.frames.batch import COLUMNS, HOST_MEMORY, SLACK, BatchMemory, FrameBatch
 from live4d_ophyd.frames.memory import (
     NOGIL,
     call_int_int,
@@ -37,8 +37,9 @@ from live4d_ophyd.frames.memory import (
     store_release,
 )
 
-#: memory of a connection: 64 MB of messages, 130 ms of 120 kHz at 4 kB a frame, and 4 MB of index
-SLOTS, SLOT_BYTES, ROWS = 16, 4 << 20, 2048
+#: messages of a connection are kept in 64 MiB: 130 ms of 120 kHz at 4 kB a frame; in 6 slots at least, so that while
+#: three are decoded (a GPU has slots of 16 MiB) there are some to fill
+RING_BYTES, FEWEST_SLOTS = 64 << 20, 6
 #: channel names that the filling thread can know; what is asked for beyond them is indexed by who takes it
 _CHANNELS, _CHANNEL_BYTES = 32, 256
 #: how long a wait lasts before the stop flag is looked at again, ms
@@ -173,27 +174,28 @@ class Lease:
 
 
 class Ring:
-    """``slots`` of ``slot_bytes`` and ``rows`` messages each. For a larger message a slot grows until it is given back.
+    """``slots`` of ``memory`` each, by default as many as `RING_BYTES` have. For a larger message a slot grows until it
+    is given back.
 
-    All grown slots have at most ``grown_bytes`` together; one message may have as many. Two slots are for who
-    fills: the others are as many as can be lent at a time.
+    All grown slots have at most ``grown_bytes`` together; one message may have as many. Two slots are for who fills:
+    the others are as many as can be lent at a time.
     """
 
     def __init__(
         self,
         grown_bytes: int,
+        memory: BatchMemory = HOST_MEMORY,
         *,
-        slots: int = SLOTS,
-        slot_bytes: int = SLOT_BYTES,
-        rows: int = ROWS,
+        slots: int = 0,
     ) -> None:
+        slots = slots or max(FEWEST_SLOTS, RING_BYTES // memory.nbytes)
         if slots < 3:
             raise ValueError(f"a ring has {slots} slots; expected at least 3: two to fill, one to lend")
-        self.slot_bytes = slot_bytes
-        # Not touched until they are used: a quiet stream has one or two of them in memory.
-        self._own = [np.empty(slot_bytes + SLACK, np.uint8) for _ in range(slots)]
+        self.slot_bytes = memory.nbytes
+        # Of a CPU's they are not touched until they are used: a quiet stream has one or two of them in memory.
+        self._own = [memory.empty(memory.nbytes + SLACK) for _ in range(slots)]
         self.buffers = list(self._own)
-        self.index = np.zeros((slots, rows, COLUMNS), np.int64)
+        self.index = memory.index(slots * memory.messages).reshape(slots, memory.messages, COLUMNS)
         self.slots = np.zeros((slots, 4), np.int64)
         for slot in range(slots):
             self._set(slot, self._own[slot])

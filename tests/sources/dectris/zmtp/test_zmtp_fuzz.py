@@ -9,7 +9,7 @@ import socket
 import numpy as np
 from zmtp_peer import COMMAND, LONG, MORE, command, frame, greeting, multipart, ping, pong, read_stream, ready
 
-from live4d_ophyd.frames.batch import SLACK, FrameBatch
+from live4d_ophyd.frames.batch import SLACK, BatchMemory, FrameBatch
 from live4d_ophyd.sources.dectris.zmtp import traffic
 from live4d_ophyd.sources.dectris.zmtp.handshake import Handshake, Refused
 from live4d_ophyd.sources.dectris.zmtp.ring import Ring
@@ -90,7 +90,7 @@ def taken(reader, ring, peer_sends, first):
 
 def test_mutated_traffic_is_read_as_the_twin_reads_it():
     rng = np.random.default_rng(20)
-    ring = Ring(100_000, slots=SLOTS, slot_bytes=SLOT_BYTES, rows=16)
+    ring = Ring(100_000, BatchMemory(SLOT_BYTES, 16), slots=SLOTS)
     for buffer in ring.buffers:
         buffer[SLOT_BYTES:] = CANARY
     reader = Traffic(ring, LARGEST)

@@ -14,7 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 from zmtp_peer import Peer, frame, greeting, multipart, ping, ready, shake_hands, until_closed
 
-from live4d_ophyd.frames.batch import MULTIPART, FrameBatch
+from live4d_ophyd.frames.batch import MULTIPART, BatchMemory, FrameBatch
 from live4d_ophyd.sources.dectris import stream
 from live4d_ophyd.sources.dectris.receiver import Receiver
 from live4d_ophyd.sources.dectris.stream import DectrisStream
@@ -95,7 +95,7 @@ def test_messages_of_all_sizes_come_in_order(push, slot_bytes):
         3,
     ]
     sent = [rng.bytes(size) for size in sizes]
-    with closing(ZmtpReceiver(bind(push), slot_bytes=slot_bytes)) as receiver:
+    with closing(ZmtpReceiver(bind(push), BatchMemory(slot_bytes))) as receiver:
         thread = in_background(lambda: [push.send(message) for message in sent])
         assert receive(receiver, len(sent)) == sent
         thread.join(10)
@@ -104,7 +104,7 @@ def test_messages_of_all_sizes_come_in_order(push, slot_bytes):
 def test_a_consumer_that_stalls_loses_nothing_and_stops_the_sender(push):
     push.sndhwm = 10
     sent = [n.to_bytes(4, "little") * (1 + n % 2000) for n in range(5000)]
-    with closing(ZmtpReceiver(bind(push), slots=5, slot_bytes=20_000)) as receiver:
+    with closing(ZmtpReceiver(bind(push), BatchMemory(20_000), slots=5)) as receiver:
         thread = in_background(lambda: [push.send(message) for message in sent])
         wait_for(lambda: receiver._ring.waiting == 4)
         assert thread.is_alive()
@@ -113,7 +113,7 @@ def test_a_consumer_that_stalls_loses_nothing_and_stops_the_sender(push):
 
 
 def test_what_batches_have_is_left_alone_while_others_are_received(push):
-    with closing(ZmtpReceiver(bind(push), slots=5, slot_bytes=2000)) as receiver:
+    with closing(ZmtpReceiver(bind(push), BatchMemory(2000), slots=5)) as receiver:
         in_background(lambda: [push.send(bytes([n]) * 1500) for n in range(100)])
         batches = [FrameBatch.allocate(0, 1) for _ in range(3)]
         content = {}

@@ -5,14 +5,14 @@ import threading
 import numpy as np
 import pytest
 
-from live4d_ophyd.frames.batch import LENGTH, OFFSET, SLACK, FrameBatch
+from live4d_ophyd.frames.batch import LENGTH, OFFSET, SLACK, BatchMemory, FrameBatch
 from live4d_ophyd.sources.dectris.zmtp.ring import COUNT, Ring, free_slot, publish
 
 NEVER = np.zeros(1, np.int64)
 
 
 def small_ring(slots=4, grown=1 << 20):
-    return Ring(grown, slots=slots, slot_bytes=1000, rows=8)
+    return Ring(grown, BatchMemory(1000, 8), slots=slots)
 
 
 def put(ring, number):

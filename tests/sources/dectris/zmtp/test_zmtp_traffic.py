@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from zmtp_peer import COMMAND, LONG, MORE, command, frame, multipart, ping, pong, read_stream
 
-from live4d_ophyd.frames.batch import IMAGE_ID, MULTIPART, RECEIVED_NS, SLACK, STATUS, FrameBatch
+from live4d_ophyd.frames.batch import IMAGE_ID, MULTIPART, RECEIVED_NS, SLACK, STATUS, BatchMemory, FrameBatch
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.zmtp import traffic
 from live4d_ophyd.sources.dectris.zmtp.ring import Ring
@@ -24,7 +24,7 @@ class Wire:
     """A socket to write to, a `Traffic` that reads it in a thread, and the ring that it fills."""
 
     def __init__(self, slots=4, slot_bytes=1000, largest=100_000, rows=8, linger=0.0, first=b""):
-        self.ring = Ring(largest, slots=slots, slot_bytes=slot_bytes, rows=rows)
+        self.ring = Ring(largest, BatchMemory(slot_bytes, rows), slots=slots)
         for buffer in self.ring.buffers:
             buffer[slot_bytes:] = CANARY
         self.ring.ask(b"", linger)
