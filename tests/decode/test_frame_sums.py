@@ -58,6 +58,26 @@ def test_counts_are_added_to_what_is_there(dtype, shape, n):
         np.testing.assert_array_equal(valid, counts)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
+@pytest.mark.parametrize("pixels", [1024, 1024 + 512, 2048 + 24, 48])
+def test_small_counts_are_added_as_others_and_one_large_pixel_changes_nothing_else(dtype, pixels):
+    info, rng = np.iinfo(dtype), np.random.default_rng(3)
+    few = rng.integers(0, 200, (9, 1, pixels)).astype(dtype)
+    largest = few.copy()
+    largest[:, :, ::3] = min(info.max - 1, 2**30 - 1)  # four of them just fit 32 bits
+    for frames in (few, largest):
+        for at in (None, 0, pixels - 1, pixels // 2):
+            frames = frames.copy()
+            if at is not None:
+                frames[2, 0, at] = info.max
+                frames[5, 0, at] = min(info.max - 1, 2**30)
+            for saturation in (Saturation(), Saturation(value=150), Saturation(counted=True)):
+                total, valid = added(frames, None, saturation)
+                sums, counts = expected(frames, saturation)
+                np.testing.assert_array_equal(total, sums)
+                np.testing.assert_array_equal(valid, counts)
+
+
 def test_frames_that_are_not_taken_are_left_out():
     frames = frames_of("<u4", (20, 30), 12)
     for take in ([2, 3, 4], [11, 0, 5, 7, 8], []):
