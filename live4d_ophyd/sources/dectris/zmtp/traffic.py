@@ -63,6 +63,9 @@ _READ_BYTES = 1 << 20
 #: How long to sleep when the socket is empty and the slot is not, us: a wake-up then brings many messages. Longer and
 #: longer while nothing comes and the messages before are not taken.
 _NAP_US, _LONGEST_NAP_US = 300, 5_000
+#: A read that brings more than so many bytes is followed by a shorter nap, or none: a fast sender fills the kernel's
+#: buffer meanwhile, and would wait. 300 MB/s, the detector's own rate, bring as much in one nap.
+_NAP_BYTES, _SHORTEST_NAP_US = 96 << 10, 25
 #: how long a poll lasts before the closing flag is looked at again, should its wake-up be missed, ms
 _BLOCK_MS = 500
 _DONTWAIT, _NOSIGNAL = 0x40, 0x4000
@@ -104,6 +107,15 @@ def _answer(functions, fd, body, size, pong):
 def _await_bytes(functions, pollfds, ms):
     """Sleep until the socket has something, or the wake-up is called."""
     call_int_ptr_word_int(functions[POLL], int64(pollfds.ctypes.data), 2, ms)
+
+
+@njit(**NOGIL)
+def _nap_after(got):
+    """How long to sleep after a read of so many bytes, us."""
+    if got <= _NAP_BYTES:
+        return int64(_NAP_US)
+    pause = _NAP_US * _NAP_BYTES * _NAP_BYTES // (got * got)
+    return int64(pause if pause >= _SHORTEST_NAP_US else 0)
 
 
 @njit(**NOGIL)
@@ -235,7 +247,9 @@ def pump(
             filled += got
             pause = _NAP_US
             if got < asked and count > 0:
-                nap(functions, pause)
+                rest = _nap_after(got)
+                if rest:
+                    nap(functions, rest)
         elif got == 0:
             error = CLOSED
             break

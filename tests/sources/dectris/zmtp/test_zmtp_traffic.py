@@ -13,7 +13,7 @@ from live4d_ophyd.frames.batch import IMAGE_ID, MULTIPART, RECEIVED_NS, SLACK, S
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.zmtp import traffic
 from live4d_ophyd.sources.dectris.zmtp.ring import Ring
-from live4d_ophyd.sources.dectris.zmtp.traffic import Traffic
+from live4d_ophyd.sources.dectris.zmtp.traffic import Traffic, _nap_after
 from live4d_ophyd.testing.small_dcu import frames, image
 
 NEVER = np.zeros(1, np.int64)
@@ -267,3 +267,10 @@ def test_the_twin_reads_what_was_written():
     data = frame(b"a") + multipart(b"b", b"c") + ping() + frame(bytes(300))
     assert read_stream(data, 300) == ([b"a", b"b", bytes(300)], True)
     assert read_stream(data, 299) == ([b"a", b"b"], False)
+
+
+def test_the_more_a_read_brings_the_shorter_is_the_nap():
+    """Else the kernel's buffer is full before it is over, and a fast sender waits."""
+    assert [_nap_after(n) for n in (1, 96 << 10)] == [300, 300]
+    assert _nap_after(192 << 10) == 75
+    assert _nap_after(1 << 20) == 0
