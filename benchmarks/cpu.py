@@ -1,9 +1,15 @@
-"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds; decoding alone."""
+"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds; decoding alone.
+
+LIVE4D_BENCH_BEFORE names another checkout, whose engine takes part in each round.
+"""
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing
@@ -54,6 +60,48 @@ def _pool(endpoint: str, key: str, count: int) -> np.ndarray:
 def _mask(key: str) -> np.ndarray:
     size = SIZES[key]
     return size.disk.weights((size.side, size.side)).astype(bool)
+
+
+#: what a process of the other checkout runs: for each size that it reads, one run of its own engine
+_ASKED = """
+import json, sys
+from benchmarks.cpu import _measure, _own_process
+from benchmarks.source import Source
+known = {}
+for line in sys.stdin:
+    key = line.strip()
+    if key not in known:
+        known[key] = _own_process(), Source(key)
+        _measure("live4d", *known[key], key)
+    print(json.dumps(_measure("live4d", *known[key], key)), flush=True)
+for process, source in known.values():
+    process.shutdown()
+    source.close()
+"""
+
+
+class _Before:
+    """The engine of another checkout."""
+
+    def __init__(self, checkout: str) -> None:
+        own = str(Path(__file__).resolve().parents[1])
+        paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != own]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(checkout).resolve()), *paths])}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _ASKED], cwd=checkout, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def measure(self, key: str) -> dict:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{key}\n")
+        self._process.stdin.flush()
+        found: dict = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 CONTESTANTS = {"live4d": _live4d, "one thread": _one_thread, "pool of 4": _pool}
@@ -138,16 +186,22 @@ def _own_process() -> ProcessPoolExecutor:
 def run(rounds: int = 5) -> dict:
     """Interleaved rounds of every contestant at every size; medians, extremes and ratios of medians."""
     results = {}
+    checkout = os.environ.get("LIVE4D_BENCH_BEFORE")
     for key in ("192", "96"):
         size = SIZES[key]
         with closing(Source(key)) as source, ExitStack() as stack:
+            before = stack.enter_context(closing(_Before(checkout))) if checkout else None
             own = {name: stack.enter_context(_own_process()) for name in CONTESTANTS}
             for name in CONTESTANTS:
                 _measure(name, own[name], source, key)  # imports, caches, page tables
-            runs = {name: [] for name in CONTESTANTS}
+            if before is not None:
+                before.measure(key)
+            runs = {name: [] for name in (*CONTESTANTS, *(["before"] if before else []))}
             for _ in range(rounds):
-                for name in CONTESTANTS:
-                    runs[name].append(_measure(name, own[name], source, key))
+                for name, of in runs.items():
+                    of.append(
+                        before.measure(key) if name == "before" else _measure(name, own[name], source, key)
+                    )
             khz = {name: median(r["khz"] for r in of) for name, of in runs.items()}
             results[size.name] = {
                 "message_bytes": source.message_bytes,
@@ -166,7 +220,7 @@ def run(rounds: int = 5) -> dict:
     return {
         "memory_mb": memory(),
         "benchmark": "cpu",
-        "command": "live4d bench cpu",
+        "command": f"live4d bench cpu --rounds {rounds}",
         "rounds": rounds,
         "machine": machine(),
         "results": results,
