@@ -20,8 +20,9 @@ def served_dcu(**options) -> Iterator[SimpleNamespace]:
     with closing(build_dcu(**options)) as dcu, socket.create_server(("127.0.0.1", 0)) as listener:
         warm_up(dcu)
         config = uvicorn.Config(
-            create_app(dcu), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None
-        )
+            create_app(dcu), loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None,
+            timeout_graceful_shutdown=2,  # as the simulator's own process: who does not hang up is not waited for
+        )  # fmt: skip
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
