@@ -1,12 +1,10 @@
 """Keys by command, serving other machines only with them, and the doctor who asks an engine elsewhere."""
 
-import json
-import subprocess
-import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
+from served_engine import served_engine
 
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.commands.server_check import check_server, measure
@@ -17,16 +15,6 @@ from live4d_ophyd.engine.process.sockets import is_for_this_machine
 def run(*arguments):
     result = CliRunner().invoke(live4d, list(map(str, arguments)))
     return result.exit_code, result.output
-
-
-@contextmanager
-def served(*arguments):
-    command = [sys.executable, "-m", "live4d_ophyd", "serve", "--engine", "cpu", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield json.loads(process.stdout.readline())["engine"]
-        finally:
-            process.kill()
 
 
 def test_keys_are_made_and_the_next_steps_said(tmp_path):
@@ -60,26 +48,27 @@ def test_other_machines_are_served_with_keys_or_when_told_so(tmp_path):
     code, text = run("serve", "tcp://0.0.0.0:0")
     assert code == 1
     assert "pass --curve DIR/engine; or pass --open" in text
-    with served("tcp://0.0.0.0:*", "--open") as endpoint:
-        assert endpoint.startswith("tcp://0.0.0.0:")
+    with served_engine("--open", "--engine", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
+        assert engine.endpoint.startswith("tcp://0.0.0.0:")
     run("keys", tmp_path / "k")
-    with served("tcp://0.0.0.0:*", "--curve", tmp_path / "k" / "engine") as endpoint:
-        assert endpoint.startswith("tcp://0.0.0.0:")
+    curve = ("--curve", tmp_path / "k" / "engine")
+    with served_engine(*curve, "--engine", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
+        assert engine.endpoint.startswith("tcp://0.0.0.0:")
 
 
 def test_the_doctor_finds_an_engine_and_measures_its_link(tmp_path):
     run("keys", tmp_path)
-    with served("tcp://127.0.0.1:*", "--curve", tmp_path / "engine") as endpoint:
-        status, found, advice = check_server(endpoint, tmp_path / "session")
+    with served_engine("--curve", tmp_path / "engine", "--engine", "cpu") as engine:
+        status, found, advice = check_server(engine.endpoint, tmp_path / "session")
         assert (status, advice) == ("ok", "")
         assert "decodes on the cpu" in found
         assert "MB/s: an image of" in found
-        status, found, _ = check_server(endpoint, None)
+        status, found, _ = check_server(engine.endpoint, None)
         assert status == "failed"
         assert "for CURVE keys" in found
-        with closing(EngineClient(endpoint, curve_keys=tmp_path / "session")) as session:
+        with closing(EngineClient(engine.endpoint, curve_keys=tmp_path / "session")) as session:
             session.wait_ready()
-            status, found, advice = check_server(endpoint, tmp_path / "session")
+            status, found, advice = check_server(engine.endpoint, tmp_path / "session")
         assert status == "warn"
         assert "serves another session" in found
 

@@ -1,11 +1,8 @@
 """Live4D in a real RunEngine: the documents it emits, and that nothing of an interrupted raster leaks."""
 
-import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import closing
 
@@ -18,6 +15,7 @@ import zmq
 from bluesky import FailedStatus, RunEngine, RunEngineInterrupted
 from event_model import unpack_event_page
 from ophyd.utils import ReadOnlyError
+from served_engine import served_engine
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
@@ -62,18 +60,8 @@ def live4d(dcu):
 
 @pytest.fixture
 def engine_server():
-    command = [
-        sys.executable,
-        "-m",
-        "live4d_ophyd",
-        "serve",
-        "tcp://127.0.0.1:*",
-        "--log-level",
-        "ERROR",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
-        yield json.loads(process.stdout.readline())["engine"]
-        process.terminate()
+    with served_engine("--log-level", "ERROR") as engine:
+        yield engine.endpoint
 
 
 @pytest.fixture

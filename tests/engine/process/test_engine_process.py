@@ -1,6 +1,5 @@
 """The engine as a process: it serves one session, and the death of either side is noticed and named."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,11 +7,12 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import cbor2
 import numpy as np
 import pytest
+from served_engine import served_engine
 
 from live4d_ophyd.decode import CpuBackend, EngineUnavailable, GpuLost
 from live4d_ophyd.engine import AcquisitionRequest
@@ -65,20 +65,6 @@ def engine():
     with closing(EngineClient.spawn()) as client:
         client.wait_ready()
         yield client
-
-
-@contextmanager
-def served(*arguments):
-    """`live4d serve` on a free port; yields its endpoint and process."""
-    command = [sys.executable, "-m", "live4d_ophyd", "serve", "tcp://127.0.0.1:*", *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield json.loads(process.stdout.readline())["engine"], process
-        finally:
-            process.kill()
-            process.stderr.read()
 
 
 def gone(pid, within=30.0):
@@ -183,26 +169,26 @@ def test_a_killed_session_takes_its_engine_along(tmp_path):
 
 
 def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
-    with served() as (endpoint, process), closing(EngineClient(endpoint)) as client:
+    with served_engine() as engine, closing(EngineClient(engine.endpoint)) as client:
         client.wait_ready()
         events = Events()
         dcu.send([start()])
         client.acquire(1, request(dcu), events)
-        process.kill()
+        engine.process.kill()
         assert isinstance(events.last(1.0), wire.Lost)
-        assert endpoint in str(events.last().error)
+        assert engine.endpoint in str(events.last().error)
 
 
 def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
-    with served() as (endpoint, _), closing(EngineClient(endpoint)) as first:
+    with served_engine() as engine, closing(EngineClient(engine.endpoint)) as first:
         first.wait_ready()
         with (
-            closing(EngineClient(endpoint)) as second,
+            closing(EngineClient(engine.endpoint)) as second,
             pytest.raises(EngineInUse, match="another session: end that one"),
         ):
             second.wait_ready(5)
         first.close()
-        with closing(EngineClient(endpoint)) as third:
+        with closing(EngineClient(engine.endpoint)) as third:
             third.wait_ready(5)
             events = Events()
             dcu.send(series(frames(GRID.frames)))
@@ -211,9 +197,9 @@ def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
 
 
 def test_a_served_engine_works_for_one_session_after_the_other(dcu):
-    with served() as (endpoint, _):
+    with served_engine() as engine:
         for number in range(2):
-            with closing(EngineClient(endpoint)) as client:
+            with closing(EngineClient(engine.endpoint)) as client:
                 client.wait_ready(5)
                 for generation in (1, 2):
                     events = Events()
@@ -262,18 +248,18 @@ def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):
 
 
 def test_a_served_engine_outlives_a_killed_session(dcu):
-    with served() as (endpoint, process):
+    with served_engine() as engine:
         code = (
             "import sys, time\n"
             "from live4d_ophyd.engine.process.client import EngineClient\n"
-            f"c = EngineClient({endpoint!r}); c.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
+            f"c = EngineClient({engine.endpoint!r}); c.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
             session.stdout.readline()
             session.kill()
-        with closing(EngineClient(endpoint)) as client:
+        with closing(EngineClient(engine.endpoint)) as client:
             client.wait_ready(5)
-        assert process.poll() is None
+        assert engine.process.poll() is None
 
 
 def test_no_engine_at_an_endpoint_is_said(tmp_path):
@@ -341,13 +327,13 @@ def test_an_address_that_is_none_is_refused_with_an_example():
 
 
 def test_curve_keys_admit_who_has_them(tmp_path, dcu):
-    engine, session = make_keys(tmp_path / "keys")
+    folder, session = make_keys(tmp_path / "keys")
     _, stranger = make_keys(tmp_path / "strangers")
     (stranger / "server.key").write_bytes((session / "server.key").read_bytes())
-    with served("--curve", str(engine)) as (endpoint, _):
-        with closing(EngineClient(endpoint, curve_keys=session)) as client:
+    with served_engine("--curve", folder) as engine:
+        with closing(EngineClient(engine.endpoint, curve_keys=session)) as client:
             client.wait_ready(10)
-        with closing(EngineClient(endpoint, curve_keys=stranger)) as client, pytest.raises(EngineLost):
+        with closing(EngineClient(engine.endpoint, curve_keys=stranger)) as client, pytest.raises(EngineLost):
             client.wait_ready(10)
 
 
@@ -359,8 +345,8 @@ def test_the_session_knows_what_decodes(engine):
 def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
     reason = r"engine 'gpu' cannot run here: .*--engine auto"
     with (
-        served("--engine", "cpu") as (endpoint, _),
-        closing(EngineClient(endpoint, engine="gpu")) as client,
+        served_engine("--engine", "cpu") as engine,
+        closing(EngineClient(engine.endpoint, engine="gpu")) as client,
         pytest.raises(EngineUnavailable, match=reason),
     ):
         client.wait_ready()
@@ -395,8 +381,8 @@ def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
 
 
 def test_an_address_that_is_taken_is_named():
-    with served() as (endpoint, _):
-        command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint]
+    with served_engine() as engine:
+        command = [sys.executable, "-m", "live4d_ophyd", "serve", engine.endpoint]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
-    assert f"Error: cannot serve at {endpoint}: Address already in use" in second.stderr
+    assert f"Error: cannot serve at {engine.endpoint}: Address already in use" in second.stderr

@@ -1,9 +1,7 @@
 """A user's methods, in one file of a package of their own, found by entry point in every engine that has it."""
 
 import ast
-import json
 import os
-import subprocess
 import sys
 import threading
 from contextlib import closing, contextmanager
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from served_engine import served_engine
 
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import MethodFailed, NoMethod
@@ -56,26 +55,14 @@ def spawned(installed):
 
 @contextmanager
 def served(*options, path):
-    """An engine that was started by hand, with what it can import."""
-    command = [
-        sys.executable,
-        "-m",
-        "live4d_ophyd",
-        "serve",
-        "tcp://127.0.0.1:*",
-        "--engine",
-        "cpu",
-        *options,
-    ]
+    """A session of an engine that was started by hand, and can import from here."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            client = EngineClient(json.loads(process.stdout.readline())["engine"], engine="cpu")
-            with closing(client):
-                client.wait_ready()
-                yield client
-        finally:
-            process.terminate()
+    with (
+        served_engine("--engine", "cpu", *options, env=environment) as engine,
+        closing(EngineClient(engine.endpoint, engine="cpu")) as client,
+    ):
+        client.wait_ready()
+        yield client
 
 
 def take(client, methods, generation=1):

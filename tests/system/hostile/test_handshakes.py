@@ -1,17 +1,15 @@
 """A session that cannot talk to an engine says why at once, and the engine's log says it, too."""
 
-import json
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import cbor2
 import pytest
 import zmq
+from served_engine import served_engine
 
 from live4d_ophyd.engine.errors import EngineLost, ProtocolError
 from live4d_ophyd.engine.process.client import EngineClient
@@ -23,30 +21,6 @@ pytestmark = pytest.mark.system
 AT_ONCE_S = 8.0
 
 
-@contextmanager
-def served(*arguments):
-    """`live4d serve`; yields its address and its log so far."""
-    command = [
-        sys.executable,
-        "-m",
-        "live4d_ophyd",
-        "serve",
-        "tcp://127.0.0.1:*",
-        "--engine",
-        "cpu",
-        *map(str, arguments),
-    ]
-    lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
-        reader.start()
-        try:
-            yield json.loads(process.stdout.readline())["engine"], lines
-        finally:
-            process.terminate()
-            reader.join()
-
-
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
@@ -55,13 +29,13 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_keys(keys):
-    with served("--curve", keys[1]) as engine:
+    with served_engine("--engine", "cpu", "--curve", keys[1]) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def without_keys():
-    with served() as engine:
+    with served_engine("--engine", "cpu") as engine:
         yield engine
 
 
@@ -76,44 +50,43 @@ def reason(endpoint, curve_keys=None):
     return str(raised.value)
 
 
-def logged(lines, *words):
+def logged(engine, *words):
     deadline = time.monotonic() + 10
-    while not any(word in line for line in lines for word in words):
-        assert time.monotonic() < deadline, lines
+    while not any(word in line for line in engine.log for word in words):
+        assert time.monotonic() < deadline, engine.log
         time.sleep(0.02)
 
 
 def test_a_session_without_keys_at_an_engine_with_keys(with_keys):
-    endpoint, log = with_keys
     # Either end may be the first to see that the other's mechanism is another.
-    assert re.search("asks? for CURVE keys.*curve_keys=", reason(endpoint))
-    logged(log, "it has no CURVE keys", "a peer left before it was let in")
+    assert re.search("asks? for CURVE keys.*curve_keys=", reason(with_keys.endpoint))
+    logged(with_keys, "it has no CURVE keys", "a peer left before it was let in")
 
 
 def test_a_session_with_keys_at_an_engine_without(without_keys, keys):
-    endpoint, log = without_keys
-    assert re.search("takes no CURVE keys|was that started with --curve", reason(endpoint, keys[2]))
-    logged(log, "it has CURVE keys, and this engine was started without", "a peer left before it was let in")
+    said = reason(without_keys.endpoint, keys[2])
+    assert re.search("takes no CURVE keys|was that started with --curve", said)
+    its_own = "it has CURVE keys, and this engine was started without"
+    logged(without_keys, its_own, "a peer left before it was let in")
 
 
 def test_a_session_with_the_server_key_of_another_engine(with_keys, keys, tmp_path):
-    endpoint, log = with_keys
     _, other = make_keys(tmp_path)
-    assert "is server.key of this session that of this engine" in reason(endpoint, other)
-    logged(log, "its server.key is not that of this engine")
+    assert "is server.key of this session that of this engine" in reason(with_keys.endpoint, other)
+    logged(with_keys, "its server.key is not that of this engine")
 
 
 def test_a_session_that_is_not_admitted_and_then_is_without_a_restart(with_keys, keys):
-    endpoint, log = with_keys
     folder, engine, _ = keys
     added = add_session(folder, "desk")
     public = engine / "clients" / "desk.key"
     text = public.read_bytes()
     public.unlink()
-    assert "refused this session's CURVE keys: copy the session's client.key" in reason(endpoint, added)
-    logged(log, "refused a session with the public key")
+    said = reason(with_keys.endpoint, added)
+    assert "refused this session's CURVE keys: copy the session's client.key" in said
+    logged(with_keys, "refused a session with the public key")
     public.write_bytes(text)
-    with closing(EngineClient(endpoint, curve_keys=added)) as client:
+    with closing(EngineClient(with_keys.endpoint, curve_keys=added)) as client:
         client.wait_ready(10)
 
 
@@ -158,11 +131,10 @@ def test_an_engine_of_another_version():
 
 
 def test_a_session_of_another_version(without_keys):
-    endpoint, log = without_keys
     with zmq.Context() as context, context.socket(zmq.DEALER) as session:
         session.linger = 0
-        session.connect(endpoint)
+        session.connect(without_keys.endpoint)
         session.send(cbor2.dumps({"v": 999, "kind": "Hello", "backend": "auto"}))
         assert session.poll(10_000)
         assert b"speaks version 999" in session.recv()
-    logged(log, "speaks version 999")
+    logged(without_keys, "speaks version 999")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 
 import numpy as np
 import pytest
+from served_engine import served_engine
 from system.survival.network import Network
 
 from live4d_ophyd.engine import AcquisitionRequest
@@ -58,17 +56,6 @@ class Heard:
         return self.events[-1][1]
 
 
-@contextmanager
-def served():
-    command = [sys.executable, "-m", "live4d_ophyd", "serve", "tcp://127.0.0.1:*", "--engine", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield json.loads(process.stdout.readline())["engine"], process
-        finally:
-            process.kill()
-            process.stderr.read()
-
-
 @pytest.fixture(scope="module")
 def pixels():
     """The frames of a raster, all different in every segment."""
@@ -80,8 +67,8 @@ def pixels():
 def rig():
     """(stream, engine's endpoint, its process)"""
     with ExitStack() as stack:
-        endpoint, process = stack.enter_context(served())
-        yield stack.enter_context(closing(SmallDcu())), endpoint, process
+        engine = stack.enter_context(served_engine("--engine", "cpu"))
+        yield stack.enter_context(closing(SmallDcu())), engine.endpoint, engine.process
 
 
 @contextmanager

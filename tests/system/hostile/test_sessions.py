@@ -1,16 +1,14 @@
 """A session that sends what it must not send is answered with the reason, and wedges and kills no engine."""
 
 import copy
-import json
 import math
-import subprocess
-import sys
 import time
 from contextlib import closing
 
 import cbor2
 import pytest
 import zmq
+from served_engine import served_engine
 from system.hostile.rogue import MIB, Cost, Events, engine
 
 from live4d_ophyd.engine import AcquisitionRequest
@@ -100,26 +98,15 @@ def client():
 @pytest.fixture
 def rogue(tmp_path):
     """A session of an engine of its own: the spawned one serves its client."""
-    command = [
-        sys.executable,
-        "-m",
-        "live4d_ophyd",
-        "serve",
-        f"ipc://{tmp_path}/e",
-        "--engine",
-        "cpu",
-        "--log-level",
-        "ERROR",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        session = Rogue(json.loads(process.stdout.readline())["engine"])
-        session.pid = process.pid
+    options = ("--engine", "cpu", "--log-level", "ERROR")
+    with served_engine(*options, endpoint=f"ipc://{tmp_path}/e") as served:
+        session = Rogue(served.endpoint)
+        session.pid = served.process.pid
         session.send(wire.encode(wire.Hello()))
         session.answers_until("Ready")
         with closing(session):
             yield session
-        assert process.poll() is None, "the engine ended"
-        process.terminate()
+        assert served.process.poll() is None, "the engine ended"
 
 
 def refused(rogue, messages):
