@@ -20,7 +20,7 @@ from served_engine import served_engine
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.engine.process.client import EngineClient
-from live4d_ophyd.testing.small_dcu import SmallDcu, frames, image, series, start
+from live4d_ophyd.testing.small_dcu import frames, image, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -43,12 +43,6 @@ class Documents:
         uids = {d["uid"] for d in self.of("descriptor") if d["name"] == stream}
         pages = [event for page in self.of("event_page") for event in unpack_event_page(page)]
         return [e for e in [*self.of("event"), *pages] if e["descriptor"] in uids]
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture

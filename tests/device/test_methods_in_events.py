@@ -11,15 +11,9 @@ from bluesky import FailedStatus, RunEngine
 from test_device import Documents
 
 from live4d_ophyd import CenterOfMass, Disk, Live4D, MeanPattern, ScanGrid, Segments
-from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series
+from live4d_ophyd.testing.small_dcu import frames, series
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,7 @@ from test_device import DISK, GRID, RING, Documents, expected
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.engine.series_record import digest
-from live4d_ophyd.testing.small_dcu import SmallDcu, encoded, frames, image, series, start
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
+from live4d_ophyd.testing.small_dcu import encoded, frames, image, series, start
 
 
 @pytest.fixture(scope="module")

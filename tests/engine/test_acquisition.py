@@ -21,7 +21,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.rest import SimplonError
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.late_backend import LateBackend
-from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series, start
+from live4d_ophyd.testing.small_dcu import end, frames, image, series, start
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4)
@@ -37,12 +37,6 @@ def backend(request, monkeypatch):
     backend, receiver = request.param
     monkeypatch.setattr("live4d_ophyd.engine.acquisition.CpuBackend", backend)
     monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", receiver)
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture

@@ -11,16 +11,10 @@ from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
-from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
+from live4d_ophyd.testing.small_dcu import end, frames, image, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture

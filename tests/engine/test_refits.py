@@ -18,7 +18,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing import MethodTests
 from live4d_ophyd.testing.late_backend import LateBackend
-from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, start
+from live4d_ophyd.testing.small_dcu import end, frames, image, start
 
 GRID = ScanGrid(6, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -102,12 +102,6 @@ def asked():
     ASKED["log"] = Log()
     yield ASKED["log"]
     del ASKED["log"]
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from live4d_ophyd.engine.process.server import EngineServer
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
-from live4d_ophyd.testing.small_dcu import SmallDcu, frames, series, start
+from live4d_ophyd.testing.small_dcu import frames, series, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
@@ -52,12 +52,6 @@ class Events:
 
 def request(dcu, **options):
     return AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), **{"timeout": 5.0, **options})
-
-
-@pytest.fixture
-def dcu():
-    with closing(SmallDcu()) as small:
-        yield small
 
 
 @pytest.fixture
