@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import by_devices
 from benchmarks.batches import BATCH, batch_of, pinned
+from benchmarks.by_devices import cards_here, compared, engine_of
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Size
 from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
@@ -123,19 +125,6 @@ def _measure(
     return lanes * batches * BATCH / seconds, outputs
 
 
-def engine_of(devices: int, cards: int) -> str:
-    """Engine with so many devices: cards in turn, one of them several times where there are fewer."""
-    return "gpu:" + ",".join(str(n % cards) for n in range(devices))
-
-
-def cards_here() -> int:
-    try:
-        import torch
-    except ImportError:
-        return 0
-    return int(torch.cuda.device_count())
-
-
 def _on_the_cpu(rounds: int) -> dict:
     backend, results = choose_backend("cpu"), {}
     for key in ("192", "192u16", "96u32", "96"):
@@ -174,18 +163,14 @@ def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) 
             for _ in range(rounds):
                 for count, backend in backends.items():
                     rate, outputs = _measure(backend, size, methods, lanes, batches, batch)
-                    rates[count].append(rate)
+                    rates[count].append(rate / 1e6)
                     reference = reference or outputs
                     for output, array in outputs.items():
                         if not np.array_equal(array, reference[output], equal_nan=True):
                             raise RuntimeError(f"{output} differs between {devices} devices")
-            mhz = {count: median(of) / 1e6 for count, of in rates.items()}
-            results[f"{size.name}, {lanes} lanes, {name}"] = {
-                "mhz": mhz,
-                "mhz_range": {count: [min(of) / 1e6, max(of) / 1e6] for count, of in rates.items()},
-                "ratio": {count: mhz[count] / mhz[devices[0]] for count in devices},
-            }
-            print(name, size.name, lanes, mhz, file=sys.stderr, flush=True)
+            found = compared(rates, "mhz")
+            results[f"{size.name}, {lanes} lanes, {name}"] = found
+            print(name, size.name, lanes, found["mhz"], file=sys.stderr, flush=True)
     return {
         "benchmark": "methods",
         "command": f"live4d bench methods --devices {','.join(map(str, devices))} --rounds {rounds}",
@@ -203,9 +188,4 @@ def table(report: dict) -> str:
             low, high = r["khz_range"]
             lines.append(f"{name:45} {r['khz']:10.1f} {low:7.1f}-{high:<7.1f}")
         return "\n".join(lines)
-    counts = list(next(iter(report["results"].values()))["mhz"])
-    lines = [f"{'compressed frames in memory to images':45} " + "".join(f"{n:>8} GPU  ratio" for n in counts)]
-    for name, r in report["results"].items():
-        cells = "".join(f"{r['mhz'][n]:8.2f} MHz {r['ratio'][n]:6.2f}" for n in counts)
-        lines.append(f"{name:45} {cells}")
-    return "\n".join(lines)
+    return by_devices.table("compressed frames in memory to images", report["results"], "mhz", 2)

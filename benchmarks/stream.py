@@ -20,8 +20,10 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks import by_devices
+from benchmarks.by_devices import cards_here, compared, engine_of
 from benchmarks.gpu import copy_rate, detectors
-from benchmarks.methods import cards_here, engine_of, method_sets
+from benchmarks.methods import method_sets
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
@@ -170,13 +172,9 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
                     for count, engine in engines.items():
                         found = measure(process, source, key, frames, methods, engine=engine)
                         khz[count].append(found["khz"])
-            middle = {count: median(of) for count, of in khz.items()}
-            results[f"{SIZES[key].name}, {senders} connections, {methods}"] = {
-                "khz": middle,
-                "khz_range": {count: [min(of), max(of)] for count, of in khz.items()},
-                "ratio": {count: middle[count] / middle[devices[0]] for count in devices},
-            }
-            print(SIZES[key].name, senders, methods, middle, file=sys.stderr, flush=True)
+            rates = compared(khz, "khz")
+            results[f"{SIZES[key].name}, {senders} connections, {methods}"] = rates
+            print(SIZES[key].name, senders, methods, rates["khz"], file=sys.stderr, flush=True)
     return {
         "benchmark": "stream",
         "command": f"live4d bench stream --devices {','.join(map(str, devices))} --rounds {rounds}",
@@ -228,12 +226,7 @@ def run(rounds: int = 3, devices: Sequence[int] = ()) -> dict:
 
 def table(report: dict) -> str:
     if "devices" in report:
-        counts = list(next(iter(report["devices"].values()))["khz"])
-        lines = [f"{'end to end over loopback TCP':45}" + "".join(f"{n:>8} GPU  ratio" for n in counts)]
-        for name, r in report["devices"].items():
-            cells = "".join(f"{r['khz'][n]:8.0f} kHz {r['ratio'][n]:6.2f}" for n in counts)
-            lines.append(f"{name:45}{cells}")
-        return "\n".join(lines)
+        return by_devices.table("end to end over loopback TCP", report["devices"], "khz", 0)
     lines = [
         f"{'end to end over loopback TCP, GPU':45} {'kHz':>7} {'range':>15} {'cores':>6} {'senders':>8} {'p99 ms':>7}"
         f" {'of copy':>8} {'straightforward':>16} {'ratio':>6}"
