@@ -23,7 +23,8 @@ import numpy as np
 import zmq
 from numba import int64, njit
 
-from live4d_ophyd.frames.memory import NOGIL, call_int, call_int_int, call_int_ptr_ptr_word_int, store_u8
+from live4d_ophyd.frames.c_functions import monotonic_ns, nap
+from live4d_ophyd.frames.memory import NOGIL, call_int, call_int_ptr_ptr_word_int, store_u8
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.sources.dectris import libzmq
 
@@ -115,13 +116,13 @@ def messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _send(functions, socket, data, offsets, places, first, count, step, interval_ns, times):
     """Messages first, first + step, ... below count, each with its number, when it is due."""
     base = int64(data.ctypes.data)
-    started = libzmq.monotonic_ns(functions, times)
+    started = monotonic_ns(functions, times)
     for n in range(first, count, step):
         while interval_ns > 0:
-            ahead = started + int64(n * interval_ns) - libzmq.monotonic_ns(functions, times)
+            ahead = started + int64(n * interval_ns) - monotonic_ns(functions, times)
             if ahead <= 0:
                 break
-            call_int_int(functions[libzmq.USLEEP], max(ahead // 1000, 200))
+            nap(functions, max(ahead // 1000, 200))
         k = n % places.shape[0]
         address = base + offsets[k]
         for byte in range(4):

@@ -17,10 +17,10 @@ import numpy as np
 import zmq
 from numba import int64, njit
 
+from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import (
     NOGIL,
     call_int,
-    call_int_int,
     call_int_ptr_ptr_word_int,
     copy_bytes,
     load_u8,
@@ -100,13 +100,13 @@ def send_images(
     Whenever the next message is not due the thread sleeps a little longer than needed; those that have
     become due meanwhile follow at once, so that the mean rate is kept without a core spinning.
     """
-    now = libzmq.monotonic_ns(functions, timespec)
+    now = monotonic_ns(functions, timespec)
     for k in range(len(image_ids)):
         due = started + int64(slots[k] * interval_ns)
         while now < due and control[STOP] == 0:
             wait = max(min((due - now) // 1000, _LONGEST_SLEEP_US), _SHORTEST_SLEEP_US)
-            call_int_int(functions[libzmq.USLEEP], wait)
-            now = libzmq.monotonic_ns(functions, timespec)
+            nap(functions, wait)
+            now = monotonic_ns(functions, timespec)
         if control[STOP]:
             return
         frame = frames[k]
@@ -138,13 +138,13 @@ def send_images(
                 if not block:
                     control[DROPPED] += 1
                     break
-                call_int_int(functions[libzmq.USLEEP], _RETRY_US)
+                nap(functions, _RETRY_US)
             elif error != libzmq.EINTR:
                 control[ERROR] = error
                 return
             if control[STOP]:
                 return
-        now = libzmq.monotonic_ns(functions, timespec)
+        now = monotonic_ns(functions, timespec)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where the C functions of pyzmq's own libzmq (and of the C library) are, to be called without the GIL."""
+"""Where the functions of pyzmq's own libzmq are, to be called without the GIL, and what they take and give."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import ctypes
 
 import numpy as np
 import zmq
-from numba import int64, njit
 from zmq.backend.cython import _zmq
 
-from live4d_ophyd.frames.memory import NOGIL, call_int_int_ptr
+from live4d_ophyd.frames import c_functions
 
-#: order of the addresses in :func:`addresses`
-FUNCTIONS = (
+_FUNCTIONS = (
     "zmq_msg_init",
     "zmq_msg_recv",
     "zmq_msg_data",
@@ -21,10 +19,11 @@ FUNCTIONS = (
     "zmq_msg_close",
     "zmq_errno",
     "zmq_send",
-    "clock_gettime",
-    "usleep",
 )
-MSG_INIT, MSG_RECV, MSG_DATA, MSG_SIZE, MSG_MORE, MSG_CLOSE, ERRNO, SEND, CLOCK_GETTIME, USLEEP = range(10)
+#: of the table of :func:`addresses`
+MSG_INIT, MSG_RECV, MSG_DATA, MSG_SIZE, MSG_MORE, MSG_CLOSE, ERRNO, SEND = range(
+    c_functions.OTHERS, c_functions.OTHERS + len(_FUNCTIONS)
+)
 
 #: bytes of a zmq_msg_t (fixed by libzmq's ABI)
 MESSAGE_BYTES = 64
@@ -34,18 +33,9 @@ DONTWAIT = int(zmq.DONTWAIT)
 
 
 def addresses() -> np.ndarray:
-    """Addresses of :data:`FUNCTIONS`, ``(10,) int64``.
+    """A table of `frames.c_functions`.
 
     They are looked up in pyzmq's extension module (and what it links): a second libzmq on the machine would
     not know pyzmq's sockets.
     """
-    library = ctypes.CDLL(_zmq.__file__)
-    found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in FUNCTIONS]
-    return np.array(found, np.int64)
-
-
-@njit(**NOGIL)
-def monotonic_ns(functions, timespec):
-    """CLOCK_MONOTONIC in ns, the clock of ``time.monotonic``; ``timespec`` is scratch, ``(2,) int64``."""
-    call_int_int_ptr(functions[CLOCK_GETTIME], 1, int64(timespec.ctypes.data))
-    return timespec[0] * 1_000_000_000 + timespec[1]
+    return c_functions.addresses(ctypes.CDLL(_zmq.__file__), _FUNCTIONS)

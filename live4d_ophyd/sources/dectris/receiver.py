@@ -14,10 +14,10 @@ from numba import int64, njit
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.frames.batch import LENGTH, MULTIPART, OFFSET, RECEIVED_NS, SLACK, STATUS, FrameBatch
+from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import (
     NOGIL,
     call_int,
-    call_int_int,
     call_int_ptr,
     call_int_ptr_ptr_int,
     call_word_ptr,
@@ -36,9 +36,7 @@ from live4d_ophyd.sources.dectris.libzmq import (
     MSG_MORE,
     MSG_RECV,
     MSG_SIZE,
-    USLEEP,
     addresses,
-    monotonic_ns,
 )
 
 #: Messages libzmq queues while nobody receives. Its default of 1000 is 8 ms of a 120 kHz stream; this is 170 ms,
@@ -84,11 +82,11 @@ def _receive(
                 if count > 0:
                     if now - state[_FIRST_NS] >= linger_ns:
                         break
-                    call_int_int(functions[USLEEP], _NAP_US)
+                    nap(functions, _NAP_US)
                 elif now - started >= wait_ns:
                     break
                 elif hurried:
-                    call_int_int(functions[USLEEP], _NAP_US)
+                    nap(functions, _NAP_US)
                 continue
             state[_PENDING] = 1
         size = call_word_ptr(functions[MSG_SIZE], msg)

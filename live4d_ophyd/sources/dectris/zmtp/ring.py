@@ -24,10 +24,9 @@ import numpy as np
 from numba import int64, njit
 
 from live4d_ophyd.frames.batch import COLUMNS, HOST_MEMORY, SLACK, BatchMemory, FrameBatch
+from live4d_ophyd.frames.c_functions import OTHERS, addresses, monotonic_ns
 from live4d_ophyd.frames.memory import (
     NOGIL,
-    call_int_int,
-    call_int_int_ptr,
     call_int_ptr_word_int,
     call_word,
     call_word_int_ptr_word,
@@ -50,38 +49,18 @@ ADDRESS, CAPACITY, COUNT, CHANNEL = range(4)
 #: `Ring.words`, one in a cache line of its own
 HEAD, TAIL, WANTED, LINGER_NS, CLOSING = 0, 8, 16, 24, 32
 _LINE = 8
-#: `Ring.functions`
-RECV, SEND, POLL, READ, WRITE, USLEEP, CLOCK_GETTIME, ERRNO_AT = range(8)
-_FUNCTIONS = ("recv", "send", "poll", "read", "write", "usleep", "clock_gettime", "__errno_location")
+#: `Ring.functions`, of the C library
+_FUNCTIONS = ("recv", "send", "poll", "read", "write", "__errno_location")
+RECV, SEND, POLL, READ, WRITE, ERRNO_AT = range(OTHERS, OTHERS + len(_FUNCTIONS))
 
 POLLIN = 1
 EINTR = errno.EINTR
-
-
-def addresses() -> np.ndarray:
-    """Where the C library's functions are, ``(8,) int64``."""
-    library = ctypes.CDLL(None)
-    found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in _FUNCTIONS]
-    return np.array(found, np.int64)
 
 
 @njit(**NOGIL)
 def word(words, at):
     """Address of a word."""
     return int64(words.ctypes.data) + 8 * at
-
-
-@njit(**NOGIL)
-def monotonic_ns(functions, scratch):
-    """CLOCK_MONOTONIC in ns; ``scratch`` is ``(>= 2,) int64``."""
-    call_int_int_ptr(functions[CLOCK_GETTIME], 1, int64(scratch.ctypes.data))
-    return scratch[0] * 1_000_000_000 + scratch[1]
-
-
-@njit(**NOGIL)
-def nap(functions, us):
-    """Sleep."""
-    call_int_int(functions[USLEEP], us)
 
 
 @njit(**NOGIL)
@@ -206,7 +185,7 @@ class Ring:
         self.name_bytes = np.zeros(_CHANNELS, np.int64)
         self._channels = {b"": 0}
         self._asked: tuple[bytes, float] | None = None
-        self.functions = addresses()
+        self.functions = addresses(ctypes.CDLL(None), _FUNCTIONS)
         self._scratch = np.zeros(2, np.int64)
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Open as long as anybody has the ring: another file would get its number.

@@ -21,6 +21,7 @@ from live4d_ophyd.frames.batch import (
     SERIES_ID,
     STATUS,
 )
+from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import (
     NOGIL,
     call_int_ptr_word_int,
@@ -52,8 +53,6 @@ from live4d_ophyd.sources.dectris.zmtp.ring import (
     all_taken,
     free_slot,
     last_error,
-    monotonic_ns,
-    nap,
     publish,
     word,
 )
