@@ -78,6 +78,14 @@ def session(endpoint):
         yield client
 
 
+@pytest.fixture
+def slow(rig):
+    """(stream, a session behind a slow link)"""
+    dcu, endpoint, _ = rig
+    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
+        yield dcu, client
+
+
 def ask(client, dcu, generation=1, timeout=30.0):
     heard = Heard()
     request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, METHODS, timeout=timeout)
@@ -107,67 +115,62 @@ def check(heard, pixels):
     np.testing.assert_array_equal(sum(outputs.values()), ring)
 
 
-def test_a_raster_that_takes_longer_than_any_heartbeat_arrives(rig, pixels):
-    dcu, endpoint, _ = rig
-    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
-        heard = ask(client, dcu)
-        send(dcu, pixels)
-        check(heard, pixels)
-        took = heard.events[-1][0] - heard.events[0][0]
-        assert took > 3  # else the link was not what this test is about
+def test_a_raster_that_takes_longer_than_any_heartbeat_arrives(slow, pixels):
+    dcu, client = slow
+    heard = ask(client, dcu)
+    send(dcu, pixels)
+    check(heard, pixels)
+    took = heard.events[-1][0] - heard.events[0][0]
+    assert took > 3  # else the link was not what this test is about
 
 
-def test_previews_do_not_queue_and_do_not_hold_up_the_result(rig, pixels):
-    dcu, endpoint, _ = rig
-    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
-        heard = ask(client, dcu)
-        stop = threading.Event()
+def test_previews_do_not_queue_and_do_not_hold_up_the_result(slow, pixels):
+    dcu, client = slow
+    heard = ask(client, dcu)
+    stop = threading.Event()
 
-        def ask_always():
-            while not stop.wait(0.02):  # faster than they can come
-                client.request_preview()
-
-        asking = threading.Thread(target=ask_always)
-        asking.start()
-        send(dcu, pixels, wait=lambda row: time.sleep(0.15))
-        try:
-            check(heard, pixels)
-        finally:
-            stop.set()
-            asking.join()
-        previews = [
-            (at, e) for at, e in heard.events if isinstance(e, ProgressMade) and e.outputs is not None
-        ]
-        assert len(previews) >= 2  # the first is whole, and others have new rows only
-        for (_, before), (_, after) in itertools.pairwise(previews):
-            known = np.isfinite(next(iter(before.outputs.values())))
-            assert np.isfinite(next(iter(after.outputs.values()))[known]).all()
-        (at,) = [at for at, e in heard.events if isinstance(e, RasterDone)]
-        progress = [at for at, e in heard.events if isinstance(e, ProgressMade) and e.outputs is None]
-        assert max(b - a for a, b in itertools.pairwise(progress)) < 5  # progress goes between the parts
-        assert at - max(at for at, e in heard.events if isinstance(e, ProgressMade)) < 20
-
-
-def test_a_preview_that_the_link_cannot_carry_in_time_is_binned(rig, pixels):
-    dcu, endpoint, _ = rig
-    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
-        heard = ask(client, dcu)
-
-        def previews():
+    def ask_always():
+        while not stop.wait(0.02):  # faster than they can come
             client.request_preview()
-            return [event.outputs["ring"] for event in heard.of(ProgressMade) if event.outputs is not None]
 
-        def wait(row):
-            if row == 1:  # the first preview is whole, takes 3 s, and shows what the link carries
-                until(lambda: len(previews()) >= 1)
-            if row == 63:  # rows 1 to 62 are new at once
-                until(lambda: np.isfinite(previews()[-1][61]).all())
-
-        send(dcu, pixels, wait=wait)
+    asking = threading.Thread(target=ask_always)
+    asking.start()
+    send(dcu, pixels, wait=lambda row: time.sleep(0.15))
+    try:
         check(heard, pixels)
-        shown = previews()[-1]
-        exact = (pixels * RING.weights((24, 24))).sum(axis=(1, 2)).reshape(GRID.shape)
-        assert any(np.allclose(shown[n : n + 2, :2], exact[n : n + 2, :2].mean()) for n in range(62))
+    finally:
+        stop.set()
+        asking.join()
+    previews = [(at, e) for at, e in heard.events if isinstance(e, ProgressMade) and e.outputs is not None]
+    assert len(previews) >= 2  # the first is whole, and others have new rows only
+    for (_, before), (_, after) in itertools.pairwise(previews):
+        known = np.isfinite(next(iter(before.outputs.values())))
+        assert np.isfinite(next(iter(after.outputs.values()))[known]).all()
+    (at,) = [at for at, e in heard.events if isinstance(e, RasterDone)]
+    progress = [at for at, e in heard.events if isinstance(e, ProgressMade) and e.outputs is None]
+    assert max(b - a for a, b in itertools.pairwise(progress)) < 5  # progress goes between the parts
+    assert at - max(at for at, e in heard.events if isinstance(e, ProgressMade)) < 20
+
+
+def test_a_preview_that_the_link_cannot_carry_in_time_is_binned(slow, pixels):
+    dcu, client = slow
+    heard = ask(client, dcu)
+
+    def previews():
+        client.request_preview()
+        return [event.outputs["ring"] for event in heard.of(ProgressMade) if event.outputs is not None]
+
+    def wait(row):
+        if row == 1:  # the first preview is whole, takes 3 s, and shows what the link carries
+            until(lambda: len(previews()) >= 1)
+        if row == 63:  # rows 1 to 62 are new at once
+            until(lambda: np.isfinite(previews()[-1][61]).all())
+
+    send(dcu, pixels, wait=wait)
+    check(heard, pixels)
+    shown = previews()[-1]
+    exact = (pixels * RING.weights((24, 24))).sum(axis=(1, 2)).reshape(GRID.shape)
+    assert any(np.allclose(shown[n : n + 2, :2], exact[n : n + 2, :2].mean()) for n in range(62))
 
 
 def until(condition):
@@ -298,17 +301,16 @@ def test_who_waits_for_a_session_that_comes_back_is_told(rig, pixels):
         check(heard, pixels)
 
 
-def test_a_scan_after_a_cancelled_one_does_not_wait_for_its_raster(rig, pixels):
-    dcu, endpoint, _ = rig
-    with closing(Network(endpoint, SLOW)) as network, session(network.endpoint) as client:
-        heard = ask(client, dcu)
-        send(dcu, pixels)
-        dcu.wait()  # the raster is on its way, for 5 s
-        client.cancel(1)
-        began = time.monotonic()
-        assert client.release(PATIENCE_S)
-        second = ask(client, dcu, generation=2)
-        assert time.monotonic() - began < 4.0
-        send(dcu, pixels, series_id=2)
-        check(second, pixels)
-        assert not heard.of(RasterDone)
+def test_a_scan_after_a_cancelled_one_does_not_wait_for_its_raster(slow, pixels):
+    dcu, client = slow
+    heard = ask(client, dcu)
+    send(dcu, pixels)
+    dcu.wait()  # the raster is on its way, for 5 s
+    client.cancel(1)
+    began = time.monotonic()
+    assert client.release(PATIENCE_S)
+    second = ask(client, dcu, generation=2)
+    assert time.monotonic() - began < 4.0
+    send(dcu, pixels, series_id=2)
+    check(second, pixels)
+    assert not heard.of(RasterDone)
