@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import zmq
@@ -196,23 +197,33 @@ class EngineServer:
             reason = f"engine {hello.backend!r} cannot run here: {self._no_gpu}"
             self._refuse(identity, EngineUnavailable(reason))
             return
-        if self._session not in (None, identity):
-            self._check_session()  # which may be over, and let in who waits
-        if self._session not in (None, identity):
-            if self._cut_off_at is not None and not self._overdue():
+        match self._place_for(identity):
+            case "free":
+                self._let_in(identity, hello, backend)
+            case "wait":
                 self._refuse_next()
-                self._next = identity, hello  # the session may come back in a moment
-                return
-            if self._cut_off_at is None:
+                self._next = identity, hello
+            case "in use":
                 self._refuse_in_use(identity)
-                return
-        knows = self._session == identity and hello.parts is not None
-        if knows:
-            assert hello.parts is not None
+
+    def _place_for(self, identity: bytes) -> Literal["free", "wait", "in use"]:
+        """Whether the engine is free for this one; "wait" while a session that was cut off may come back."""
+        if self._session in (None, identity):
+            return "free"
+        self._check_session()  # it may be over, or one that waited is let in
+        if self._session in (None, identity) or self._overdue():
+            return "free"
+        return "in use" if self._cut_off_at is None else "wait"
+
+    def _let_in(self, identity: bytes, hello: wire.Hello, backend: Backend) -> None:
+        """Begin a session, or go on with the one that was cut off; then there is no other that waits."""
+        knows = False
+        if self._session != identity:
+            self._begin(identity, backend)
+        elif hello.parts is not None:
             self._outbox.resume(hello.parts)  # raises ValueError for what cannot be
             self._worker.preview_whole.set()
-        elif self._session != identity:
-            self._begin(identity, backend)
+            knows = True
         if self._next is not None and self._next[0] == identity:
             self._next = None
         self._refuse_next()
