@@ -162,7 +162,7 @@ def delete(run: str, catalog: str | None, yes: bool, unfinished: bool) -> None:
         start = found.metadata["start"]
         name = f"run {start['uid']} (scan {start.get('scan_id', '?')}, {start.get('plan_name', '?')})"
         if not yes:
-            from live4d_ophyd.runs.description import local_time
+            from live4d_ophyd.runs.facts import local_time
 
             seen = pictures(found, served)
             click.echo(f"{name} of {local_time(start['time'])}, streams {', '.join(found) or 'none'}")

@@ -13,9 +13,11 @@ import numpy as np
 import xarray as xr
 
 from live4d_ophyd.runs.calibration import angular_scale, microscope
-from live4d_ophyd.runs.description import description_of, local_time, virtual_detector
+from live4d_ophyd.runs.description import description_of
+from live4d_ophyd.runs.facts import local_time
 from live4d_ophyd.runs.find import opened
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings, is_known
+from live4d_ophyd.runs.shapes import virtual_detector
 
 #: facts of the description that an image has as attributes
 _ATTRIBUTES = {

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 
 import live4d_ophyd
-from live4d_ophyd.runs.description import Fact, RunDescription, local_time
+from live4d_ophyd.runs.description import RunDescription
+from live4d_ophyd.runs.facts import Fact, local_time
 from live4d_ophyd.runs.images import ScanImage
 from live4d_ophyd.runs.readings import RunReadings
 

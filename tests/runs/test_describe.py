@@ -10,8 +10,7 @@ from scipy import constants
 
 from live4d_ophyd import describe
 from live4d_ophyd.commands.main import live4d
-from live4d_ophyd.runs.calibration import AngularScale, Known, angular_scale, microscope, wavelength_m
-from live4d_ophyd.runs.description import virtual_detector
+from live4d_ophyd.runs.calibration import Known, angular_scale, microscope, wavelength_m
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings
 
 
@@ -242,25 +241,3 @@ def test_without_pixel_size_or_with_binning_a_camera_length_gives_no_angles():
     assert angular_scale(binned, known).mrad is None
     passive = {**known, "detector_pixel_size": Known(1e-4, "scope_detector_pixel_size")}
     assert angular_scale(DeviceReadings("live4d"), passive).mrad == pytest.approx(0.5)
-
-
-def test_an_image_has_the_parameters_of_its_method_whatever_that_is():
-    configuration = {
-        "scan_rows": 3, "com_center": (12.0, 16.0), "com_soft": True, "com_radius": 6.0,
-        "seg_center": (math.nan, math.nan), "seg_inner": 0.0, "seg_outer": 9.0, "seg_sectors": 4, "seg_rotation": 30.0,
-        "bright_border": 2, "vbf_radius": 3.0, "vbf_2_radius": 4.0,
-    }  # fmt: skip
-    images = ["com_sum", "com_y", "seg_0_1", "bright", "vbf", "vbf_2", "own"]
-    device = DeviceReadings(
-        "live4d", images=images, configuration=configuration, units={"seg_rotation": "deg"}
-    )
-    facts = {name: virtual_detector(device, name, AngularScale(0.5, "")) for name in images}
-    assert facts["com_y"].value == facts["com_sum"].value == {
-        "kind": "disk", "radius": 6.0, "radius_mrad": 3.0, "center": [12.0, 16.0], "soft": True,
-    }  # fmt: skip
-    assert facts["seg_0_1"].value["sectors"] == 4
-    assert str(facts["seg_0_1"]).endswith("in the middle of the frame, sectors 4, rotation 30 deg")
-    assert (facts["bright"].value, str(facts["bright"])) == ({"border": 2}, "border 2")
-    assert (facts["vbf"].value["radius"], facts["vbf_2"].value["radius"]) == (3.0, 4.0)
-    assert list(facts["vbf"].value) == ["kind", "radius", "radius_mrad", "center"]
-    assert str(facts["own"]) == "its shape is not recorded"
