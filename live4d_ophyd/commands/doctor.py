@@ -22,6 +22,7 @@ from typing import Literal, cast
 
 import click
 import zmq
+from numba.core import config
 
 import live4d_ophyd
 from live4d_ophyd.commands.decode_rate import measure
@@ -112,8 +113,8 @@ def cpu_engine() -> Check:
     if measured.wrong:
         return Check(
             "CPU engine", "failed", f"{ready}; {measured}",
-            "remove numba's cache (*.nbi and *.nbc in live4d_ophyd's __pycache__ folders, or NUMBA_CACHE_DIR) and try "
-            "again; if it stays, images are wrong here: report this line",
+            f"remove numba's cache ({config.CACHE_DIR}) and try again; if it stays, images are wrong here: report "
+            "this line",
         )  # fmt: skip
     return Check("CPU engine", "ok", f"{ready}; one thread {measured}")
 

@@ -1,7 +1,7 @@
 """Compressed frames to numbers: sums under weight maps, or pixels. One interface, whatever does the work."""
 
-from live4d_ophyd.decode.array_decoder import decode_array
 from live4d_ophyd.decode.backend import ENGINES, CpuBackend, choose_backend, devices_of
+from live4d_ophyd.decode.cpu.array_decoder import decode_array
 from live4d_ophyd.decode.cpu.decoder import CpuDecoder, warm_up
 from live4d_ophyd.decode.decoder import Backend, Decoded, Decoder, Demand, Part
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost

@@ -142,8 +142,8 @@ def outputs_of(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
 
 def all_outputs(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
     """What a method gives if it is enabled."""
-    enabled = replace(method, enabled=True) if hasattr(method, "enabled") else method
-    return outputs_of(enabled, grid)
+    switched_off = getattr(method, "enabled", None) is False
+    return outputs_of(replace(method, enabled=True) if switched_off else method, grid)
 
 
 class MethodSignals(AcquisitionSettings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,15 +14,27 @@ from live4d_ophyd.engine import RasterResult
 from live4d_ophyd.engine.process.client import EngineLost
 from live4d_ophyd.engine.results import Progress
 
-if TYPE_CHECKING:
-    from live4d_ophyd.device.live4d import Live4D
+
+class Publishes(Protocol):
+    """A device, as far as it is told what an exposure brings."""
+
+    taken_with: Any
+    preview: Any
+
+    def publish(self, raster: RasterResult) -> None: ...
+
+    def read(self) -> Any: ...
+
+    def without_unknown(self, readings: Any) -> Any: ...
+
+    def disarm_for_lost_engine(self) -> None: ...
 
 
 class Taking:
     """Of a trigger, or of a movie if there is a ``flight``; ``detectors`` will have the detector's settings."""
 
     def __init__(
-        self, device: Live4D, status: RasterStatus, detectors: Future, flight: Flight | None = None
+        self, device: Publishes, status: RasterStatus, detectors: Future, flight: Flight | None = None
     ) -> None:
         self.flight = flight
         self._device = device

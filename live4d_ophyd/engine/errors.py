@@ -26,11 +26,16 @@ from __future__ import annotations
 
 import sys
 import traceback
+from asyncio import CancelledError
 from pathlib import Path
 from typing import Any, ClassVar
 
 from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.sources import registry as sources
+
+#: What the code of a method may raise, whatever it is: `sys.exit` in it must end neither a thread nor the engine.
+#: KeyboardInterrupt is the user's.
+RAISED_BY_METHODS = (Exception, SystemExit, CancelledError)
 
 
 class AcquisitionError(RuntimeError):
@@ -79,13 +84,13 @@ class MethodFailed(AcquisitionError):
         self.method = method
 
     @classmethod
-    def of(cls, method: Any, error: Exception) -> MethodFailed:
+    def of(cls, method: Any, error: BaseException) -> MethodFailed:
         """What ``method`` raised, in words, and where in its own file."""
         failed = f"the method {method.name} ({type(method).__name__}) failed"
         return cls(f"{failed}: {type(error).__name__}: {error}{_place(method, error)}", method=method.name)
 
 
-def _place(method: Any, error: Exception) -> str:
+def _place(method: Any, error: BaseException) -> str:
     """``(line 17 of my_methods.py)``: the innermost of the module that the method is from; "" where that has none."""
     module = sys.modules.get(type(method).__module__)
     file = getattr(module, "__file__", None)

@@ -19,7 +19,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from live4d_ophyd.decode.decoder import Part
-from live4d_ophyd.engine.errors import MethodFailed
+from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
 from live4d_ophyd.imaging.method import Images, Method, Refitting, refits
 from live4d_ophyd.scan import ScanGrid
@@ -40,7 +40,7 @@ class Imaging:
         #: by raster, device, and on a GPU thread
         self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
         self._lock = threading.Lock()  # of the dictionaries
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[str, BaseException] = {}
         self._shown = _shown(prepared)
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
@@ -77,7 +77,7 @@ class Imaging:
             columns = prepared.columns.get(method.name)
             try:
                 accumulator.add(positions, patterns if columns is None else sums[:, columns])
-            except Exception as error:
+            except RAISED_BY_METHODS as error:
                 self._fail(method, error)
 
     def _of_raster(self, raster: int, where: Any) -> list[Any]:
@@ -95,11 +95,11 @@ class Imaging:
             return None
         try:
             return method.accumulator(self.prepared.series, self._scan, where)
-        except Exception as error:
+        except RAISED_BY_METHODS as error:
             self._fail(method, error)
             return None
 
-    def _fail(self, method: Method | Refitting, error: Exception) -> None:
+    def _fail(self, method: Method | Refitting, error: BaseException) -> None:
         """Note that the method failed. Raises GpuError where the GPU did: that is no fault of the method's."""
         if _is_of_the_gpu(error):
             from live4d_ophyd.decode.gpu.named_errors import as_gpu_error
@@ -148,7 +148,7 @@ class Imaging:
         try:
             with _own_stream(self._devices(raster)):
                 fit = method.refit(self.prepared.series, self._scan, parts, self._fits.get(key), stop)
-        except Exception as error:
+        except RAISED_BY_METHODS as error:
             self._fail(method, error)
         else:
             if not stop():
@@ -181,7 +181,7 @@ class Imaging:
                 else:
                     given = method.results(self.prepared.series, self._scan, parts)
                 outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
-            except Exception as error:
+            except RAISED_BY_METHODS as error:
                 self._fail(method, error)
         return outputs
 
@@ -253,7 +253,7 @@ def _own_stream(devices: set[Any]) -> Iterator[None]:
                     stream.synchronize()
 
 
-def _is_of_the_gpu(error: Exception) -> bool:
+def _is_of_the_gpu(error: BaseException) -> bool:
     """Whether the GPU failed, or is full, while a method worked on it."""
     torch = sys.modules.get("torch")
     if torch is None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd import checks
+from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
@@ -91,7 +92,14 @@ class AcquisitionRequest:
         names = [method.name for method in self.methods]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"the methods are named {names}; at least one is needed and names must differ")
-        keys = [key for method in self.methods for key in method.outputs(None, self.grid)]
+        keys = []
+        for method in self.methods:
+            try:
+                keys += list(method.outputs(None, self.grid))
+            except RAISED_BY_METHODS as error:
+                if isinstance(error, ValueError) and method.name in str(error):
+                    raise
+                raise MethodFailed.of(method, error) from error
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise ValueError(f"two of the methods {names} give the output {twice[0]!r}: choose other names")
         if not keys:

@@ -38,6 +38,8 @@ CODECS = (
 BY_NAME = {codec.name: codec for codec in CODECS}
 
 
+#: element sizes that bit planes are read back from
+ELEM_SIZES = (1, 2, 4, 8)
 #: of algorithms that are not known
 _MOST_OF_OTHERS = 8192
 #: `Codec.most` by number, OTHER_ALGORITHM included

@@ -94,7 +94,8 @@ class Method(Protocol):
         """
 
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
-        """What it gives, by data key behind the device's name; {} if nothing is asked of it.
+        """What it gives, by data key behind the device's name; {} if nothing is asked of it: a method with a field
+        ``enabled`` that is False.
 
         Before a series is known, with None, lengths that depend on the detector are 0.
         """

@@ -112,23 +112,3 @@ def to_dict(method: Any) -> dict[str, Any]:
             value = to_dict(value)
         values[field.name] = list(value) if isinstance(value, tuple) else value
     return values
-
-
-def from_dict(values: Any, *, allow_modules: bool = False) -> Any:
-    """Inverse of :func:`to_dict`. Raises ValueError for anything else."""
-    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        raise ValueError(f"a method is {str(values)[:80]}; expected a map with its kind")
-    of = class_of(values["kind"], allow_modules=allow_modules)
-    arguments = {
-        name: from_dict(value, allow_modules=allow_modules)
-        if isinstance(value, dict) and "kind" in value
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for name, value in values.items()
-        if name != "kind"
-    }
-    try:
-        return of(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{values['kind']} with the fields {sorted(arguments)}: {error}") from error

@@ -12,13 +12,19 @@ from typing import Any
 from live4d_ophyd.runs.facts import Fact
 from live4d_ophyd.runs.find import opened
 from live4d_ophyd.runs.readings import RunReadings
-from live4d_ophyd.runs.sections import sections_of
+from live4d_ophyd.runs.sections import sections_of, sections_of_devices
 
 
 class RunDescription(Mapping[str, Mapping[str, Fact]]):
     """Sections of facts: ``description["scan"]["step"].value``. Its repr is the table, in notebooks an HTML one."""
 
-    def __init__(self, sections: Mapping[str, Mapping[str, Fact]]) -> None:
+    def __init__(
+        self,
+        sections: Mapping[str, Mapping[str, Fact]],
+        of_devices: Mapping[str, Mapping[str, Mapping[str, Fact]]],
+    ) -> None:
+        #: those of a device once more, by its name and their title without it
+        self.of_devices = of_devices
         self._sections = {name: dict(facts) for name, facts in sections.items() if facts}
 
     def __getitem__(self, section: str) -> Mapping[str, Fact]:
@@ -94,4 +100,5 @@ def describe(run: Any, *, catalog: str | None = None) -> RunDescription:
 
 def description_of(readings: RunReadings) -> RunDescription:
     """The description of what was read of a run."""
-    return RunDescription(sections_of(readings))
+    of_devices = sections_of_devices(readings)
+    return RunDescription(sections_of(readings, of_devices), of_devices)

@@ -94,11 +94,11 @@ def _instrument(entry: Any, description: RunDescription) -> None:
     _fact(beam, "camera_length", said.get("camera_length"))
     _fact(beam, "convergence_angle", said.get("convergence_angle"))
     _fact(beam, "magnification", said.get("magnification"))
-    for section, facts in description.items():
-        device, _, what = section.rpartition(": ")
-        if what == "detector":
-            detector = _group(instrument, f"detector_{device}" if device else "detector", "NXdetector")
-            exposure = description.get(section.replace("detector", "exposure"), {})
+    several = len(description.of_devices) > 1
+    for device, sections in description.of_devices.items():
+        facts, exposure = sections["detector"], sections["exposure"]
+        if facts:
+            detector = _group(instrument, f"detector_{device}" if several else "detector", "NXdetector")
             for field, fact in {
                 "description": facts.get("model"),
                 "serial_number": facts.get("serial_number"),

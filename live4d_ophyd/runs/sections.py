@@ -22,9 +22,27 @@ _BLUESKYS = {
 }  # fmt: skip
 
 
-def sections_of(readings: RunReadings) -> dict[str, dict[str, Fact]]:
-    """All sections, by title; of several devices, each has its own, which begin with its name."""
+def sections_of_devices(readings: RunReadings) -> dict[str, dict[str, dict[str, Fact]]]:
+    """The sections of each device, by its name and their title."""
     known = microscope(readings)
+    return {
+        name: {
+            "scan": _scan(device),
+            "virtual detectors": _virtual_detectors(device, angular_scale(device, known)),
+            "pixels": _pixels(device),
+            "exposure": _exposure(device),
+            "detector": _detector(device),
+            "frames": _frames(device),
+            "decoded by": _software(device),
+        }
+        for name, device in readings.devices.items()
+    }
+
+
+def sections_of(
+    readings: RunReadings, of_devices: Mapping[str, Mapping[str, dict[str, Fact]]]
+) -> dict[str, dict[str, Fact]]:
+    """All sections, by title; of several devices, each has its own, which begin with its name."""
     sections: dict[str, dict[str, Fact]] = {
         "run": _run(readings),
         "metadata": {
@@ -34,20 +52,10 @@ def sections_of(readings: RunReadings) -> dict[str, dict[str, Fact]]:
         },
         "plan": _plan(readings),
     }
-    several = len(readings.devices) > 1
-    for name, device in readings.devices.items():
-        scale = angular_scale(device, known)
-        for title, facts in {
-            "scan": _scan(device),
-            "virtual detectors": _virtual_detectors(device, scale),
-            "pixels": _pixels(device),
-            "exposure": _exposure(device),
-            "detector": _detector(device),
-            "frames": _frames(device),
-            "decoded by": _software(device),
-        }.items():
-            sections[f"{name}: {title}" if several else title] = facts
-    sections["beam"] = _beam(readings, known)
+    for name, of_device in of_devices.items():
+        for title, facts in of_device.items():
+            sections[f"{name}: {title}" if len(of_devices) > 1 else title] = facts
+    sections["beam"] = _beam(readings, microscope(readings))
     sections["microscope"] = _baseline(readings)
     sections["versions"] = {key: Fact(value) for key, value in (readings.start.get("versions") or {}).items()}
     return sections

@@ -93,12 +93,6 @@ def _sequence(source, literals, offset, match, destination):
 
 
 @njit(**NOGIL)
-def lz4_bound(size):
-    """Bytes that a block of ``size`` bytes needs at most."""
-    return size + size // 255 + 16
-
-
-@njit(**NOGIL)
 def _slot(table, word):
     """Address of the hash table's entry for four bytes: one more than where they were seen, or 0."""
     return table + 4 * (((word * 2654435761) >> (32 - _HASH_BITS)) & ((1 << _HASH_BITS) - 1))

@@ -23,7 +23,7 @@ from live4d_ophyd.frames.batch import SLACK
 from live4d_ophyd.frames.codecs import BY_NAME, RAW
 
 #: registered numbers of filters
-_BITSHUFFLE, _LZ4 = 32008, 32004
+_BITSHUFFLE, _LZ4 = BY_NAME["bslz4"].hdf5_filter, BY_NAME["lz4"].hdf5_filter
 #: what bitshuffle compresses with: its fifth option
 _BITSHUFFLE_WITH = {2: "bslz4", 3: "bszstd"}
 #: where a file may say something of its frames, under the groups of `_ENTRIES`; the first that is there is taken

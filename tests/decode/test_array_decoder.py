@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from decode_oracle import bslz4
 
-from live4d_ophyd.decode.array_decoder import decode_array, decode_bytes
+from live4d_ophyd.decode.cpu.array_decoder import decode_array, decode_bytes
 from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.encoded_array import EncodedArray
 

@@ -10,7 +10,7 @@ from ophyd import Kind
 
 from live4d_ophyd import Annulus, CenterOfMass, Disk, Live4D, ScanGrid, Segments
 from live4d_ophyd.device import method_signals as module
-from live4d_ophyd.device.method_signals import MethodSignals, device_class
+from live4d_ophyd.device.method_signals import MethodSignals, all_outputs, device_class
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.imaging.method import SCAN, Output
 
@@ -70,6 +70,18 @@ def test_devices_of_other_methods_are_all_live4ds(live4d):
     assert copy.copy(type(other)) is type(other)
     assert repr(other).startswith("Live4D(prefix='', name='x'")
     assert not hasattr(Live4D, "bf")
+
+
+def test_a_field_called_enabled_that_is_no_switch_is_a_parameter_like_others():
+    @dataclass(frozen=True)
+    class Counted(Disk):
+        enabled: int = field(default=3, kw_only=True)
+
+        def outputs(self, series, scan):
+            assert self.enabled == 3
+            return super().outputs(series, scan)
+
+    assert list(all_outputs(Counted("a", radius=3), GRID)) == ["a"]
 
 
 # Any method ---------------------------------------------------------------------------------------

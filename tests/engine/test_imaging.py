@@ -1,5 +1,6 @@
 """Imaging: methods together, each frame once; one that fails is named, and leaves the others alone."""
 
+import asyncio
 import threading
 from dataclasses import dataclass, replace
 
@@ -175,6 +176,19 @@ def test_a_method_that_fails_is_named_and_leaves_the_others_alone(where, words):
         imaging.result(0)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError("enough")])
+@pytest.mark.parametrize("where", ["accumulator", "add", "results"])
+def test_what_would_end_a_thread_is_a_failure_of_the_method(where, error, monkeypatch):
+    def ends(*_):
+        raise error
+
+    monkeypatch.setattr(Broken, where, ends)
+    imaging = imaging_of(Broken("odd", "nowhere"))
+    imaging.add(np.arange(GRID.size), part_of(imaging, frames()))
+    with pytest.raises(MethodFailed, match=rf"the method odd \(Broken\) failed: {type(error).__name__}"):
+        imaging.result(0)
+
+
 def test_outputs_of_outputs_are_made_behind_what_they_are_made_of():
     imaging = imaging_of(Difference("c", ("b", "vbf")), Difference("b", ("bf", "vbf")), DISK, BIG)
     pixels = frames()
@@ -266,6 +280,30 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
     ) as failed:
         Preparation().prepare(request, SERIES, None)
     assert failed.value.method == "broken"
+
+
+@pytest.mark.parametrize(
+    ("says", "kind", "words"),
+    [
+        (
+            "operands could not be broadcast",
+            MethodFailed,
+            r"the method odd \(Broken\) failed: ValueError: operands",
+        ),
+        ("odd wants frames of 64 x 64 px", ValueError, "^odd wants frames of 64 x 64 px$"),
+    ],
+)
+def test_a_value_error_that_does_not_say_of_which_method_gets_its_name(says, kind, words, monkeypatch):
+    def raises(*_):
+        raise ValueError(says)
+
+    request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
+    monkeypatch.setattr(Broken, "demand", raises)
+    with pytest.raises(kind, match=words):
+        Preparation().prepare(request, SERIES, None)
+    monkeypatch.setattr(Broken, "outputs", raises)
+    with pytest.raises(kind, match=words):
+        AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
 
 
 def test_a_preview_makes_nothing_that_is_not_shown(monkeypatch):

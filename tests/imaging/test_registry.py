@@ -1,29 +1,11 @@
 """Methods cross to the engine by name and plain fields, and are refused by name where they are not known."""
 
-import json
 from dataclasses import dataclass
 
 import pytest
 
-from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.imaging.registry import class_of, from_dict, kind_of, to_dict
-from live4d_ophyd.imaging.segments import Segments
-from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        Disk("vbf", (95.5, 95.25), radius=30.5, soft=True),
-        MeanPattern("dp", enabled=False),
-        CenterOfMass("com", Annulus("ring", inner=3, outer=9)),
-        Segments("dpc", (1, 2), inner=3, outer=9, rings=2, sectors=6, rotation=-12.5),
-    ],
-    ids=lambda method: method.name,
-)
-def test_a_method_survives_as_plain_values(method):
-    assert from_dict(json.loads(json.dumps(to_dict(method)))) == method
+from live4d_ophyd.imaging.registry import class_of, kind_of
 
 
 @dataclass(frozen=True)
@@ -43,29 +25,6 @@ def test_a_class_of_the_session_cannot_be_imported_by_an_engine():
 
     with pytest.raises(ValueError, match="is defined in this session only: the engine, a process of its own"):
         kind_of(Local())
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (
-            {"kind": "star", "name": "x"},
-            "the method 'star' is not installed where the engine runs: it knows disk",
-        ),
-        ({"kind": "disk", "name": "x"}, "disk with the fields .*radius"),
-        ({"kind": "disk", "name": "x", "radius": 1, "colour": 2}, "disk with the fields .*colour"),
-        ({"kind": 5}, "expected a map with its kind"),
-        ("disk", "a method is disk; expected a map"),
-        ({"kind": "os:system", "command": "true"}, "this engine does not take methods by module"),
-        (
-            {"kind": "center_of_mass", "name": "c", "within": {"kind": "os:system"}},
-            "does not take methods by module",
-        ),
-    ],
-)
-def test_anything_else_is_refused(values, words):
-    with pytest.raises(ValueError, match=words):
-        from_dict(values)
 
 
 @pytest.mark.parametrize("kind", ["no_such_module:Method", "json:NoSuchClass", "json:"])

@@ -16,6 +16,9 @@ from live4d_ophyd import export_run, images
 from live4d_ophyd.commands.images import _save
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.runs.description import RunDescription
+from live4d_ophyd.runs.facts import Fact
+from live4d_ophyd.runs.nexus import _instrument
 from live4d_ophyd.runs.picture import levels, nice_length
 
 
@@ -111,6 +114,19 @@ def test_nexus_leads_to_the_images_with_axes_and_units(catalog, run, vbf, tmp_pa
         assert entry["instrument/beam/incident_energy"][()] == 80e3
         assert entry["instrument/detector/serial_number"].asstr()[()] == "S-00-0001"
         assert json.loads(entry["start_document/data"].asstr()[()])["uid"] == catalog.scan
+
+
+def test_in_nexus_each_device_has_its_own_detector_whatever_it_is_called(tmp_path):
+    of_devices = {
+        name: {"detector": {"model": Fact(name)}, "exposure": {"count_time": Fact(n * 1e-6, "s")}}
+        for n, name in enumerate(("detector2", "live4d"), 1)
+    }
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        _instrument(file, RunDescription({}, of_devices))
+        for n, name in enumerate(of_devices, 1):
+            detector = file["instrument"][f"detector_{name}"]
+            assert detector["description"].asstr()[()] == name
+            assert detector["count_time"][()] == n * 1e-6
 
 
 def test_zarr_is_read_by_xarray(run, vbf, tmp_path):

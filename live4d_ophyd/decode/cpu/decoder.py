@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from live4d_ophyd.decode.array_decoder import ELEM_SIZES, decode_bytes
+from live4d_ophyd.decode.cpu.array_decoder import decode_bytes
 from live4d_ophyd.decode.cpu.batch_kernels import LEFT, decode_entries
 from live4d_ophyd.decode.cpu.frame_sums import add_frames
 from live4d_ophyd.decode.cpu.vectors import SLACK
@@ -27,6 +27,7 @@ from live4d_ophyd.frames.batch import (
     ELEM_SIZE,
     FrameBatch,
 )
+from live4d_ophyd.frames.codecs import ELEM_SIZES
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.status import OK, UNREADABLE, DecodeError
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from live4d_ophyd.decode.array_decoder import ELEM_SIZES
 from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
@@ -15,7 +14,7 @@ from live4d_ophyd.frames.batch import (
     ELEM_SIZE,
     FrameBatch,
 )
-from live4d_ophyd.frames.codecs import BY_NAME
+from live4d_ophyd.frames.codecs import BY_NAME, ELEM_SIZES
 from live4d_ophyd.frames.status import (
     BAD_BLOCK_SIZE,
     BAD_ELEM_SIZE,

@@ -26,7 +26,7 @@ def named_errors(device: Any = None) -> Iterator[None]:
         raise as_gpu_error(error, device) from error
 
 
-def as_gpu_error(error: Exception, device: Any = None) -> Exception:
+def as_gpu_error(error: BaseException, device: Any = None) -> Exception:
     """The GpuError of what CUDA, torch and nvCOMP raise."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         free, total = torch.cuda.mem_get_info(device)

@@ -20,7 +20,7 @@ import zmq
 
 from live4d_ophyd.decode import Backend, GpuLost
 from live4d_ophyd.engine.acquisition import Acquisition
-from live4d_ophyd.engine.errors import Cancelled
+from live4d_ophyd.engine.errors import Cancelled, EngineFault
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.previews import Changes
@@ -161,6 +161,11 @@ class Worker:
         except Exception as error:
             log.info("acquisition %d failed", generation, exc_info=True)
             self._tell_failure(events, generation, error)
+        except (
+            BaseException
+        ) as error:  # what nobody expects must not end the thread: there would be no answer
+            log.exception("acquisition %d failed", generation)
+            self._tell_failure(events, generation, EngineFault(f"{type(error).__name__}: {error}"))
 
     def _take(
         self, events: zmq.Socket, generation: int, request: AcquisitionRequest

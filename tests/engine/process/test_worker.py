@@ -9,7 +9,7 @@ from fake_control import FakeControl
 
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
-from live4d_ophyd.engine.errors import Cancelled
+from live4d_ophyd.engine.errors import Cancelled, EngineFault, NothingCame
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.worker import EVENTS, Worker
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -65,3 +65,32 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
     assert [type(message) for message in said] == [wire.Failed, wire.Released]
     assert isinstance(said[0].error, Cancelled)
     assert control.heard[-2:] == ["abort", "put back"]
+
+
+def test_what_nobody_expects_is_answered_and_the_next_acquisition_runs(events, monkeypatch):
+    context, heard = events
+    taken = Worker._take
+
+    def ends(self, events, generation, request):
+        if generation == 1:
+            raise KeyboardInterrupt("in a thread")
+        return taken(self, events, generation, request)
+
+    monkeypatch.setattr(Worker, "_take", ends)
+    worker = Worker(context, b"session", CpuBackend())
+    with closing(SmallDcu()) as dcu:
+        request = AcquisitionRequest(
+            DectrisSource(dcu.endpoint), ScanGrid(3, 4), (Disk("vbf", radius=6),), timeout=0.1
+        )
+        try:
+            worker.acquire(1, request)
+            worker.acquire(2, request)
+            first = wire.from_engine(heard.recv_multipart()[3])
+            said = [wire.from_engine(heard.recv_multipart()[3])]
+            while not isinstance(said[-1], wire.Failed):
+                said.append(wire.from_engine(heard.recv_multipart()[3]))
+        finally:
+            worker.end()
+    assert isinstance(first.error, EngineFault)
+    assert str(first.error) == "KeyboardInterrupt: in a thread"
+    assert (said[-1].generation, type(said[-1].error)) == (2, NothingCame)

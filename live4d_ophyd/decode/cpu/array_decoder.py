@@ -9,7 +9,7 @@ import numpy as np
 
 from live4d_ophyd.decode.cpu.frame_kernels import lz4_frame, unshuffle_frame
 from live4d_ophyd.decode.cpu.vectors import SLACK
-from live4d_ophyd.frames.codecs import BY_NAME
+from live4d_ophyd.frames.codecs import BY_NAME, ELEM_SIZES
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.status import (
     BAD_ELEM_SIZE,
@@ -21,9 +21,6 @@ from live4d_ophyd.frames.status import (
     WRONG_TOTAL,
     DecodeError,
 )
-
-#: element sizes that bit planes are read back from
-ELEM_SIZES = (1, 2, 4, 8)
 
 
 def _address(array: np.ndarray) -> int:
