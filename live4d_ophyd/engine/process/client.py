@@ -1,23 +1,19 @@
 """EngineClient: the session's end of the engine. Spawns an engine process or connects to one elsewhere.
 
-``live4d-engine-client`` is its only thread: it owns the socket, passes events to the callback of the running
-acquisition and notices within a second when the engine is gone. What the engine says is checked against what it was
-asked for (`Conversation`): a callback gets nothing but valid events, and Failed where the engine broke the rules.
+In: requests from any thread (`Outgoing`). Out: events of the acquisition that runs, to its callback (`Running`), and an
+engine that is gone, within a second. ``live4d-engine-client`` is its only thread: it owns the socket.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
-import queue
 import threading
 import time
 import uuid
 import weakref
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +24,12 @@ from live4d_ophyd.checks import printable
 from live4d_ophyd.decode import EngineUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
-from live4d_ophyd.engine.process.conversation import Conversation
 from live4d_ophyd.engine.process.delivery import Inbox
 from live4d_ophyd.engine.process.handshake import FAILURES, Handshake
 from live4d_ophyd.engine.process.keys import use_as_session
-from live4d_ophyd.engine.process.outage import Outage, SignsOfLife
-from live4d_ophyd.engine.process.previews import Picture
+from live4d_ophyd.engine.process.outage import Outage
+from live4d_ophyd.engine.process.outgoing import Outgoing
+from live4d_ophyd.engine.process.running import Callback, Running
 from live4d_ophyd.engine.process.sockets import prepare, why_refused
 from live4d_ophyd.engine.process.spawn import EngineProcess
 from live4d_ophyd.engine.request import AcquisitionRequest
@@ -47,24 +43,10 @@ READY_TIMEOUT_S, START_TIMEOUT_S = 60.0, 300.0
 #: one that starts cold compiles its kernels first: after so long that is said, s
 SLOW_START_S = 8.0
 _POLL_MS = 100
-#: orders that can be given again after a cut
-_ORDERS_KEPT = 100
 #: how long a connection may be cut while nothing runs, s
 IDLE_OUTAGE_S = 5.0
 #: how long a process whose connection broke may take to show its exit code, s
 _EXIT_CODE_S = 0.2
-
-Callback = Callable[[wire.Event], None]
-
-
-@dataclass(frozen=True)
-class _Job:
-    conversation: Conversation
-    on_event: Callback
-
-    @property
-    def generation(self) -> int:
-        return self.conversation.generation
 
 
 class EngineClient:
@@ -104,18 +86,10 @@ class EngineClient:
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES
         )
-        self._inbox, self._picture = Inbox(), Picture()
-        self._orders: deque[bytes] = deque(maxlen=_ORDERS_KEPT)  # the newest that were given
-        self._ordered = 0  # in all
+        self._inbox, self._outgoing = Inbox(), Outgoing(self._context)
+        self._running = Running(self._outgoing)
         self._resuming = False  # until the engine has answered that it knows us
         self._outage: Outage | None = None  #: while the connection is cut
-        self._heard = SignsOfLife()
-        self._wake_name = f"inproc://wake-{id(self)}"
-        self._woken = self._context.socket(zmq.PULL)
-        self._woken.bind(self._wake_name)
-        self._outbox: queue.SimpleQueue[tuple[bytes | None, bool]] = queue.SimpleQueue()
-        self._job: _Job | None = None
-        self._lock, self._wake_lock = threading.Lock(), threading.Lock()
         self._ready = threading.Event()
         self._released, self._probed = threading.Event(), threading.Event()
         self._lost: EngineLost | None = None
@@ -174,14 +148,7 @@ class EngineClient:
         The last is Done, Failed or Lost. Done comes only behind all rasters of ``request``, each of them as ``request``
         wants it.
         """
-        message = wire.encode(wire.Acquire(generation, request))
-        self._heard.begin(request.timeout)
-        with self._lock:
-            if self._lost:
-                raise self._lost
-            self._job = _Job(Conversation(generation, request), on_event)
-        self._picture = Picture()
-        self._post(message, order=True)
+        self._running.begin(generation, request, on_event)
 
     def request_preview(self) -> None:
         """Let one of the next ProgressMade have the images."""
@@ -189,10 +156,7 @@ class EngineClient:
 
     def cancel(self, generation: int) -> None:
         """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
-        with self._lock:
-            if self._job and self._job.generation <= generation:
-                self._job = None
-        self._post(wire.encode(wire.Cancel(generation)), order=True)
+        self._running.cancel(generation)
 
     def release(self, timeout: float = 2.0) -> bool:
         """Let the engine drop its connections to the stream, at once, and leave the detector idle.
@@ -232,35 +196,23 @@ class EngineClient:
             self._process.end()
 
     def _post(self, message: bytes | None, *, order: bool = False) -> None:
-        """``order``: it must not be lost with the connection."""
-        self._outbox.put((message, order))
-        with self._wake_lock:
-            if self._context.closed:
-                return  # the thread is gone, and with it the need to wake it
-            with contextlib.suppress(zmq.ZMQError), self._context.socket(zmq.PUSH) as waker:
-                waker.linger = 0
-                waker.connect(self._wake_name)
-                waker.send(b"", zmq.DONTWAIT)
+        self._outgoing.put(message, order=order)
 
     # The client's thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self._socket, self._monitor, self._woken):
+        for socket in (self._socket, self._monitor, self._outgoing.woken):
             poller.register(socket, zmq.POLLIN)
         self._socket.send(wire.encode(wire.Hello(self._wanted_engine)))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
-                if self._woken in ready:
-                    self._woken.recv()
-                while not self._outbox.empty():
-                    message, order = self._outbox.get()
+                if self._outgoing.woken in ready:
+                    self._outgoing.woken.recv()
+                for message in self._outgoing.take():
                     if message is None:
                         return
-                    if order:
-                        self._orders.append(message)
-                        self._ordered += 1
                     self._socket.send(message)
                 if self._socket in ready:
                     self._receive(self._socket.recv_multipart())
@@ -281,10 +233,9 @@ class EngineClient:
 
     def _close_sockets(self) -> None:
         self._socket.disable_monitor()
-        for socket in (self._monitor, self._woken, self._socket):
+        for socket in (self._monitor, self._socket):
             socket.close()
-        with self._wake_lock:  # libzmq aborts the process for a socket that is made while its context ends
-            self._context.term()
+        self._outgoing.close()
 
     def _receive(self, frames: list[bytes]) -> None:
         try:
@@ -295,7 +246,7 @@ class EngineClient:
                 before = self._inbox.parts
                 message = self._inbox.take(frames)
                 if self._inbox.parts > before:
-                    self._heard.of_the_result()
+                    self._running.part_came()
                 self._socket.send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
             if message is not None:
                 self._heed(wire.from_engine(message))
@@ -317,28 +268,9 @@ class EngineClient:
             case wire.Alive():
                 pass
             case wire.PreviewMade():
-                self._take_preview(message)
+                self._running.take_preview(message)
             case _:
-                self._pass_on(message)
-
-    def _take_preview(self, preview: wire.PreviewMade) -> None:
-        try:
-            outputs = self._picture.take(preview.number, preview.outputs)
-        except ValueError as error:
-            raise ProtocolError(f"PreviewMade: {error}") from error
-        if outputs is None:  # one before was lost with the connection
-            self._post(wire.encode(wire.Preview(whole=True)))
-        else:
-            self._pass_on(wire.ProgressMade(preview.generation, preview.progress, outputs))
-
-    def _pass_on(
-        self, message: wire.Armed | wire.ProgressMade | wire.RasterDone | wire.Done | wire.Failed
-    ) -> None:
-        with self._lock:
-            job = self._job
-        if job is not None and job.conversation.accept(message):
-            self._heard.of(message)
-            self._deliver(job, message)
+                self._running.take(message)
 
     def _welcomed(self, ready: wire.Ready) -> None:
         if self._ready.is_set() and (ready.pid != self.pid or not ready.knows):
@@ -346,7 +278,11 @@ class EngineClient:
             return
         if self._resuming:
             self._resuming = False
-            self._repeat(ready.heard)
+            try:
+                for order in self._outgoing.missed(ready.heard):
+                    self._socket.send(order)
+            except ValueError as error:
+                self._give_up(f"the engine at {self.endpoint} {error}")
         self.pid, self.engine, self.engine_detail = (
             ready.pid,
             printable(ready.backend),
@@ -360,24 +296,12 @@ class EngineClient:
             return
         self._ready.set()
 
-    def _repeat(self, heard: int) -> None:
-        """Give the orders again that were lost with the connection."""
-        lost = self._ordered - heard
-        if not 0 <= lost <= len(self._orders):
-            self._give_up(f"the engine at {self.endpoint} has missed {lost} orders, more than are known")
-            return
-        for message in list(self._orders)[len(self._orders) - lost :]:
-            self._socket.send(message)
-
     def _was_refused(self, refused: wire.Refused) -> None:
         failure = refused.failure
         self._refused = replace(
             failure, reason=f"the engine at {self.endpoint} refused: {failure.reason}"
         ).error
-        with self._lock:
-            job = self._job
-        if job is not None and refused.generation in (None, job.generation):
-            self._deliver(job, wire.Failed(job.generation, failure))
+        self._running.refused(refused.generation, failure)
         if refused.hello_first:
             self._give_up(f"the engine at {self.endpoint} no longer knows this session")
 
@@ -390,35 +314,7 @@ class EngineClient:
         log.error("%s", error)
         if not self._ready.is_set():
             self._refused = error
-        with self._lock:
-            job = self._job
-        if job is not None:
-            self._break_off(job, error)
-
-    def _break_off(self, job: _Job, why: AcquisitionError) -> None:
-        """Fail what runs, here and at the engine."""
-        with self._lock:
-            if self._job is not job:
-                return
-        self._post(wire.encode(wire.Cancel(job.generation)), order=True)
-        reason = f"{why.reason}. The acquisition was cancelled; nothing of it was kept"
-        self._deliver(job, wire.Failed(job.generation, replace(wire.Failure.of(why), reason=reason)))
-
-    def _deliver(self, job: _Job, event: wire.Event) -> None:
-        with self._lock:
-            if self._job is not job:
-                return  # cancelled meanwhile
-            if isinstance(event, wire.FINAL):
-                self._job = None
-        try:
-            job.on_event(event)
-        except Exception as error:
-            log.exception("the receiver of the engine's events failed")
-            if isinstance(event, wire.Armed | wire.RasterDone):  # without these the rest is worth nothing
-                name = type(event).__name__
-                self._break_off(
-                    job, AcquisitionError(f"the session failed at the engine's {name}: {error!r}")
-                )
+        self._running.break_off(error)
 
     def _connection_changed(self, change: Mapping[str, Any]) -> None:
         if reason := self._handshake.why_failed(change):
@@ -445,26 +341,21 @@ class EngineClient:
         """Give up an engine that cannot be reached any more, or says nothing that means something."""
         if self._lost:
             return
-        with self._lock:
-            job = self._job
         if self._outage is not None:
-            patience = IDLE_OUTAGE_S if job is None else job.conversation.request.timeout
-            if reason := self._outage.why_over(patience):
+            patience = self._running.timeout
+            if reason := self._outage.why_over(IDLE_OUTAGE_S if patience is None else patience):
                 self._give_up(f"the connection to the engine at {self.endpoint} broke: {reason}")
-        elif job is not None and (silence := self._heard.too_silent()):
+        elif silence := self._running.too_silent():
             error = AcquisitionError(
                 f"the engine at {self.endpoint} {silence}",
                 remedy="see its log; end it if it hangs",
             )
-            self._break_off(job, error)
+            self._running.break_off(error)
 
     def _give_up(self, reason: str) -> None:
         self._lost = EngineLost(reason)
         self._probed.set()
-        with self._lock:
-            job = self._job
-        if job is not None:
-            self._deliver(job, wire.Lost(job.generation, self._lost))
+        self._running.lose(self._lost)
 
 
 # Engines are ended in order at interpreter exit, before ZMQ's own clean-up.

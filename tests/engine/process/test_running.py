@@ -1,0 +1,84 @@
+"""The acquisition that runs: its callback hears of nothing else, and of nothing after its end."""
+
+import pytest
+
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.errors import AcquisitionError, EngineLost
+from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.running import Running
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
+
+REQUEST = AcquisitionRequest(
+    DectrisSource("tcp://dcu:31001"), ScanGrid(4, 4), (Disk("vbf", radius=1),), timeout=7.0
+)
+
+
+class Told(list):
+    """What the engine is told."""
+
+    def put(self, message, order=False):
+        self.append((wire.from_session(message), order))
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+@pytest.fixture
+def running(told):
+    return Running(told)
+
+
+def test_the_engine_is_asked_and_its_events_are_passed_on(running, told):
+    events = []
+    running.begin(1, REQUEST, events.append)
+    ((asked, order),) = told
+    assert (asked.generation, order) == (1, True)
+    assert running.timeout == 7.0
+    running.take(wire.Armed(1))
+    assert events == [wire.Armed(1)]
+
+
+def test_nothing_of_a_cancelled_acquisition_is_passed_on(running, told):
+    events = []
+    running.begin(1, REQUEST, events.append)
+    running.cancel(1)
+    assert told[-1] == (wire.Cancel(1), True)
+    running.take(wire.Armed(1))
+    running.break_off(AcquisitionError("too late"))
+    running.lose(EngineLost("gone"))
+    assert events == []
+    assert running.timeout is None
+
+
+def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told):
+    events = []
+    running.begin(1, REQUEST, events.append)
+    running.break_off(AcquisitionError("it hangs"))
+    running.break_off(AcquisitionError("it hangs"))
+    assert [message for message, _ in told[1:]] == [wire.Cancel(1)]
+    (failed,) = events
+    assert str(failed.error).startswith("it hangs. The acquisition was cancelled")
+
+
+def test_after_the_engine_is_lost_nothing_begins(running, told):
+    events = []
+    running.begin(1, REQUEST, events.append)
+    running.lose(EngineLost("gone"))
+    (lost,) = events
+    assert isinstance(lost, wire.Lost)
+    with pytest.raises(EngineLost, match="gone"):
+        running.begin(2, REQUEST, events.append)
+    assert len(told) == 1
+
+
+def test_a_refusal_is_of_what_runs_unless_it_names_another(running):
+    events = []
+    running.begin(2, REQUEST, events.append)
+    running.refused(1, wire.Failure("ValueError", "an earlier one"))
+    assert events == []
+    running.refused(None, wire.Failure("ValueError", "no such grid"))
+    assert str(events[0].error) == "no such grid"
