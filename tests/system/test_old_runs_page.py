@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from live4d_ophyd.commands.main import live4d as live4d_command
 
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "old-runs.md"
 
 
@@ -73,7 +75,6 @@ def session(tmp_path, monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.system
 def test_the_page_runs(session, tmp_path):
     names, printed = session, {}
     clients = []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect types into the session")
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT = 90  # s; on a machine without cached kernels they are compiled first

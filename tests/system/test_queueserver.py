@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 pytest.importorskip("bluesky_queueserver", reason="bluesky-queueserver is not installed")
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).parents[2]
 STARTUP = REPOSITORY / "profile_collection" / "startup"
