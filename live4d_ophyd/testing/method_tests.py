@@ -296,11 +296,19 @@ class MethodTests:
         assert (losses.received, losses.lost, losses.bad) == (len(here), lost, len(missing) - lost)
         self.check(raster.outputs, self.results_of(here))
 
+    def test_with_tensors_the_numbers_are_those_of_arrays(self) -> None:
+        """In torch, on the CPU: most of what can go wrong on a GPU goes wrong here, too."""
+        self._needs_frames()
+        import pytest
+
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        self.check_on(torch.device("cpu"), torch)
+
     def test_on_a_gpu_the_numbers_are_those_of_the_cpu(self) -> None:
         self._needs_frames()
         import pytest
 
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="torch is not installed")
         if not torch.cuda.is_available():
             pytest.skip("no GPU")
         self.check_on(torch.device("cuda"), torch)
