@@ -2,18 +2,20 @@
 
 import re
 import socketserver
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
 from test_scan_generator import GRID, assert_is, device
 
-from live4d_ophyd import ScanGenerator
+from live4d_ophyd import Disk, Live4D, ScanGenerator, ScanGrid, Simplon
 from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
@@ -88,3 +90,51 @@ def test_scan_generator(instrument):
         assert "this generator scans all lines forwards" in str(caught.value.__cause__)
     assert live4d.grid().rows == GRID.rows
     generator.close()
+
+
+@pytest.fixture
+def my_methods(tmp_path, monkeypatch):
+    """A file of that name with the code of write-a-method.md, where this process and its engines find it."""
+    page = (HOW_TO / "write-a-method.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    (tmp_path / "my_methods.py").write_text("\n".join(code))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("my_methods", None)
+
+
+def in_a_session(words, **names):
+    """What the block of write-a-method.md that has these words defines, in a session with these names."""
+    page = (HOW_TO / "write-a-method.md").read_text()
+    blocks = re.findall(r"^```python notest\n(.*?)^```", page, re.M | re.S)
+    (code,) = (code for code in blocks if words in code)
+    names |= {"Disk": Disk, "Live4D": Live4D, "ScanGrid": ScanGrid, "Simplon": Simplon, "bp": bp, "bps": bps}
+    exec(code, names)
+    return names
+
+
+def test_write_a_method_in_a_simulated_session(my_methods):
+    with (
+        SimulatorProcess(rows=4, cols=5) as simulator,
+        closing(device(simulator, grid=ScanGrid(4, 5))) as live4d,
+    ):
+        generator = SimScanGenerator(simulator.rest_url)
+        session = {"simulator": simulator, "live4d": live4d, "scan_generator": generator, "count": bp.count}
+        RE = RunEngine({}, call_returns_result=False)
+        with closing(in_a_session("mine = Live4D(", RE=RE, **session)["mine"]) as mine:
+            assert np.isfinite(mine.bar.get()).all()
+            assert mine.bar.get().shape == (4, 5)
+            assert mine.bar_mean.get() == np.mean(mine.bar.get()) > 0
+        generator.destroy()
+
+
+def test_write_a_method_for_a_detector(my_methods):
+    """There is none: the messages of its plans are looked at, and those that move a parameter are followed."""
+    plans = []
+    live4d = in_a_session('"tcp://dcu:31001"', RE=lambda plan: plans.append(list(plan)))["live4d"]
+    with closing(live4d):
+        assert live4d.bar.get().shape == (256, 256)
+        count, move = plans
+        assert [message.obj for message in count if message.command == "trigger"] == [live4d]
+        RunEngine({}, call_returns_result=False)(move)
+        assert live4d.bar_top.get() == 12

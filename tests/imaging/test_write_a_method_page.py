@@ -1,7 +1,12 @@
-"""docs/how-to/write-a-method.md: its method, defined as it stands there, keeps the contract."""
+"""docs/how-to/write-a-method.md: its method, defined as it stands there, keeps the contract; the page's suite passes.
+
+What the page does with a device is in tests/device/test_how_to.py.
+"""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,19 +17,27 @@ from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.method import SCAN
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
+from live4d_ophyd.testing import MethodTests
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "write-a-method.md"
 SERIES = SeriesInfo((1, 0), FrameFormat(6, 8, np.dtype("uint16")))
 GRID = ScanGrid(4, 5)
 
 
+def blocks(info="python"):
+    """The page's code blocks that begin with this line."""
+    return re.findall(rf"^```{info}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+
+
 @pytest.fixture(scope="module")
 def page():
-    """What the page's code defines."""
-    names = {"__name__": "my_methods"}
-    for code in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S):
-        exec(compile(code, str(PAGE), "exec"), names)
-    return names
+    """What the page's code defines, which is in the module my_methods."""
+    module = ModuleType("my_methods")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "my_methods", module)
+        for code in blocks():
+            exec(compile(code, str(PAGE), "exec"), vars(module))
+        yield vars(module)
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +88,23 @@ def test_its_parameters_have_units(rectangle):
     assert {
         name: fields[name].metadata["units"] for name in ("top", "left", "height", "width")
     } == dict.fromkeys(("top", "left", "height", "width"), "px")
+
+
+@pytest.fixture(scope="module")
+def suite(page):
+    """The suite that the page tests its method with."""
+    (code,) = (code for code in blocks("python notest") if "MethodTests" in code)
+    names = {"__name__": "test_my_methods"}
+    exec(compile(code, str(PAGE), "exec"), names)
+    return names["TestRectangle"]
+
+
+@pytest.mark.parametrize("test", [name for name in dir(MethodTests) if name.startswith("test_")])
+def test_it_passes_the_suite_of_the_page(suite, test):
+    getattr(suite(), test)()
+
+
+def test_the_suite_of_the_page_notices_a_rectangle_elsewhere(suite, rectangle, monkeypatch):
+    monkeypatch.setattr(suite, "method", lambda _: rectangle("bar", top=1, left=3, height=3, width=4))
+    with pytest.raises(AssertionError):
+        suite().test_all_frames_in_order()
