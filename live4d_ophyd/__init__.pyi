@@ -28,6 +28,7 @@ from .live import Live4DBestEffortCallback as Live4DBestEffortCallback
 from .live import ScanProgressBar as ScanProgressBar
 from .live import live_preview as live_preview
 from .offline import reprocess as reprocess
+from .plans.focus import FocusNotFound as FocusNotFound
 from .runs.delete import RunInUse as RunInUse
 from .runs.description import describe as describe
 from .runs.export import NothingToExport as NothingToExport
@@ -40,6 +41,7 @@ from .scan import ScanGrid as ScanGrid
 from .sources.dectris.control import Simplon as Simplon
 from .sources.dectris.rest import SimplonError as SimplonError
 from .sources.source import SourceError as SourceError
+from .storage import BackupInUse as BackupInUse
 from .storage import ProfileConflict as ProfileConflict
 from .storage import Unstorable as Unstorable
 from .storage import open_catalog as open_catalog

@@ -7,11 +7,12 @@ if __name__ != "live4d_ophyd.plans":  # from the checkout's folder it would all 
     raise ImportError(f"import the plans as live4d_ophyd.plans, not as {__name__}")
 
 from live4d_ophyd.plans.bright_field import calibrate_bright_field
-from live4d_ophyd.plans.focus import autofocus
+from live4d_ophyd.plans.focus import FocusNotFound, autofocus
 from live4d_ophyd.plans.images import movie, single_image
 from live4d_ophyd.plans.series import focal_series, tile_scan
 
 __all__ = [
+    "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
     "focal_series",

@@ -1,10 +1,11 @@
-"""docs/reference names every data key of an Event and every setting, and none that there is not."""
+"""docs/reference names every data key of an Event, every setting, and every public name, and none that there is not."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+import live4d_ophyd
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid
 from live4d_ophyd.device.detector_settings import DetectorSettings
 from live4d_ophyd.device.signals import Setting
@@ -52,3 +53,15 @@ def test_the_tables_of_settings_are_the_device_s_and_the_detector_s(live4d):
     in_text = set(re.findall(r"`(\w+)`", SETTINGS.read_text()))
     assert settings_of(live4d) <= in_tables(SETTINGS) - variables <= settings_of(live4d) | of_detector
     assert of_detector <= in_text
+
+
+def test_every_public_name_is_described():
+    described = set()
+    for page in ("api.md", "plans.md"):
+        text = (REFERENCE / page).read_text()
+        described |= set(
+            re.findall(r"^\.\. auto(?:class|exception|function|module):: \S*?(\w+)(?:\(|$)", text, re.M)
+        )
+        for members in re.findall(r"^   :members: (.*)$", text, re.M):
+            described |= set(members.split(", "))
+    assert set(live4d_ophyd.__all__) - described == set()
