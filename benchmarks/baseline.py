@@ -41,7 +41,7 @@ def _reduce(messages: list[bytes], mask: np.ndarray, image: np.ndarray) -> int:
 
 
 def receive(endpoint: str, count: int, mask: np.ndarray, threads: int) -> np.ndarray:
-    """Sums of one series of ``count`` images, (count,) float64; ``threads`` 1 decodes where it receives."""
+    """Sums of one series of ``count`` frames, (count,) float64; ``threads`` 1 decodes where it receives."""
     image = np.full(count, np.nan)
     context = zmq.Context()
     socket = context.socket(zmq.PULL)

@@ -33,7 +33,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
-#: images of one measurement: one to two seconds each
+#: frames of one measurement: one to two seconds each
 COUNTS = {
     "live4d": {"192": 128 * 1024, "96": 256 * 1024},
     "one thread": {"192": 32 * 1024, "96": 64 * 1024},

@@ -56,7 +56,7 @@ def _accept(listening: socket.socket) -> socket.socket:
 
 
 class _Wire:
-    """Images ``first``, ``first + step``, ... as bytes, frame after frame; as many as repeat."""
+    """Frames ``first``, ``first + step``, ... as bytes, frame after frame; as many as repeat."""
 
     def __init__(self, framed: list[bytes], places: np.ndarray, first: int, step: int) -> None:
         self.step = step
@@ -68,7 +68,7 @@ class _Wire:
         self.places = places[order] + self.offsets[:-1]
 
     def send(self, peer: socket.socket, count: int, rate: float) -> float:
-        """``count`` images of all; returns how late one was at most, s."""
+        """``count`` frames of all; returns how late one was at most, s."""
         whole = memoryview(self.data)
         began = time.monotonic()
         sent, late = 0, 0.0

@@ -1,7 +1,7 @@
 """`live4d bench receive`: what receiving costs, with libzmq and without: CPU time a frame, and the rate.
 
 Both receivers in turns, with a plain TCP sender, which costs next to nothing and so shows the receiver's own limit, and
-with libzmq's. Every image must have come, and decoded ones must have the right sums. Where there is a GPU, also from
+with libzmq's. Every frame must have come, and decoded ones must have the right sums. Where there is a GPU, also from
 sockets to an image on it.
 """
 
@@ -32,7 +32,7 @@ from live4d_ophyd.sources.dectris.source import DectrisSource
 
 RECEIVERS = ("libzmq", "zmtp")
 SENDERS = {"plain": PlainSource, "libzmq": Source}
-#: sender, size, images, rate in Hz (0: flat out), what is done with them: "stall 0.1" holds the GIL for so many s
+#: sender, size, frames, rate in Hz (0: flat out), what is done with them: "stall 0.1" holds the GIL for so many s
 CASES = (
     ("plain", "192", 128 * DISTINCT, 0, "receive"),
     ("plain", "96", 512 * DISTINCT, 0, "receive"),
@@ -45,7 +45,7 @@ CASES = (
     ("libzmq", "192", 64 * DISTINCT, 0, "receive"),
     ("libzmq", "96", 128 * DISTINCT, 0, "receive"),
 )
-#: sender, size, connections, images
+#: sender, size, connections, frames
 GPU_CASES = (
     ("plain", "192", 1, 512 * 1024), ("plain", "192", 4, 1024 * 1024),
     ("plain", "96u32", 1, 1024 * 1024), ("plain", "96u32", 4, 4096 * 1024),
@@ -62,7 +62,7 @@ def _cpu() -> float:
 def receive(
     source: Source, key: str, count: int, rate: float, stall: float | None = None
 ) -> tuple[float, float, float]:
-    """Take all images and do nothing with them, but hold the GIL for ``stall`` s when half of them are there.
+    """Take all frames and do nothing with them, but hold the GIL for ``stall`` s when half of them are there.
 
     Returns seconds of CPU and of the clock, from the first to the last, and how late the sender was, s.
     """
@@ -74,7 +74,7 @@ def receive(
         while taken < count:
             batch = receiver.receive(batches[turn % 3], wait=10.0)
             if not batch.count:
-                raise RuntimeError(f"{taken} of {count} images came")
+                raise RuntimeError(f"{taken} of {count} frames came")
             if turn == 0:
                 cpu, wall = _cpu(), time.perf_counter()
             ids = batch.image_id[batch.status == IMAGE]
@@ -87,7 +87,7 @@ def receive(
         cpu, wall = _cpu() - cpu, time.perf_counter() - wall
         (report,) = source.reports()
     if not seen.all():
-        raise RuntimeError("images are missing")
+        raise RuntimeError("frames are missing")
     return cpu, wall, report.get("late_s", 0.0)
 
 

@@ -1,12 +1,12 @@
 """`live4d bench sim`: frames a second of the simulator on one core, beside another checkout's, in turns.
 
 Each measurement is a process of its own on one core: a simulated DCU and, in the same process, a client that fetches
-its images without looking at them. Three series of one raster each: the first, the next with new noise, and one more
+its frames without looking at them. Three series of one raster each: the first, the next with new noise, and one more
 that repeats the counts of the one before (``frozen_noise``). Time is the process's own on its core, from arm to the
-last image: others who work on the machine do not count, the client does.
+last frame: others who work on the machine do not count, the client does.
 
 And what one sees in a session (device, engine, simulator, as many cores as there are): seconds from a trigger to the
-first preview with something in it, and images a second of the whole raster; the second raster has new noise.
+first preview with something in it, and frames a second of the whole raster; the second raster has new noise.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def run(rounds: int) -> dict[str, Any]:
 
 
 def session(side: int) -> dict[str, list[float]]:
-    """Two rasters of a Live4D on the simulator: seconds to the first image, and images a second."""
+    """Two rasters of a Live4D on the simulator: seconds to the first image, and frames a second."""
     from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
     from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 
@@ -118,7 +118,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _series(dcu: Any, socket: Any) -> tuple[float, float]:
-    """Images a second of processor time, and when the first came, s."""
+    """Frames a second of processor time, and when the first came, s."""
     frames = dcu.scan.frames
     while dcu.state != "idle":
         time.sleep(0.001)

@@ -1,8 +1,8 @@
 """A stream for benchmarks: a process that sends prepared frames as fast as asked, with known sums.
 
 `python -m benchmarks.source SIZE` prints its endpoint, then obeys lines on standard input: ``COUNT RATE FIRST STEP``
-sends images FIRST, FIRST + STEP, ... of a series of COUNT at RATE Hz (0: flat out) and prints, as JSON, how long it
-took and how much CPU. The sender of image 0 also sends `start`, that of the last image `end`.
+sends frames FIRST, FIRST + STEP, ... of a series of COUNT at RATE Hz (0: flat out) and prints, as JSON, how long it
+took and how much CPU. The sender of frame 0 also sends `start`, that of the last frame `end`.
 Frames are those of design.md's measurements: about 2e4 electrons in a bright-field disk, six weak disks, a
 faint background; bslz4 in 8192-byte blocks. 512 different ones are repeated.
 """
@@ -61,7 +61,7 @@ class Size:
         return np.stack([rng.poisson(mean * t) for t in thickness]).astype(self.dtype)
 
     def image(self, count: int) -> np.ndarray:
-        """The sums a series of ``count`` images must give, (count,) float64."""
+        """The sums a series of ``count`` frames must give, (count,) float64."""
         weights = self.disk.weights((self.side, self.side))
         sums = (self.frames.astype(np.int64) * weights).sum(axis=(1, 2)).astype(np.float64)
         return np.resize(sums, count)
@@ -76,7 +76,7 @@ SIZES = {
 
 
 def messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One image message per distinct frame: bytes, offsets, and the place of the image id's four bytes."""
+    """One image message per distinct frame: bytes, offsets, and the place of the frame id's four bytes."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import h5py
     import hdf5plugin
@@ -184,7 +184,7 @@ def main() -> None:
 
 
 class Source:
-    """The senders' processes, from the other side: each has an endpoint of its own and sends every n-th image."""
+    """The senders' processes, from the other side: each has an endpoint of its own and sends every n-th frame."""
 
     #: what runs in them
     module = "benchmarks.source"

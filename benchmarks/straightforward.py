@@ -86,7 +86,7 @@ class Straightforward:
 
 
 def receive(endpoint: str, size: Size, count: int) -> tuple[np.ndarray, float]:
-    """Sums of one series of ``count`` images in one thread, (count,) float64, and seconds from its first message."""
+    """Sums of one series of ``count`` frames in one thread, (count,) float64, and seconds from its first message."""
     pipeline = Straightforward(size)
     found = np.full(count, np.nan)
     ids: list[int] = []

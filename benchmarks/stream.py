@@ -34,7 +34,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris import stream as stream_module
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
-#: size, senders (one connection each), virtual detectors, images
+#: size, senders (one connection each), virtual detectors, frames
 CASES = (
     ("192", 1, 1, 512 * 1024), ("192", 4, 1, 1024 * 1024), ("192", 4, 4, 1024 * 1024), ("192", 4, 16, 1024 * 1024),
     ("192u16", 1, 1, 512 * 1024), ("192u16", 4, 1, 1024 * 1024),
@@ -43,7 +43,7 @@ CASES = (
 )  # fmt: skip
 SESSION = (("192", 4, (1024, 1024)), ("96u32", 4, (2048, 2048)))
 
-#: images for the straightforward pipeline, which is slow
+#: frames for the straightforward pipeline, which is slow
 _STRAIGHTFORWARD = 32 * 1024
 
 _backends: dict[str, Backend] = {}
@@ -105,7 +105,7 @@ def measure(
     engine: str = "gpu",
     receiver: str = stream_module.RECEIVER,
 ) -> dict:
-    """One series of ``count`` images in ``process``: rate, latencies, cores. Raises RuntimeError for wrong sums."""
+    """One series of ``count`` frames in ``process``: rate, latencies, cores. Raises RuntimeError for wrong sums."""
     source.start(count, rate)
     image, found = process.submit(_receive, engine, source.endpoint, key, count, maps, receiver).result()
     sender = source.finish()

@@ -1,4 +1,4 @@
-"""ScanGrid: which scan position an image id belongs to. The stream does not say; the plan does."""
+"""ScanGrid: which scan position a frame id belongs to. The stream does not say; the plan does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numbers import Real
 
 import numpy as np
 
-#: positions along an axis, or images of a flyback: far beyond what a scan generator does
+#: positions along an axis, or frames of a flyback: far beyond what a scan generator does
 MOST = 1 << 20
 
 
@@ -24,20 +24,20 @@ def parse_shape(text: str) -> tuple[int, int]:
 class ScanGrid:
     """One raster scan of the probe.
 
-    Images are numbered from 0 in the order they are exposed: first ``lead_in`` images that belong to no
-    position, then line by line ``cols`` images and ``flyback`` images while the probe returns, after the last line only
+    Frames are numbered from 0 in the order they are exposed: first ``lead_in`` frames that belong to no
+    position, then line by line ``cols`` frames and ``flyback`` frames while the probe returns, after the last line only
     with ``last_flyback``. With ``serpentine`` every second line runs backwards. A movie continues the numbering with
-    the next raster, at once behind the last image of the one before.
+    the next raster, at once behind the last frame of the one before.
 
     Parameters
     ----------
     rows, cols : number of scan positions along scan_y and scan_x
     serpentine : odd lines run from the last column to the first
-    flyback : images recorded after each line, not part of the image
-    lead_in : images recorded before the first position of every raster
+    flyback : frames recorded after each line, not part of the image
+    lead_in : frames recorded before the first position of every raster
     step : distance of neighbouring positions, one number or (scan_y, scan_x), in ``unit``
     unit : unit of ``step``, for the axes of pictures
-    last_flyback : whether flyback images follow the last line, too; where the pulses end with the last position, they
+    last_flyback : whether flyback frames follow the last line, too; where the pulses end with the last position, they
         do not, and a detector that expects them would wait for pulses that never come
 
     Examples
@@ -100,14 +100,14 @@ class ScanGrid:
 
     @property
     def frames(self) -> int:
-        """Images the detector records for one raster, lead-in and flyback included."""
+        """Frames the detector records for one raster, lead-in and flyback included."""
         flybacks = self.rows if self.last_flyback else self.rows - 1
         return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 
     def positions(self, image_ids: np.ndarray) -> np.ndarray:
-        """Flat position ``raster * size + row * cols + col`` of each image, ``(n,) int64``.
+        """Flat position ``raster * size + row * cols + col`` of each frame, ``(n,) int64``.
 
-        -1 for images that belong to no position (lead-in, flyback, negative ids).
+        -1 for frames that belong to no position (lead-in, flyback, negative ids).
         """
         ids = np.asarray(image_ids, np.int64)
         raster, within = np.divmod(ids, self.frames)

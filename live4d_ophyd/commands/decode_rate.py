@@ -71,7 +71,7 @@ def _known_frames() -> _KnownFrames:
     mean = np.where(inside, 2e4 / inside.sum(), 0.01)
     pixels = np.random.default_rng(1).poisson(mean, (64, *frame.shape)).astype(frame.dtype)
     sums = pixels[:, inside].sum(axis=1, dtype=np.int64)[:, np.newaxis]
-    return _KnownFrames(frame, [compress(image, "bslz4") for image in pixels], weights, sums)
+    return _KnownFrames(frame, [compress(pattern, "bslz4") for pattern in pixels], weights, sums)
 
 
 def _fill(batch: FrameBatch, known: _KnownFrames) -> None:

@@ -306,7 +306,7 @@ def run_checks(checks: list[tuple[str, Callable[[], Check]]]) -> Iterator[Check]
 @click.option(
     "--endpoint",
     metavar="tcp://HOST:PORT",
-    help="Also ask for the detector's stream here. Not during a series: it would lose some images.",
+    help="Also ask for the detector's stream here. Not during a series: it would lose some frames.",
 )
 @click.option("--simplon", "url", metavar="URL", help="Also ask the detector's REST interface, http://HOST.")
 @click.option(

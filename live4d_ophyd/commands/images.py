@@ -80,7 +80,7 @@ def report(raster: RasterResult, detectors: list[Disk | Annulus], out: Path | No
         "rate_hz": raster.rate_hz,
         "engine": raster.engine,
     }
-    if raster.losses.beyond:  # more images than the scan has: what was summed may be another scan's half
+    if raster.losses.beyond:  # more frames than the scan has: what was summed may be another scan's half
         counts["frames_beyond"] = raster.losses.beyond
     if as_json:
         click.echo(json.dumps(counts))

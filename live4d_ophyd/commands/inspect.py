@@ -67,7 +67,7 @@ def inspect_file(path: Path) -> Record:
 
 
 def describe_message(message: Message) -> Record:
-    """The message's fields, its images as numbers; raises DecodeError if one will not decode."""
+    """The message's fields, its arrays as numbers; raises DecodeError if one will not decode."""
     if isinstance(message, ImageMessage):
         return {
             "type": "image",
@@ -88,7 +88,7 @@ def describe_message(message: Message) -> Record:
 
 
 def describe_array(encoded: EncodedArray) -> Record:
-    """Shape, type and numbers of the decoded array, enough to say whether two readers saw the same image."""
+    """Shape, type and numbers of the decoded array, enough to say whether two readers saw the same frame."""
     pixels = decode_array(encoded)
     little_endian = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
     return {
@@ -115,7 +115,7 @@ def _sum(pixels: np.ndarray) -> int | float | None:
         return _json_number(pixels.sum(dtype=np.float64))
     if pixels.dtype.itemsize < 8:
         return int(pixels.sum(dtype=np.int64))
-    # In halves of 32 bits: no image is large enough to overflow the sum of one.
+    # In halves of 32 bits: no frame is large enough to overflow the sum of one.
     return int((pixels & 0xFFFFFFFF).sum()) + (int((pixels >> 32).sum()) << 32)
 
 
@@ -176,7 +176,7 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-_TITLES = ("file", "type", "series", "image", "channel", "shape", "dtype", "sum", "max", "nodata")
+_TITLES = ("file", "type", "series", "frame", "channel", "shape", "dtype", "sum", "max", "nodata")
 _WIDTHS = (28, 6, 7, 7, 12, 12, 8, 14, 11, 9)
 _TEXT_COLUMNS = 2  # left-aligned ones at the start of a line
 

@@ -39,7 +39,7 @@ from live4d_ophyd.sources.dectris.source import DectrisSource
     show_default=True,
     help="Longest silence, s.",
 )
-@click.option("--flyback", type=click.IntRange(0), default=0, help="Images after each line.")
+@click.option("--flyback", type=click.IntRange(0), default=0, help="Frames after each line.")
 @click.option("--no-last-flyback", is_flag=True, help="None after the last line.")
 @click.option("--serpentine", is_flag=True, help="Odd lines run backwards.")
 @click.option("--channel", default="", help="Data channel, e.g. threshold_1; default: the first.")

@@ -28,7 +28,7 @@ from live4d_ophyd.scan import ScanGrid
     help="Where frames are decoded: cpu, gpu, gpu:0,1; auto takes a GPU if one works.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that decode; default: one a core.")
-@click.option("--flyback", type=click.IntRange(0), default=0, help="Images after each line.")
+@click.option("--flyback", type=click.IntRange(0), default=0, help="Frames after each line.")
 @click.option("--serpentine", is_flag=True, help="Odd lines run backwards.")
 @output_options
 def reprocess(

@@ -14,8 +14,8 @@ from live4d_ophyd.commands.parameters import Numbers, Shape
 from live4d_ophyd.sim.faults import Faults
 
 _POSITIVE = click.FloatRange(0, min_open=True)
-_BUFFER_HELP = "Images kept for a client that does not fetch, then they are dropped.  [default: about 1 GB]"
-_PICK = "every:N or a list of image ids, as in 3,17,900"
+_BUFFER_HELP = "Frames kept for a client that does not fetch, then they are dropped.  [default: about 1 GB]"
+_PICK = "every:N or a list of frame ids, as in 3,17,900"
 
 
 def _text(error: Exception) -> str:
@@ -55,7 +55,7 @@ def _text(error: Exception) -> str:
     default=30e3,
     show_default=True,
     type=click.FloatRange(0, min_open=True),
-    help="Images a second (frame_time at the start).",
+    help="Frames a second (frame_time at the start).",
 )
 @click.option("--dead-pixels", default=0, show_default=True, help="Pixels without data, at random places.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the counts and the dead pixels.")
@@ -63,7 +63,7 @@ def _text(error: Exception) -> str:
     "--frozen-noise", is_flag=True, help="Same counts in every series while nothing changes; no waiting."
 )
 @click.option("--buffer", "buffered", type=click.IntRange(1), help=_BUFFER_HELP)
-@click.option("--block", is_flag=True, help="Wait for a slow client instead of dropping images.")
+@click.option("--block", is_flag=True, help="Wait for a slow client instead of dropping frames.")
 @click.option(
     "--uninitialized", is_flag=True, help="Start in state na, without high voltage, as after switching on."
 )
@@ -90,21 +90,21 @@ def _text(error: Exception) -> str:
     metavar="KEY",
     help="A config or status key that this firmware lacks; repeatable.",
 )
-@click.option("--drop", default="", help=f"Images never sent: {_PICK}.")
-@click.option("--late", default="", help=f"Images sent late: {_PICK}.")
-@click.option("--late-by", default=8, show_default=True, help="How many images late.")
-@click.option("--duplicate", default="", help=f"Images sent twice: {_PICK}.")
-@click.option("--corrupt", default="", help=f"Images with damaged bytes: {_PICK}.")
-@click.option("--truncate", default="", help=f"Images cut in half: {_PICK}.")
+@click.option("--drop", default="", help=f"Frames never sent: {_PICK}.")
+@click.option("--late", default="", help=f"Frames sent late: {_PICK}.")
+@click.option("--late-by", default=8, show_default=True, help="How many frames late.")
+@click.option("--duplicate", default="", help=f"Frames sent twice: {_PICK}.")
+@click.option("--corrupt", default="", help=f"Frames with damaged bytes: {_PICK}.")
+@click.option("--truncate", default="", help=f"Frames cut in half: {_PICK}.")
 @click.option(
-    "--foreign", default="", help=f"Images with a stray one of another series before them: {_PICK}."
+    "--foreign", default="", help=f"Frames with a stray one of another series before them: {_PICK}."
 )
-@click.option("--wrong-shape", default="", help=f"Images of another shape than announced: {_PICK}.")
-@click.option("--wrong-dtype", default="", help=f"Images of another dtype than announced: {_PICK}.")
-@click.option("--stall-at", default=-1, help="Image before which the stream stands still for a while.")
+@click.option("--wrong-shape", default="", help=f"Frames of another shape than announced: {_PICK}.")
+@click.option("--wrong-dtype", default="", help=f"Frames of another dtype than announced: {_PICK}.")
+@click.option("--stall-at", default=-1, help="Frame before which the stream stands still for a while.")
 @click.option("--stall-s", default=1.0, show_default=True, help="How long, s.")
 @click.option(
-    "--after-abort", default=0, help="Images of an aborted series that are sent after abort was answered."
+    "--after-abort", default=0, help="Frames of an aborted series that are sent after abort was answered."
 )
 @click.option("--no-start", is_flag=True, help="Leave out start messages.")
 @click.option("--no-end", is_flag=True, help="Leave out end messages.")
@@ -149,13 +149,13 @@ def sim(
     "--endpoint", default="tcp://127.0.0.1:0", show_default=True, help="Where to stream; port 0: any free."
 )
 @click.option(
-    "--rate", default=100.0, show_default=True, type=click.FloatRange(0), help="Images a second; 0: no pause."
+    "--rate", default=100.0, show_default=True, type=click.FloatRange(0), help="Frames a second; 0: no pause."
 )
 @click.option(
     "--repeat", default=1, show_default=True, type=click.IntRange(1), help="Times to stream the files."
 )
 @click.option(
-    "--make-start", is_flag=True, help="Make a start message from the first image if none is recorded."
+    "--make-start", is_flag=True, help="Make a start message from the first frame if none is recorded."
 )
 @click.option(
     "--linger", default=30.0, show_default=True, help="Seconds a client has to fetch the rest at the end."
@@ -180,7 +180,7 @@ def replay(
                 recording = recording.with_start()
             else:
                 click.echo(
-                    "no start message among the files; --make-start makes one from the first image", err=True
+                    "no start message among the files; --make-start makes one from the first frame", err=True
                 )
         stream_recording(recording, endpoint, rate, repeat=repeat, linger_s=linger, ready=ready)
     except (ValueError, OSError) as error:

@@ -61,7 +61,7 @@ class Decoder(Protocol):
     decodes: int  #: passes over a batch so far
 
     def submit(self, batch: FrameBatch, entries: np.ndarray | None, demand: Demand) -> Decoded:
-        """Begin to decode ``entries`` (n,) of the batch, by default all images.
+        """Begin to decode ``entries`` (n,) of the batch, by default all frames.
 
         The batch must stay as it is until the last part was taken. Raises ValueError when maps are for another shape,
         or integer sums could overflow; IndexError for entries outside the batch.

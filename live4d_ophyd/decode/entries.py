@@ -13,7 +13,7 @@ OTHER_LAYOUT = 1
 
 
 def rows_to_take(batch: FrameBatch, rows: np.ndarray | None) -> np.ndarray:
-    """``rows`` as (n,) int64, by default those of all images. Raises IndexError outside the batch."""
+    """``rows`` as (n,) int64, by default those of all frames. Raises IndexError outside the batch."""
     if rows is None:
         return np.flatnonzero(batch.status == IMAGE)
     rows = np.ascontiguousarray(rows, np.int64)

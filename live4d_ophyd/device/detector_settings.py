@@ -181,7 +181,7 @@ class DetectorSettings(Settling, _OfDetector):
     """What a user sets on the detector, ``bps.mv(live4d.detector.frame_time, 33.3e-6)``, and its ``status``.
 
     Settings are recorded with every run. What was set here is put back when the detector was restarted
-    (``Simplon(restore_settings=...)``). ``trigger_mode`` and ``trigger_per`` are those of `Simplon`; numbers of images
+    (``Simplon(restore_settings=...)``). ``trigger_mode`` and ``trigger_per`` are those of `Simplon`; numbers of frames
     and triggers follow from the scan.
     """
 

@@ -72,12 +72,12 @@ class Live4D(Flying, EngineLink, RasterSignals):
         detector is armed, ``start()`` when it is, ``stop()`` when the scan fails or is cancelled
     arm_per : "trigger" arms the detector for each; "run" once for all triggers of a run with the same settings, up to
         1000, or as many as a whole number says: it then waits, armed, for the next trigger's pulses, and is armed anew
-        where images were lost or too many. For scans that `scan_start`, or the detector (``ints``), starts
+        where frames were lost or too many. For scans that `scan_start`, or the detector (``ints``), starts
     engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
         the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
-    channel : data channel (``threshold_1``), empty for the first that the series names; images without it are bad
+    channel : data channel (``threshold_1``), empty for the first that the series names; frames without it are bad
     connections : parallel connections to the stream
     nodata : pixels at the dtype's maximum hold no count
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
@@ -85,7 +85,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
     pixel_mask, gain : bad pixels (not 0) and pixel factors, (det rows, det cols), or the path of a ``.npy`` file
     timeout : longest silence of the stream before a trigger fails (or ends with what came), s
 
-    Missing positions are NaN in the images and counted in ``frames_lost`` and ``frames_bad``; images with pixels that
+    Missing positions are NaN in the images and counted in ``frames_lost`` and ``frames_bad``; frames with pixels that
     hold no count in ``frames_saturated``. All settings are signals. Each Event has them as they were when its raster
     was triggered, those of ``detector`` as they were when it was armed; in the configuration they are as of the
     descriptor.

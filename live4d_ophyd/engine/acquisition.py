@@ -31,7 +31,7 @@ from live4d_ophyd.sources.source import Connection, DetectorControl, SourceError
 
 log = logging.getLogger(__name__)
 
-#: how long `end` may take after the last image before the series counts as over without it, s
+#: how long `end` may take after the last frame before the series counts as over without it, s
 END_GRACE_S = 0.25
 #: how long the detector may take to be idle after `end`, s
 IDLE_TIMEOUT_S = 2.0
@@ -225,7 +225,7 @@ class Acquisition:
         try:
             control.trigger()
         except SourceError as error:
-            # It lasts as long as the exposures: when images come it does not matter that it failed.
+            # It lasts as long as the exposures: when frames come it does not matter that it failed.
             self._trigger_error = error
 
     def _await(self, raster: int) -> None:
@@ -280,7 +280,7 @@ class Acquisition:
         if self._nothing_came(raster):
             raise self._failure_of(raster)
         log.warning(
-            "series %s stopped after %d of %d images without an end message; %.3g s of silence",
+            "series %s stopped after %d of %d frames without an end message; %.3g s of silence",
             self.series.name, self.progress().frames_received, self.progress().frames_expected, silent,
         )  # fmt: skip
         self._gave_up = self.series.ended = True
@@ -316,20 +316,20 @@ class Acquisition:
     def _finish_detector(self) -> int | None:
         """Wait until the detector is idle, disarming it if it does not know that the series is over.
 
-        Returns the images it dropped; None without control, or if it does not say.
+        Returns the frames it dropped; None without control, or if it does not say.
         """
         if self._control is None:
             return None
         dropped = self._control.finish(0.0 if self._gave_up else IDLE_TIMEOUT_S)
         if dropped:
             log.warning(
-                "series %s: the detector dropped %d images because they were not fetched in time: a slower scan, a "
+                "series %s: the detector dropped %d frames because they were not fetched in time: a slower scan, a "
                 "faster host or more connections would help", self.series.name, dropped,
             )  # fmt: skip
         return dropped
 
     def _failure_of(self, raster: int) -> Exception:
-        """Why there is nothing to show: a software trigger that failed, unless images came all the same."""
+        """Why there is nothing to show: a software trigger that failed, unless frames came all the same."""
         begun = self.tracker.arrived(raster) if self.request.stay_armed else self.tracker.begun
         if self._trigger_error is not None and not begun:
             return self._trigger_error

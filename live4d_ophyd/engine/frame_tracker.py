@@ -1,6 +1,6 @@
-"""FrameTracker: which images of a series came, and what became of each.
+"""FrameTracker: which frames of a series came, and what became of each.
 
-Every image id is claimed once, by the receive thread that brings it, and settled once, as received or bad.
+Every frame id is claimed once, by the receive thread that brings it, and settled once, as received or bad.
 All methods may be called from any thread.
 """
 
@@ -18,7 +18,7 @@ from live4d_ophyd.scan import ScanGrid
 
 
 class FrameTracker:
-    """Book of the images of ``rasters`` scans of ``grid``."""
+    """Book of the frames of ``rasters`` scans of ``grid``."""
 
     def __init__(self, grid: ScanGrid, rasters: int) -> None:
         self.grid = grid
@@ -32,7 +32,7 @@ class FrameTracker:
         self._last = np.full(rasters, np.nan)
         self._over = 0  # rasters below this one are over: what comes late is not taken in any more
         self._newest = 0
-        self._highest = -1  # of the image ids that came
+        self._highest = -1  # of the frame ids that came
         self._unreadable = 0
         self._foreign = 0
         self._duplicates = 0
@@ -58,7 +58,7 @@ class FrameTracker:
         return 0.0 if self._working else time.monotonic() - self.last_activity
 
     def claim(self, image_ids: np.ndarray) -> np.ndarray:
-        """Which of these images are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
+        """Which of these frames are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
         with self.changed:
             inside = (image_ids >= 0) & (image_ids < len(self._claimed))
             self._beyond += len(image_ids) - int(inside.sum())
@@ -81,7 +81,7 @@ class FrameTracker:
     def settle(
         self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray
     ) -> None:
-        """Book claimed images as received where ``good``, else as bad; times in ns of time.monotonic."""
+        """Book claimed frames as received where ``good``, else as bad; times in ns of time.monotonic."""
         if not len(image_ids):
             return
         rasters = image_ids // self.grid.frames
@@ -107,18 +107,18 @@ class FrameTracker:
                 self.changed.notify_all()
 
     def foreign(self, count: int) -> None:
-        """Book images of other series."""
+        """Book frames of other series."""
         with self.changed:
             self._foreign += count
 
     def unreadable(self) -> None:
-        """Book a message that was no readable image: bad, but no one knows which."""
+        """Book a message that was no readable frame: bad, but no one knows which."""
         with self.changed:
             self._unreadable += 1
 
     @property
     def settled(self) -> int:
-        """Images received or bad so far."""
+        """Frames received or bad so far."""
         return int(self._received.sum() + self._bad.sum())
 
     @property
@@ -127,17 +127,17 @@ class FrameTracker:
 
     @property
     def begun(self) -> bool:
-        """Whether any image came, settled or still being decoded."""
+        """Whether any frame came, settled or still being decoded."""
         return bool(self._claimed.any())
 
     @property
     def all_claimed(self) -> bool:
-        """Whether every image came, settled or still being decoded."""
+        """Whether every frame came, settled or still being decoded."""
         return bool(self._claimed.all())
 
     @property
     def came(self) -> np.ndarray:
-        """Whether each image came, settled or still being decoded: (frames of the series,) bool, a copy."""
+        """Whether each frame came, settled or still being decoded: (frames of the series,) bool, a copy."""
         return self._claimed.copy()
 
     @property
@@ -147,16 +147,16 @@ class FrameTracker:
 
     @property
     def strangers(self) -> int:
-        """Images of other series so far."""
+        """Frames of other series so far."""
         return self._foreign
 
     @property
     def beyond(self) -> int:
-        """Images so far whose ids the grid does not have."""
+        """Frames so far whose ids the grid does not have."""
         return self._beyond
 
     def complete(self, raster: int) -> bool:
-        """Every image of the raster is settled."""
+        """Every frame of the raster is settled."""
         return bool(self._received[raster] + self._bad[raster] == self.grid.frames)
 
     def overtaken(self, raster: int) -> bool:
@@ -164,28 +164,28 @@ class FrameTracker:
         return self._newest >= raster + 2
 
     def received_of(self, raster: int) -> int:
-        """Images of one raster received so far."""
+        """Frames of one raster received so far."""
         return int(self._received[raster])
 
     def arrived(self, raster: int) -> int:
-        """Images of one raster that came so far, whether settled or still being decoded."""
+        """Frames of one raster that came so far, whether settled or still being decoded."""
         frames = self.grid.frames
         return int(np.count_nonzero(self._claimed[raster * frames : (raster + 1) * frames]))
 
     def settled_of(self, raster: int) -> int:
-        """Images of one raster that are received or bad so far."""
+        """Frames of one raster that are received or bad so far."""
         return int(self._received[raster] + self._bad[raster])
 
     def reached_end(self, raster: int) -> bool:
-        """The raster's last image came."""
+        """The raster's last frame came."""
         return bool(self._claimed[(raster + 1) * self.grid.frames - 1])
 
     def went_beyond(self, raster: int) -> bool:
-        """Images came that are behind the raster."""
+        """Frames came that are behind the raster."""
         return self._highest >= (raster + 1) * self.grid.frames or self._beyond > 0
 
     def close(self, raster: int) -> tuple[Losses, float | None]:
-        """End a raster; returns where its images are and the rate from its first to its last, Hz."""
+        """End a raster; returns where its frames are and the rate from its first to its last, Hz."""
         with self.changed:
             self._over = raster + 1
             received, bad = int(self._received[raster]), int(self._bad[raster])
@@ -223,5 +223,5 @@ class FrameTracker:
 
     @property
     def saturated(self) -> int:
-        """Images so far with a pixel under a virtual detector that holds no count."""
+        """Frames so far with a pixel under a virtual detector that holds no count."""
         return int(self._saturated.sum())

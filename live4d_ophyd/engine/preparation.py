@@ -189,7 +189,7 @@ def _decoded(mask: EncodedArray | None, shape: tuple[int, int]) -> np.ndarray | 
     if mask is None:
         return None
     if mask.shape != shape:
-        log.warning("the detector's pixel mask of %s is not used for images of %s px", mask.shape, shape)
+        log.warning("the detector's pixel mask of %s is not used for frames of %s px", mask.shape, shape)
         return None
     if not mask.plausible:
         log.warning(

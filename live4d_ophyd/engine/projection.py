@@ -1,6 +1,6 @@
 """Projection: what the frames of a series look like and are asked for, and frames under way.
 
-Made for one series, when its first images show their format. Every receive thread gives it its own images and has a
+Made for one series, when its first frames show their format. Every receive thread gives it its own frames and has a
 decoder of its own.
 """
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Projection:
-    """``refuse`` takes the reasons of bad images; ``known``: what the source knows of the series."""
+    """``refuse`` takes the reasons of bad frames; ``known``: what the source knows of the series."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class Projection:
         self._request, self._tracker = request, tracker
         self._preparation, self._refuse = preparation, refuse
         self._frame: FrameFormat | None = None
-        self._formats: Counter[FrameFormat] = Counter()  # of the first images
-        self._waiting: list[tuple[FrameBatch, np.ndarray]] = []  # images that wait for the format
+        self._formats: Counter[FrameFormat] = Counter()  # of the first frames
+        self._waiting: list[tuple[FrameBatch, np.ndarray]] = []  # frames that wait for the format
         self._lock = threading.Lock()
         self._of_thread = threading.local()
 
@@ -68,18 +68,18 @@ class Projection:
 
     @property
     def contradiction(self) -> str:
-        """What `start` and an image say of the images where nothing has told who is right yet; else ""."""
+        """What `start` and a frame say of the frames where nothing has told who is right yet; else ""."""
         if self._frame is not None or not self._formats:
             return ""
-        images = " or ".join(map(in_words, self._formats))
-        return f"its start message announces {announced_in_words(self._known.header)}, what came is {images}"
+        found = " or ".join(map(in_words, self._formats))
+        return f"its start message announces {announced_in_words(self._known.header)}, what came is {found}"
 
     def prepare_early(self) -> None:
-        """Make what `start` tells all about before images come; `take` then finds it made."""
+        """Make what `start` tells all about before frames come; `take` then finds it made."""
         header = self._known.header
         if header is None or not header.channel or not header.rows or not header.cols or header.dtype is None:
             return
-        # What does not fit is said when an image shows that start is right.
+        # What does not fit is said when a frame shows that start is right.
         with self._lock, self._tracker.working(), contextlib.suppress(ValueError):
             frame = FrameFormat(header.rows, header.cols, header.dtype)
             if self._believed(frame, header):
@@ -96,7 +96,7 @@ class Projection:
         )
 
     def take(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
-        """Begin to sum claimed images, and those that waited for the format if these settle it.
+        """Begin to sum claimed frames, and those that waited for the format if these settle it.
 
         ``backend`` decodes what the calling thread receives.
         """
@@ -110,16 +110,16 @@ class Projection:
                     self._waiting.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
                     return []
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*images, backend) for images in [*waited, (batch, rows)]]
+            return [self._submit(*frames, backend) for frames in [*waited, (batch, rows)]]
 
     def finish(self, backend: Backend) -> list[Pending]:
-        """Begin to sum what still waits: no other image will tell more."""
+        """Begin to sum what still waits: no other frame will tell more."""
         with self._tracker.working():
             with self._lock:
                 if self._waiting:
                     self._settle_format(all_there=True)
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*images, backend) for images in waited]
+            return [self._submit(*frames, backend) for frames in waited]
 
     def _submit(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> Pending:
         assert self._frame is not None
@@ -129,15 +129,15 @@ class Projection:
             decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
             self._engines.add(decoder.engine)
         return FramesUnderWay(
-            self._request.grid, self._tracker, self._refuse_image, decoder, self.imaging, batch, rows
+            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, rows
         )
 
-    def _refuse_image(self, status: int, batch: FrameBatch, row: int) -> None:
+    def _refuse_frame(self, status: int, batch: FrameBatch, row: int) -> None:
         assert self._frame is not None
         self._refuse(why_bad(status, batch, row, self._frame, self._known.header))
 
     def _settle_format(self, all_there: bool) -> None:
-        """Make the methods if the images so far tell their format, all of them if no other comes."""
+        """Make the methods if the frames so far tell their format, all of them if no other comes."""
         header = self._known.header
         frame = choose_format(header, self._formats, all_there)
         if frame is None:
@@ -149,7 +149,7 @@ class Projection:
             )
         elif not agrees(header, frame):
             log.warning(
-                "series %s: the start message announces %s, but the images are %s: they are taken as they are",
+                "series %s: the start message announces %s, but the frames are %s: they are taken as they are",
                 self._known.name, announced_in_words(header), in_words(frame),
             )  # fmt: skip
         self._saturation = self._saturation_of(header)

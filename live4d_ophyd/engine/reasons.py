@@ -1,4 +1,4 @@
-"""Why an image is bad, with the values it is bad for."""
+"""Why a frame is bad, with the values it is bad for."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from live4d_ophyd.sources.source import SeriesHeader
 
 
 def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, header: SeriesHeader | None) -> str:
-    """The decoder's ``status`` of one image in words; ``frame`` is the format of the series."""
+    """The decoder's ``status`` of one frame in words; ``frame`` is the format of the series."""
     if status in (WRONG_SHAPE, WRONG_DTYPE):
         (found,) = formats_of(batch, np.array([row]))
         announced = announced_in_words(header)
         says = f", the start message announces {announced}" if announced else ""
-        return f"the image is {in_words(found)}, the others are {in_words(frame)}{says}"
+        return f"the frame is {in_words(found)}, the others are {in_words(frame)}{says}"
     if status in (UNKNOWN_ALGORITHM, NEEDS_VENDOR, VENDOR_REFUSED, NOT_ON_GPU):
         return f"{describe_status(status)}: {algorithm_name(batch, row) or 'its name cannot be read again'}"
     return describe_status(status)

@@ -15,7 +15,7 @@ from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
 
-#: images of a series: each takes a byte of the engine's memory
+#: frames of a series: each takes a byte of the engine's memory
 MAX_FRAMES = 1 << 30
 #: outputs of one raster; they travel to the session in one message (process.sockets.MAX_MESSAGE_BYTES)
 MAX_OUTPUTS_BYTES = 800 << 20
@@ -115,7 +115,7 @@ class AcquisitionRequest:
         grid, outputs = self.grid, self.outputs()
         if self.series.frames > MAX_FRAMES:
             raise ValueError(
-                f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.series.frames} images; a "
+                f"{self.rasters} rasters of {grid.rows} x {grid.cols} positions are {self.series.frames} frames; a "
                 f"series may have {MAX_FRAMES}"
             )
         if sum(math.prod(output.shape) for output in outputs.values()) * 8 > MAX_OUTPUTS_BYTES:

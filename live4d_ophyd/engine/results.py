@@ -32,16 +32,16 @@ def check_outputs(
 
 @dataclass(frozen=True)
 class Losses:
-    """Where the images of a raster are. ``expected = received + lost + bad``."""
+    """Where the frames of a raster are. ``expected = received + lost + bad``."""
 
-    expected: int  #: images the grid has
-    received: int  #: images that arrived and were decoded
-    lost: int  #: images that never came
-    bad: int  #: images that came and could not be decoded
-    foreign: int = 0  #: images of other series, ignored; whole acquisition
-    duplicates: int = 0  #: images that came again, ignored; whole acquisition
-    beyond: int = 0  #: images with ids the grid does not have, ignored; whole acquisition
-    saturated: int = 0  #: of those received, images with a pixel under a virtual detector that holds no count
+    expected: int  #: frames the grid has
+    received: int  #: frames that arrived and were decoded
+    lost: int  #: frames that never came
+    bad: int  #: frames that came and could not be decoded
+    foreign: int = 0  #: frames of other series, ignored; whole acquisition
+    duplicates: int = 0  #: frames that came again, ignored; whole acquisition
+    beyond: int = 0  #: frames with ids the grid does not have, ignored; whole acquisition
+    saturated: int = 0  #: of those received, frames with a pixel under a virtual detector that holds no count
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,8 +57,8 @@ class RasterResult:
     """One finished scan.
 
     ``outputs`` are the methods' arrays, float64, NaN where nothing is known, by name: `Method.outputs`;
-    ``rate_hz`` from the first to the last image of the raster, None for fewer than two; ``engine`` what decoded it,
-    "cpu" or "gpu"; ``dropped`` images of the whole series that the detector dropped because they were not fetched in
+    ``rate_hz`` from the first to the last frame of the raster, None for fewer than two; ``engine`` what decoded it,
+    "cpu" or "gpu"; ``dropped`` frames of the whole series that the detector dropped because they were not fetched in
     time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
     series says of itself.
     """
@@ -85,18 +85,18 @@ class RasterResult:
             raise ValueError(f"its index is {self.index}; expected {index}")
         check_outputs(self.outputs, request)
         if self.losses.expected != request.grid.frames:
-            raise ValueError(f"it expected {self.losses.expected} images; the grid has {request.grid.frames}")
+            raise ValueError(f"it expected {self.losses.expected} frames; the grid has {request.grid.frames}")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running acquisition is. ``frames_received`` counts bad images too; times are in s."""
+    """How far a running acquisition is. ``frames_received`` counts bad frames too; times are in s."""
 
     frames_received: int
     frames_expected: int
     rate_hz: float | None
     raster: int
-    saturated: int = 0  #: images of this raster with a pixel under a virtual detector that holds no count
+    saturated: int = 0  #: frames of this raster with a pixel under a virtual detector that holds no count
 
     def __post_init__(self) -> None:
         for name in ("frames_received", "frames_expected", "raster", "saturated"):
@@ -108,7 +108,7 @@ class Progress:
         frames, rasters = request.series.frames_per_trigger, request.series.rasters_per_trigger
         if self.frames_expected != frames or self.frames_received > frames:
             raise ValueError(
-                f"{self.frames_received} of {self.frames_expected} images; {frames} were asked for"
+                f"{self.frames_received} of {self.frames_expected} frames; {frames} were asked for"
             )
         if self.raster >= rasters:
             raise ValueError(f"it is at raster {self.raster} of {rasters}")

@@ -60,7 +60,7 @@ class Series:
         self.tracker = tracker
         self.source = source
         self.reasons: Counter[str] = Counter()
-        #: the series has ended, or the acquisition waits no longer for its end; every image that came is booked
+        #: the series has ended, or the acquisition waits no longer for its end; every frame that came is booked
         self.ended = False
         self._started = 0
         self.projection = Projection(request, tracker, preparation, self._refuse, source)
@@ -106,7 +106,7 @@ class Series:
             )
         if header.frames is not None and header.frames != self.request.series.frames:
             log.warning(
-                "series %d announces %d images, the grid needs %d (%d x %d x %d rasters)",
+                "series %d announces %d frames, the grid needs %d (%d x %d x %d rasters)",
                 number, header.frames, self.request.series.frames, *grid.shape, self.request.rasters,
             )  # fmt: skip
         self._started += 1
@@ -129,7 +129,7 @@ class Series:
             new = reason not in self.reasons
             self.reasons[reason] += frames
             if new and len(self.reasons) <= REASONS_LOGGED:
-                log.warning("series %s: bad image: %s", self.name, reason)
+                log.warning("series %s: bad frame: %s", self.name, reason)
 
     def _take_frames(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Iterator[Pending]:
         entries = entries[self.tracker.claim(batch.image_id[entries])]

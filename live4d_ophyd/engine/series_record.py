@@ -25,8 +25,8 @@ class SeriesRecord:
     detector: str = ""  #: description and serial number
     energy: float = math.nan  #: of the electrons, eV
     threshold: float = math.nan  #: of the channel, eV
-    count_time: float = math.nan  #: exposure of an image, s
-    frame_time: float = math.nan  #: from image to image, s
+    count_time: float = math.nan  #: exposure of a frame, s
+    frame_time: float = math.nan  #: from frame to frame, s
     saturation: float = math.nan  #: pixels at or above hold no count; NaN: every value is a count
     pixels_masked: int = 0  #: that no sum takes in
     pixel_mask: str = ""  #: `digest` of the mask that was applied, the detector's and the user's; "": none

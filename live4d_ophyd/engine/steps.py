@@ -1,4 +1,4 @@
-"""Steps: a detector that stays armed for many triggers, one raster each. Is the next image the next raster's first?
+"""Steps: a detector that stays armed for many triggers, one raster each. Is the next frame the next raster's first?
 
 Pulses are counted from when it was armed: one missed, or one too many, and every later raster would be shifted. So a
 series ends where that cannot be excluded. Runs in the acquisition's thread.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.sources.source import DetectorControl
 
-#: how long a whole raster is watched for images beyond it: a scan that is too long brings them right behind, s
+#: how long a whole raster is watched for frames beyond it: a scan that is too long brings them right behind, s
 SETTLE_S = 0.05
-#: with several connections, how long images may be behind a raster's last one, or behind `end`, s
+#: with several connections, how long frames may be behind a raster's last one, or behind `end`, s
 STRAGGLER_S = 0.5
 
 
@@ -20,15 +20,15 @@ class OutOfStep(Exception):
 
 
 class Steps:
-    """Of one series, whose images `tracker` books."""
+    """Of one series, whose frames `tracker` books."""
 
     def __init__(self, tracker: FrameTracker) -> None:
         self._tracker = tracker
-        self._seen = (-1, 0)  # raster, and how many of its images had arrived
+        self._seen = (-1, 0)  # raster, and how many of its frames had arrived
         self._seen_at = 0.0
 
     def over(self, raster: int, now: float) -> bool:
-        """Nothing more comes of the raster, as far as images tell: there is no `end` between two."""
+        """Nothing more comes of the raster, as far as frames tell: there is no `end` between two."""
         tracker = self._tracker
         if not tracker.reached_end(raster):
             return False
@@ -47,6 +47,6 @@ class Steps:
     def check(self, raster: int, control: DetectorControl) -> None:
         """Before the trigger of a raster: raise OutOfStep if the detector is not armed for it any more."""
         if self._tracker.went_beyond(raster - 1):
-            raise OutOfStep("images came between two triggers")
+            raise OutOfStep("frames came between two triggers")
         if why := control.why_out_of_step():
             raise OutOfStep(why)

@@ -17,7 +17,7 @@ from live4d_ophyd.frames.codecs import most_of
 
 ROW_MAJOR_TAG, COLUMN_MAJOR_TAG, COMPRESSION_TAG = 40, 1040, 56500
 
-#: pixels an image may have at most: 8192 x 8192, over three times the largest detector that DECTRIS makes. What methods
+#: pixels a frame may have at most: 8192 x 8192, over three times the largest detector that DECTRIS makes. What methods
 #: need for a frame is several times as large, and a frame of zeros in LZ4 is 255 times as small.
 MAX_PIXELS = 1 << 26
 #: largest element size a compression tag may name, bytes
@@ -52,7 +52,7 @@ class StreamError(ValueError):
 class EncodedArray:
     """One array of a message, its content as it came."""
 
-    #: (rows, cols) of an image; (n,) of a table
+    #: (rows, cols) of a frame; (n,) of a table
     shape: tuple[int, ...]
     #: of the decoded elements, byte order included
     dtype: np.dtype

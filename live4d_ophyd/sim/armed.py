@@ -29,13 +29,13 @@ END_TIMEOUT, STOPPED_END_TIMEOUT = 10.0, 0.5
 
 @dataclass(frozen=True)
 class Leftover:
-    """What is left when images of a trigger have been sent, or not."""
+    """What is left when frames of a trigger have been sent, or not."""
 
-    #: images that no client fetched in time
+    #: frames that no client fetched in time
     dropped: int = 0
     #: messages of an aborted series that are still to come (fault after_abort)
     messages: tuple[bytes, ...] = ()
-    #: the image whose turn it was when it was stopped; None: all were sent
+    #: the frame whose turn it was when it was stopped; None: all were sent
     next_image: int | None = None
 
 
@@ -93,7 +93,7 @@ class ArmedSeries:
         faults: Faults,
         stray: Series,
     ) -> Leftover:
-        """Send images ``first .. first + count - 1``; ``stray`` is the series of fault foreign."""
+        """Send frames ``first .. first + count - 1``; ``stray`` is the series of fault foreign."""
         config, readout = self.config, self.readout
         series_id = self.series.series_id
         raster = self.raster = source.raster(*beam, readout, series_id, first, count)

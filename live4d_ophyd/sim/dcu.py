@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 RAMP_TIME = 0.2
 
 
-#: how long stopping the probe waits for the image that is being taken, s
+#: how long stopping the probe waits for the frame that is being taken, s
 STOP_TIMEOUT = 5.0
 
 
@@ -89,7 +89,7 @@ class Dcu:
 
     @property
     def binning(self) -> int:
-        """Edge of the square of sensor pixels that is one pixel of the images."""
+        """Edge of the square of sensor pixels that is one pixel of the frames."""
         return settings.BINNING[self.config["binning_mode"]]
 
     # faults
@@ -128,12 +128,12 @@ class Dcu:
 
     @property
     def dropped(self) -> int:
-        """Images of the last series that no client fetched in time."""
+        """Frames of the last series that no client fetched in time."""
         return self._dropped + (self.sender.progress[1] if self._state == "acquire" else 0)
 
     @property
     def progress(self) -> dict[str, object]:
-        """What it is doing, as a text and in numbers of frames, for somebody who waits for images."""
+        """What it is doing, as a text and in numbers of frames, for somebody who waits for them."""
         armed, state = self._armed, self._state
         raster = armed.raster if armed else None
         computed, frames = raster.progress if raster else (0, 0)
@@ -196,7 +196,7 @@ class Dcu:
             return self._sequence
 
     def trigger(self) -> None:
-        """Software trigger; returns when its images are taken, as the real command does."""
+        """Software trigger; returns when its frames are taken, as the real command does."""
         with self._changed:
             armed = self._armed
             if armed is None or self._state != "ready":
@@ -214,7 +214,7 @@ class Dcu:
         return self._end_series(abort=False)
 
     def cancel(self) -> int:
-        """Stop after the image that is being taken, then `end`. Returns the sequence id."""
+        """Stop after the frame that is being taken, then `end`. Returns the sequence id."""
         return self._end_series(abort=False)
 
     def abort(self) -> int:
@@ -230,7 +230,7 @@ class Dcu:
             self._commanded, self._rasters_to_scan = True, 0
 
     def start_scan(self) -> None:
-        """Scan what was prepared. Its images are lost unless a series is armed."""
+        """Scan what was prepared. Its frames are lost unless a series is armed."""
         with self._changed:
             if self._armed is not None and not self._armed.finish:
                 self._rasters_to_scan = self._rasters_at_once
@@ -238,7 +238,7 @@ class Dcu:
                 self._changed.notify_all()
 
     def stop_scan(self) -> None:
-        """Move the probe no further; an armed series waits for further images."""
+        """Move the probe no further; an armed series waits for further frames."""
         with self._changed:
             self._commanded, self._rasters_to_scan = False, 0
             if self._armed is not None and self._armed.commanded:
@@ -304,7 +304,7 @@ class Dcu:
         config = armed.config
         images, triggers = config["nimages"], config["ntrigger"]
         if config["trigger_mode"] != "ints":
-            # The microscope scans on without a pause and triggers every image, line or raster by itself.
+            # The microscope scans on without a pause and triggers every frame, line or raster by itself.
             images, triggers = images * triggers, 1
             if armed.streaming:
                 self.sender.wait_for_peer(lambda: armed.finish)
@@ -321,7 +321,7 @@ class Dcu:
             armed.send_end(self.sender)
 
     def _images_at_once(self, armed: ArmedSeries, images: int) -> int:
-        """Images that follow without another trigger or command."""
+        """Frames that follow without another trigger or command."""
         with self._changed:
             if not armed.commanded or armed.config["trigger_mode"] == "ints":
                 return images
@@ -329,7 +329,7 @@ class Dcu:
             return rasters * self.scan.frames
 
     def _wait_for_trigger(self, armed: ArmedSeries) -> bool:
-        """Wait for what lets the next images be exposed. False when the series is to end."""
+        """Wait for what lets the next frames be exposed. False when the series is to end."""
         software = armed.config["trigger_mode"] == "ints"
 
         def may_go_on() -> bool:
@@ -346,7 +346,7 @@ class Dcu:
             return True
 
     def _take_images(self, armed: ArmedSeries, first: int, count: int) -> int:
-        """Returns the number of the image whose turn it is then."""
+        """Returns the number of the frame whose turn it is then."""
         taken = count // 2 if armed.fails else count
         if not armed.streaming:
             with self._changed:

@@ -1,6 +1,6 @@
 """Stream v2 messages as a DCU writes them: start, image and end, byte for byte in the order of real captures.
 
-In: what a series is (:class:`Series`, :class:`Header`). Out: message bytes; of images the parts that repeat
+In: what a series is (:class:`Series`, :class:`Header`). Out: message bytes; of image messages the parts that repeat
 (:class:`ImageTemplate`), which a sender puts before the pixels (payloads.py). Plain Python, any thread.
 """
 
@@ -19,7 +19,7 @@ SELF_DESCRIBED = 55799
 MULTI_DIM_ARRAY, DECTRIS_COMPRESSION = 40, 56500
 TYPED_ARRAY_TAGS = {"uint8": 64, "uint16": 69, "uint32": 70, "float32": 85}
 
-#: times of images are rationals ``[n, TICKS_PER_S]``
+#: times of frames are rationals ``[n, TICKS_PER_S]``
 TICKS_PER_S = 50_000_000
 
 HEADER_DETAILS = ("none", "basic", "all")

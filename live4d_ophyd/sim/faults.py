@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-#: images a piece of :meth:`Faults.schedules`: a series may have billions
+#: frames a piece of :meth:`Faults.schedules`: a series may have billions
 PIECE = 1 << 18
 
 # Flags of Schedule.flags
@@ -28,7 +28,7 @@ _HIGHEST = {"rest_latency": 3600.0, "arm_latency": 3600.0, "stall_s": 3600.0}
 
 @dataclass(frozen=True)
 class Pick:
-    """Which images: every n-th (ids n-1, 2n-1, ...), or a list of ids."""
+    """Which frames: every n-th (ids n-1, 2n-1, ...), or a list of ids."""
 
     every: int = 0
     ids: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ class Pick:
             return cls(every=int(match[1]))
         if re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
             return cls(ids=tuple(int(part) for part in text.split(",")))
-        raise ValueError(f"{text!r} picks no images; expected every:N or a list of image ids as in 3,17,900")
+        raise ValueError(f"{text!r} picks no frames; expected every:N or a list of frame ids as in 3,17,900")
 
     def mask(self, image_ids: np.ndarray) -> np.ndarray:
         """``(n,) bool``: the picked ones of ``(n,)`` ids."""
@@ -58,7 +58,7 @@ class Pick:
 class Schedule:
     """Image messages of one trigger in sending order."""
 
-    #: ``(n,) int64`` image id of each message
+    #: ``(n,) int64`` frame id of each message
     image_id: np.ndarray
     #: ``(n,) int64`` bits CORRUPT, TRUNCATE, FOREIGN, WRONG_SHAPE, WRONG_DTYPE
     flags: np.ndarray
@@ -97,12 +97,12 @@ class Faults:
     wrong_shape: Pick = Pick()
     #: another dtype than `start` announced; every pixel is 1
     wrong_dtype: Pick = Pick()
-    #: the stream stands still for `stall_s` before this image (-1: never). The exposures go on: what has become due
-    #: follows at once, from then on images are as punctual as before
+    #: the stream stands still for `stall_s` before this frame (-1: never). The exposures go on: what has become due
+    #: follows at once, from then on frames are as punctual as before
     stall_at: int = -1
     #: s
     stall_s: float = 1.0
-    #: further images of an aborted series that are sent after `abort` was answered
+    #: further frames of an aborted series that are sent after `abort` was answered
     after_abort: int = 0
     no_start: bool = False
     no_end: bool = False
@@ -148,7 +148,7 @@ class Faults:
         return replace(self, **{name: type(left)(left - 1)})
 
     def schedules(self, first: int, count: int) -> Iterator[Schedule]:
-        """Messages of the images ``first .. first + count - 1`` in pieces; nothing is late beyond one."""
+        """Messages of the frames ``first .. first + count - 1`` in pieces; nothing is late beyond one."""
         stall = self.stall_at - first
         for done in range(0, count, PIECE):
             piece = self.schedule(first + done, min(PIECE, count - done))
@@ -159,7 +159,7 @@ class Faults:
                 yield piece
 
     def schedule(self, first: int, count: int) -> Schedule:
-        """Messages of the images ``first .. first + count - 1`` at once."""
+        """Messages of the frames ``first .. first + count - 1`` at once."""
         ids = np.arange(first, first + count, dtype=np.int64)
         slot = np.arange(count, dtype=np.float64)
         flags = CORRUPT * self.corrupt.mask(ids) + TRUNCATE * self.truncate.mask(ids)

@@ -40,7 +40,7 @@ KEPT_BYTES = 1 << 30
 # How long a stop may go unnoticed while a chunk is waited for, s
 _LOOK_S = 0.02
 
-#: what an image of wrong dtype has instead
+#: what a frame of wrong dtype has instead
 _OTHER_DTYPE = {"uint8": "uint16", "uint16": "uint32", "uint32": "uint16"}
 
 
@@ -52,14 +52,14 @@ class Readout:
     channels: tuple[str, ...] = ("threshold_1",)
     compression: str = "bslz4"
     mask_to_zero: bool = False
-    #: edge of the square of sensor pixels whose counts are one image pixel
+    #: edge of the square of sensor pixels whose counts are one frame pixel
     binning: int = 1
     #: exposure of one position, s
     count_time: float = 1 / 30e3
 
 
 def image_shape(detector: Detector, binning: int) -> tuple[int, int]:
-    """Rows and columns of the images."""
+    """Rows and columns of the frames."""
     return detector.rows // binning, detector.cols // binning
 
 
@@ -77,7 +77,7 @@ def binned(frames: np.ndarray, binning: int) -> np.ndarray:
 
 
 def binned_position(position: float, binning: float) -> float:
-    """Where ``position`` on the sensor is in a binned image, px; whole numbers are centres of pixels."""
+    """Where ``position`` on the sensor is in a binned frame, px; whole numbers are centres of pixels."""
     return (position + 0.5) / binning - 0.5
 
 
@@ -124,7 +124,7 @@ class FrameSource:
         self._lock = threading.Lock()
 
     def dead_mask(self, detector: Detector, binning: int = 1) -> np.ndarray:
-        """Pixels of the images that are dead, or have a dead one in them, ``(rows, cols) bool``."""
+        """Pixels of the frames that are dead, or have a dead one in them, ``(rows, cols) bool``."""
         mask = np.zeros((detector.rows, detector.cols), bool)
         rng = np.random.default_rng([self.seed, 3])
         mask.flat[rng.choice(mask.size, min(self.dead_pixels, mask.size), replace=False)] = True
@@ -149,7 +149,7 @@ class FrameSource:
         first: int = 0,
         count: int | None = None,
     ) -> Raster:
-        """Frames of a raster, of which the images ``first .. first + count - 1`` (all) will be sent.
+        """Frames of a raster, of which ``first .. first + count - 1`` (all) will be sent.
 
         ``series_number`` seeds the noise.
         """
@@ -200,7 +200,7 @@ class Raster:
         self._computed: set[int] = set()
         start, frames = first % len(self), len(self)
         self._chunks = -(-frames // CHUNK)
-        # Whether the raster begins anew before all images are sent; if not, which chunks they need.
+        # Whether the raster begins anew before all frames are sent; if not, which chunks they need.
         self._around = start + count > frames
         self._begin = 0 if self._around else start // CHUNK
         self._end = self._chunks if self._around else -(-(start + count) // CHUNK)

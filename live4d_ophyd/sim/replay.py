@@ -58,14 +58,14 @@ class Recording:
         return "start" not in self.types
 
     def with_start(self) -> Recording:
-        """The same with a start message before everything, made from the first image. Raises ValueError."""
+        """The same with a start message before everything, made from the first frame. Raises ValueError."""
         if "image" not in self.types:
-            raise ValueError("cannot make a start message: there is no image among the files")
+            raise ValueError("cannot make a start message: there is no frame among the files")
         raw = self.messages[self.types.index("image")]
         try:
             read_message(raw)
         except StreamError as error:
-            raise ValueError(f"cannot make a start message from the first image: {error}") from None
+            raise ValueError(f"cannot make a start message from the first frame: {error}") from None
         first = cbor2.loads(raw)
         start = start_from_image(first, self.types.count("image"))
         return replace(self, messages=(start, *self.messages), types=("start", *self.types))
@@ -90,7 +90,7 @@ def _read(file: Path) -> tuple[bytes, str]:
 
 
 def start_from_image(image: Any, number_of_images: int) -> bytes:
-    """A start message that fits a decoded image. Raises ValueError where its arrays are not understood."""
+    """A start message that fits a decoded image message. Raises ValueError where its arrays are not understood."""
     channels = tuple(image["data"])
     array = image["data"][channels[0]]
     if not isinstance(array, cbor2.CBORTag) or array.tag != MULTI_DIM_ARRAY:
@@ -109,7 +109,7 @@ def start_from_image(image: Any, number_of_images: int) -> bytes:
         number_of_images=number_of_images,
         count_time=count_time,
         frame_time=count_time,
-        description="replayed; start message made from the first image",
+        description="replayed; start message made from the first frame",
     )
     date = image["series_date"].isoformat(timespec="milliseconds") if "series_date" in image else None
     series = Series(image["series_id"], image["series_unique_id"])
@@ -125,7 +125,7 @@ def stream_recording(
     linger_s: float = 30.0,
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Bind, tell ``ready`` the address, wait for a client, send at ``rate`` images a second (0: no pause).
+    """Bind, tell ``ready`` the address, wait for a client, send at ``rate`` frames a second (0: no pause).
 
     Returns when a client has everything, or after ``linger_s``. Raises OSError when the address is taken.
     """

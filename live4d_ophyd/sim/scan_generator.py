@@ -36,11 +36,11 @@ class SimScanGenerator(SimDevice):
     step_y = _axis("step_y")
     #: nm
     step_x = _axis("step_x")
-    #: images while the probe returns after each line
+    #: frames while the probe returns after each line
     flyback = _setting("flyback")
     #: also after the last line
     last_flyback = _setting("last_flyback")
-    #: images at the first position before the raster
+    #: frames at the first position before the raster
     lead_in = _setting("lead_in")
     serpentine = _setting("serpentine")
     #: degrees from the specimen's columns to the fast axis, towards its rows

@@ -156,7 +156,7 @@ class Sent:
     dropped: int
     elapsed_s: float
     stopped: bool
-    #: id of the image whose turn it was when it was stopped; None: all were sent
+    #: id of the frame whose turn it was when it was stopped; None: all were sent
     next_image: int | None = None
 
 
@@ -238,10 +238,10 @@ class StreamSender:
         misfits: Payloads | None = None,
         seed: int = 0,
     ) -> Sent:
-        """Send the schedules at ``rate`` images a second (0: as fast as they go). Raises zmq.ZMQError.
+        """Send the schedules at ``rate`` frames a second (0: as fast as they go). Raises zmq.ZMQError.
 
         Where frames are not there in time everything after them is that much later. ``foreign`` is the series of stray
-        images; ``misfits`` are two frames, of wrong shape and of wrong dtype.
+        frames; ``misfits`` are two frames, of wrong shape and of wrong dtype.
         """
         if len(frames) == 0:
             raise ValueError("no frames to send: the raster has no positions")
@@ -354,9 +354,7 @@ def _table(
         known += len(part)
     if (flags & _MISFIT).any():
         if misfits is None:
-            raise ValueError(
-                "images of wrong shape or dtype are scheduled: their frames, misfits, are missing"
-            )
+            raise ValueError("frames of wrong shape or dtype are scheduled, but there are no misfits")
         index[flags & WRONG_DTYPE != 0] = known + 1
         index[flags & WRONG_SHAPE != 0] = known
         parts.append(misfits)

@@ -30,7 +30,7 @@ from live4d_ophyd.sim.status import leave_out
 
 NO_FAULTS, SPECIMEN = Faults(), Specimen()
 
-#: memory for images that no client has fetched, and never more of them than this
+#: memory for frames that no client has fetched, and never more of them than this
 BUFFER_BYTES, MOST_BUFFERED = 1 << 30, 100_000
 
 
@@ -64,7 +64,7 @@ def build_dcu(
     """A DCU that streams at ``endpoint``.
 
     ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
-    images wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
+    frames wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
     settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what
     was computed are kept; ``without`` are config and status keys that the firmware does not have.
 
@@ -125,7 +125,7 @@ def ready_line(dcu: Dcu, rest_url: str) -> str:
 
 
 def warm_up(dcu: Dcu) -> None:
-    """Compile (or load) what computes and sends images, so that the first series is not late by seconds."""
+    """Compile (or load) what computes and sends frames, so that the first series is not late by seconds."""
     sender, small = dcu.sender, Detector(16, 16)
     source = FrameSource(Specimen(size_nm=2.0), kept_bytes=0, threads=1)
     readout = Readout(dtype=dcu.config["pixel_format"])

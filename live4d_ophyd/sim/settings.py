@@ -160,7 +160,7 @@ def _binning_follows(settings: Settings) -> None:
 def detector_settings(
     detector: Detector, microscope: Microscope, dtype: str = "uint16", api: str = API_VERSIONS[-1]
 ) -> Settings:
-    """``/detector/api/.../config``; lengths in px are those of the images, binned or not."""
+    """``/detector/api/.../config``; lengths in px are those of the frames, binned or not."""
     on_off = ("enabled", "disabled")
     row, col = detector.bf_center
 

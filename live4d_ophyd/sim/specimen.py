@@ -70,11 +70,11 @@ class Scan:
     step_nm: float | tuple[float, float] = 0.25
     #: odd lines run backwards
     serpentine: bool = False
-    #: images while the probe returns after each line, on its straight way
+    #: frames while the probe returns after each line, on its straight way
     flyback: int = 0
     #: also after the last line, then to the first position
     last_flyback: bool = True
-    #: images at the first position before the raster
+    #: frames at the first position before the raster
     lead_in: int = 0
     #: from the specimen's columns to the scan's fast axis, towards its rows
     rotation_deg: float = 0.0
@@ -86,7 +86,7 @@ class Scan:
 
     @property
     def frames(self) -> int:
-        """Images of one raster."""
+        """Frames of one raster."""
         flybacks = self.rows if self.last_flyback else self.rows - 1
         return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 

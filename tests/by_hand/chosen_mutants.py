@@ -47,7 +47,7 @@ KEPT = "    def release(self, raster: int) -> None:\n        pass\n"
 CLAIM = 'Duplicates, late ones and ids beyond the grid are not."""\n'
 SETTLE = "        rasters = image_ids // self.grid.frames\n"
 CLOSE = 'the rate from its first to its last, Hz."""\n'
-FOREIGN = 'Book images of other series."""\n'
+FOREIGN = 'Book frames of other series."""\n'
 UNREADABLE = 'bad, but no one knows which."""\n'
 OF_ONE = 'As of an acquisition of this raster alone."""\n'
 ALL = "    def progress(self) -> Progress:\n"
@@ -159,23 +159,23 @@ BROKEN = [
     ),
     # Properties
     Broken(
-        "a stream is silent while its images are decoded", "engine/frame_tracker.py",
+        "a stream is silent while its frames are decoded", "engine/frame_tracker.py",
         "return 0.0 if self._working else time", "return time", LEDGER,
     ),
     Broken(
-        "bad images are not settled", "engine/frame_tracker.py",
+        "bad frames are not settled", "engine/frame_tracker.py",
         "return int(self._received.sum() + self._bad.sum())", "return int(self._received.sum())", LEDGER,
     ),
     Broken(
-        "bad images are received", "engine/frame_tracker.py",
+        "bad frames are received", "engine/frame_tracker.py",
         "return int(self._received.sum())\n", "return int(self._received.sum() + self._bad.sum())\n", LEDGER,
     ),
     Broken(
-        "a series has begun with all of its images", "engine/frame_tracker.py",
+        "a series has begun with all of its frames", "engine/frame_tracker.py",
         "return bool(self._claimed.any())", "return bool(self._claimed.all())", LEDGER,
     ),
     Broken(
-        "all have come with the first image", "engine/frame_tracker.py",
+        "all have come with the first frame", "engine/frame_tracker.py",
         "return bool(self._claimed.all())", "return bool(self._claimed.any())", LEDGER,
     ),
     Broken(
@@ -183,12 +183,12 @@ BROKEN = [
         "return self._claimed.copy()", "return self._claimed", LEDGER,
     ),
     Broken(
-        "the first missing image counts as the last", "engine/frame_tracker.py",
+        "the first missing frame counts as the last", "engine/frame_tracker.py",
         "np.max(np.flatnonzero(~self._claimed), initial=-1)",
         "np.min(np.flatnonzero(~self._claimed), initial=2**40)", LEDGER,
     ),
     Broken(
-        "saturated images of the first raster only", "engine/frame_tracker.py",
+        "saturated frames of the first raster only", "engine/frame_tracker.py",
         "return int(self._saturated.sum())", "return int(self._saturated[0])", LEDGER,
     ),
     Broken(

@@ -66,7 +66,7 @@ def test_table_of_captures():
     code, lines = run(CAPTURES)
     assert code == 0
     assert lines[0].split() == [
-        *("file", "type", "series", "image", "channel", "shape", "dtype", "sum", "max", "nodata"),
+        *("file", "type", "series", "frame", "channel", "shape", "dtype", "sum", "max", "nodata"),
     ]
     assert ["000001.cbor", "image", "1", "0", "threshold_1", "514x1030", "uint16", "909218", "4", "0"] in [
         line.split() for line in lines

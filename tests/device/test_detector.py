@@ -423,7 +423,7 @@ def test_a_scan_is_stopped_when_nothing_comes_of_it(sim, RE, control):
     with closing(device(sim, scan_start=generator, timeout=1.0)) as live4d:
         sim.set_faults(drop="every:1")
         try:
-            with pytest.raises(FailedStatus, match="without an image"):
+            with pytest.raises(FailedStatus, match="without a frame"):
                 RE(bp.count([live4d]))
             for _ in range(500):
                 if "stop" in generator.heard:
@@ -549,7 +549,7 @@ def test_a_detector_that_others_left_as_no_scan_can_use_it_is_prepared_and_its_s
     assert data["live4d_series_count_time"] == pytest.approx(1e-2 - readout)
     assert data["live4d_series_frame_time"] == 1e-2
     assert data["live4d_series_pixels_masked"] == 3
-    # 100 images a second, for 0.3 s: a busy machine may bring the first or the last of them late
+    # 100 frames a second, for 0.3 s: a busy machine may bring the first or the last of them late
     assert 30 < data["live4d_frame_rate"] < 300
 
 
@@ -567,7 +567,7 @@ def test_the_event_says_how_many_images_the_detector_dropped(RE, caplog):
     assert data["live4d_frames_dropped"] == dropped > 0
     assert data["live4d_frames_received"] + dropped == images
     assert data["live4d_frames_lost"] == dropped
-    assert f"the detector dropped {dropped} images" in caplog.text
+    assert f"the detector dropped {dropped} frames" in caplog.text
 
 
 def test_a_detector_that_does_not_answer_is_said_when_it_is_staged(sim, RE):

@@ -270,7 +270,7 @@ def test_saturated_frames_are_counted_and_treated_as_asked(live4d, dcu, RE, satu
         image.flat[[1, 5, 6]] = np.nan
     np.testing.assert_array_equal(event["data"]["live4d_vbf"], image)
     assert np.isfinite(event["data"]["live4d_adf"]).all()
-    assert "3 images have pixels under a virtual detector that hold no count (255 and above)" in caplog.text
+    assert "3 frames have pixels under a virtual detector that hold no count (255 and above)" in caplog.text
 
 
 def test_the_detectors_own_saturation_value_is_the_limit(live4d, dcu, RE):

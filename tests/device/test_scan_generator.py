@@ -234,7 +234,7 @@ def test_where_the_header_says_nothing_a_count_that_does_not_fit_is_warned_of(RE
         status.wait(30)
         live4d.unstage()
         assert live4d.frames_received.get() == 20
-    assert "announces 36 images, the grid needs 20 (4 x 5 x 1 rasters)" in caplog.text
+    assert "announces 36 frames, the grid needs 20 (4 x 5 x 1 rasters)" in caplog.text
 
 
 SAID = {"rows": 3, "cols": 4, "serpentine": False, "flyback": 0, "last_flyback": True, "lead_in": 0}

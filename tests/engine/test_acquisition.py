@@ -124,7 +124,7 @@ def test_a_frame_that_does_not_decode_is_bad_and_nothing_else(dcu, pixels, caplo
     truth.flat[2] = np.nan
     np.testing.assert_array_equal(raster.outputs["vbf"], truth)
     assert (raster.losses.received, raster.losses.lost, raster.losses.bad) == (11, 0, 1)
-    assert "bad image" in caplog.text
+    assert "bad frame" in caplog.text
 
 
 def test_an_unreadable_message_is_bad_not_lost(dcu, pixels):
@@ -151,7 +151,7 @@ def test_an_end_that_cannot_be_read_is_no_bad_image(dcu, pixels, caplog):
     np.testing.assert_array_equal(raster.outputs["vbf"], expected(pixels))
     assert (raster.losses.received, raster.losses.bad) == (12, 0)
     assert "the end message cannot be used: the message is cut off" in caplog.text
-    assert "bad image" not in caplog.text
+    assert "bad frame" not in caplog.text
 
 
 def test_a_start_that_cannot_be_read_is_no_bad_image_and_named_in_the_error(dcu, pixels, caplog):
@@ -159,7 +159,7 @@ def test_a_start_that_cannot_be_read_is_no_bad_image_and_named_in_the_error(dcu,
     words = "the start message that came cannot be used: start message: series_id is text 'one'"
     with pytest.raises(NothingCame, match=words):
         take(dcu, timeout=0.4)
-    assert "bad image" not in caplog.text
+    assert "bad frame" not in caplog.text
 
 
 def test_legal_but_unusual_messages_are_taken_all_the_same(dcu, pixels):
@@ -376,7 +376,7 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
 @pytest.mark.parametrize(
     ("kept", "last"),
     [(slice(None), "arm"), (slice(0, 8), "disarm"), (slice(0, 1), "abort")],
-    ids=["whole series", "silence after half", "no image"],
+    ids=["whole series", "silence after half", "no frame"],
 )
 def test_the_detector_is_released_however_the_series_ends(dcu, pixels, kept, last):
     control = FakeControl()
@@ -416,7 +416,7 @@ class SoftwareTriggered(FakeControl):
 
 
 def take_triggered(dcu, control, messages, dies_after, timeout=1.0):
-    """The raster of ``messages``, the control unit dying when ``dies_after`` of its images have come."""
+    """The raster of ``messages``, the control unit dying when ``dies_after`` of its frames have come."""
     with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         assert stream.connected(2)
         request = AcquisitionRequest(
@@ -549,7 +549,7 @@ def test_an_engine_waits_for_another_that_has_the_detector(dcu, pixels, caplog):
                 assert waiting.is_alive()
             acquisition.cancel()
             theirs.close()
-            dcu.wait_for_leaving(1)  # else half of the images went its way
+            dcu.wait_for_leaving(1)  # else half of the frames went its way
             assert second.heard == []
         dcu.send(series(pixels))
         waiting.join(10)
@@ -574,7 +574,7 @@ def test_an_armed_series_beside_another_one_says_so_in_one_text(dcu, pixels, cap
     control = FakeControl()
     control.arm = lambda: 2
     dcu.send(series(pixels, 1, "A"))
-    words = r"series 2 was armed and brought no image within 0\.4 s, but 12 images of series 1 came from tcp"
+    words = r"series 2 was armed and brought no frame within 0\.4 s, but 12 frames of series 1 came from tcp"
     with pytest.raises(NothingCame, match=words):
         take(dcu, timeout=0.4, control=control)
     assert not [record for record in caplog.records if "series 1" in record.message]
@@ -673,7 +673,7 @@ def test_a_start_without_images_gives_way_to_the_next(dcu, pixels):
 def test_more_images_than_the_grid_holds_are_ignored_and_said(dcu, caplog):
     pixels = frames(GRID.frames + 5)
     first, *images, last = series(pixels)
-    dcu.send([first, *images[::-1], last])  # the images beyond come before the raster is whole
+    dcu.send([first, *images[::-1], last])  # the frames beyond come before the raster is whole
     (raster,) = take(dcu)
     np.testing.assert_array_equal(raster.outputs["vbf"], expected(pixels[: GRID.frames]))
     assert raster.losses.beyond == 5
@@ -684,9 +684,9 @@ def test_more_images_than_the_grid_holds_are_ignored_and_said(dcu, caplog):
     ("messages", "words"),
     [
         ([], "no series began"),
-        ([start()], "brought no image"),
-        ([start(), end()], "ended without an image"),
-        ([image(frames(1)[0], 0)], "1 images of other series"),
+        ([start()], "brought no frame"),
+        ([start(), end()], "ended without a frame"),
+        ([image(frames(1)[0], 0)], "1 frames of other series"),
         ([start(), image(frames(1)[0], 0)[:80], end()], "1 were refused"),
         ([[b'{"htype":"dheader-1.0"}', b"{}"]], "stream v1"),
         ([start(), image(frames(1)[0], 400), end()], "beyond the 12 of the grid"),

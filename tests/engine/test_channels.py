@@ -48,7 +48,7 @@ def two_channels(low, high, first=lambda n: "low", names=("low", "high"), **ids)
         yield image(None, n, channels={first(n): both[first(n)], **both}, **ids)
 
 
-@pytest.mark.parametrize("announced", [{}, {"channels": ["low", "high"]}], ids=["first image", "start"])
+@pytest.mark.parametrize("announced", [{}, {"channels": ["low", "high"]}], ids=["first frame", "start"])
 def test_the_order_of_channels_does_not_matter(dcu, low, high, announced):
     turning = two_channels(low, high, lambda n: ("low", "high")[n % 2])
     dcu.send([start(number_of_images=12, **announced), *turning, end()])
@@ -79,7 +79,7 @@ def test_an_image_without_the_channel_is_bad_and_says_so(dcu, low, high, caplog,
     np.testing.assert_array_equal(raster.outputs["vbf"], truth)
     assert (raster.losses.received, raster.losses.bad, raster.losses.lost) == (11, 1, 0)
     assert "no channel 'low'" in caplog.text
-    assert "the image has high" in caplog.text
+    assert "the frame has high" in caplog.text
 
 
 def test_images_that_overtake_start_on_another_connection_are_of_its_channel(dcu, low, high):

@@ -73,7 +73,7 @@ def test_images_that_come_a_second_after_the_end_are_taken(two, pixels):
 
 
 def test_images_lost_before_newer_ones_of_each_connection_are_not_waited_for(two, pixels):
-    """A connection is in order: behind image 11, image 5 does not come any more."""
+    """A connection is in order: behind frame 11, frame 5 does not come any more."""
     one, other, stream = two
     other.send([image(pixels[n], n) for n in (1, 3, 7, 9, 11)])
     one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])

@@ -1,4 +1,4 @@
-"""`start` and the images contradict each other: images that agree are taken, and both values are said."""
+"""`start` and the frames contradict each other: frames that agree are taken, and both values are said."""
 
 from contextlib import closing
 
@@ -47,8 +47,8 @@ def announcing(rows=24, cols=32, dtype="uint16", images=12):
 @pytest.mark.parametrize(
     ("announced", "words"),
     [
-        ({"rows": 32, "cols": 24}, "announces 32 x 24 px of uint16, but the images are 24 x 32 px of uint16"),
-        ({"dtype": "uint32"}, "announces 24 x 32 px of uint32, but the images are 24 x 32 px of uint16"),
+        ({"rows": 32, "cols": 24}, "announces 32 x 24 px of uint16, but the frames are 24 x 32 px of uint16"),
+        ({"dtype": "uint32"}, "announces 24 x 32 px of uint32, but the frames are 24 x 32 px of uint16"),
     ],
     ids=["size", "dtype"],
 )
@@ -72,10 +72,10 @@ def test_the_byte_order_is_the_images(dcu, pixels, caplog):
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
-        (frames(1, (32, 24))[0], "the image is 32 x 24 px of uint16, the others are 24 x 32 px of uint16"),
+        (frames(1, (32, 24))[0], "the frame is 32 x 24 px of uint16, the others are 24 x 32 px of uint16"),
         (
             frames(1, dtype="uint32")[0],
-            "the image is 24 x 32 px of uint32, the others are 24 x 32 px of uint16",
+            "the frame is 24 x 32 px of uint32, the others are 24 x 32 px of uint16",
         ),
     ],
     ids=["size", "dtype"],
@@ -87,12 +87,12 @@ def test_one_odd_image_is_bad_and_all_say_what_they_say(dcu, pixels, caplog, odd
     truth = sums(pixels)
     truth.flat[7] = np.nan
     np.testing.assert_array_equal(raster.outputs["vbf"], truth)
-    assert f"bad image: {words}, the start message announces 24 x 32 px of uint16" in caplog.text
+    assert f"bad frame: {words}, the start message announces 24 x 32 px of uint16" in caplog.text
 
 
-@pytest.mark.parametrize("first_is_odd", [True, False], ids=["odd image", "wrong start"])
+@pytest.mark.parametrize("first_is_odd", [True, False], ids=["odd frame", "wrong start"])
 def test_the_second_image_tells_who_is_right(dcu, pixels, caplog, first_is_odd):
-    """However long it takes: the first image waits."""
+    """However long it takes: the first frame waits."""
     messages = [image(frame, n) for n, frame in enumerate(pixels)]
     first = image(frames(1, (32, 24))[0], 0) if first_is_odd else messages[0]
     announced = announcing() if first_is_odd else announcing(32, 24)
@@ -137,4 +137,4 @@ def test_an_unknown_compression_names_itself(dcu, pixels, caplog):
     messages[4] = image(None, 4, channels={}, data={"threshold_1": cbor2.CBORTag(40, [[24, 32], compressed])})
     raster = take(dcu, [announcing(), *messages, end()])
     assert raster.losses.bad == 1
-    assert "bad image: unknown compression algorithm: zip9" in caplog.text
+    assert "bad frame: unknown compression algorithm: zip9" in caplog.text

@@ -90,7 +90,7 @@ def test_a_series_is_known_by_its_start_and_over_with_its_end(pixels):
 
 def test_a_start_that_announces_another_number_of_images_is_said(pixels, caplog):
     give(series_for(rasters=2), start(3, number_of_images=12))
-    assert "series 3 announces 12 images, the grid needs 24 (3 x 4 x 2 rasters)" in caplog.text
+    assert "series 3 announces 12 frames, the grid needs 24 (3 x 4 x 2 rasters)" in caplog.text
     caplog.clear()
     give(series_for(), start(3, number_of_images=12))
     assert not caplog.text
@@ -165,7 +165,7 @@ def test_refused_images_are_counted_by_their_reason(pixels, caplog):
     give(taker, *messages)
     ((reason, count),) = taker.reasons.items()
     assert count == 3
-    assert lines(caplog, "bad image") == [f"series 1: bad image: {reason}"]
+    assert lines(caplog, "bad frame") == [f"series 1: bad frame: {reason}"]
     book = losses(taker)
     assert (book.received, book.bad, book.lost) == (9, 3, 0)
 
@@ -182,7 +182,7 @@ def test_reasons_are_told_apart_up_to_a_number_and_logged_up_to_a_smaller_one(ca
     assert len(taker.reasons) == REASONS_KEPT + 1
     assert taker.reasons["other reasons"] == 5
     assert sum(taker.reasons.values()) == REASONS_KEPT + 5
-    assert len(lines(caplog, "bad image: the image is 5 x")) == REASONS_LOGGED
+    assert len(lines(caplog, "bad frame: the frame is 5 x")) == REASONS_LOGGED
     bad = losses(taker)
     assert (bad.bad, bad.received) == (REASONS_KEPT + 5, grid.frames - REASONS_KEPT - 5)
 
@@ -205,10 +205,10 @@ def test_start_and_end_messages_that_cannot_be_used_are_said_once_and_are_no_bad
 def test_images_without_the_channel_that_was_asked_for_share_their_reason(pixels, caplog):
     taker = series_for(channel="threshold_2")
     give(taker, *series(pixels))
-    reason = "no channel 'threshold_2' (asked for); the image has threshold_1"
+    reason = "no channel 'threshold_2' (asked for); the frame has threshold_1"
     assert taker.reasons == {reason: 12}
     assert (losses(taker).bad, taker.ended) == (12, True)
-    assert lines(caplog, "bad image") == [f"series 1: bad image: {reason}"]
+    assert lines(caplog, "bad frame") == [f"series 1: bad frame: {reason}"]
 
 
 # What is of others ------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_a_series_that_brought_nothing_gives_way_and_one_that_did_is_over(pixels
     taker = series_for()
     give(taker, start(1, "A", 12), *series(pixels, 2, "B")[:4])
     assert taker.name == "2"
-    assert "series 2 replaces series 1, which brought no image" in caplog.text
+    assert "series 2 replaces series 1, which brought no frame" in caplog.text
     assert not taker.ended
     give(taker, start(3, "C", 12))
     assert (taker.name, taker.ended) == ("2", True)

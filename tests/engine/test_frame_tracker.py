@@ -1,4 +1,4 @@
-"""The tracker's book: every image once, in the raster it belongs to, with the rate it came at."""
+"""The tracker's book: every frame once, in the raster it belongs to, with the rate it came at."""
 
 import threading
 

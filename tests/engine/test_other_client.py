@@ -88,7 +88,7 @@ def test_every_second_image_taken_by_another_client(caplog, control, words):
     losses, said = take(caplog, 1, control=control)
     assert losses.lost == 128
     (line,) = said
-    assert "128 of 256 images did not come, regularly 1 of every 2" in line
+    assert "128 of 256 frames did not come, regularly 1 of every 2" in line
     assert words in line
     assert "End it" in line
 

@@ -1,4 +1,4 @@
-"""Weights are made before the images come, once for all series that want the same, and never count as silence."""
+"""Weights are made before the frames come, once for all series that want the same, and never count as silence."""
 
 import threading
 import time
@@ -66,7 +66,7 @@ def mask_of(*bad):
 
 
 def test_preparing_is_not_silence(stream, pixels, monkeypatch):
-    """However long it takes: every image is there."""
+    """However long it takes: every frame is there."""
     prepared = threading.Event()
     really = module._prepared
 
@@ -111,7 +111,7 @@ def test_what_start_tells_is_prepared_before_the_first_image(stream, pixels, mad
 
 
 def test_nothing_is_prepared_before_it_is_known_whose_mask_holds(stream, pixels, made):
-    """Without a channel in start, the first image names it."""
+    """Without a channel in start, the first frame names it."""
     said = {"image_size_x": 32, "image_size_y": 24, "pixel_mask": mask_of((12, 16))}
     stream.dcu.send([start(number_of_images=12, **said), *series(pixels)[1:]])
     (raster,) = acquisition(stream).run()

@@ -104,7 +104,7 @@ def test_a_channel_is_a_text(channel):
 def test_a_series_has_a_number_of_images_that_fits_into_memory():
     with pytest.raises(ValueError, match=r"1 rasters of 1048576 x 1048576 positions are"):
         replace(GOOD, grid=ScanGrid(1 << 20, 1 << 20))
-    with pytest.raises(ValueError, match=r"100 rasters of 4096 x 4096 positions are 1677721600 images"):
+    with pytest.raises(ValueError, match=r"100 rasters of 4096 x 4096 positions are 1677721600 frames"):
         replace(GOOD, grid=ScanGrid(4096, 4096), rasters=100)
     with pytest.raises(ValueError, match=r"1 images of 16384 x 16384 positions are larger than the 800 MiB"):
         replace(GOOD, grid=ScanGrid(16384, 16384))

@@ -175,7 +175,7 @@ def test_images_between_two_triggers_are_nobodys(pixels):
         series.dcu.send(scan(pixels, 1, without=range(2, N)))
         while not series.acquisition.tracker.went_beyond(0):
             assert series.acquisition.stands
-        with pytest.raises(OutOfStep, match="images came between two triggers"):
+        with pytest.raises(OutOfStep, match="frames came between two triggers"):
             series.trigger(scan(pixels, 1))
         assert series.control.heard[-1] == "disarm"
 

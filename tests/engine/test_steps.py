@@ -1,4 +1,4 @@
-"""A detector that stays armed: when a raster is over, and whether the next image is the next raster's first."""
+"""A detector that stays armed: when a raster is over, and whether the next frame is the next raster's first."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ NOW = 1000.0
 
 
 def came(*ids, settled=None, rasters=3):
-    """The book of images that came, of which some are settled: all, unless said otherwise."""
+    """The book of frames that came, of which some are settled: all, unless said otherwise."""
     tracker = FrameTracker(GRID, rasters)
     tracker.claim(np.array(ids, int))
     book(tracker, ids if settled is None else settled)
@@ -101,7 +101,7 @@ def test_an_armed_detector_takes_the_next_raster():
 @pytest.mark.parametrize(
     ("ids", "why", "said"),
     [
-        ([*range(7)], "", "images came between two triggers"),
+        ([*range(7)], "", "frames came between two triggers"),
         ([*range(6)], "it was disarmed", "it was disarmed"),
     ],
 )

@@ -82,7 +82,7 @@ class FormulaEngine:
             if self.closed:
                 return
             if self.fails_at == len(self.asked):
-                on_event(Failed(generation, Failure("NothingCame", "no image for 10 s")))
+                on_event(Failed(generation, Failure("NothingCame", "no frame for 10 s")))
                 return
             on_event(RasterDone(generation, self._raster(request, index)))
         on_event(Done(generation))

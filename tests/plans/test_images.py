@@ -104,7 +104,7 @@ def test_a_movie_that_fails_keeps_its_rasters_and_says_why(RE, run, live4d, engi
     RE.subscribe(fail, "event_page")
     with pytest.raises(FailedStatus) as failure:
         RE(movie(live4d, 10))
-    assert "no image for 10 s" in str(failure.value.__cause__)
+    assert "no frame for 10 s" in str(failure.value.__cause__)
     assert len(run.events["live4d_movie"]) == 2
     assert run.stop["exit_status"] == "fail"
 

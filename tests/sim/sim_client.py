@@ -36,7 +36,7 @@ class Received:
         return [image.image_id for image in self.images]
 
     def frames(self, channel="threshold_1"):
-        """Frames by image id."""
+        """Frames by their ids."""
         return {image.image_id: decode_array(image.channels[channel]) for image in self.images}
 
 

@@ -207,7 +207,7 @@ def test_faults_are_set_from_outside_the_process(simulator, client):
     assert client.http.get("/faults").json()["rest_errors"] == 1
     simulator.set_faults()
     assert client.http.get("/faults").json()["drop"] == ""
-    with pytest.raises(ValueError, match="fault drop: 'some' picks no images"):
+    with pytest.raises(ValueError, match="fault drop: 'some' picks no frames"):
         simulator.set_faults(drop="some")
 
 

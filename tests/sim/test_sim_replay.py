@@ -158,7 +158,7 @@ def test_messages_with_odd_fields_are_replayed_as_they_are(tmp_path):
 def test_a_start_message_is_not_made_from_an_image_that_cannot_be_read(tmp_path):
     (tmp_path / "a.cbor").write_bytes(cbor2.dumps({"type": "image"}))
     output = output_of_a_refusal(tmp_path, "--make-start")
-    assert "cannot make a start message from the first image: image message: series_id is missing" in output
+    assert "cannot make a start message from the first frame: image message: series_id is missing" in output
 
 
 def test_errors_are_told(tmp_path, recorded):
@@ -172,7 +172,7 @@ def test_errors_are_told(tmp_path, recorded):
         return result.output
 
     assert "nothing to replay: no *.cbor files" in output(empty)
-    assert "there is no image among the files" in output(end, "--make-start")
+    assert "there is no frame among the files" in output(end, "--make-start")
     assert "does not exist" in output("nowhere.cbor")
     assert "cannot stream at tcp://nowhere:x" in output(end, "--endpoint", "tcp://nowhere:x")
 

@@ -19,7 +19,7 @@ def arm(dcu, client, images):
 
 
 def images(client, count=0):
-    """Ids of the images that come: ``count`` of them, and all until none came for a while."""
+    """Ids of the frames that come: ``count`` of them, and all until none came for a while."""
     ids = []
     with contextlib.suppress(TimeoutError):
         while isinstance(

@@ -1,4 +1,4 @@
-"""A detector armed once for many triggers, with real processes: what breaks the count of images ends the series."""
+"""A detector armed once for many triggers, with real processes: what breaks the count of frames ends the series."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Session:
         self._generation = 0
 
     def trigger(self, request=None, *, cancel_at=None):
-        """One raster, or None if it was cancelled when so many images had come."""
+        """One raster, or None if it was cancelled when so many frames had come."""
         self._generation += 1
         generation, events, over = self._generation, [], threading.Event()
 

@@ -64,7 +64,7 @@ def replayed(*arguments):
 
 
 def capture_sums(weights):
-    """Sums of threshold_1 of the three captured images by the slow general decoder, no-data pixels left out."""
+    """Sums of threshold_1 of the three captured frames by the slow general decoder, no-data pixels left out."""
     sums = []
     for path in sorted(EIGER2_500K.glob("*.cbor"))[:3]:
         frame = decode_array(read_message(path.read_bytes()).channels["threshold_1"]).astype(np.int64)

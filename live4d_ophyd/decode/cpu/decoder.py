@@ -81,7 +81,7 @@ class CpuDecoder:
         self._patterns = np.empty((0, *frame_format.shape), dtype)
 
     def submit(self, batch: FrameBatch, entries: np.ndarray | None, demand: Demand) -> CpuDecoded:
-        """Begin to decode ``entries`` (n,) of the batch, by default all images.
+        """Begin to decode ``entries`` (n,) of the batch, by default all frames.
 
         The batch must stay as it is until the last part was taken. Raises ValueError when maps are for another shape,
         or integer sums could overflow; IndexError for entries outside the batch.

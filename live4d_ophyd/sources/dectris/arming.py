@@ -148,7 +148,7 @@ def header(series: SeriesRequest, engine: str) -> str:
 
 
 def images_and_triggers(simplon: Simplon, series: SeriesRequest) -> tuple[int, int]:
-    """Images of each trigger, and triggers, as the trigger mode wants them."""
+    """Frames of each trigger, and triggers, as the trigger mode wants them."""
     if simplon.software_triggered:
         return series.frames_per_trigger, series.rasters if series.stay_armed else 1
     if simplon.trigger_per == "line":
@@ -164,11 +164,11 @@ def check(simplon: Simplon, series: SeriesRequest) -> None:
     grid = series.grid
     if grid.lead_in:
         raise ValueError(
-            f"trigger_per is 'line', but the scan has {grid.lead_in} images before its first line: lead_in must be 0"
+            f"trigger_per is 'line', but the scan has {grid.lead_in} frames before its first line: lead_in must be 0"
         )
     if grid.flyback and not grid.last_flyback:
         raise ValueError(
-            f"trigger_per is 'line', but last_flyback is False with a flyback of {grid.flyback} images: the detector "
-            "takes as many images for the last line's pulse as for the others. Use last_flyback=True, or "
+            f"trigger_per is 'line', but last_flyback is False with a flyback of {grid.flyback} frames: the detector "
+            "takes as many frames for the last line's pulse as for the others. Use last_flyback=True, or "
             "trigger_per='pixel'"
         )

@@ -49,9 +49,9 @@ class Simplon:
     Parameters
     ----------
     url : address of the detector control unit; a login in it, ``http://user:password@dcu``, is kept in ``login``
-    trigger_mode : ``exts``, the scan generator's pulses start images; ``exte``, each pulse is an exposure; ``ints``,
-        the whole raster starts with a software trigger and images follow each other at the frame time
-    trigger_per : with ``exts``: ``pixel``, a pulse for each image; ``line``, a pulse for each line of the scan
+    trigger_mode : ``exts``, the scan generator's pulses start frames; ``exte``, each pulse is an exposure; ``ints``,
+        the whole raster starts with a software trigger and frames follow each other at the frame time
+    trigger_per : with ``exts``: ``pixel``, a pulse for each frame; ``line``, a pulse for each line of the scan
     api : version in the request paths, "1.8.0"; "" asks the device
     restore_settings : a detector that was switched on or restarted is initialized, and its energies, thresholds and
         corrections are then those it starts with. True puts back those of ``settings``, and logs it; False refuses to
@@ -87,7 +87,7 @@ class Simplon:
         if self.trigger_per == "line" and self.trigger_mode != "exts":
             raise ValueError(
                 f"Simplon trigger_per is 'line' with trigger_mode {self.trigger_mode!r}: only 'exts' takes several "
-                "images a pulse"
+                "frames a pulse"
             )
 
     @property
@@ -101,7 +101,7 @@ class Simplon:
     def configure(
         self, images: int, triggers: int, frame_time: float | None = None, appendix: str = ""
     ) -> None:
-        """Prepare a series of ``triggers`` triggers of ``images`` images each; `put_back` follows it.
+        """Prepare a series of ``triggers`` triggers of ``images`` frames each; `put_back` follows it.
 
         ``frame_time`` in s, None leaves it; ``appendix`` comes back as ``user_data`` of the stream's start message.
         """
@@ -260,7 +260,7 @@ class Simplon:
         self._stream.put_back_for_another()
 
     def dropped(self) -> int | None:
-        """Images the detector dropped since arm because nobody fetched them; None where it does not count them."""
+        """Frames the detector dropped since arm because nobody fetched them; None where it does not count them."""
         dropped = self._get_if_there("stream", "status", "dropped")
         return dropped if isinstance(dropped, int) and not isinstance(dropped, bool) else None
 

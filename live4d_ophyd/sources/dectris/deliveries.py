@@ -14,7 +14,7 @@ from live4d_ophyd.frames.batch import END, SERIES_ID, FrameBatch
 
 #: series that are told apart on a connection: hostile messages can differ without end
 _SERIES_KEPT = 100
-#: in place of an image id, behind `end`
+#: in place of a frame id, behind `end`
 _NO_MORE = 2**63 - 1
 
 
@@ -22,7 +22,7 @@ class Deliveries:
     """Counts of messages by connection and series. Each connection's thread adds its own."""
 
     def __init__(self) -> None:
-        # series id (-1: unreadable) to messages, and to the newest image, of each connection
+        # series id (-1: unreadable) to messages, and to the newest frame, of each connection
         self._messages: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self._newest: defaultdict[int, dict[int, int]] = defaultdict(dict)
 
@@ -41,7 +41,7 @@ class Deliveries:
         """Whether each of these connections has brought all it has to bring, as far as can be told.
 
         Connections that are not behind differ by one message. One that the detector passed over while its queue was
-        full has brought fewer. But each is in order: behind `end`, or an image newer than ``last_missing``, none of
+        full has brought fewer. But each is in order: behind `end`, or a frame newer than ``last_missing``, none of
         those that are missing can come.
         """
         brought = [self._messages[n][series_id] + self._messages[n][-1] for n in connections]

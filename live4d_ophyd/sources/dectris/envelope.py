@@ -3,8 +3,8 @@
 In: a message, valid or not, of any key order. Out: a status and the columns of an index row. Numba functions
 without the GIL that allocate nothing; :func:`live4d_ophyd.sources.dectris.index.index_message` is the way in.
 
-An image is accepted only if all of it is understood: what `messages.read_message` must find right is checked here, so
-that it accepts the same image.
+An image message is accepted only if all of it is understood: what `messages.read_message` must find right is checked
+here, so that it accepts the same message.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from live4d_ophyd.sources.dectris.cbor import (
     skip_item,
 )
 
-#: channels an image may have on the fast path
+#: channels an image message may have on the fast path
 MAX_CHANNELS = 8
 #: bytes in fields that are skipped: at most two items a byte, so that read_message's MAX_ITEMS is not reached
 MAX_SKIPPED = 40_000

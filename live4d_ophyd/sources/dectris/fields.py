@@ -61,7 +61,7 @@ def refuse(name: str, value: Any, expected: str) -> StreamError:
     return StreamError(f"{name} is {kind_of(value)}; expected {expected}")
 
 
-#: channels of an image; detectors have four at most
+#: channels of an image message; detectors have four at most
 _MOST_CHANNELS = 64
 #: characters of a name, an id or a description
 _LONGEST_TEXT = 4096

@@ -3,8 +3,8 @@
 In: messages in a buffer. Out: the index columns of :mod:`live4d_ophyd.frames.batch`. The numba functions need
 no GIL and allocate nothing; the receive loop calls :func:`index_message` on its own thread.
 
-What the walk takes for an image, :func:`live4d_ophyd.sources.dectris.messages.read_message` accepts too, with the same
-numbers. A status < 0 sends the message there: it says what is wrong, or reads a message that is legal but
+What the walk takes for an image message, :func:`live4d_ophyd.sources.dectris.messages.read_message` accepts too, with
+the same numbers. A status < 0 sends the message there: it says what is wrong, or reads a message that is legal but
 UNUSUAL, and :func:`fill_from_message` then puts that into the row.
 """
 
@@ -122,7 +122,7 @@ def index_batch(batch: FrameBatch, channel: str | bytes = "") -> None:
 
 
 def index_images(batch: FrameBatch, rows: np.ndarray, channel: str) -> None:
-    """Index ``rows``, ``(n,) int64``, which are images, for another channel than the batch was indexed for."""
+    """Index ``rows``, ``(n,) int64``, which are image messages, for another channel than the batch was indexed for."""
     _index_rows(batch.buffer, batch.index, rows, channel_name(channel), np.zeros(SCRATCH_SIZE, np.int64))
     status = batch.status[rows]
     for row in rows[(status != IMAGE) & (status != NO_CHANNEL)].tolist():
@@ -132,7 +132,7 @@ def index_images(batch: FrameBatch, rows: np.ndarray, channel: str) -> None:
 def fill_from_message(batch: FrameBatch, row: int, message: Message, channel: str | bytes = "") -> int:
     """Fill the index row of a message that only `read_message` could read, and return its status.
 
-    The status stays UNUSUAL for an image that no row can describe: column-major, or its content in pieces.
+    The status stays UNUSUAL for an image message that no row can describe: column-major, or its content in pieces.
     Those are for :func:`live4d_ophyd.decode.decode_array`. Slow, for the odd message.
     """
     entry = batch.index[row]

@@ -45,9 +45,9 @@ _IMAGE_DTYPES = ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"
 class GoniometerAxis:
     """Motion of one goniometer axis over the series."""
 
-    #: position at the first image, deg
+    #: position at the first frame, deg
     start: float | None = None
-    #: step from image to image, deg
+    #: step from frame to frame, deg
     increment: float | None = None
 
 
@@ -65,9 +65,9 @@ class StartMessage:
     beam_center_x: float | None = None
     #: where the direct beam hits the detector, px
     beam_center_y: float | None = None
-    #: names of the channels in the order of the images' data
+    #: names of the channels in the order of the frames' data
     channels: tuple[str, ...] = ()
-    #: exposure time of an image, s
+    #: exposure time of a frame, s
     count_time: float | None = None
     countrate_correction_enabled: bool | None = None
     #: corrected counts per measured count, 1-D; None with header_detail=basic
@@ -79,20 +79,20 @@ class StartMessage:
     #: gain correction by channel, (rows, cols); empty with header_detail=basic, None: there, but no array
     flatfield: Mapping[str, EncodedArray | None] | None = None
     flatfield_enabled: bool | None = None
-    #: time from the start of one image to the start of the next, s
+    #: time from the start of one frame to the start of the next, s
     frame_time: float | None = None
     goniometer: Mapping[str, GoniometerAxis] | None = None
-    #: element type of the images; None from older firmware: the arrays' own tags say it
+    #: element type of the frames; None from older firmware: the arrays' own tags say it
     image_dtype: np.dtype | None = None
-    #: columns of an image, px
+    #: columns of a frame, px
     image_size_x: int | None = None
-    #: rows of an image, px
+    #: rows of a frame, px
     image_size_y: int | None = None
     #: eV
     incident_energy: float | None = None
     #: angstrom
     incident_wavelength: float | None = None
-    #: images in the series, over all triggers
+    #: frames in the series, over all triggers
     number_of_images: int | None = None
     #: bits 0 gap, 1 dead, 2 under-, 3 over-responding, 4 noisy by channel, (rows, cols); as ``flatfield``
     pixel_mask: Mapping[str, EncodedArray | None] | None = None
@@ -122,7 +122,7 @@ class ImageMessage:
     series_id: int
     #: 0-based, contiguous over the series
     image_id: int
-    #: the images by channel name, still compressed, in the order of the message; at least one
+    #: the frame by channel name, still compressed, in the order of the message; at least one
     channels: Mapping[str, EncodedArray]
     #: ULID of the series
     series_unique_id: str | None = None
@@ -142,7 +142,7 @@ class ImageMessage:
 
 @dataclass(frozen=True)
 class EndMessage:
-    """No image of this series comes after it on this connection."""
+    """No frame of this series comes after it on this connection."""
 
     series_id: int
     #: ULID of the series
@@ -279,7 +279,7 @@ def _start(message: Fields) -> StartMessage:
     def image_sized(value: Any, name: str) -> EncodedArray:
         array = read_array(value, name)
         if shape is not None and array.shape != shape:
-            raise StreamError(f"{name} has the shape {array.shape}; expected the image's, {shape}")
+            raise StreamError(f"{name} has the shape {array.shape}; expected the frame's, {shape}")
         return array
 
     def tables(value: Any, name: str) -> dict[str, EncodedArray | None]:

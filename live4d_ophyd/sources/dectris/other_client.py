@@ -9,9 +9,9 @@ _TURNS = 8
 
 
 def dealt_out(came: np.ndarray, clients: int) -> tuple[int, int] | None:
-    """(k, n) where k of every n images are missing, always the same ones in turn; None: they are not missing so.
+    """(k, n) where k of every n frames are missing, always the same ones in turn; None: they are not missing so.
 
-    ``came`` (images,) bool; n is at most ``clients``. Images that are lost by chance, or many in a row, do not look so.
+    ``came`` (frames,) bool; n is at most ``clients``. Frames that are lost by chance, or many in a row, do not look so.
     """
     came = came[: np.max(np.flatnonzero(came), initial=-1) + 1]
     for n in range(2, 0 if came.all() else clients + 1):

@@ -67,20 +67,20 @@ class DectrisSeries:
     def why_nothing_came(self, waited: str, ended: bool) -> str:
         key, others = self.key, self._filter.others
         if key is not None and self._armed and others:
-            came = ", ".join(f"{count} images of series {n}" for n, count in others.most_common(3))
+            came = ", ".join(f"{count} frames of series {n}" for n, count in others.most_common(3))
             return (
-                f"series {self.name} was armed and brought no image {waited}, but {came} came from {self._endpoint} "
+                f"series {self.name} was armed and brought no frame {waited}, but {came} came from {self._endpoint} "
                 "and were ignored: does another session arm the detector, or does it still send an earlier series?"
             )
         if key is not None:
-            what = "ended without an image" if ended else f"brought no image {waited}"
+            what = "ended without a frame" if ended else f"brought no frame {waited}"
             return f"series {self.name} {what}: is the scan running, and triggering the detector?"
         if "start" in self._filter.unusable.values():
             reason = next(reason for reason, kind in self._filter.unusable.items() if kind == "start")
             return f"no series began {waited}: the start message that came cannot be used: {reason}"
         if others:
             return (
-                f"{others.total()} images of other series came from {self._endpoint} but no series began {waited}: "
+                f"{others.total()} frames of other series came from {self._endpoint} but no series began {waited}: "
                 "the start message was missed (connect before arming), or another client took it"
             )
         if why := self._stream.why_not_connected():

@@ -1,7 +1,7 @@
 """SeriesFilter: which messages of a stream are of the one series that is taken, and what they mean.
 
 In: batches of indexed messages, from all connections. Out: items in order (`source.Item`): the start, frames, the end.
-Images go on as they are; the rare other messages are read one by one. Every receive thread calls it with its own
+Frames go on as they are; the rare other messages are read one by one. Every receive thread calls it with its own
 batches.
 """
 
@@ -40,7 +40,7 @@ from live4d_ophyd.sources.source import (
 
 log = logging.getLogger(__name__)
 
-#: images that overtook their `start` on another connection are held this long, s
+#: frames that overtook their `start` on another connection are held this long, s
 WAIT_FOR_START_S = 0.5
 #: and up to this many bytes; also the limit of what is kept for the next acquisition
 HOLD_BYTES = 1 << 30
@@ -79,7 +79,7 @@ class SeriesFilter:
         self.unusable: dict[
             str, str
         ] = {}  #: why `start` or `end` messages could not be used, and which it was
-        self.others: Counter[int] = Counter()  #: images of other series that were ignored, by series id
+        self.others: Counter[int] = Counter()  #: frames of other series that were ignored, by series id
         self._memory = memory
         self._wanted, self._connections, self._armed = channel, connections, armed
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class SeriesFilter:
         self._held: list[FrameBatch] = []
         self._held_since = 0.0
         self._start_overdue = False
-        self._begun = False  # an image of it came: its channel does not change any more
+        self._begun = False  # a frame of it came: its channel does not change any more
         self._end_came = False
         self._deliveries = Deliveries()
 
@@ -155,9 +155,9 @@ class SeriesFilter:
         message = read_message(batch.message(entry))
         assert isinstance(message, ImageMessage)
         named = "asked for" if self._wanted else "the first of the series; channel= chooses another one"
-        return f"no channel {self.channel!r} ({named}); the image has {', '.join(message.channels)}"
+        return f"no channel {self.channel!r} ({named}); the frame has {', '.join(message.channels)}"
 
-    # Messages that are no plain image -----------------------------------------------------------
+    # Messages that are no plain image message ---------------------------------------------------
 
     def _message(self, batch: FrameBatch, row: int) -> Iterator[Item]:
         try:
@@ -204,7 +204,7 @@ class SeriesFilter:
                 self._end_came = True
             elif self.key is not None:
                 log.warning(
-                    "series %d replaces series %s, which brought no image", start.series_id, self.name
+                    "series %d replaces series %s, which brought no frame", start.series_id, self.name
                 )
             if not over:
                 if not self._begun:
@@ -230,7 +230,7 @@ class SeriesFilter:
         return unique_id == self.key[1] or 0 in (unique_id, self.key[1])
 
     def _refuse(self, kind: str, reason: str) -> None:
-        """A `start` or `end` that cannot be read: no image is bad for it."""
+        """A `start` or `end` that cannot be read: no frame is bad for it."""
         with self._lock:
             new = reason not in self.unusable and len(self.unusable) < KEPT
             if new:
@@ -238,7 +238,7 @@ class SeriesFilter:
         if new:
             log.warning("series %s: the %s message cannot be used: %s", self.name, kind, reason)
 
-    # Images -------------------------------------------------------------------------------------
+    # Frames -------------------------------------------------------------------------------------
 
     def _images(self, batch: FrameBatch, begin: int, end: int) -> Iterator[Item]:
         if begin >= end:
@@ -281,7 +281,7 @@ class SeriesFilter:
                     self.others[int(series_id)] += int(count)
 
     def _settle_channel(self, batch: FrameBatch, row: int) -> str:
-        """The series' channel: what the user or `start` named, else the first one of the first image."""
+        """The series' channel: what the user or `start` named, else the first one of the first frame."""
         with self._lock:
             self._begun = True
             if not self.channel:
@@ -298,7 +298,7 @@ class SeriesFilter:
         else:
             yield Foreign(end - begin)
 
-    # Images, and `end`, that overtook their start on another connection -------------------------------------
+    # Frames, and `end`, that overtook their start on another connection -------------------------------------
 
     def _must_wait_for_start(self) -> bool:
         if self.start is not None or self._start_overdue or self._connections == 1:

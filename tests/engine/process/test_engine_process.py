@@ -120,7 +120,7 @@ def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
     events = Events()
     engine.acquire(1, request(dcu), events)
     assert isinstance(events.last(), wire.Done)
-    assert "engine: series 1: bad image" in caplog.text
+    assert "engine: series 1: bad frame" in caplog.text
 
 
 def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):

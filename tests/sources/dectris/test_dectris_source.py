@@ -61,5 +61,5 @@ def test_without_control_nothing_is_armed_and_any_series_can_be():
     assert (source.armed_here, source.control()) == (False, None)
     source.check(SeriesRequest(ScanGrid(2, 2, lead_in=1)))
     by_line = DectrisSource("tcp://dcu:31001", simplon=Simplon("http://dcu", trigger_per="line"))
-    with pytest.raises(ValueError, match="trigger_per is 'line', but the scan has 1 images before its first"):
+    with pytest.raises(ValueError, match="trigger_per is 'line', but the scan has 1 frames before its first"):
         by_line.check(SeriesRequest(ScanGrid(2, 2, lead_in=1)))

@@ -126,7 +126,7 @@ def test_tables_that_cannot_be_of_the_image_are_none_and_noted():
     assert message.image_dtype is None
     assert len(message.notes) == 4
     assert any("pixel_mask['threshold_1'] is a byte string of length 4;" in note for note in message.notes)
-    assert any("(3, 2); expected the image's, (2, 3)" in note for note in message.notes)
+    assert any("(3, 2); expected the frame's, (2, 3)" in note for note in message.notes)
 
 
 def test_image_with_all_fields():

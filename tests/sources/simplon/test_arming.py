@@ -31,7 +31,7 @@ def test_the_detector_is_set_to_as_many_images_as_the_scan_has(last_flyback, sim
 def test_a_pulse_for_each_line_needs_lines_of_the_same_length():
     simplon = Simplon("http://dcu", trigger_per="line")
     source = DectrisSource("tcp://dcu:31001", simplon=simplon)
-    with pytest.raises(ValueError, match="last_flyback is False with a flyback of 2 images"):
+    with pytest.raises(ValueError, match="last_flyback is False with a flyback of 2 frames"):
         source.check(SeriesRequest(ScanGrid(3, 4, flyback=2, last_flyback=False)))
     series = SeriesRequest(ScanGrid(3, 4, last_flyback=False))
     source.check(series)

@@ -23,7 +23,7 @@ def _rig():
 
 @pytest.fixture
 def rig(_rig):
-    """400 images at 1 kHz, no faults yet."""
+    """400 frames at 1 kHz, no faults yet."""
     _rig.fault()
     _rig.live4d.timeout.put(10.0)
     yield _rig

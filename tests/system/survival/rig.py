@@ -41,7 +41,7 @@ class Taken:
 
     @property
     def missing(self) -> list[int]:
-        """Image ids without a value (no flyback, not serpentine: the position is the id)."""
+        """Frame ids without a value (no flyback, not serpentine: the position is the id)."""
         return np.flatnonzero(np.isnan(self.image)).tolist()
 
     def check(self, truth: np.ndarray) -> None:
@@ -102,7 +102,7 @@ class Rig:
         self._http.put("/microscope/beam_current", json={"value": picoamperes}).raise_for_status()
 
     def slow_down(self, rate: float) -> None:
-        """Images come at ``rate`` Hz; exposures, and so the counts, stay as they are."""
+        """Frames come at ``rate`` Hz; exposures, and so the counts, stay as they are."""
         path = "/detector/api/1.8.0/config/frame_time"
         self._http.put(path, json={"value": 1 / rate}).raise_for_status()
 

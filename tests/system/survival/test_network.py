@@ -19,7 +19,7 @@ RATE_HZ, CUT_S, BEFORE = 50.0, 5.0, 50
 
 @pytest.fixture
 def network_and_rig():
-    """400 images in 8 s, and the image without a fault."""
+    """400 frames in 8 s, and the image without a fault."""
     with (
         SimulatorProcess(**SMALL, rate=2000.0) as simulator,
         closing(Network(simulator.stream_endpoint)) as network,
