@@ -1,6 +1,6 @@
-"""One GPU beside several: the engines, what their rates say, and the table of it.
+"""One GPU beside several: the backends, what their rates say, and the table of it.
 
-In: how many devices an engine has, and the rates that were measured with so many. Out: what a report keeps of them, and
+In: how many devices a backend has, and the rates that were measured with so many. Out: what a report keeps of them, and
 its lines.
 """
 
@@ -20,8 +20,8 @@ def cards_here() -> int:
     return int(torch.cuda.device_count())
 
 
-def engine_of(devices: int, cards: int) -> str:
-    """Engine with so many devices: cards in turn, one of them several times where there are fewer."""
+def backend_of(devices: int, cards: int) -> str:
+    """Backend with so many devices: cards in turn, one of them several times where there are fewer."""
     return "gpu:" + ",".join(str(n % cards) for n in range(devices))
 
 

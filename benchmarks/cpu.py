@@ -1,4 +1,4 @@
-"""`live4d bench cpu`: the CPU engine end to end against two baselines, in interleaved rounds; decoding alone.
+"""`live4d bench cpu`: the engine on the CPU end to end against two baselines, in interleaved rounds; decoding alone.
 
 LIVE4D_BENCH_BEFORE names another checkout, whose engine takes part in each round.
 """

@@ -330,7 +330,7 @@ def run(rounds: int = 3) -> dict:
         "rounds": rounds,
         "batch": BATCH,
         "first_use_seconds": start_seconds,
-        "machine": machine() | {"engine": backend.detail},
+        "machine": machine() | {"backend": backend.detail},
         "results": results,
     }
 

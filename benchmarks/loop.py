@@ -69,7 +69,7 @@ def _streamed(session, key: str, rate: float, scan: tuple[int, int], detectors: 
     ]
     with closing(Source(key)) as source:
         device = Live4D(
-            source.endpoint, name="live4d", scan=ScanGrid(*scan), methods=disks, timeout=30.0, engine="cpu"
+            source.endpoint, name="live4d", scan=ScanGrid(*scan), methods=disks, timeout=30.0, backend="cpu"
         )
         with closing(device):
             device.wait_for_connection()
@@ -96,7 +96,7 @@ def _counts(session) -> dict:
     with SimulatorProcess(rows=16, cols=16, shape=(48, 48), rate=20e3, frozen_noise=True) as simulator:
         device = Live4D(
             simulator.stream_endpoint, name="live4d", scan=ScanGrid(16, 16), methods=[Disk("vbf", radius=8)],
-            control=Simplon(simulator.rest_url), engine="cpu",
+            control=Simplon(simulator.rest_url), backend="cpu",
         )  # fmt: skip
         with closing(device):
             device.wait_for_connection()

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import by_devices
 from benchmarks.batches import BATCH, batch_of, pinned
-from benchmarks.by_devices import cards_here, compared, engine_of
+from benchmarks.by_devices import backend_of, cards_here, compared
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Size
 from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
@@ -143,7 +143,7 @@ def _on_the_cpu(rounds: int) -> dict:
         "benchmark": "methods",
         "command": f"live4d bench methods --rounds {rounds}",
         "rounds": rounds,
-        "machine": machine() | {"engine": "cpu"},
+        "machine": machine() | {"backend": "cpu"},
         "cpu": results,
     }
 
@@ -152,7 +152,7 @@ def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) 
     cards = cards_here()
     if not cards:
         return _on_the_cpu(rounds)
-    backends = {count: choose_backend(engine_of(count, cards)) for count in devices}
+    backends = {count: choose_backend(backend_of(count, cards)) for count in devices}
     results: dict[str, dict] = {}
     for key, lanes in itertools.product(KEYS, LANES):
         size = SIZES[key]
@@ -176,7 +176,7 @@ def run(rounds: int = 3, devices: Sequence[int] = (1,), batches: int = BATCHES) 
         "command": f"live4d bench methods --devices {','.join(map(str, devices))} --rounds {rounds}",
         "rounds": rounds,
         "cards": cards,
-        "machine": machine() | {"engine": backends[devices[-1]].detail},
+        "machine": machine() | {"backend": backends[devices[-1]].detail},
         "results": results,
     }
 

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
 from benchmarks.source import DISTINCT, SIZES, Source
-from live4d_ophyd.decode import CpuBackend, EngineUnavailable, choose_backend
+from live4d_ophyd.decode import BackendUnavailable, CpuBackend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream, warm_up
 from live4d_ophyd.frames.batch import IMAGE, FrameBatch
@@ -158,10 +158,10 @@ def run(rounds: int = 3) -> dict:
     report = {"benchmark": "receive", "command": f"live4d bench receive --rounds {rounds}", "rounds": rounds}
     try:
         gpu = choose_backend("gpu").detail
-    except EngineUnavailable:
+    except BackendUnavailable:
         return report | {"machine": machine(), "rows": _on_cpu(rounds)}
     return report | {
-        "machine": machine() | {"engine": gpu},
+        "machine": machine() | {"backend": gpu},
         "rows": _on_cpu(rounds),
         "gpu": _on_gpu(rounds),
     }

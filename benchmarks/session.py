@@ -101,7 +101,7 @@ class Session:
                 self.previews += 1
 
     def count(
-        self, source: Source, key: str, rate: float, scan: tuple[int, int], state: str, engine: str = "cpu"
+        self, source: Source, key: str, rate: float, scan: tuple[int, int], state: str, backend: str = "cpu"
     ) -> dict:
         """One `bp.count` on a stream; what arrived, and the share of the cores each process took."""
         from bluesky import plans as bp
@@ -115,7 +115,7 @@ class Session:
             scan=ScanGrid(*scan),
             methods=[size.disk],
             timeout=30.0,
-            engine=engine,
+            backend=backend,
         )
         self.RE.preprocessors[:] = [live_preview([device])]
         self.events.clear()

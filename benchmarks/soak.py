@@ -185,9 +185,9 @@ def _frames(deadline: float) -> dict:
                 source.finish()
                 session.samples.take(done / 1e6)
                 print(f"{done / 1e6:.1f} million frames", file=sys.stderr, flush=True)
-            engine = device.engine_detail.get()
+            backend = device.backend_detail.get()
     return {
-        "wanted": FRAMES, "done": done, "lost": lost, "khz": done / streaming / 1e3, "engine": engine,
+        "wanted": FRAMES, "done": done, "lost": lost, "khz": done / streaming / 1e3, "backend": backend,
         "frames": size.name, **session.samples.report(),
     }  # fmt: skip
 
@@ -216,7 +216,7 @@ def table(report: dict) -> str:
             *_lines(triggers, "trigger {:.0f}", 1000, "1,000 triggers"),
             "",
             f"{frames['done'] / 1e6:.2f} of {frames['wanted'] / 1e6:.0f} million frames of {frames['frames']}, "
-            f"{frames['khz']:.1f} kHz, {frames['lost']} lost ({frames['engine']})",
+            f"{frames['khz']:.1f} kHz, {frames['lost']} lost ({frames['backend']})",
             *_lines(frames, "{:.2f} million frames", 1, "million frames"),
         ]
     )

@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks import by_devices
-from benchmarks.by_devices import cards_here, compared, engine_of
+from benchmarks.by_devices import backend_of, cards_here, compared
 from benchmarks.gpu import copy_rate, detectors
 from benchmarks.methods import method_sets
 from benchmarks.report import machine
@@ -50,22 +50,22 @@ _backends: dict[str, Backend] = {}
 
 
 def _receive(
-    engine: str, endpoint: str, key: str, count: int, maps: int | str, receiver: str
+    backend: str, endpoint: str, key: str, count: int, maps: int | str, receiver: str
 ) -> tuple[np.ndarray, dict]:
     """Image of the first detector, rates and latencies; runs in a process of its own.
 
     ``maps``: so many virtual detectors, or the name of a set of methods.
     """
     stream_module.RECEIVER = receiver
-    if engine not in _backends:
+    if backend not in _backends:
         warm_up()
-        _backends[engine] = choose_backend(engine)
+        _backends[backend] = choose_backend(backend)
     size = SIZES[key]
     methods = detectors(size, maps) if isinstance(maps, int) else method_sets(size)[maps]
     request = AcquisitionRequest(DectrisSource(endpoint), _grid(count), tuple(methods), timeout=20.0)
     waits: list[np.ndarray] = []
-    with closing(OpenStream(DectrisSource(endpoint), _backends[engine].memory)) as stream:
-        acquisition = Acquisition(request, stream, _backends[engine])
+    with closing(OpenStream(DectrisSource(endpoint), _backends[backend].memory)) as stream:
+        acquisition = Acquisition(request, stream, _backends[backend])
         settle = acquisition.tracker.settle
 
         def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray) -> None:
@@ -83,7 +83,7 @@ def _receive(
         "khz": count / (over - first) / 1e3,
         "lost": raster.losses.lost,
         "bad": raster.losses.bad,
-        "engine": raster.engine,
+        "backend": raster.backend,
         "cores": cpu / (over - first),
         "latency_ms": {p: float(np.percentile(latency, float(p))) for p in ("50", "99", "99.9")},
     }
@@ -102,12 +102,12 @@ def measure(
     count: int,
     maps: int | str,
     rate: float = 0.0,
-    engine: str = "gpu",
+    backend: str = "gpu",
     receiver: str = stream_module.RECEIVER,
 ) -> dict:
     """One series of ``count`` frames in ``process``: rate, latencies, cores. Raises RuntimeError for wrong sums."""
     source.start(count, rate)
-    image, found = process.submit(_receive, engine, source.endpoint, key, count, maps, receiver).result()
+    image, found = process.submit(_receive, backend, source.endpoint, key, count, maps, receiver).result()
     sender = source.finish()
     wrong = int((image != SIZES[key].image(count)).sum())
     if wrong:
@@ -143,11 +143,11 @@ def _sessions(rounds: int) -> dict:
         session = Session(Path(directory), catalog=False)
         for key, senders, scan in SESSION:
             with closing(Source(key, senders)) as source:
-                session.count(source, key, 0.0, (64, 64), "idle", engine="gpu")
+                session.count(source, key, 0.0, (64, 64), "idle", backend="gpu")
                 runs: dict[str, list[dict]] = {state: [] for state in ("idle", "spinning thread")}
                 for _ in range(rounds):
                     for state, of in runs.items():
-                        of.append(session.count(source, key, 0.0, scan, state, engine="gpu"))
+                        of.append(session.count(source, key, 0.0, scan, state, backend="gpu"))
                 results[f"{SIZES[key].name}, {senders} connections"] = {
                     "runs": runs,
                     "khz": {state: median(r["khz"] for r in of) for state, of in runs.items()},
@@ -160,17 +160,17 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
     results = {}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         cards = process.submit(cards_here).result()
-        engines = {count: engine_of(count, cards) for count in devices}
+        backends = {count: backend_of(count, cards) for count in devices}
         for (key, frames), senders, methods in itertools.product(
             (("192", 1 << 20), ("96u32", 1 << 20)), (4, 8), ("VBF", "all")
         ):
             with closing(Source(key, senders)) as source:
                 khz: dict[int, list[float]] = {count: [] for count in devices}
-                for engine in engines.values():
-                    measure(process, source, key, 16 * 1024, methods, engine=engine)
+                for backend in backends.values():
+                    measure(process, source, key, 16 * 1024, methods, backend=backend)
                 for _ in range(rounds):
-                    for count, engine in engines.items():
-                        found = measure(process, source, key, frames, methods, engine=engine)
+                    for count, backend in backends.items():
+                        found = measure(process, source, key, frames, methods, backend=backend)
                         khz[count].append(found["khz"])
             rates = compared(khz, "khz")
             results[f"{SIZES[key].name}, {senders} connections, {methods}"] = rates
@@ -180,7 +180,7 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
         "command": f"live4d bench stream --devices {','.join(map(str, devices))} --rounds {rounds}",
         "rounds": rounds,
         "cards": cards,
-        "machine": machine() | {"engine": choose_backend(engines[devices[-1]]).detail},
+        "machine": machine() | {"backend": choose_backend(backends[devices[-1]]).detail},
         "devices": results,
     }
 
@@ -217,7 +217,7 @@ def run(rounds: int = 3, devices: Sequence[int] = ()) -> dict:
         "benchmark": "stream",
         "command": "live4d bench stream",
         "rounds": rounds,
-        "machine": machine() | {"engine": choose_backend("gpu").detail},
+        "machine": machine() | {"backend": choose_backend("gpu").detail},
         "results": results,
         "paced 192x192 u32 at 30 kHz": paced,
         "sessions": _sessions(rounds),

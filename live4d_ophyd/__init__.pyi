@@ -1,7 +1,7 @@
 # The public names, once: for type checkers, and at run time for lazy_loader, which imports a module when a name of it
 # is asked for.
 from . import plans as plans
-from .decode.errors import EngineUnavailable as EngineUnavailable
+from .decode.errors import BackendUnavailable as BackendUnavailable
 from .decode.errors import GpuError as GpuError
 from .decode.errors import GpuLost as GpuLost
 from .decode.errors import GpuMemoryError as GpuMemoryError

@@ -34,7 +34,7 @@ def reprocess(
     scan: ScanGrid | None = None,
     *,
     dataset: str = "",
-    engine: str = "auto",
+    backend: str = "auto",
     workers: int | None = None,
     quiet: bool = False,
     nodata: bool = True,
@@ -50,7 +50,7 @@ def reprocess(
     methods : virtual detectors and other methods
     scan : the scan's geometry; None takes it from a dataset of four dimensions
     dataset : where in the file the frames are; "" looks for them
-    engine : "auto", "cpu", "gpu", or GPUs by number, "gpu:0,1"
+    backend : "auto", "cpu", "gpu", or GPUs by number, "gpu:0,1"
     workers : threads that decode; None: one a core
     quiet : without a progress bar
     nodata, saturated, pixel_mask, gain : as of `Live4D`
@@ -66,7 +66,7 @@ def reprocess(
         The file has no frames, or no scan is given for a dataset of three dimensions; the settings do not fit.
     FileNotFoundError
         There is no such file.
-    NothingCame, MethodFailed, EngineUnavailable
+    NothingCame, MethodFailed, BackendUnavailable
         As of a live scan.
 
     Examples
@@ -79,7 +79,7 @@ def reprocess(
         source, scan, tuple(methods), timeout=SILENCE_S, nodata=nodata, saturated=saturated, pixel_mask=pixel_mask,
         gain=gain,
     )  # fmt: skip
-    return take_raster(request, choose_backend(engine), quiet=quiet)
+    return take_raster(request, choose_backend(backend), quiet=quiet)
 
 
 def take_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:

@@ -25,27 +25,27 @@ def kept_engines():
     free: dict[str, list[Kept]] = {}
 
     class Kept(EngineProcess):
-        def __init__(self, engine):
-            super().__init__(engine)
-            self.engine = engine
+        def __init__(self, backend):
+            super().__init__(backend)
+            self.backend = backend
 
         def end(self):
             if self.end_code() is None:
-                free.setdefault(self.engine, []).append(self)
+                free.setdefault(self.backend, []).append(self)
             else:
                 super().end()
 
-    def spawn(engine="auto"):
-        while free.get(engine):
-            process = free[engine].pop()
+    def spawn(backend="auto"):
+        while free.get(backend):
+            process = free[backend].pop()
             if process.end_code() is None:
-                return connected(process, engine)
-        process = Kept(engine)
-        return EngineClient(process.endpoint, engine=engine, process=process)
+                return connected(process, backend)
+        process = Kept(backend)
+        return EngineClient(process.endpoint, backend=backend, process=process)
 
-    def connected(process, engine):
+    def connected(process, backend):
         while True:
-            taken = EngineClient(process.endpoint, engine=engine, process=process)
+            taken = EngineClient(process.endpoint, backend=backend, process=process)
             try:
                 taken.wait_ready()
                 return taken

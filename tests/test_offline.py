@@ -39,7 +39,7 @@ def sums(pixels, mask=None):
 
 def test_methods_are_those_of_a_live_scan(tmp_path, pixels):
     raster = reprocess(
-        write(tmp_path / "a.h5", pixels), [DISK, CenterOfMass("com", DISK)], GRID, engine="cpu", quiet=True
+        write(tmp_path / "a.h5", pixels), [DISK, CenterOfMass("com", DISK)], GRID, backend="cpu", quiet=True
     )
     np.testing.assert_array_equal(raster.outputs["bf"], sums(pixels))
     np.testing.assert_array_equal(raster.outputs["com_sum"], sums(pixels))
@@ -49,7 +49,7 @@ def test_methods_are_those_of_a_live_scan(tmp_path, pixels):
 def test_a_dataset_over_the_scan_needs_no_grid(tmp_path, pixels):
     path = write(tmp_path / "a.h5", pixels, (4, 5, 24, 32))
     np.testing.assert_array_equal(
-        reprocess(path, [DISK], engine="cpu", quiet=True).outputs["bf"], sums(pixels)
+        reprocess(path, [DISK], backend="cpu", quiet=True).outputs["bf"], sums(pixels)
     )
 
 
@@ -62,7 +62,7 @@ def test_a_mask_of_the_user_s_is_applied(tmp_path, pixels):
     mask = np.zeros((24, 32), bool)
     mask[12, 14:18] = True
     raster = reprocess(
-        write(tmp_path / "a.h5", pixels), [DISK], GRID, engine="cpu", quiet=True, pixel_mask=mask
+        write(tmp_path / "a.h5", pixels), [DISK], GRID, backend="cpu", quiet=True, pixel_mask=mask
     )
     np.testing.assert_array_equal(raster.outputs["bf"], sums(pixels, mask))
 
@@ -73,7 +73,7 @@ def call(*arguments):
 
 def test_the_command_writes_images_and_says_where_the_frames_are(tmp_path, pixels):
     path, out = write(tmp_path / "a.h5", pixels), tmp_path / "image.npy"
-    result = call(path, "--scan", "4x5", "--disk", "12,16,6", "--out", out, "--engine", "cpu", "--json")
+    result = call(path, "--scan", "4x5", "--disk", "12,16,6", "--out", out, "--backend", "cpu", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["frames_received"] == 20
     np.testing.assert_array_equal(np.load(out), sums(pixels))

@@ -38,8 +38,8 @@ def bench(
     """Measure and compare.
 
     \b
-    cpu: the CPU engine end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool, beside the
-    checkout that LIVE4D_BENCH_BEFORE names.
+    cpu: the engine on the CPU end to end against cbor2 + dectris-compression + NumPy in one thread and in a pool,
+    beside the checkout that LIVE4D_BENCH_BEFORE names.
     gpu: copy, decode, sums and patterns on the GPU from pinned memory, against the copy alone and a straightforward
     pipeline, beside the checkout that LIVE4D_BENCH_BEFORE names.
     stream: from sockets to images on the GPU, alone and under a RunEngine.

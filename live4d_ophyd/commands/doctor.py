@@ -26,7 +26,7 @@ from numba.core import config
 
 import live4d_ophyd
 from live4d_ophyd.commands.decode_rate import measure
-from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
+from live4d_ophyd.decode import Backend, BackendUnavailable, CpuBackend, choose_backend
 from live4d_ophyd.decode.errors import GpuError, GpuMemoryError
 from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
 from live4d_ophyd.engine.acquisition import warm_up
@@ -102,56 +102,56 @@ def socket_buffers() -> Check:
     return Check("socket buffers", "ok", found)
 
 
-# Engines ----------------------------------------------------------------------------------------
+# Backends ---------------------------------------------------------------------------------------
 
 
-def cpu_engine() -> Check:
+def cpu_backend() -> Check:
     started = time.perf_counter()
     warm_up()
     ready = f"kernels ready in {time.perf_counter() - started:.1f} s"
     measured = measure(CpuBackend())
     if measured.wrong:
         return Check(
-            "CPU engine", "failed", f"{ready}; {measured}",
+            "CPU backend", "failed", f"{ready}; {measured}",
             f"remove numba's cache ({config.CACHE_DIR}) and try again; if it stays, images are wrong here: report "
             "this line",
         )  # fmt: skip
-    return Check("CPU engine", "ok", f"{ready}; one thread {measured}")
+    return Check("CPU backend", "ok", f"{ready}; one thread {measured}")
 
 
-def gpu_engine() -> Check:
+def gpu_backend() -> Check:
     try:
         backend = choose_backend("gpu")
         measured = measure(backend)
         if measured.wrong:
             return Check(
-                "GPU engine",
+                "GPU backend",
                 "failed",
                 f"{backend.detail}: {measured}",
-                "use engine='cpu', and report this line",
+                "use backend='cpu', and report this line",
             )
-        return Check("GPU engine", "ok", f"{_describe_gpu(backend)}; {measured}")
-    except EngineUnavailable as error:
+        return Check("GPU backend", "ok", f"{_describe_gpu(backend)}; {measured}")
+    except BackendUnavailable as error:
         return _without_gpu(error)
 
 
-def _without_gpu(error: EngineUnavailable) -> Check:
-    """'missing' where engine='auto' simply takes the CPU; 'failed' for a GPU that is there and does not work."""
+def _without_gpu(error: BackendUnavailable) -> Check:
+    """'missing' where backend='auto' simply takes the CPU; 'failed' for a GPU that is there and does not work."""
     if isinstance(error, GpuMemoryError):
-        return Check("GPU engine", "warn", one_line(error), "nvidia-smi shows what else uses it")
+        return Check("GPU backend", "warn", one_line(error), "nvidia-smi shows what else uses it")
     cause = error.__cause__
     unfit = isinstance(cause, NvcompError) and not isinstance(cause, NvcompCallError)
     if isinstance(error, GpuError) and not unfit:
         return Check(
-            "GPU engine",
+            "GPU backend",
             "failed",
             one_line(error),
-            "use engine='cpu'; `dmesg | grep NVRM` may say what is wrong",
+            "use backend='cpu'; `dmesg | grep NVRM` may say what is wrong",
         )
     return Check(
-        "GPU engine",
+        "GPU backend",
         "missing",
-        f"{' '.join(error.reason.split())}; engine='auto' takes the CPU",
+        f"{' '.join(error.reason.split())}; backend='auto' takes the CPU",
         f"to decode on a GPU: {error.remedy}" if error.remedy else "",
     )
 
@@ -344,7 +344,7 @@ def doctor(
     directory: Path | None,
     as_json: bool,
 ) -> None:
-    """Say what of this machine works: engines with measured rates, catalog, and the detector or the
+    """Say what of this machine works: backends with measured rates, catalog, and the detector or the
     engine elsewhere if one is named.
 
     Changes nothing. What is missing can be done without; the exit code is 1 if something failed.
@@ -354,8 +354,8 @@ def doctor(
         ("processor", processor),
         ("libzmq", libzmq),
         ("socket buffers", socket_buffers),
-        ("CPU engine", cpu_engine),
-        ("GPU engine", gpu_engine),
+        ("CPU backend", cpu_backend),
+        ("GPU backend", gpu_backend),
         ("catalog", partial(catalog, directory)),
     ]
     # As everywhere, an endpoint may be several addresses.

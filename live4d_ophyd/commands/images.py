@@ -78,7 +78,7 @@ def report(raster: RasterResult, detectors: list[Disk | Annulus], out: Path | No
         "frames_lost": raster.losses.lost,
         "frames_bad": raster.losses.bad,
         "rate_hz": raster.rate_hz,
-        "engine": raster.engine,
+        "backend": raster.backend,
     }
     if raster.losses.beyond:  # more frames than the scan has: what was summed may be another scan's half
         counts["frames_beyond"] = raster.losses.beyond

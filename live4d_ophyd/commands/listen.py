@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from live4d_ophyd.commands.images import detector_options, detectors_of, output_options, report
-from live4d_ophyd.commands.parameters import Engine, Shape
-from live4d_ophyd.decode import EngineUnavailable, choose_backend
+from live4d_ophyd.commands.parameters import BackendName, Shape
+from live4d_ophyd.decode import BackendUnavailable, choose_backend
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest
 from live4d_ophyd.offline import take_raster
 from live4d_ophyd.scan import ScanGrid
@@ -22,8 +22,8 @@ from live4d_ophyd.sources.dectris.source import DectrisSource
 @click.option("--scan", required=True, type=Shape(), help="Scan positions, e.g. 256x256.")
 @detector_options
 @click.option(
-    "--engine",
-    type=Engine(),
+    "--backend",
+    type=BackendName(),
     default="auto",
     show_default=True,
     help="Where frames are decoded: cpu, gpu, gpu:0,1 (connections go to these GPUs in turn); auto takes a GPU if one "
@@ -56,7 +56,7 @@ def listen(
     scan: tuple[int, int],
     disk: tuple[tuple[float, ...], ...],
     annulus: tuple[tuple[float, ...], ...],
-    engine: str,
+    backend: str,
     connections: int,
     timeout: float,
     flyback: int,
@@ -81,7 +81,7 @@ def listen(
         control = Simplon(simplon, api=api) if simplon else None
         source = DectrisSource(endpoint, connections, channel, control)
         request = AcquisitionRequest(source, grid, tuple(detectors), timeout=timeout)
-        raster = take_raster(request, choose_backend(engine), quiet=as_json)
-    except (AcquisitionError, EngineUnavailable, SimplonError, ValueError) as error:
+        raster = take_raster(request, choose_backend(backend), quiet=as_json)
+    except (AcquisitionError, BackendUnavailable, SimplonError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     report(raster, detectors, out, as_json)

@@ -1,4 +1,4 @@
-"""Types of the commands' options: a shape, several numbers in one, an engine."""
+"""Types of the commands' options: a shape, several numbers in one, a backend."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Shape(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Engine(click.ParamType):
+class BackendName(click.ParamType):
     """``auto``, ``cpu``, ``gpu``, or the GPUs by number: ``gpu:0,1``."""
 
-    name = "ENGINE"
+    name = "BACKEND"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:

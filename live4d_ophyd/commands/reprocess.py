@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from live4d_ophyd.commands.images import detector_options, detectors_of, output_options, report
-from live4d_ophyd.commands.parameters import Engine, Shape
-from live4d_ophyd.decode import EngineUnavailable
+from live4d_ophyd.commands.parameters import BackendName, Shape
+from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.offline import reprocess as reprocess_file
 from live4d_ophyd.scan import ScanGrid
@@ -24,7 +24,7 @@ from live4d_ophyd.scan import ScanGrid
 @detector_options
 @click.option("--dataset", default="", help="Where in the file the frames are; default: looks for them.")
 @click.option(
-    "--engine", type=Engine(), default="auto", show_default=True,
+    "--backend", type=BackendName(), default="auto", show_default=True,
     help="Where frames are decoded: cpu, gpu, gpu:0,1; auto takes a GPU if one works.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 64), help="Threads that decode; default: one a core.")
@@ -37,7 +37,7 @@ def reprocess(
     disk: tuple[tuple[float, ...], ...],
     annulus: tuple[tuple[float, ...], ...],
     dataset: str,
-    engine: str,
+    backend: str,
     workers: int | None,
     flyback: int,
     serpentine: bool,
@@ -56,8 +56,8 @@ def reprocess(
     try:
         grid = None if scan is None else ScanGrid(*scan, flyback=flyback, serpentine=serpentine)
         raster = reprocess_file(
-            path, detectors, grid, dataset=dataset, engine=engine, workers=workers, quiet=as_json
+            path, detectors, grid, dataset=dataset, backend=backend, workers=workers, quiet=as_json
         )
-    except (AcquisitionError, EngineUnavailable, ValueError, OSError) as error:
+    except (AcquisitionError, BackendUnavailable, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     report(raster, detectors, out, as_json)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import zmq
 
-from live4d_ophyd.commands.parameters import Engine
+from live4d_ophyd.commands.parameters import BackendName
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.process.server import EngineServer
 from live4d_ophyd.engine.process.sockets import check_free, is_for_this_machine, why_refused
@@ -28,8 +28,8 @@ from live4d_ophyd.log_limits import NotTooOften, SafeFormatter
     "key that is added later counts at once.",
 )
 @click.option(
-    "--engine",
-    type=Engine(),
+    "--backend",
+    type=BackendName(),
     default="auto",
     show_default=True,
     help="Where frames are decoded: cpu, gpu, gpu:0,1 (connections go to these GPUs in turn); auto takes a GPU if one "
@@ -51,7 +51,7 @@ from live4d_ophyd.log_limits import NotTooOften, SafeFormatter
 def serve(
     endpoint: str,
     curve: Path | None,
-    engine: str,
+    backend: str,
     allow_methods: bool,
     is_open: bool,
     owned: bool,
@@ -76,7 +76,9 @@ def serve(
     warm_up()
     try:
         check_free(endpoint)
-        server = EngineServer(endpoint, engine=engine, curve_keys=curve, allow_modules=allow_methods or owned)
+        server = EngineServer(
+            endpoint, backend=backend, curve_keys=curve, allow_modules=allow_methods or owned
+        )
     except zmq.ZMQError as error:
         raise click.ClickException(f"cannot serve at {endpoint}: {why_refused(endpoint, error)}") from error
     except (OSError, ValueError) as error:  # of key files

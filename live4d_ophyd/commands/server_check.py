@@ -49,7 +49,7 @@ def check_server(address: str, keys: Path | None) -> tuple[str, str, str]:
     side = math.isqrt(int(rate * _IMAGE_S / 8))
     return (
         "ok",
-        f"{address} decodes on the {client.engine} ({client.engine_detail}), {client.versions}, "
+        f"{address} decodes on the {client.backend} ({client.backend_detail}), {client.versions}, "
         f"{'with keys' if keys else 'without keys'}; answers in {1e3 * delay:.3g} ms, sends {rate / 1e6:.3g} MB/s: an "
         f"image of {side} x {side} positions takes {_IMAGE_S:g} s",
         "" if keys or is_for_this_machine(address) else "make keys: `live4d keys`, and live4d serve --curve",

@@ -1,10 +1,10 @@
 """Compressed frames to numbers: sums under weight maps, or pixels. One interface, whatever does the work."""
 
-from live4d_ophyd.decode.backend import ENGINES, CpuBackend, choose_backend, devices_of
+from live4d_ophyd.decode.backend import BACKENDS, CpuBackend, choose_backend, devices_of
 from live4d_ophyd.decode.cpu.array_decoder import decode_array
 from live4d_ophyd.decode.cpu.decoder import CpuDecoder, warm_up
 from live4d_ophyd.decode.decoder import Backend, Decoded, Decoder, Demand, Part
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuLost
+from live4d_ophyd.decode.errors import BackendUnavailable, GpuLost
 from live4d_ophyd.decode.frame_sums import sum_over_frames
 from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
@@ -12,15 +12,15 @@ from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.status import DecodeError, describe_status
 
 __all__ = [
-    "ENGINES",
+    "BACKENDS",
     "Backend",
+    "BackendUnavailable",
     "CpuBackend",
     "CpuDecoder",
     "DecodeError",
     "Decoded",
     "Decoder",
     "Demand",
-    "EngineUnavailable",
     "FrameFormat",
     "GpuLost",
     "Part",

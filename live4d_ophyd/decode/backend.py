@@ -16,7 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode.cpu import decoder as cpu
 from live4d_ophyd.decode.decoder import Backend, Decoder, Demand
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost
+from live4d_ophyd.decode.errors import BackendUnavailable, GpuError, GpuLost
 from live4d_ophyd.decode.gpu.install import OF_ONE_CUDA, explain_no_gpu, install_command
 from live4d_ophyd.decode.saturation import Saturation
 from live4d_ophyd.decode.weight_maps import Weights
@@ -37,7 +37,7 @@ from live4d_ophyd.frames.format import FrameFormat
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "cpu", "gpu")
+BACKENDS = ("auto", "cpu", "gpu")
 _SEVERAL = re.compile(r"gpu:(\d{1,3}(?:,\d{1,3})*)")
 
 #: messages received before they are decoded: few enough to be in the cache still, enough for the Python between; a GPU
@@ -66,7 +66,7 @@ class CpuBackend:
 
 
 class GpuBackend:
-    """nvCOMP on GPU number ``device``. Raises EngineUnavailable unless a frame comes out of it right.
+    """nvCOMP on GPU number ``device``. Raises BackendUnavailable unless a frame comes out of it right.
 
     ``fallback`` decodes series whose decoder cannot be made, for lack of memory or of a kernel.
     """
@@ -80,15 +80,15 @@ class GpuBackend:
         self._streams: list[Any] = []
         torch = _import("torch")
         if torch.version.cuda is None:
-            raise EngineUnavailable(
+            raise BackendUnavailable(
                 f"torch {torch.__version__} is built without CUDA",
                 remedy=install_command("torch", *OF_ONE_CUDA),
             )
         if not torch.cuda.is_available():
             reason, remedy = explain_no_gpu(torch.__version__, torch.version.cuda)
-            raise EngineUnavailable(reason, remedy=remedy)
+            raise BackendUnavailable(reason, remedy=remedy)
         if device >= torch.cuda.device_count():
-            raise EngineUnavailable(
+            raise BackendUnavailable(
                 f"there is no GPU {device}: this process sees {torch.cuda.device_count()}",
                 remedy="they are counted from 0; `nvidia-smi -L` lists them, CUDA_VISIBLE_DEVICES hides some",
             )
@@ -191,38 +191,40 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError) as error:
-        raise EngineUnavailable(str(error), remedy=install_command()) from error
+        raise BackendUnavailable(str(error), remedy=install_command()) from error
 
 
-def devices_of(engine: str) -> tuple[int, ...]:
-    """The GPUs that ``engine`` names: (0, 1) for "gpu:0,1", () where it names none.
+def devices_of(backend: str) -> tuple[int, ...]:
+    """The GPUs that ``backend`` names: (0, 1) for "gpu:0,1", () where it names none.
 
-    Raises ValueError for what is no engine.
+    Raises ValueError for what is no backend.
     """
-    if engine in ENGINES:
+    if backend in BACKENDS:
         return ()
-    match = _SEVERAL.fullmatch(engine)
+    match = _SEVERAL.fullmatch(backend)
     if match is None:
-        raise ValueError(f"engine is {engine!r}; it is one of {', '.join(ENGINES)}, or names GPUs: gpu:0,1")
+        raise ValueError(
+            f"backend is {backend!r}; it is one of {', '.join(BACKENDS)}, or names GPUs: gpu:0,1"
+        )
     return tuple(map(int, match[1].split(",")))
 
 
-def choose_backend(engine: str) -> Backend:
-    """The backend for ``engine``: "cpu", "gpu", or "auto", which takes the GPU if it works.
+def choose_backend(wanted: str) -> Backend:
+    """The backend for ``wanted``: "cpu", "gpu", or "auto", which takes the GPU if it works.
 
     "gpu" is GPU 0; "gpu:2" another one, "gpu:0,1" two of them, to which connections go in turn. Raises
-    EngineUnavailable for "gpu" without one.
+    BackendUnavailable for "gpu" without one.
     """
-    devices = devices_of(engine)
-    if engine == "cpu":
+    devices = devices_of(wanted)
+    if wanted == "cpu":
         return CpuBackend()
     if len(devices) > 1:
         return SeveralGpus([GpuBackend(device=device) for device in devices])
-    if engine != "auto":
+    if wanted != "auto":
         return GpuBackend(device=devices[0] if devices else 0)
     try:
         backend: Backend = GpuBackend(fallback=CpuBackend("the GPU could not take this series"))
-    except EngineUnavailable as error:
+    except BackendUnavailable as error:
         backend = CpuBackend(f"no GPU: {error}")
-    log.info("engine 'auto' takes the %s (%s)", backend.name, backend.detail)
+    log.info("backend 'auto' takes the %s (%s)", backend.name, backend.detail)
     return backend

@@ -55,7 +55,7 @@ class Decoded(Protocol):
 class Decoder(Protocol):
     """What the CPU's and the GPU's decoder both do. A frame is copied and decoded once, whatever is demanded of it."""
 
-    engine: str  #: "cpu" or "gpu"
+    backend: str  #: "cpu" or "gpu"
     format: FrameFormat
     copies: int  #: batches that were copied to the device so far; 0 on a CPU
     decodes: int  #: passes over a batch so far

@@ -1,10 +1,10 @@
-"""What can be wrong with an engine as a whole; what is wrong with one frame is a status (`framing`)."""
+"""What can be wrong with a backend as a whole; what is wrong with one frame is a status (`framing`)."""
 
 from typing import ClassVar
 
 
-class EngineUnavailable(RuntimeError):
-    """The engine that was asked for cannot run here.
+class BackendUnavailable(RuntimeError):
+    """The backend that was asked for cannot run here.
 
     ``reason`` says why; ``remedy`` what to do, "" where the reason says it or nothing is known. The text is both.
     """
@@ -18,7 +18,7 @@ class EngineUnavailable(RuntimeError):
         self.remedy = remedy
 
 
-class GpuError(EngineUnavailable):
+class GpuError(BackendUnavailable):
     """The GPU cannot do it."""
 
 

@@ -1,6 +1,6 @@
 """EngineLink: the engine of a device, started or found when it is needed first, and again when it was lost.
 
-In: which engine is wanted, and where. Out: its client, and signals that say what decodes there. Runs in the thread
+In: which backend is wanted, and where. Out: its client, and signals that say what decodes there. Runs in the thread
 that stages or triggers.
 """
 
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 class EngineLink(Device):
     """A device with an engine."""
 
-    engine = Cpt(Value, value="", kind=SETTING)
-    engine_detail = Cpt(Value, value="", kind=SETTING)
+    backend = Cpt(Value, value="", kind=SETTING)
+    backend_detail = Cpt(Value, value="", kind=SETTING)
     versions = Cpt(Value, value="", kind="config")  #: of the software that decodes
 
     def __init__(
         self,
         *args: Any,
-        wanted_engine: str,
+        wanted_backend: str,
         server: str | None,
         curve_keys: str | Path | None,
         **kwargs: Any,
     ) -> None:
-        devices_of(wanted_engine)  # refuses what is none
-        self._wanted_engine = wanted_engine
+        devices_of(wanted_backend)  # refuses what is none
+        self._wanted_backend = wanted_backend
         self._server = server
         self._curve_keys = Path(curve_keys).expanduser() if curve_keys else None
         self._client: EngineClient | None = None
@@ -48,10 +48,10 @@ class EngineLink(Device):
             if self._client is not None:
                 self._client.close()
             if self._server is None:
-                self._client = EngineClient.spawn(self._wanted_engine)
+                self._client = EngineClient.spawn(self._wanted_backend)
             else:
                 self._client = EngineClient(
-                    self._server, engine=self._wanted_engine, curve_keys=self._curve_keys
+                    self._server, backend=self._wanted_backend, curve_keys=self._curve_keys
                 )
         client = self._client
         try:
@@ -60,10 +60,12 @@ class EngineLink(Device):
             self._client = None
             client.close()
             raise
-        if (client.engine, client.engine_detail) != (self.engine.get(), self.engine_detail.get()):
-            log.info("%s: frames are decoded on the %s (%s)", self.name, client.engine, client.engine_detail)
-            self.engine.put(client.engine)
-            self.engine_detail.put(client.engine_detail)
+        if (client.backend, client.backend_detail) != (self.backend.get(), self.backend_detail.get()):
+            log.info(
+                "%s: frames are decoded on the %s (%s)", self.name, client.backend, client.backend_detail
+            )
+            self.backend.put(client.backend)
+            self.backend_detail.put(client.backend_detail)
         self.versions.put(client.versions)
         return client
 

@@ -73,8 +73,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
     arm_per : "trigger" arms the detector for each; "run" once for all triggers of a run with the same settings, up to
         1000, or as many as a whole number says: it then waits, armed, for the next trigger's pulses, and is armed anew
         where frames were lost or too many. For scans that `scan_start`, or the detector (``ints``), starts
-    engine : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
-        the configuration, as ``<name>_engine`` and ``<name>_engine_detail``
+    backend : where frames are decoded: "cpu", "gpu", or "auto", which takes a GPU if one works; what was taken is in
+        the configuration, as ``<name>_backend`` and ``<name>_backend_detail``
     server : address of an engine started with ``live4d serve``; None starts one on this machine
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
     channel : data channel (``threshold_1``), empty for the first that the series names; frames without it are bad
@@ -130,7 +130,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         scan_start: Any = None,
         scan_generator: Any = None,
         arm_per: str | int = "trigger",
-        engine: str = "auto",
+        backend: str = "auto",
         server: str | None = None,
         curve_keys: str | Path | None = None,
         channel: str = "",
@@ -155,7 +155,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
             "", name=name, methods=_with_pattern(methods), control=control, scan=starter, arm_per=arm_per,
-            wanted_engine=engine, server=server, curve_keys=curve_keys, **kwargs,
+            wanted_backend=backend, server=server, curve_keys=curve_keys, **kwargs,
         )  # fmt: skip
         self.taken_with = TakenWith(
             None if control is None else self.detector,
@@ -298,7 +298,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """Put a raster into the signals."""
         self.put_outputs(raster.outputs)
         self.put_raster(raster)
-        self.engine.put(raster.engine)
+        self.backend.put(raster.backend)
 
     def read(self) -> dict[str, Any]:
         """The newest images, their statistics and counts, and the settings that they were taken with."""

@@ -10,7 +10,7 @@ from live4d_ophyd.device.signals import Setting, Value, Vector
 
 def lines(device: Any) -> Iterator[str]:
     """The lines for a device: results, then settings, with their units."""
-    yield f"{device.name}: frames from {device.endpoint.get()}, decoded on: {device.engine.get() or 'not started yet'}"
+    yield f"{device.name}: frames from {device.endpoint.get()}, decoded on: {device.backend.get() or 'not started yet'}"
     values = [getattr(device, name) for name in device.component_names]
     values = [signal for signal in values if isinstance(signal, Value)]
     yield "\nnewest image"

@@ -310,7 +310,7 @@ class Acquisition:
         outputs = projection.imaging.result(raster, lambda: self._cancelled)
         self._go_on()
         return RasterResult(
-            raster, outputs, losses, series.key[0], rate, projection.engine, dropped, projection.info
+            raster, outputs, losses, series.key[0], rate, projection.backend, dropped, projection.info
         )
 
     def _finish_detector(self) -> int | None:

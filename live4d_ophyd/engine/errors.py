@@ -16,7 +16,7 @@ do; of any other the nearest ancestor among them is raised, and where there is n
     +-- EngineLost
     +-- NoEngine
     +-- ProtocolError
-    EngineUnavailable, with GpuError, GpuMemoryError and GpuLost (`decode`)
+    BackendUnavailable, with GpuError, GpuMemoryError and GpuLost (`decode`)
     SourceError (`sources.source`), with SimplonError and UnknownKey
     ValueError: settings that do not fit the detector, or each other
     MemoryError
@@ -30,7 +30,7 @@ from asyncio import CancelledError
 from pathlib import Path
 from typing import Any, ClassVar
 
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.decode.errors import BackendUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.sources import registry as sources
 
 #: What the code of a method may raise, whatever it is: `sys.exit` in it must end neither a thread nor the engine.
@@ -124,7 +124,7 @@ class ProtocolError(AcquisitionError):
 
 _PUBLIC: tuple[type[Exception], ...] = (
     AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
-    EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, EngineUnavailable, GpuError, GpuMemoryError,
+    EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, BackendUnavailable, GpuError, GpuMemoryError,
     GpuLost, *sources.ERRORS, ValueError, MemoryError,
 )  # fmt: skip
 #: errors that keep their class from the engine to the session
@@ -139,7 +139,7 @@ def as_fields(error: BaseException) -> dict[str, str]:
         # The words of other errors, a KeyError's say, mean little without their class.
         return {"kind": EngineFault.__name__, "reason": f"{type(error).__name__}: {words}"}
     details = {name: getattr(error, name) for name in getattr(public, "details", ()) if getattr(error, name)}
-    told = error.reason if isinstance(error, AcquisitionError | EngineUnavailable) else ""
+    told = error.reason if isinstance(error, AcquisitionError | BackendUnavailable) else ""
     reason = told or words
     return {"kind": public.__name__, "reason": reason, **details}
 

@@ -50,7 +50,7 @@ class Projection:
     ) -> None:
         self._known = known
         self.imaging: Imaging | None = None
-        self._engines: set[str] = set()
+        self._backends: set[str] = set()
         self.info: SeriesRecord | None = None  #: known with the format of the frames
         self._saturation = Saturation()
         self._request, self._tracker = request, tracker
@@ -62,9 +62,9 @@ class Projection:
         self._of_thread = threading.local()
 
     @property
-    def engine(self) -> str:
+    def backend(self) -> str:
         """What decodes the frames: "cpu", "gpu", or both where a GPU could not take all connections."""
-        return "+".join(sorted(self._engines))
+        return "+".join(sorted(self._backends))
 
     @property
     def contradiction(self) -> str:
@@ -127,7 +127,7 @@ class Projection:
         decoder = getattr(self._of_thread, "decoder", None)
         if decoder is None:
             decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
-            self._engines.add(decoder.engine)
+            self._backends.add(decoder.backend)
         return FramesUnderWay(
             self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, rows
         )

@@ -57,7 +57,7 @@ class RasterResult:
     """One finished scan.
 
     ``outputs`` are the methods' arrays, float64, NaN where nothing is known, by name: `Method.outputs`;
-    ``rate_hz`` from the first to the last frame of the raster, None for fewer than two; ``engine`` what decoded it,
+    ``rate_hz`` from the first to the last frame of the raster, None for fewer than two; ``backend`` what decoded it,
     "cpu" or "gpu"; ``dropped`` frames of the whole series that the detector dropped because they were not fetched in
     time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
     series says of itself.
@@ -68,7 +68,7 @@ class RasterResult:
     losses: Losses
     series_id: int
     rate_hz: float | None
-    engine: str
+    backend: str
     dropped: int | None = None
     info: SeriesRecord = field(default_factory=SeriesRecord)
 

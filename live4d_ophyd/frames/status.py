@@ -47,8 +47,8 @@ _REASONS = {
     VENDOR_REFUSED: "dectris-compression refuses the data",
     UNREADABLE: "the message cannot be read again",
     BAD_ZSTD: "a block is no valid Zstandard",
-    NOT_ON_GPU: "the algorithm (trpx) has no GPU decoder: use engine='cpu' with dectris-compression",
-    MANY_LAYOUTS: "the frames that came with it are compressed in too many ways for a GPU: use engine='cpu'",
+    NOT_ON_GPU: "the algorithm (trpx) has no GPU decoder: use backend='cpu' with dectris-compression",
+    MANY_LAYOUTS: "the frames that came with it are compressed in too many ways for a GPU: use backend='cpu'",
 }  # fmt: skip
 
 

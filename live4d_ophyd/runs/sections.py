@@ -199,8 +199,9 @@ def _frames(device: DeviceReadings) -> dict[str, Fact]:
 def _software(device: DeviceReadings) -> dict[str, Fact]:
     return only_known(
         {
-            "engine": _of(device, "engine"),
-            "engine_detail": _of(device, "engine_detail"),
+            # Older runs have it as engine.
+            "backend": _either(device, "backend", "engine", ""),
+            "backend_detail": _either(device, "backend_detail", "engine_detail", ""),
             "connections": _of(device, "connections"),
             "versions": _of(device, "versions"),
         }

@@ -32,7 +32,7 @@ class _LateFrames:
 class LateDecoder:
     """A `CpuDecoder` that is called late."""
 
-    engine = "late"
+    backend = "late"
 
     def __init__(self, frame: FrameFormat, saturation: Saturation) -> None:
         self._decoder = CpuDecoder(frame, saturation=saturation)

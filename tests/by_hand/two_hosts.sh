@@ -37,7 +37,7 @@ rm "$HOME/live4d-keys/engine/server.key_secret"
 
 echo "== detector and engine, at the microscope"
 on microscope live4d sim --rest-port 18765 --stream-port 31001 --rows 64 --cols 64 --host 0.0.0.0 >"$work/sim.log" 2>&1 &
-(cd "$work/microscope" && exec ip netns exec microscope live4d serve tcp://0.0.0.0:31101 --curve live4d-keys --engine cpu) >"$work/engine.log" 2>&1 &
+(cd "$work/microscope" && exec ip netns exec microscope live4d serve tcp://0.0.0.0:31101 --curve live4d-keys --backend cpu) >"$work/engine.log" 2>&1 &
 # Not every kernel can delay packets: this does, 10 ms each way, in front of the engine.
 on microscope python - <<'EOF' &
 import asyncio

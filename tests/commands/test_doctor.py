@@ -17,13 +17,13 @@ from click.testing import CliRunner
 from live4d_ophyd.commands import decode_rate
 from live4d_ophyd.commands import doctor as doctor_command
 from live4d_ophyd.commands.main import live4d
-from live4d_ophyd.decode import CpuBackend, EngineUnavailable
+from live4d_ophyd.decode import BackendUnavailable, CpuBackend
 from live4d_ophyd.decode.errors import GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu import install as cuda_install
 from live4d_ophyd.decode.gpu.nvcomp import NvcompError
 from live4d_ophyd.sim import SimulatorProcess
 
-MACHINE = ["Python", "processor", "libzmq", "socket buffers", "CPU engine", "GPU engine", "catalog"]
+MACHINE = ["Python", "processor", "libzmq", "socket buffers", "CPU backend", "GPU backend", "catalog"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_the_machine_s_checks_come_in_order_and_shortfalls_have_advice(no_catalo
     code, checks = run_json("--catalog", no_catalog)
     assert code == 0
     assert list(checks) == MACHINE
-    assert "sums exact" in checks["CPU engine"]["found"]
+    assert "sums exact" in checks["CPU backend"]["found"]
     for check in checks.values():
         assert check["status"] in ("ok", "warn", "missing")
         assert bool(check["advice"]) == (check["status"] != "ok")
@@ -81,15 +81,15 @@ def test_the_machine_s_checks_come_in_order_and_shortfalls_have_advice(no_catalo
 def test_no_gpu_is_missing_not_failed(no_catalog):
     code, checks = run_json("--catalog", no_catalog)
     assert code == 0
-    assert checks["GPU engine"]["status"] == "missing"
-    assert "engine='auto' takes the CPU" in checks["GPU engine"]["found"]
-    assert checks["GPU engine"]["advice"].startswith("to decode on a GPU: ")
+    assert checks["GPU backend"]["status"] == "missing"
+    assert "backend='auto' takes the CPU" in checks["GPU backend"]["found"]
+    assert checks["GPU backend"]["advice"].startswith("to decode on a GPU: ")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not sees_gpu(), reason="torch sees no GPU")
 def test_a_gpu_is_described_and_measured():
-    check = doctor_command.gpu_engine()
+    check = doctor_command.gpu_backend()
     assert check.status == "ok", check
     for word in ("nvCOMP", "GiB", "driver", "torch", "CUDA", "GB/s", "kHz", "sums exact"):
         assert word in check.found
@@ -234,10 +234,10 @@ class Wrong:
     ("status", "words"),
     [(0, "1 of [0-9]+ sums are wrong"), (-109, "1 of [0-9]+ good frames are refused: .*LZ4")],
 )
-def test_wrong_sums_fail_on_either_engine(monkeypatch, status, words):
-    monkeypatch.setattr(doctor_command, "choose_backend", lambda engine: Wrong(status))
+def test_wrong_sums_fail_on_either_backend(monkeypatch, status, words):
+    monkeypatch.setattr(doctor_command, "choose_backend", lambda backend: Wrong(status))
     monkeypatch.setattr(doctor_command, "CpuBackend", lambda: Wrong(status))
-    for check in (doctor_command.gpu_engine(), doctor_command.cpu_engine()):
+    for check in (doctor_command.gpu_backend(), doctor_command.cpu_backend()):
         assert check.status == "failed"
         assert check.advice
         assert re.search(words, check.found)
@@ -252,7 +252,7 @@ def cause(error, of):
     ("error", "status", "advice"),
     [
         (
-            EngineUnavailable("No module named 'torch'", remedy="pip install x, then: pip check"),
+            BackendUnavailable("No module named 'torch'", remedy="pip install x, then: pip check"),
             "missing",
             "to decode on a GPU: pip install x, then: pip check",
         ),
@@ -261,17 +261,17 @@ def cause(error, of):
             "missing",
             "to decode on a GPU: pip install y",
         ),
-        (GpuError("decodes a known frame to 1 instead of 64"), "failed", "engine='cpu'"),
-        (GpuLost("the GPU failed: illegal address"), "failed", "engine='cpu'"),
+        (GpuError("decodes a known frame to 1 instead of 64"), "failed", "backend='cpu'"),
+        (GpuLost("the GPU failed: illegal address"), "failed", "backend='cpu'"),
         (GpuMemoryError("the GPU's memory is full"), "warn", "nvidia-smi"),
     ],
 )
 def test_a_gpu_that_is_not_there_is_missing_and_a_broken_one_failed(monkeypatch, error, status, advice):
-    def refuse(engine):
+    def refuse(backend):
         raise error
 
     monkeypatch.setattr(doctor_command, "choose_backend", refuse)
-    check = doctor_command.gpu_engine()
+    check = doctor_command.gpu_backend()
     assert check.status == status
     assert advice in check.advice
 
@@ -291,7 +291,7 @@ def torch_of(cuda):
         (
             None,
             (13, 0),
-            "torch 2.10.0 is built without CUDA; engine='auto' takes the CPU",
+            "torch 2.10.0 is built without CUDA; backend='auto' takes the CPU",
             "pip install 'live4d-ophyd[gpu]'",
         ),
         (None, (12, 8), "torch 2.10.0 is built without CUDA", "pip install 'live4d-ophyd[gpu12]'"),
@@ -308,7 +308,7 @@ def test_packages_and_driver_of_different_cuda_come_with_what_mends_them(
 ):
     monkeypatch.setitem(sys.modules, "torch", torch_of(torch_cuda))
     monkeypatch.setattr(cuda_install, "driver_cuda", lambda: driver)
-    check = doctor_command.gpu_engine()
+    check = doctor_command.gpu_backend()
     assert check.status == "missing"
     assert check.found.startswith(found)
     assert (

@@ -48,17 +48,17 @@ def test_other_machines_are_served_with_keys_or_when_told_so(tmp_path):
     code, text = run("serve", "tcp://0.0.0.0:0")
     assert code == 1
     assert "pass --curve DIR/engine; or pass --open" in text
-    with served_engine("--open", "--engine", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
+    with served_engine("--open", "--backend", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
         assert engine.endpoint.startswith("tcp://0.0.0.0:")
     run("keys", tmp_path / "k")
     curve = ("--curve", tmp_path / "k" / "engine")
-    with served_engine(*curve, "--engine", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
+    with served_engine(*curve, "--backend", "cpu", endpoint="tcp://0.0.0.0:*") as engine:
         assert engine.endpoint.startswith("tcp://0.0.0.0:")
 
 
 def test_the_doctor_finds_an_engine_and_measures_its_link(tmp_path):
     run("keys", tmp_path)
-    with served_engine("--curve", tmp_path / "engine", "--engine", "cpu") as engine:
+    with served_engine("--curve", tmp_path / "engine", "--backend", "cpu") as engine:
         status, found, advice = check_server(engine.endpoint, tmp_path / "session")
         assert (status, advice) == ("ok", "")
         assert "decodes on the cpu" in found

@@ -8,7 +8,7 @@ from fake_dcu import FakeDcu
 
 from live4d_ophyd.commands.main import live4d
 
-SCAN = ["--scan", "2x2", "--disk", "4,4,2", "--timeout", "0.3", "--engine", "cpu"]
+SCAN = ["--scan", "2x2", "--disk", "4,4,2", "--timeout", "0.3", "--backend", "cpu"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def test_a_key_that_is_not_there_or_none_is_named_and_the_process_ends(tmp_path,
     if content:
         (tmp_path / "server.key_secret").write_text(content)
     done = subprocess.run(
-        [*LIVE4D, "serve", "tcp://127.0.0.1:0", "--engine", "cpu", "--curve", tmp_path],
+        [*LIVE4D, "serve", "tcp://127.0.0.1:0", "--backend", "cpu", "--curve", tmp_path],
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert done.returncode == 1

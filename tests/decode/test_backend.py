@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import (
+    BackendUnavailable,
     CpuBackend,
-    EngineUnavailable,
     FrameFormat,
     Saturation,
     backend,
@@ -30,11 +30,11 @@ def test_the_cpu_is_taken_when_asked_for():
     chosen = choose_backend("cpu")
     assert (chosen.name, chosen.in_flight) == ("cpu", 0)
     decoder = chosen.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation())
-    assert decoder.engine == "cpu"
+    assert decoder.backend == "cpu"
 
 
 def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match="engine is 'tpu'; it is one of auto, cpu, gpu"):
+    with pytest.raises(ValueError, match="backend is 'tpu'; it is one of auto, cpu, gpu"):
         choose_backend("tpu")
 
 
@@ -52,7 +52,7 @@ def test_an_unknown_engine_is_refused():
 def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch, torch, reason):
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(cuda_install, "driver_cuda", lambda: (13, 0))
-    with pytest.raises(EngineUnavailable, match=reason):
+    with pytest.raises(BackendUnavailable, match=reason):
         choose_backend("gpu")
     chosen = choose_backend("auto")
     assert chosen.name == "cpu"
@@ -62,7 +62,7 @@ def test_without_a_gpu_auto_takes_the_cpu_and_says_why(monkeypatch, torch, reaso
 def test_a_driver_too_old_for_torch_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_of("13.0", False))
     monkeypatch.setattr(cuda_install, "driver_cuda", lambda: (12, 4))
-    with pytest.raises(EngineUnavailable, match=r"built for CUDA 13.0, the driver takes CUDA 12.4 at most"):
+    with pytest.raises(BackendUnavailable, match=r"built for CUDA 13.0, the driver takes CUDA 12.4 at most"):
         choose_backend("gpu")
 
 
@@ -84,7 +84,7 @@ class FailingGpu(backend.GpuBackend):
 def test_auto_decodes_a_series_on_the_cpu_when_the_gpu_cannot(caplog):
     frame = FrameFormat(4, 4, np.dtype("<u2"))
     decoder = FailingGpu(CpuBackend()).decoder(frame, saturation=Saturation())
-    assert decoder.engine == "cpu"
+    assert decoder.backend == "cpu"
     assert "the CPU decodes this series: the GPU's memory is full" in caplog.text
     with pytest.raises(GpuMemoryError):
         FailingGpu(None).decoder(frame, saturation=Saturation())
@@ -122,20 +122,20 @@ def test_a_stream_that_another_thread_takes_first_is_not_missed():
 def test_a_stream_whose_decoder_cannot_be_made_is_kept():
     gpu = FailingGpu(CpuBackend())
     gpu._streams = ["stream"]
-    assert gpu.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()).engine == "cpu"
+    assert gpu.decoder(FrameFormat(4, 4, np.dtype("<u2")), saturation=Saturation()).backend == "cpu"
     assert gpu._streams == ["stream"]
 
 
 def test_gpus_are_named_by_their_numbers():
     assert backend.devices_of("gpu:0,1") == (0, 1)
     assert backend.devices_of("gpu:12") == (12,)
-    assert [backend.devices_of(engine) for engine in backend.ENGINES] == [(), (), ()]
+    assert [backend.devices_of(name) for name in backend.BACKENDS] == [(), (), ()]
 
 
-@pytest.mark.parametrize("engine", ["gpu:", "gpu:x", "gpu:0,", "cpu:0", "gpu0", "", "GPU"])
-def test_what_names_no_gpus_is_refused(engine):
+@pytest.mark.parametrize("name", ["gpu:", "gpu:x", "gpu:0,", "cpu:0", "gpu0", "", "GPU"])
+def test_what_names_no_gpus_is_refused(name):
     with pytest.raises(ValueError, match="it is one of auto, cpu, gpu, or names GPUs: gpu:0,1"):
-        choose_backend(engine)
+        choose_backend(name)
 
 
 def test_lanes_go_to_gpus_in_turn():

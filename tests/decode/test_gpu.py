@@ -287,7 +287,7 @@ def test_trpx_is_refused_by_name(backend):
 
 
 def test_a_dtype_without_kernel_is_refused_with_the_remedy(backend):
-    with pytest.raises(ValueError, match="engine='cpu'"):
+    with pytest.raises(ValueError, match="backend='cpu'"):
         gpu(backend, (8, 8), "<f8")
 
 
@@ -491,7 +491,7 @@ def test_full_memory_is_named_and_passes(backend):
     for size in (1 << 30, 16 << 20):
         while torch.cuda.mem_get_info()[0] > 4 * size:
             hoard.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
-    with pytest.raises(GpuMemoryError, match="engine='cpu'"):
+    with pytest.raises(GpuMemoryError, match="backend='cpu'"):
         project(decoder, batch, weights)
     hoard.clear()
     torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import FrameFormat, Saturation
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.decode.errors import BackendUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
 from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
@@ -60,7 +60,7 @@ def test_kernels_compile_for_all_pixels_and_sums(kernels):
         (NvcompCallError("nvcompX", 10), GpuError, "nvcompX failed with nvcompStatus_t 10"),
         (NvcompError("not installed"), GpuError, "not installed"),
         (RuntimeError("CUDA error: illegal address\nmore"), GpuLost, "the GPU failed: CUDA error: illegal address;"),
-        (EngineUnavailable("said already"), EngineUnavailable, "^said already$"),
+        (BackendUnavailable("said already"), BackendUnavailable, "^said already$"),
         (ValueError("of ours"), ValueError, "^of ours$"),
     ],
 )  # fmt: skip

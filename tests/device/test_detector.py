@@ -46,7 +46,7 @@ def device(sim, *, grid=None, **options):
     options = {"control": Simplon(sim.rest_url), "timeout": 20.0} | options
     grid = grid or ScanGrid(ROWS, COLS, step=0.25, unit="nm")
     disk = Disk("vbf", center=sim.bf_center, radius=sim.bf_radius)
-    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], engine="cpu", **options)
+    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], backend="cpu", **options)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_what_two_threads_put_does_not_mix(dcu, settings):
 def test_the_engine_is_told_what_was_set_in_an_order_in_which_it_can_be_put_back(dcu):
     device = Live4D(
         "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
-        control=Simplon(dcu.url), engine="cpu",
+        control=Simplon(dcu.url), backend="cpu",
     )  # fmt: skip
     assert device.request().source.simplon.settings == ()
     for signal, value in (("frame_time", 2e-3), ("threshold_1_energy", 3e4), ("binning_mode", "2x2")):
@@ -247,7 +247,7 @@ def warnings_of(caplog):
 def test_a_frame_time_that_leaves_the_count_time_behind_is_warned_of_once(dcu, caplog):
     device = Live4D(
         "tcp://127.0.0.1:9", name="live4d", scan=ScanGrid(2, 2), methods=[Disk("vbf", radius=1)],
-        control=Simplon(dcu.url), engine="cpu",
+        control=Simplon(dcu.url), backend="cpu",
     )  # fmt: skip
     settings = device.detector
     settings.count_time.put(2e-4)

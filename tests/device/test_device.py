@@ -162,7 +162,7 @@ def test_a_summary_has_settings_and_results_with_their_units(live4d, capsys):
     assert "AttributeError" not in said
 
 
-@pytest.mark.parametrize("name", ["vbf", "vbf_mean", "frames_lost", "series_unique_id", "engine"])
+@pytest.mark.parametrize("name", ["vbf", "vbf_mean", "frames_lost", "series_unique_id", "backend"])
 def test_a_result_cannot_be_set(live4d, RE, name):
     """ophyd's own `set` would wait, for ever, until the value equals it: NaN and images never do."""
     with pytest.raises(ReadOnlyError, match=f"live4d_{name} is a result"):
@@ -415,7 +415,7 @@ def test_an_engine_elsewhere_serves_the_same_images(dcu, RE, engine_server):
         ({"methods": []}, "at least one"),
         ({"methods": [DISK, DISK]}, "names must differ"),
         ({"methods": [Disk("endpoint", radius=3)]}, "'endpoint'"),
-        ({"engine": "tpu"}, "engine is 'tpu'"),
+        ({"backend": "tpu"}, "backend is 'tpu'"),
         ({"timeout": -1}, "live4d_timeout = -1: expected a number above 0 s"),
     ],
 )

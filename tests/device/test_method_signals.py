@@ -21,7 +21,7 @@ OWN = {
     "frames_expected", "frames_received", "frames_lost", "frames_bad", "frames_dropped", "frames_saturated",
     "series_id", "series_unique_id", "series_channel", "series_detector", "series_energy", "series_threshold",
     "series_count_time", "series_frame_time", "series_saturation", "series_pixels_masked", "series_pixel_mask",
-    "series_detector_mask", "frame_rate", "engine", "engine_detail", "connections", "endpoint", "channel",
+    "series_detector_mask", "frame_rate", "backend", "backend_detail", "connections", "endpoint", "channel",
     "scan_rows", "scan_cols", "scan_serpentine", "scan_flyback", "scan_last_flyback", "scan_lead_in", "scan_step_y",
     "scan_step_x", "scan_unit", "dwell_time", "nodata", "saturated", "pixel_mask", "gain", "timeout",
     "movie_rasters", "pattern_enabled",

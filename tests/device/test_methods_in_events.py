@@ -25,7 +25,7 @@ def device():
         Disk("vbf", center=(12, 16), radius=6),
     ]
     device = Live4D(
-        "tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=methods, timeout=20.0, engine="cpu"
+        "tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=methods, timeout=20.0, backend="cpu"
     )
     with closing(device):
         yield device

@@ -18,7 +18,7 @@ from live4d_ophyd.testing.small_dcu import encoded, frames, image, series, start
 @pytest.fixture(scope="module")
 def device():
     """One engine for the module; every test connects it to a stream of its own."""
-    device = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=[DISK, RING], engine="cpu")
+    device = Live4D("tcp://127.0.0.1:9", name="live4d", scan=GRID, methods=[DISK, RING], backend="cpu")
     with closing(device):
         yield device
 
@@ -103,7 +103,7 @@ def test_all_settings_are_in_every_event_and_in_the_configuration(live4d, dcu, R
     )
     for setting in (
         "endpoint", "channel", "connections", "nodata", "saturated", "pixel_mask", "gain", "dwell_time", "timeout",
-        "scan_rows", "scan_cols", "scan_step_y", "scan_unit", "vbf_radius", "adf_inner", "engine", "engine_detail",
+        "scan_rows", "scan_cols", "scan_step_y", "scan_unit", "vbf_radius", "adf_inner", "backend", "backend_detail",
     ):  # fmt: skip
         assert f"live4d_{setting}" in data
         assert f"live4d_{setting}" in configuration

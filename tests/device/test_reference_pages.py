@@ -41,7 +41,7 @@ def test_the_tables_of_an_event_are_its_results(live4d):
     settings = {key for name in settings_of(live4d) for key in getattr(live4d, name).describe()}
     of_vbf = {key for key in live4d.describe().keys() - settings if not key.startswith("live4d_adf")}
     streams = {"live4d_movie", "live4d_live"}
-    in_configuration = {"live4d_engine", "live4d_engine_detail"}
+    in_configuration = {"live4d_backend", "live4d_backend_detail"}
     assert {
         key for key in in_tables(KEYS) if key.startswith("live4d_")
     } - streams == of_vbf - in_configuration

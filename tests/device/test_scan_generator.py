@@ -76,7 +76,7 @@ def control(sim):
 def device(sim, grid=GRID, **options):
     options = {"control": Simplon(sim.rest_url), "timeout": 20.0} | options
     disk = Disk("vbf", center=sim.bf_center, radius=sim.bf_radius)
-    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], engine="cpu", **options)
+    return Live4D(sim.stream_endpoint, name="live4d", scan=grid, methods=[disk], backend="cpu", **options)
 
 
 @cache

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from live4d_ophyd.decode import EngineUnavailable, GpuLost
+from live4d_ophyd.decode import BackendUnavailable, GpuLost
 from live4d_ophyd.engine import errors
 from live4d_ophyd.engine.errors import (
     PUBLIC,
@@ -42,7 +42,7 @@ def test_every_error_of_the_engine_is_public():
         if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == errors.__name__
     }
     assert own <= set(PUBLIC.values())
-    for kind in (EngineUnavailable, GpuLost, SimplonError, UnknownKey, ValueError, MemoryError):
+    for kind in (BackendUnavailable, GpuLost, SimplonError, UnknownKey, ValueError, MemoryError):
         assert PUBLIC[kind.__name__] is kind
 
 
@@ -91,7 +91,7 @@ def test_what_an_error_cannot_be_made_of_is_refused():
     assert as_fields(AcquisitionError("a")) == {"kind": "AcquisitionError", "reason": "a"}
 
 
-@pytest.mark.parametrize("kind", [EngineUnavailable, GpuLost, AcquisitionError])
+@pytest.mark.parametrize("kind", [BackendUnavailable, GpuLost, AcquisitionError])
 def test_a_remedy_crosses_as_one(kind):
     back = from_fields(**as_fields(kind("no GPU", remedy="install torch")))
     assert (type(back), back.reason, back.remedy, str(back)) == (

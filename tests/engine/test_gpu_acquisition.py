@@ -75,12 +75,12 @@ def on_the_cpu():
 def test_one_gpu_gives_what_the_cpu_gives(on_the_cpu):
     rasters = take(choose_backend("gpu"))
     check(rasters, on_the_cpu)
-    assert {raster.engine for raster in rasters} == {"gpu"}
+    assert {raster.backend for raster in rasters} == {"gpu"}
 
 
 def test_several_gpus_give_what_the_cpu_gives(on_the_cpu, torch):
-    for engine in devices(torch):
-        check(take(choose_backend(engine)), on_the_cpu)
+    for name in devices(torch):
+        check(take(choose_backend(name)), on_the_cpu)
 
 
 def test_lanes_go_to_devices_in_turn(torch):
@@ -92,9 +92,9 @@ def test_lanes_go_to_devices_in_turn(torch):
 
 
 def test_a_gpu_that_is_not_there_is_named(torch):
-    from live4d_ophyd.decode import EngineUnavailable
+    from live4d_ophyd.decode import BackendUnavailable
 
-    with pytest.raises(EngineUnavailable, match=r"there is no GPU 64: this process sees \d+"):
+    with pytest.raises(BackendUnavailable, match=r"there is no GPU 64: this process sees \d+"):
         choose_backend("gpu:64")
 
 

@@ -38,8 +38,8 @@ class FormulaEngine:
     """The part of EngineClient that a device uses."""
 
     alive = True
-    engine = "formula"
-    engine_detail = "for tests"
+    backend = "formula"
+    backend_detail = "for tests"
     versions = "formula 1"
 
     def __init__(self, defocus: SynAxis) -> None:

@@ -31,8 +31,8 @@ class Canned(Live4D):
     taken = 0
 
     def _engine(self, timeout=60.0):
-        self.engine.put("cpu")
-        self.engine_detail.put("made in a test")
+        self.backend.put("cpu")
+        self.backend_detail.put("made in a test")
         self.versions.put("live4d-ophyd 0.1.0, numpy 2")
 
     def trigger(self):

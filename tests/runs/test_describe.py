@@ -12,6 +12,7 @@ from live4d_ophyd import describe
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.runs.calibration import Known, angular_scale, microscope, wavelength_m
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings
+from live4d_ophyd.runs.sections import sections_of
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,17 @@ def test_plan_time_and_metadata(catalog, count, scan):
     assert set(count["metadata"]) == {"sample", "operator"}
     assert str(scan["metadata"]["sample"]) == "name: MoS2, layers: 2"
     assert value(scan, "plan", "column_defocus") == ([-50.0, 0.0, 50.0], "nm")
+
+
+def test_a_run_that_was_stored_when_the_backend_was_called_engine(catalog):
+    readings = RunReadings(catalog.db[catalog.count])
+    device = readings.devices["live4d"]
+    for new, old in (("backend", "engine"), ("backend_detail", "engine_detail")):
+        for values in (device.events, device.configuration):
+            if new in values:
+                values[old] = values.pop(new)
+    found = sections_of(readings)["decoded by"]
+    assert [found[name].value for name in ("backend", "backend_detail")] == ["cpu", "made in a test"]
 
 
 def test_scan_step_and_field_of_view(count):
@@ -70,7 +82,7 @@ def test_pixels_exposure_detector_and_software(count):
     assert value(count, "detector", "serial_number") == ("S-00-0001", "")
     assert value(count, "detector", "pixel_size") == (100e-6, "m")
     assert value(count, "detector", "software") == ("1.8.0", "")
-    assert value(count, "decoded by", "engine") == ("cpu", "")
+    assert value(count, "decoded by", "backend") == ("cpu", "")
     assert "numpy" in count["decoded by"]["versions"].value
     assert count["versions"]["bluesky"].value
 

@@ -187,7 +187,7 @@ def live4d(session, truth):
             methods=session.request.methods,
             control=session.request.source.simplon,
             arm_per="run",
-            engine="cpu",
+            backend="cpu",
             timeout=PATIENCE_S,
         )
     ) as device:

@@ -98,7 +98,7 @@ from live4d_ophyd import Live4D, Disk, ScanGrid, Simplon, open_catalog
 from live4d_ophyd.storage import record
 RE = RunEngine({}, call_returns_result=False)
 record(RE, open_catalog(sys.argv[3]))
-device = Live4D(sys.argv[2], name="live4d", scan=ScanGrid(4, 5), control=Simplon(sys.argv[1]), engine="cpu",
+device = Live4D(sys.argv[2], name="live4d", scan=ScanGrid(4, 5), control=Simplon(sys.argv[1]), backend="cpu",
                 methods=[Disk("vbf", center=(20.0, 20.0), radius=9.0)])
 
 def one_step(detectors, motor, step):
@@ -164,7 +164,7 @@ def test_listen_takes_captured_messages_without_bluesky(home):
     counts = json.loads(text)
     assert counts.pop("rate_hz") > 0
     assert counts == {
-        "frames_expected": 3, "frames_received": 3, "frames_lost": 0, "frames_bad": 0, "engine": "cpu",
+        "frames_expected": 3, "frames_received": 3, "frames_lost": 0, "frames_bad": 0, "backend": "cpu",
     }  # fmt: skip
     shape = (514, 1030)
     disk = Disk("d", center=(256, 514), radius=200).weights(shape)

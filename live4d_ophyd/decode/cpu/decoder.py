@@ -60,7 +60,7 @@ class CpuDecoder:
     looked at. Not to be used by two threads at once.
     """
 
-    engine = "cpu"
+    backend = "cpu"
     copies = 0
 
     def __init__(

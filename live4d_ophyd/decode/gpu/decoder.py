@@ -170,7 +170,7 @@ class GpuDecoder:
     checked, not decoded. Raises GpuError; ValueError for a dtype that has no kernel.
     """
 
-    engine = "gpu"
+    backend = "gpu"
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class GpuDecoder:
         if frame_format.dtype.name not in PIXELS or not frame_format.dtype.isnative:
             raise ValueError(
                 f"frames of dtype {frame_format.dtype.str} have no GPU kernel ({', '.join(PIXELS)} have): "
-                "use engine='cpu'"
+                "use backend='cpu'"
             )
         self.format = frame_format
         self.saturation = saturation

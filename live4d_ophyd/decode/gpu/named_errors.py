@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from live4d_ophyd.decode.errors import EngineUnavailable, GpuError, GpuLost, GpuMemoryError
+from live4d_ophyd.decode.errors import BackendUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.decode.gpu.nvcomp import NvcompCallError, NvcompError
 
 #: named already, or none of the GPU's
-_OTHERS = (EngineUnavailable, MemoryError, OSError, ValueError, TypeError, LookupError, NotImplementedError)
+_OTHERS = (BackendUnavailable, MemoryError, OSError, ValueError, TypeError, LookupError, NotImplementedError)
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def as_gpu_error(error: BaseException, device: Any = None) -> Exception:
         free, total = torch.cuda.mem_get_info(device)
         return GpuMemoryError(
             f"the GPU's memory is full ({free >> 20} of {total >> 20} MiB free)",
-            remedy="end what else uses it, take fewer connections, or engine='cpu'",
+            remedy="end what else uses it, take fewer connections, or backend='cpu'",
         )
     if isinstance(error, NvcompError):
         lost = isinstance(error, NvcompCallError) and error.cuda_failed
@@ -43,5 +43,5 @@ def as_gpu_error(error: BaseException, device: Any = None) -> Exception:
         return GpuMemoryError(f"no pinned memory left: {reason}; take fewer connections")
     return GpuLost(
         f"the GPU failed: {reason}; nothing works on it any more in this process. `live4d doctor` says what works, "
-        "engine='cpu' does without a GPU"
+        "backend='cpu' does without a GPU"
     )

@@ -23,7 +23,7 @@ _UNSIGNED = {1: 1, 2: 3, 4: 5}
 
 
 class NvcompError(RuntimeError):
-    """nvCOMP is missing, or of the wrong version; ``reason`` and ``remedy`` as those of `EngineUnavailable`."""
+    """nvCOMP is missing, or of the wrong version; ``reason`` and ``remedy`` as those of `BackendUnavailable`."""
 
     def __init__(self, reason: str, *, remedy: str = "") -> None:
         super().__init__(f"{reason}: {remedy}" if remedy else reason)

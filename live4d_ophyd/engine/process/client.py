@@ -21,7 +21,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.checks import printable
-from live4d_ophyd.decode import EngineUnavailable
+from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.delivery import Inbox
@@ -60,14 +60,14 @@ class EngineClient:
         self,
         endpoint: str,
         *,
-        engine: str = "auto",
+        backend: str = "auto",
         curve_keys: Path | None = None,
         process: EngineProcess | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._wanted_engine = engine
-        self.engine = ""  #: what decodes there, "cpu" or "gpu", and on what or why
-        self.engine_detail = ""
+        self._wanted_backend = backend
+        self.backend = ""  #: what decodes there, "cpu" or "gpu", and on what or why
+        self.backend_detail = ""
         self.versions = ""  #: of the software there
         self._process = process
         self._context = zmq.Context()
@@ -107,10 +107,10 @@ class EngineClient:
         _open_clients.add(self)
 
     @classmethod
-    def spawn(cls, engine: str = "auto") -> EngineClient:
-        """Start an engine process on this machine and connect to it; ``engine``: "auto", "cpu" or "gpu"."""
-        process = EngineProcess(engine)
-        return cls(process.endpoint, engine=engine, process=process)
+    def spawn(cls, backend: str = "auto") -> EngineClient:
+        """Start an engine process on this machine and connect to it; ``backend``: "auto", "cpu" or "gpu"."""
+        process = EngineProcess(backend)
+        return cls(process.endpoint, backend=backend, process=process)
 
     # What the device calls, from any thread -----------------------------------------------------
 
@@ -121,7 +121,7 @@ class EngineClient:
     def wait_ready(self, timeout: float | None = None) -> None:
         """Return when the engine has answered, within ``timeout`` s; by default as long as one may take.
 
-        Raises EngineLost, NoEngine, EngineInUse, ProtocolError for another version, and EngineUnavailable where frames
+        Raises EngineLost, NoEngine, EngineInUse, ProtocolError for another version, and BackendUnavailable where frames
         cannot be decoded as wanted.
         """
         if timeout is None:
@@ -204,7 +204,7 @@ class EngineClient:
         poller = zmq.Poller()
         for socket in (self._socket, self._monitor, self._outgoing.woken):
             poller.register(socket, zmq.POLLIN)
-        self._socket.send(wire.encode(wire.Hello(self._wanted_engine)))
+        self._socket.send(wire.encode(wire.Hello(self._wanted_backend)))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
@@ -283,15 +283,15 @@ class EngineClient:
                     self._socket.send(order)
             except ValueError as error:
                 self._give_up(f"the engine at {self.endpoint} {error}")
-        self.pid, self.engine, self.engine_detail = (
+        self.pid, self.backend, self.backend_detail = (
             ready.pid,
             printable(ready.backend),
             printable(ready.detail),
         )
         self.versions = printable(ready.versions)
-        if self._wanted_engine.partition(":")[0] not in ("auto", ready.backend):
-            self._refused = EngineUnavailable(
-                f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_engine!r}"
+        if self._wanted_backend.partition(":")[0] not in ("auto", ready.backend):
+            self._refused = BackendUnavailable(
+                f"the engine at {self.endpoint} decodes on the {ready.backend}, asked for was {self._wanted_backend!r}"
             )
             return
         self._ready.set()
@@ -323,7 +323,7 @@ class EngineClient:
             if self._outage is not None:
                 log.warning("connected with the engine at %s again", self.endpoint)
                 self._outage, self._resuming = None, True
-                self._socket.send(wire.encode(wire.Hello(self._wanted_engine, self._inbox.parts)))
+                self._socket.send(wire.encode(wire.Hello(self._wanted_backend, self._inbox.parts)))
                 self._socket.send(wire.encode(wire.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
             self._look_for_end(_EXIT_CODE_S)

@@ -21,7 +21,7 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from live4d_ophyd.decode import Backend, CpuBackend, EngineUnavailable, choose_backend
+from live4d_ophyd.decode import Backend, BackendUnavailable, CpuBackend, choose_backend
 from live4d_ophyd.engine.errors import EngineInUse
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.delivery import MOST_BYTES, Outbox
@@ -44,7 +44,7 @@ STUCK_S = 60.0
 class EngineServer:
     """Serves one session at a time at ``endpoint`` (``ipc://...`` or ``tcp://host:port``).
 
-    ``engine`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
+    ``backend`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
     refused with the reason. ``allow_modules``: imaging methods may be named as ``module:Class``, which the engine then
     imports. Without CURVE keys, bind to loopback only: the protocol itself carries no authentication.
     """
@@ -53,23 +53,23 @@ class EngineServer:
         self,
         endpoint: str,
         *,
-        engine: str = "cpu",
+        backend: str = "cpu",
         curve_keys: Path | None = None,
         allow_modules: bool = False,
     ) -> None:
         self._allow_modules = allow_modules
         self._backends: dict[str, Backend] = {"cpu": CpuBackend()}
-        self._no_gpu = "this engine was started for the CPU: live4d serve --engine auto"
+        self._no_gpu = "this engine was started for the CPU: live4d serve --backend auto"
         try:
-            chosen = choose_backend(engine)
-            self._backends["auto"] = self._backends[chosen.name] = self._backends[engine] = chosen
+            chosen = choose_backend(backend)
+            self._backends["auto"] = self._backends[chosen.name] = self._backends[backend] = chosen
             if chosen.name == "gpu":
-                self._no_gpu = f"this engine was started with --engine {engine}"
+                self._no_gpu = f"this engine was started with --backend {backend}"
             if chosen.name == "cpu":
-                self._no_gpu = chosen.detail if engine == "auto" else self._no_gpu
-        except EngineUnavailable as error:
+                self._no_gpu = chosen.detail if backend == "auto" else self._no_gpu
+        except BackendUnavailable as error:
             self._no_gpu = str(error)
-            log.warning("no GPU engine: %s", error)
+            log.warning("no GPU: %s", error)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         prepare(self._socket, endpoint)
@@ -194,8 +194,8 @@ class EngineServer:
     def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
         backend = self._backends.get(hello.backend)
         if backend is None:
-            reason = f"engine {hello.backend!r} cannot run here: {self._no_gpu}"
-            self._refuse(identity, EngineUnavailable(reason))
+            reason = f"backend {hello.backend!r} cannot run here: {self._no_gpu}"
+            self._refuse(identity, BackendUnavailable(reason))
             return
         match self._place_for(identity):
             case "free":

@@ -33,16 +33,17 @@ def _import_path() -> str:
 
 
 class EngineProcess:
-    """An engine that ends with this process; ``engine``: "auto", "cpu" or "gpu"."""
+    """An engine that ends with this process; ``backend``: "auto", "cpu" or "gpu"."""
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, backend: str) -> None:
         _left_behind[:] = [process for process in _left_behind if process.poll() is None]
         self._directory = _directory_for_socket()
         self._log_file = self._directory / _LOG
         self.endpoint = f"ipc://{self._directory}/engine"
+        command = [sys.executable, "-m", "live4d_ophyd", "serve"]
         with open(self._log_file, "wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "live4d_ophyd", "serve", self.endpoint, "--owned", "--engine", engine],
+                [*command, self.endpoint, "--owned", "--backend", backend],
                 env={**os.environ, "PYTHONPATH": _import_path()},
                 stdin=subprocess.PIPE,  # closes when this process ends, whatever ends it
                 stdout=output,

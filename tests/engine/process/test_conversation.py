@@ -26,7 +26,7 @@ def request(methods=DETECTORS, **options):
 
 def raster(index=0, **changes):
     outputs = {"vbf": np.ones((4, 4)), "bf": np.ones((4, 4))}
-    good = RasterResult(index, outputs, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu")
+    good = RasterResult(index, outputs, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, backend="cpu")
     return RasterDone(7, replace(good, **changes))
 
 

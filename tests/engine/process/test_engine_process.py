@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from served_engine import served_engine
 
-from live4d_ophyd.decode import CpuBackend, EngineUnavailable, GpuLost
+from live4d_ophyd.decode import BackendUnavailable, CpuBackend, GpuLost
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import EngineInUse, EngineLost, NoEngine, NothingCame
 from live4d_ophyd.engine.process import protocol as wire
@@ -310,7 +310,7 @@ def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path):
     words = f"the path of a socket has at most 107 bytes, this one has {len(endpoint) - 6}"
     with pytest.raises(ValueError, match=words):
         EngineClient(endpoint)
-    command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--engine", "cpu"]
+    command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--backend", "cpu"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert f"Error: cannot serve at {endpoint}: {words}" in refused.stderr
 
@@ -332,16 +332,16 @@ def test_curve_keys_admit_who_has_them(tmp_path, dcu):
 
 
 def test_the_session_knows_what_decodes(engine):
-    assert engine.engine in ("cpu", "gpu")
-    assert engine.engine_detail
+    assert engine.backend in ("cpu", "gpu")
+    assert engine.backend_detail
 
 
 def test_an_engine_without_a_gpu_refuses_a_session_that_wants_one(dcu):
-    reason = r"engine 'gpu' cannot run here: .*--engine auto"
+    reason = r"backend 'gpu' cannot run here: .*--backend auto"
     with (
-        served_engine("--engine", "cpu") as engine,
-        closing(EngineClient(engine.endpoint, engine="gpu")) as client,
-        pytest.raises(EngineUnavailable, match=reason),
+        served_engine("--backend", "cpu") as engine,
+        closing(EngineClient(engine.endpoint, backend="gpu")) as client,
+        pytest.raises(BackendUnavailable, match=reason),
     ):
         client.wait_ready()
 

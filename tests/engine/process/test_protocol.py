@@ -206,7 +206,7 @@ REQUEST = AcquisitionRequest(
     pixel_mask=np.zeros((2, 2), bool),
 )
 RASTER = RasterResult(
-    0, {"vbf": np.ones((2, 4, 4))}, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, engine="cpu", dropped=0
+    0, {"vbf": np.ones((2, 4, 4))}, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, backend="cpu", dropped=0
 )
 TAKEN, ASKED = wire.RasterDone(1, RASTER), wire.Acquire(1, REQUEST)
 FAILURE = wire.Failure("NothingCame", "no frame")

@@ -14,7 +14,7 @@ from live4d_ophyd.engine.process.spawn import remove_folder_of
 def serve(endpoint):
     """An engine that its owner leaves at once."""
     return subprocess.run(
-        [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--owned", "--engine", "cpu"],
+        [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--owned", "--backend", "cpu"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
 

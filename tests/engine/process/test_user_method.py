@@ -58,8 +58,8 @@ def served(*options, path):
     """A session of an engine that was started by hand, and can import from here."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     with (
-        served_engine("--engine", "cpu", *options, env=environment) as engine,
-        closing(EngineClient(engine.endpoint, engine="cpu")) as client,
+        served_engine("--backend", "cpu", *options, env=environment) as engine,
+        closing(EngineClient(engine.endpoint, backend="cpu")) as client,
     ):
         client.wait_ready()
         yield client

@@ -29,13 +29,13 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_keys(keys):
-    with served_engine("--engine", "cpu", "--curve", keys[1]) as engine:
+    with served_engine("--backend", "cpu", "--curve", keys[1]) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def without_keys():
-    with served_engine("--engine", "cpu") as engine:
+    with served_engine("--backend", "cpu") as engine:
         yield engine
 
 

@@ -67,13 +67,13 @@ def pixels():
 def rig():
     """(stream, engine's endpoint, its process)"""
     with ExitStack() as stack:
-        engine = stack.enter_context(served_engine("--engine", "cpu"))
+        engine = stack.enter_context(served_engine("--backend", "cpu"))
         yield stack.enter_context(closing(SmallDcu())), engine.endpoint, engine.process
 
 
 @contextmanager
 def session(endpoint):
-    with closing(EngineClient(endpoint, engine="cpu")) as client:
+    with closing(EngineClient(endpoint, backend="cpu")) as client:
         client.wait_ready(PATIENCE_S)
         yield client
 
@@ -243,7 +243,7 @@ def welcomed(endpoint):
     """A session that tries again while the engine has not noticed that the one before is cut off."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        with closing(EngineClient(endpoint, engine="cpu")) as client:
+        with closing(EngineClient(endpoint, backend="cpu")) as client:
             try:
                 client.wait_ready(PATIENCE_S)
             except EngineInUse:
@@ -293,7 +293,7 @@ def test_who_waits_for_a_session_that_comes_back_is_told(rig, pixels):
         heard = ask(client, dcu, timeout=60.0)
         network.pull()
         time.sleep(2.2)  # the engine has just noticed, or will in a moment
-        with closing(EngineClient(endpoint, engine="cpu")) as other:
+        with closing(EngineClient(endpoint, backend="cpu")) as other:
             network.plug_in()
             with pytest.raises(EngineInUse):
                 other.wait_ready(PATIENCE_S)

@@ -98,7 +98,7 @@ def client():
 @pytest.fixture
 def rogue(tmp_path):
     """A session of an engine of its own: the spawned one serves its client."""
-    options = ("--engine", "cpu", "--log-level", "ERROR")
+    options = ("--backend", "cpu", "--log-level", "ERROR")
     with served_engine(*options, endpoint=f"ipc://{tmp_path}/e") as served:
         session = Rogue(served.endpoint)
         session.pid = served.process.pid

@@ -70,7 +70,7 @@ class Rig:
             scan=grid,
             methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)],
             control=Simplon(simulator.rest_url),
-            engine="cpu",
+            backend="cpu",
             timeout=timeout,
         )
         self._http = httpx.Client(base_url=simulator.rest_url, timeout=PATIENCE_S, trust_env=False)
