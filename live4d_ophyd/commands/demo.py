@@ -10,6 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
+from live4d_ophyd.folders import make_private
+
 
 class GrowingImage:
     """A callback that keeps the newest preview as ``growing.png`` in a directory, and all of them as ``growing.gif``.
@@ -94,7 +96,7 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
     from live4d_ophyd.sim import SimulatorProcess
     from live4d_ophyd.storage import describe_run, record
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_private(out)
     directory = (catalog or out / "catalog").resolve()
     db = open_catalog(directory, name="live4d-demo", overwrite=True)
     RE = RunEngine({})

@@ -138,6 +138,7 @@ class Acquisition:
                     self._control.release()
                 if self._refits is not None:
                     self._refits.stop()
+                self.series.projection.free()
             self.series.source.leave()
             if not self.tracker.received:
                 self._stream.preparation.forget_if_large()

@@ -32,9 +32,16 @@ from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
 from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.codecs import BY_NAME
+from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.sources.source import SeriesHeader, SeriesInfo, SeriesSource
 
 log = logging.getLogger(__name__)
+
+
+def _read_here(mask: EncodedArray) -> bool:
+    """Whether a mask is compressed in a way that is known: what cannot be read says nothing."""
+    return mask.algorithm in BY_NAME
 
 
 class Projection:
@@ -90,7 +97,7 @@ class Projection:
         mask, users = header.pixel_mask, (self._request.pixel_mask, self._request.gain)
         return (
             frame.pixels <= BELIEVED_PIXELS
-            or (mask is not None and mask.shape == frame.shape and mask.plausible)
+            or (mask is not None and mask.shape == frame.shape and mask.plausible and _read_here(mask))
             or any(array is not None and array.shape == frame.shape for array in users)
             or self._preparation.knows(frame.shape)
         )
@@ -120,6 +127,14 @@ class Projection:
                     self._settle_format(all_there=True)
                 waited, self._waiting = self._waiting, []
             return [self._submit(*frames, backend) for frames in waited]
+
+    def free(self) -> None:
+        """The series is over, and its results are taken: nothing that was made for its frames is held any more.
+
+        Frames may be large, and who took the series may keep it.
+        """
+        with self._lock:
+            self.imaging, self._waiting, self._of_thread = None, [], threading.local()
 
     def _submit(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> Pending:
         assert self._frame is not None

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend
+from live4d_ophyd.decode import Backend, describe_status
+from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.engine.errors import ScanMismatch
 from live4d_ophyd.engine.frame_format import plausible
 from live4d_ophyd.engine.frame_tracker import FrameTracker
@@ -24,7 +25,9 @@ from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.frames.batch import BLOB_LENGTH, COLS, IMAGE, RECEIVED_NS, ROWS, FrameBatch
+from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, COLS, IMAGE, RECEIVED_NS, ROWS, FrameBatch
+from live4d_ophyd.frames.codecs import OTHER_ALGORITHM
+from live4d_ophyd.frames.status import UNKNOWN_ALGORITHM
 from live4d_ophyd.sources.source import (
     Foreign,
     Frames,
@@ -146,7 +149,14 @@ class Series:
         enough = plausible(batch, entries)
         if len(bad := entries[~enough]):
             rows, cols, length = batch.index[bad[0], [ROWS, COLS, BLOB_LENGTH]].tolist()
-            self._refuse(f"its {length} bytes cannot be {rows} x {cols} px", len(bad))
+            other = batch.index[bad[0], ALGORITHM] == OTHER_ALGORITHM
+            name = algorithm_name(batch, int(bad[0])) if other else None
+            self._refuse(
+                f"{describe_status(UNKNOWN_ALGORITHM)}: {name}"
+                if name
+                else f"its {length} bytes cannot be {rows} x {cols} px",
+                len(bad),
+            )
             self._settle_bad(batch, bad)
         return entries[enough]
 

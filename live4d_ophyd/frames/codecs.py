@@ -40,8 +40,8 @@ BY_NAME = {codec.name: codec for codec in CODECS}
 
 #: element sizes that bit planes are read back from
 ELEM_SIZES = (1, 2, 4, 8)
-#: of algorithms that are not known
-_MOST_OF_OTHERS = 8192
+#: of algorithms that are not known: nothing comes of them
+_MOST_OF_OTHERS = 0
 #: `Codec.most` by number, OTHER_ALGORITHM included
 MOST = (*(codec.most for codec in CODECS), _MOST_OF_OTHERS)
 

@@ -10,6 +10,7 @@ from decode_oracle import bslz4
 from live4d_ophyd.decode.cpu.array_decoder import decode_array, decode_bytes
 from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.frames.status import DecodeError
 
 PIXELS = np.arange(24, dtype="<u2").reshape(4, 6)
 
@@ -131,3 +132,27 @@ def vendor(monkeypatch):
     monkeypatch.setitem(sys.modules, "dectris", type(sys)("dectris"))
     monkeypatch.setitem(sys.modules, "dectris.compression", module)
     return module
+
+
+TERSE = '<Terse prolix_bits="16" signed="0" block="12" memory_size="{}" number_of_values="{}" number_of_frames="{}"/>'
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (TERSE.format(64, 1 << 26, 1), "number_of_values is 67108864, expected 4096 to 4096"),
+        (TERSE.format(65, 4096, 1), "memory_size is 65, expected 64 to 64"),
+        (TERSE.format(64, 4096, 5), "number_of_frames is 5"),
+        (TERSE.format(64, 4096, 1).replace('"12"', '"0"'), "block is 0"),
+        (TERSE.format(64, 4096, 1).replace('"12"', '"999999999"'), "block is 999999999"),
+        (TERSE.format(64, 4096, 1).replace('"16"', '"70"'), "prolix_bits is 70"),
+        ('<Terse prolix_bits="16"/>', "number_of_values is -1"),
+        ("nothing of it", "does not begin with <Terse"),
+    ],
+)
+def test_what_the_vendor_s_decoder_would_believe_is_checked_first(header, words):
+    """It writes where a header that lies sends it, and ends the process."""
+    pytest.importorskip("dectris.compression")
+    data = np.frombuffer(header.encode() + bytes(64), np.uint8)
+    with pytest.raises(DecodeError, match=words):
+        decode_bytes("trpx", 2, data, 8192)

@@ -299,11 +299,13 @@ def test_a_movie_holds_the_rasters_that_are_not_over_only(dcu):
     request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), timeout=2.0, rasters=3)
     with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         acquisition = Acquisition(request, stream)
-        rasters = list(acquisition.run())
-    imaging = acquisition.series.projection.imaging
-    for n in (0, 1):
-        assert np.isnan(imaging.result(n)["vbf"]).all()
-    np.testing.assert_array_equal(imaging.result(2)["vbf"], rasters[2].outputs["vbf"])
+        for raster in acquisition.run():
+            imaging = acquisition.series.projection.imaging
+            for over in range(raster.index):
+                assert np.isnan(imaging.result(over)["vbf"]).all()
+            np.testing.assert_array_equal(imaging.result(raster.index)["vbf"], raster.outputs["vbf"])
+    assert raster.index == 2
+    assert acquisition.series.projection.imaging is None
 
 
 def test_a_movie_counts_losses_by_raster(dcu):

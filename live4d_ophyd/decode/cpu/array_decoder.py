@@ -5,6 +5,8 @@ For flat fields, recorded messages and the frames that the batch kernels leave. 
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from live4d_ophyd.decode.cpu.frame_kernels import lz4_frame, unshuffle_frame
@@ -21,6 +23,11 @@ from live4d_ophyd.frames.status import (
     WRONG_TOTAL,
     DecodeError,
 )
+
+#: the header of TERSE data, and its attributes
+_TERSE = re.compile(rb"<Terse ([^<>]{0,400})/>")
+_ATTRIBUTE = re.compile(rb'(\w{1,30})="(\d{1,18})"')
+_MOST_IN_A_TERSE_BLOCK = 1 << 12
 
 
 def _address(array: np.ndarray) -> int:
@@ -95,11 +102,36 @@ def _table_bytes(data: np.ndarray, encoded: EncodedArray) -> int:
     return total
 
 
+def _check_terse(data: bytes, total: int, elem_size: int) -> None:
+    """Raise DecodeError unless the header of TERSE data says what must be in them: the vendor's decoder believes it,
+    and writes outside its memory where it lies.
+    """
+    head = _TERSE.match(data)
+    if head is None or elem_size <= 0:
+        raise DecodeError(VENDOR_REFUSED, "trpx: it does not begin with <Terse .../>")
+    said = {name.decode(): int(value) for name, value in _ATTRIBUTE.findall(head[1])}
+    wanted = {
+        "number_of_values": range(total // elem_size, total // elem_size + 1),
+        "memory_size": range(len(data) - head.end(), len(data) - head.end() + 1),
+        "number_of_frames": range(1, 2),
+        "block": range(1, _MOST_IN_A_TERSE_BLOCK + 1),
+        "prolix_bits": range(1, 65),
+    }
+    for name, numbers in wanted.items():
+        value = said.get(name, 1 if name == "number_of_frames" else -1)
+        if value not in numbers:
+            raise DecodeError(
+                VENDOR_REFUSED, f"trpx: {name} is {value}, expected {numbers[0]} to {numbers[-1]}"
+            )
+
+
 def _vendor_decode(algorithm: str, elem_size: int, data: np.ndarray, total: int) -> np.ndarray:
     try:
         from dectris.compression import decompress
     except ImportError:
         raise DecodeError(NEEDS_VENDOR if algorithm in BY_NAME else UNKNOWN_ALGORITHM, algorithm) from None
+    if algorithm == "trpx":
+        _check_terse(data.tobytes(), total, elem_size)
     try:
         raw = decompress(data.tobytes(), algorithm, elem_size=elem_size)
     except ValueError as error:

@@ -151,6 +151,7 @@ def _secret_key(path: Path, folder: Path, whose: str, other: str) -> tuple[bytes
             f"{path} is missing: {folder} is not {whose} folder of keys.{swapped} `live4d keys DIR` makes both"
         )
     _refuse_others(path, 0o077, "read", "go=")
+    _refuse_others(folder, 0o022, "written", "go-w")
     public, secret = _load(path)
     if secret is None:
         raise BadKeys(f"{path} holds no secret key, only a public one: was it swapped with {path.stem}.key?")
@@ -164,6 +165,8 @@ def _secret_key(path: Path, folder: Path, whose: str, other: str) -> tuple[bytes
 def _public_key(path: Path) -> bytes:
     if not path.exists():
         raise BadKeys(f"{path} is missing: copy it there from the folder of the other side")
+    for place in (path.parent, path):
+        _refuse_others(place, 0o022, "written", "go-w")
     public, secret = _load(path)
     if secret is not None:
         raise BadKeys(

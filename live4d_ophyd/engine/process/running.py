@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.conversation import Conversation
@@ -83,7 +84,11 @@ class Running:
             self._deliver(job, event)
 
     def take_preview(self, preview: wire.PreviewMade) -> None:
-        """The same of a preview."""
+        """The same of a preview; of one that nobody waits for nothing is made."""
+        job = self._now()
+        if job is None or preview.generation != job.generation:
+            return
+        _check_preview(preview, job.conversation.request)
         try:
             outputs = self._picture.take(preview.number, preview.outputs)
         except ValueError as error:
@@ -149,3 +154,14 @@ class Running:
                 self._break_off(
                     job, AcquisitionError(f"the session failed at the engine's {name}: {error!r}")
                 )
+
+
+def _check_preview(preview: wire.PreviewMade, request: AcquisitionRequest) -> None:
+    """Raise ProtocolError for what the request's outputs cannot be: a few bytes may claim to be gigabytes."""
+    outputs = request.outputs()
+    for name, rows in preview.outputs.items():
+        known, shape = outputs[name].shape if name in outputs else None, tuple(rows.shape)
+        if known is None or len(known) != len(shape) or (rows.binned > 1 and known != shape):
+            raise ProtocolError(
+                f"PreviewMade: rows of {shown(name)}, {shown(shape)}, which no output of the request is"
+            )

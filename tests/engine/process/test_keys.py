@@ -36,6 +36,26 @@ def test_secret_keys_stay_on_their_side(keys):
     assert sorted(path.name for path in session.rglob("*.key_secret")) == ["client.key_secret"]
 
 
+@pytest.mark.parametrize("place", ["clients/session.key", "clients", "."])
+def test_a_session_s_key_that_others_can_change_is_not_admitted(keys, socket, place):
+    engine, session = keys
+    admitted = use_as_engine(socket, engine)
+    public = load_certificate(session / "client.key")[0]
+    (engine / place).chmod(0o777 if (engine / place).is_dir() else 0o666)
+    if place != ".":
+        assert not admitted.callback("*", public)
+    with pytest.raises(BadKeys, match="can be written by others"):
+        use_as_engine(socket, engine)
+
+
+@pytest.mark.parametrize("place", ["server.key", "."])
+def test_an_engine_s_key_that_others_can_change_is_not_believed(keys, socket, place):
+    _, session = keys
+    (session / place).chmod(0o777 if place == "." else 0o666)
+    with pytest.raises(BadKeys, match="can be written by others"):
+        use_as_session(socket, session)
+
+
 def test_keys_are_never_overwritten(keys, tmp_path):
     before = (keys[0] / "server.key_secret").read_bytes()
     with pytest.raises(BadKeys, match="never overwritten"):

@@ -1,11 +1,14 @@
 """The acquisition that runs: its callback hears of nothing else, and of nothing after its end."""
 
+import numpy as np
 import pytest
 
 from live4d_ophyd.engine import AcquisitionRequest
-from live4d_ophyd.engine.errors import AcquisitionError, EngineLost
+from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.process.running import Running
+from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -52,6 +55,23 @@ def test_nothing_of_a_cancelled_acquisition_is_passed_on(running, told):
     running.lose(EngineLost("gone"))
     assert events == []
     assert running.timeout is None
+
+
+def preview_of(generation, name="vbf", side=4, bins=1):
+    part = np.zeros((-(-side // bins),) * 2, np.float32)
+    rows = Rows(0, side, bins, (side, side), part)
+    return wire.PreviewMade(generation, 0, Progress(3, 16, 1e3, 0), {name: rows})
+
+
+def test_of_a_preview_that_nobody_waits_for_nothing_is_made(running, monkeypatch):
+    """A few bytes of bins become gigabytes of pixels."""
+    monkeypatch.setattr(Rows, "pixels", lambda self: pytest.fail("pixels were made"))
+    running.take_preview(preview_of(1, side=1 << 14, bins=16))
+    running.begin(2, REQUEST, [].append)
+    running.take_preview(preview_of(1, side=1 << 14, bins=16))
+    for preview in (preview_of(2, side=1 << 14, bins=16), preview_of(2, "other")):
+        with pytest.raises(ProtocolError, match="which no output of the request is"):
+            running.take_preview(preview)
 
 
 def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told):

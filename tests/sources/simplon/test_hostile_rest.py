@@ -165,6 +165,7 @@ ODD = {
     "nothing": "",
     "no value": "{}",
     "infinite": '{"value": Infinity, "min": -Infinity, "max": 1e400}',
+    "minus infinity": '{"value": -Infinity, "max": Infinity}',
     "not a number": '{"value": NaN, "min": NaN}',
     "lists where texts belong": '{"value": {}, "unit": [], "value_type": {}, "access_mode": 3, "allowed_values": {}}',
     "unhashable choices": '{"value": [1], "allowed_values": [[], {}]}',

@@ -43,6 +43,18 @@ TINY = {
         message("start", number_of_images=12, **SIZE),
         message("image", image_id=0, data={"threshold_1": claimed(SIDE, SIDE, bytes(16), "bszstd")}),
     ],
+    "8 kB of an algorithm that nothing decodes": [
+        message("start", number_of_images=12, **SIZE),
+        message("image", image_id=0, data={"threshold_1": claimed(SIDE, SIDE, bytes(20_000), "foo")}),
+    ],
+    "a pixel mask of an algorithm that nothing decodes": [
+        message(
+            "start",
+            number_of_images=12,
+            pixel_mask={"threshold_1": claimed(SIDE, SIDE, bytes(20_000), "foo", itemsize=4)},
+            **SIZE,
+        )
+    ],
     "pixel mask": [
         message(
             "start",
@@ -80,6 +92,17 @@ def test_a_huge_detector_in_a_few_bytes_is_not_believed(client, number):
     assert cost.peak < 200 * MIB  # it was 9 to 13 GB
     assert cost.cpu < 5  # and 36 s
     assert cost.kept < 100 * MIB
+
+
+def test_a_header_of_terse_that_lies_ends_no_engine(client):
+    """The vendor's decoder believes it."""
+    head = '<Terse prolix_bits="16" signed="0" block="12" memory_size="4096" number_of_values="{}" number_of_frames="1"/>'
+    blob = head.format(SIDE * SIDE).encode() + bytes(4096)
+    array = cbor2.CBORTag(40, [[512, 512], cbor2.CBORTag(69, cbor2.CBORTag(56500, ["trpx", 2, blob]))])
+    size = SIZE | {"image_size_x": 512, "image_size_y": 512}
+    images = [message("image", image_id=n, data={"threshold_1": array}) for n in range(12)]
+    messages = [message("start", number_of_images=12, **size), *images]
+    assert isinstance(taken(client, 80, messages, (Disk("vbf", radius=6),)), Failed | Done)
 
 
 def test_what_half_a_megabyte_can_be_costs_what_is_said_and_is_freed(client):
