@@ -12,9 +12,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineInUse, NoEngine
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.delivery import PART_BYTES, WINDOW
 from live4d_ophyd.engine.process.sockets import is_for_this_machine
+from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES
 from live4d_ophyd.urls import one_line
 
 #: how long an engine may take to answer, s
@@ -43,15 +46,20 @@ def check_server(address: str, keys: Path | None) -> tuple[str, str, str]:
                 "failed", one_line(error),
                 "does `live4d serve` run there, is this its address and port, and does no firewall stand between?",
             )  # fmt: skip
-        except AcquisitionError as error:
+        except (AcquisitionError, BackendUnavailable) as error:
             return "failed", one_line(error), error.remedy
-        delay, rate = measure(client.probe)
-    side = math.isqrt(int(rate * _IMAGE_S / 8))
+        try:
+            delay, rate = measure(client.probe)
+        except AcquisitionError as error:
+            return "failed", f"{address} answered, then: {one_line(error)}", error.remedy
+    # Results have only so much under way at a time: on a long link it is that, not the bandwidth, that limits.
+    rate = min(rate, WINDOW * PART_BYTES / max(delay, 1e-6))
+    side = min(math.isqrt(int(rate * _IMAGE_S / 8)), math.isqrt(MAX_OUTPUTS_BYTES // 8))
     return (
         "ok",
         f"{address} decodes on the {client.backend} ({client.backend_detail}), {client.versions}, "
         f"{'with keys' if keys else 'without keys'}; answers in {1e3 * delay:.3g} ms, sends {rate / 1e6:.3g} MB/s: an "
-        f"image of {side} x {side} positions takes {_IMAGE_S:g} s",
+        f"image of {side} x {side} positions takes {_IMAGE_S:g} s, several as many times longer",
         "" if keys or is_for_this_machine(address) else "make keys: `live4d keys`, and live4d serve --curve",
     )
 

@@ -96,7 +96,7 @@ def test_a_huge_detector_in_a_few_bytes_is_not_believed(client, number):
 
 def test_a_header_of_terse_that_lies_ends_no_engine(client):
     """The vendor's decoder believes it."""
-    head = '<Terse prolix_bits="16" signed="0" block="12" memory_size="4096" number_of_values="{}" number_of_frames="1"/>'
+    head = '<Terse prolix_bits="16" signed="0" block="12" memory_size="4096" number_of_values="{}"/>'
     blob = head.format(SIDE * SIDE).encode() + bytes(4096)
     array = cbor2.CBORTag(40, [[512, 512], cbor2.CBORTag(69, cbor2.CBORTag(56500, ["trpx", 2, blob]))])
     size = SIZE | {"image_size_x": 512, "image_size_y": 512}
