@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 
 import cbor2
 import numpy as np
@@ -12,14 +13,21 @@ import zmq
 from fake_control import FakeControl
 
 from live4d_ophyd.decode import CpuBackend
-from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest, acquisition
 from live4d_ophyd.engine.acquisition import STRAGGLER_S, OpenStream
 from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, NothingCame
+from live4d_ophyd.engine.series import Series
+from live4d_ophyd.frames.batch import BatchMemory
+from live4d_ophyd.imaging.accumulators import Scatter
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.method import SCAN, Output, Patterns
+from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.rest import SimplonError
 from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.sources.source import Frames
 from live4d_ophyd.testing.late_backend import LateBackend
 from live4d_ophyd.testing.small_dcu import end, frames, image, series, start
 
@@ -82,6 +90,88 @@ def test_several_detectors_are_several_images(dcu, pixels):
     dcu.send(series(pixels))
     (raster,) = take(dcu, methods=[DISK, ring])
     np.testing.assert_array_equal(raster.outputs["adf"], expected(pixels, detector=ring))
+
+
+@dataclass(frozen=True)
+class Brightest:
+    """A user's method, of patterns: the brightest pixel of each."""
+
+    name: str
+
+    def demand(self, series, scan):
+        return Patterns()
+
+    def outputs(self, series, scan):
+        return {self.name: Output(SCAN, scan.shape)}
+
+    def accumulator(self, series, scan, device):
+        scatter = Scatter(scan, 1, device)
+        add = scatter.add
+        scatter.add = lambda positions, patterns: add(positions, patterns.max(axis=(1, 2))[:, None])
+        return scatter
+
+    def results(self, series, scan, parts):
+        return {self.name: Scatter.merged(parts, scan, 1)[0]}
+
+
+class Counting:
+    """Batches of a few frames; keeps the backend's decoders, and how many entries each was given at a time."""
+
+    def __init__(self, backend):
+        self._backend, self.name, self.in_flight = backend, backend.name, backend.in_flight
+        self.decoders, self.submitted = [], []
+
+    memory = BatchMemory(6000)
+
+    def of_lane(self, lane):
+        return self
+
+    def decoder(self, frame, *, saturation):
+        decoder = self._backend.decoder(frame, saturation=saturation)
+        submit = decoder.submit
+
+        def submit_and_count(batch, entries, demand):
+            self.submitted.append(len(entries))
+            return submit(batch, entries, demand)
+
+        decoder.submit = submit_and_count
+        self.decoders.append(decoder)
+        return decoder
+
+
+def test_a_batch_is_decoded_once_for_methods_of_all_kinds(dcu, pixels, monkeypatch):
+    # The other receiver lends its own memory, in batches as large as what has come.
+    monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", "libzmq")
+    batches = []
+    take_items = Series.take
+
+    def counted(series, items, backend):
+        items = list(items)
+        batches.extend(item for item in items if isinstance(item, Frames) and len(item.entries))
+        return take_items(series, iter(items), backend)
+
+    monkeypatch.setattr(Series, "take", counted)
+    backend = Counting(acquisition.CpuBackend())
+    methods = (
+        DISK,
+        Segments("dpc", center=(12, 16), inner=0, outer=9),
+        CenterOfMass("com", Disk("com_disk", center=(12, 16), radius=6)),
+        MeanPattern(),
+        Brightest("peak"),
+    )
+    dcu.send(series(pixels))
+    request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, methods, timeout=20.0)
+    with closing(OpenStream(request.source)) as stream:
+        (raster,) = Acquisition(request, stream, backend).run()
+    (decoder,) = backend.decoders
+    assert len(batches) > 1
+    assert decoder.decodes == len(backend.submitted) == len(batches)
+    assert sum(backend.submitted) == len(pixels)
+    np.testing.assert_array_equal(raster.outputs["vbf"], expected(pixels))
+    np.testing.assert_array_equal(raster.outputs["com_sum"], expected(pixels))
+    assert np.isfinite([raster.outputs[key] for key in raster.outputs if key.startswith("dpc")]).all()
+    np.testing.assert_allclose(raster.outputs["pattern"], pixels.mean(axis=0))
+    np.testing.assert_array_equal(raster.outputs["peak"], pixels.max(axis=(1, 2)).reshape(GRID.shape))
 
 
 def test_soft_detectors_match_float64_sums(dcu, pixels):
