@@ -54,14 +54,14 @@ def spawned(installed):
 
 
 @contextmanager
-def served(*options, path):
+def served(*options, path, backend="cpu"):
     """A session of an engine that was started by hand, and can import from here."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     with (
-        served_engine("--backend", "cpu", *options, env=environment) as engine,
-        closing(EngineClient(engine.endpoint, backend="cpu")) as client,
+        served_engine("--backend", backend, *options, env=environment) as running,
+        closing(EngineClient(running.endpoint, backend=backend)) as client,
     ):
-        client.wait_ready()
+        client.wait_ready(100)
         yield client
 
 
@@ -84,10 +84,11 @@ def take(client, methods, generation=1):
     client.release()
     if not isinstance(events[-1], Done):
         raise events[-1].error
-    return pixels, next(event.raster.outputs for event in events if isinstance(event, RasterDone))
+    return pixels, next(event.raster for event in events if isinstance(event, RasterDone))
 
 
-def check(pixels, outputs):
+def check(pixels, raster):
+    outputs = raster.outputs
     peak = pixels[:, 2:-2, 2:-2].max(axis=(1, 2)).reshape(GRID.shape).astype(float)
     vbf = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
     assert list(outputs) == ["vbf", "peak", "share"]
@@ -106,9 +107,14 @@ def test_the_engine_that_a_session_starts_has_them(spawned, methods):
     check(*take(spawned, methods))
 
 
-def test_an_engine_started_by_hand_has_those_that_are_installed_there(installed, methods):
-    with served(path=[installed, *without(installed)]) as client:
-        check(*take(client, methods))
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_an_engine_started_by_hand_has_those_that_are_installed_there(installed, methods, backend):
+    if backend == "gpu" and not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    with served(path=[installed, *without(installed)], backend=backend) as client:
+        pixels, raster = take(client, methods)
+        check(pixels, raster)
+        assert raster.backend == backend
 
 
 def test_an_engine_without_the_package_refuses_them_by_name(installed, methods):
