@@ -21,6 +21,7 @@ class _Link:
         self.flowing = threading.Event()
         self.flowing.set()
         self._abandoned = False
+        self.carried = 0  # bytes that the near side was sent
         self._threads = [
             threading.Thread(target=self._carry, args=ends, name="network-link", daemon=True)
             for ends in ((near, far), (far, near))
@@ -35,6 +36,8 @@ class _Link:
                 if self._rate is not None:
                     time.sleep(len(data) / self._rate)
                 sink.sendall(data)
+                if sink is self.near:
+                    self.carried += len(data)
         if not self._abandoned:
             self.break_()
 
@@ -132,6 +135,11 @@ class Network:
         """The target is gone without a word, as when its power fails; new connections reach what comes in its place."""
         for link in self._links:
             link.abandon()
+
+    @property
+    def carried(self) -> int:
+        """Bytes that clients were sent over the connections that there are."""
+        return sum(link.carried for link in self._links)
 
     def close(self) -> None:
         self.cut()

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -304,9 +304,24 @@ def _large(peer):
     until_closed(peer)
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Fails if what is done in it waits for one of the receiver's deadlines; a busy machine does not matter."""
+    for deadline in ("_CONNECT_S", "_HANDSHAKE_S", "_JOIN_S"):
+        monkeypatch.setattr(receiver_module, deadline, 100.0)
+
+    @contextmanager
+    def within():
+        began = time.monotonic()
+        yield
+        assert time.monotonic() - began < 50
+
+    return within
+
+
 @pytest.mark.parametrize("serve", [_nothing, _greets, _connects, _floods, _large])
 @pytest.mark.parametrize("receiving", [False, True], ids=["idle", "receiving"])
-def test_closing_ends_it_at_once_whatever_it_does(serve, receiving):
+def test_closing_ends_it_at_once_whatever_it_does(serve, receiving, at_once):
     before = len(threads())
     with closing(Peer(serve)) as peer:
         receiver = ZmtpReceiver(peer.endpoint, slots=4)
@@ -322,18 +337,17 @@ def test_closing_ends_it_at_once_whatever_it_does(serve, receiving):
                 receiver.receive(batch, wait=60.0)
 
         thread = in_background(work) if receiving else None
-        began = time.monotonic()
-        receiver.close()
-        receiver.close()
-        assert time.monotonic() - began < 1.5
+        with at_once():
+            receiver.close()
+            receiver.close()
         assert len(threads()) == before
         if thread is not None:
-            thread.join(5)
+            thread.join(20)
             assert not thread.is_alive()
         assert receiver.receive(batch, wait=1.0).count == 0
 
 
-def test_closing_does_not_wait_for_who_cannot_be_reached(monkeypatch):
+def test_closing_does_not_wait_for_who_cannot_be_reached(at_once):
     full = socket.create_server(("127.0.0.1", 0), backlog=0)
     address = full.getsockname()
     waiting = [socket.socket() for _ in range(4)]
@@ -342,9 +356,8 @@ def test_closing_does_not_wait_for_who_cannot_be_reached(monkeypatch):
         one.connect_ex(address)
     receiver = ZmtpReceiver(f"tcp://127.0.0.1:{address[1]}")
     assert not receiver.connected(0.1)
-    began = time.monotonic()
-    receiver.close()
-    assert time.monotonic() - began < 1.5
+    with at_once():
+        receiver.close()
     for one in [*waiting, full]:
         one.close()
 
