@@ -2,8 +2,8 @@
 
 A method is a frozen dataclass. Its fields are its parameters: the device makes a setting of each, with the unit in the
 field's metadata (``field(metadata={"units": "px"})``), and a run records them. A method says what it needs of a frame,
-which outputs it gives, and makes an accumulator for each raster and device that frames are decoded on. The engine
-feeds the accumulators, every frame once and in any order, and asks for results: so far, and at the end.
+which outputs it gives, and makes accumulators: on a CPU one a raster, on a GPU one a raster and receive thread. The
+engine feeds them, every frame once and in any order, and asks for results: so far, and at the end.
 
 Positions are those of `ScanGrid.positions` within one raster; missing frames are NaN in the results.
 """
