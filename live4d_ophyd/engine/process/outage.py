@@ -65,30 +65,45 @@ class Outage:
 
 
 class SignsOfLife:
-    """What an engine has said of the acquisition that runs: whether something new comes in time."""
+    """What an engine has said of the acquisition that runs: whether something new comes in time.
+
+    Only what brings the acquisition on counts, so that no engine keeps it alive for ever: there are so many frames,
+    so many rasters and so many parts of their results, and no more.
+    """
 
     def __init__(self) -> None:
-        self.begin(0.0)
+        self.begin(0.0, 0)
 
-    def begin(self, timeout: float) -> None:
-        """An acquisition was asked for, whose stream may be silent for ``timeout`` s."""
+    def begin(self, timeout: float, parts: int) -> None:
+        """An acquisition was asked for, whose stream may be silent for ``timeout`` s; its results have ``parts``."""
         self._timeout = timeout
         self._last = time.monotonic()
         self._armed = False
-        self._progress: Progress | None = None
+        self._frames = self._raster = 0  # the highest that progress has told
+        self._parts = parts
 
     def of(self, event: Armed | ProgressMade | RasterDone | Done | Failed) -> None:
         """The engine said this. Progress that is none is no sign of life."""
-        if isinstance(event, ProgressMade):
-            if event.progress == self._progress:
-                return
-            self._progress = event.progress
+        if isinstance(event, ProgressMade) and not self._advances(event.progress):
+            return
         self._armed = self._armed or isinstance(event, Armed)
         self._last = time.monotonic()
 
+    def _advances(self, progress: Progress) -> bool:
+        if (
+            not self._armed
+        ):  # with stay_armed it may still be of the raster before, whose frames are all there
+            return False
+        advances = progress.frames_received > self._frames or progress.raster > self._raster
+        self._frames = max(self._frames, progress.frames_received)
+        self._raster = max(self._raster, progress.raster)
+        return advances
+
     def of_the_result(self) -> None:
-        """A part of what must arrive came."""
-        self._last = time.monotonic()
+        """A part of what must arrive came. None of a result comes before the detector is armed."""
+        if self._armed and self._parts > 0:
+            self._parts -= 1
+            self._last = time.monotonic()
 
     def too_silent(self) -> str:
         """What it has not said for too long; "" while there is time."""

@@ -8,6 +8,7 @@ says is checked against what it was asked for (`Conversation`): where it broke t
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,16 +17,21 @@ from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.conversation import Conversation
+from live4d_ophyd.engine.process.delivery import PART_BYTES
 from live4d_ophyd.engine.process.outage import SignsOfLife
 from live4d_ophyd.engine.process.outgoing import Outgoing
 from live4d_ophyd.engine.process.previews import Picture
-from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.log_limits import NotTooOften
 
 log = logging.getLogger(__name__)
 log.addFilter(NotTooOften())
 
 Callback = Callable[[wire.Event], None]
+
+#: of a raster's message besides its outputs, at most; also room for parts that were under way when the acquisition
+#: before was cancelled
+_BESIDE_OUTPUTS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Running:
     def begin(self, generation: int, request: AcquisitionRequest, on_event: Callback) -> None:
         """This acquisition takes the place of the one before. Raises EngineLost."""
         message = wire.encode(wire.Acquire(generation, request))
-        self._signs.begin(request.timeout)
+        self._signs.begin(request.timeout, _most_parts(request))
         with self._lock:
             if self._lost:
                 raise self._lost
@@ -165,3 +171,12 @@ def _check_preview(preview: wire.PreviewMade, request: AcquisitionRequest) -> No
             raise ProtocolError(
                 f"PreviewMade: rows of {shown(name)}, {shown(shape)}, which no output of the request is"
             )
+
+
+def _most_parts(request: AcquisitionRequest) -> int:
+    """Parts that the results of this acquisition have, at most."""
+    shapes = [output.shape for output in request.outputs().values()]
+    # A length of 0 is not known before the detector is.
+    known = all(math.prod(shape) for shape in shapes)
+    outputs = 8 * sum(map(math.prod, shapes)) if known else MAX_OUTPUTS_BYTES
+    return request.series.rasters_per_trigger * -(-(outputs + _BESIDE_OUTPUTS_BYTES) // PART_BYTES)

@@ -1,11 +1,15 @@
 """The acquisition that runs: its callback hears of nothing else, and of nothing after its end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
 from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process.delivery import Outbox
+from live4d_ophyd.engine.process.outage import SignsOfLife
 from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.process.running import Running
 from live4d_ophyd.engine.results import Progress
@@ -82,6 +86,25 @@ def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told
     assert [message for message, _ in told[1:]] == [wire.Cancel(1)]
     (failed,) = events
     assert str(failed.error).startswith("it hangs. The acquisition was cancelled")
+
+
+@pytest.mark.parametrize("rasters", [1, 3])
+def test_all_parts_of_the_results_may_count_as_signs_of_life_and_not_many_more(running, monkeypatch, rasters):
+    told = []
+    begin = SignsOfLife.begin
+    monkeypatch.setattr(SignsOfLife, "begin", lambda *those: (told.append(those[-1]), begin(*those)))
+    grid = ScanGrid(500, 500)
+    running.begin(1, replace(REQUEST, grid=grid, rasters=rasters), lambda event: None)
+    (most,) = told
+    image, losses = np.ones(grid.shape), Losses(grid.frames, grid.frames, 0, 0)
+    message = wire.encode(wire.RasterDone(1, RasterResult(0, {"vbf": image}, losses, 1, None, "cpu")))
+    outbox = Outbox()
+    outbox.put(message)
+    parts = 0
+    while outbox.waits:
+        parts += len(list(outbox.ready()))
+        outbox.received(parts, 0)
+    assert rasters * parts <= most <= 2 * rasters * parts
 
 
 def test_after_the_engine_is_lost_nothing_begins(running, told):
