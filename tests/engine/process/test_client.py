@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import cbor2
 import numpy as np
@@ -10,6 +11,7 @@ import zmq
 
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.errors import NoStream, ProtocolError
+from live4d_ophyd.engine.process import outage
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -206,3 +208,24 @@ def test_an_error_of_the_engine_is_raised_in_its_class_with_its_remedy(client, e
     error = events.last().error
     assert (type(error), error.reason, error.remedy) == (NoStream, "no stream answers", "switch it on")
     assert str(error) == "no stream answers: switch it on"
+
+
+@pytest.mark.parametrize(
+    ("armed", "silence"),
+    [(False, "did not arm within 0.2 s"), (True, "has said nothing new of the scan for 0.3 s")],
+)
+def test_an_engine_that_is_there_and_says_nothing_of_the_scan_fails_the_trigger(
+    client, engine, monkeypatch, armed, silence
+):
+    monkeypatch.setattr(outage, "ARM_S", 30.0 if armed else 0.2)
+    monkeypatch.setattr(outage, "GRACE_S", 0.2 if armed else 30.0)
+    events = Events()
+    client.acquire(1, replace(SPEC, timeout=0.1), events)
+    assert isinstance(engine.hear(), wire.Acquire)
+    if armed:
+        engine.say(wire.Armed(1))
+    error = events.last().error
+    assert f"the engine at {engine.endpoint} {silence}" in str(error)
+    assert "end it if it hangs" in str(error)
+    assert engine.hear() == wire.Cancel(1)
+    assert client.alive
