@@ -121,6 +121,9 @@ class Projection:
 
     def finish(self, backend: Backend) -> list[Pending]:
         """Begin to sum what still waits: no other frame will tell more."""
+        with self._lock:
+            if not self._waiting:
+                return []  # not work: an end that comes again must not count as activity of the stream
         with self._tracker.working():
             with self._lock:
                 if self._waiting:

@@ -121,6 +121,8 @@ class Series:
 
     def _end(self) -> None:
         with self.tracker.changed:
+            if self.ended:  # a stream of nothing but ends is silent
+                return
             self.ended = True
             self.tracker.last_activity = time.monotonic()
             self.tracker.changed.notify_all()

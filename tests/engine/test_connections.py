@@ -156,3 +156,20 @@ def test_what_never_comes_is_waited_for_no_longer_than_the_timeout(two, pixels):
     raster, took = seconds(acquisition(stream, timeout=2.0))
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5, 7, 9, 11]))
     assert took >= 2.0
+
+
+def test_an_end_that_comes_again_and_again_is_no_reason_to_wait(two, pixels):
+    one, other, stream = two
+    scan = acquisition(stream, timeout=1.0)
+    until = time.monotonic() + 8.0
+
+    def end_again():
+        if scan.series.ended and time.monotonic() < until:
+            other.send([end()])
+
+    scan.on_progress = end_again
+    other.send([image(pixels[n], n) for n in (1, 3)])
+    one.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(0, 12, 2)), end()])
+    (raster,) = scan.run()
+    assert time.monotonic() < until, "ends kept the acquisition alive"
+    np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels, lost=[5, 7, 9, 11]))
