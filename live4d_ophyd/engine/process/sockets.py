@@ -32,9 +32,11 @@ def prepare(socket: zmq.Socket, endpoint: str) -> None:
 
 def is_for_this_machine(endpoint: str) -> bool:
     """Whether only processes of this machine reach the address."""
+    if endpoint.startswith(("ipc://", "inproc://")):
+        return True
     host = endpoint.removeprefix("tcp://").rpartition(";")[2].rpartition(":")[0].strip("[]")
     try:
-        return not endpoint.startswith("tcp://") or ipaddress.ip_address(host).is_loopback
+        return endpoint.startswith("tcp://") and ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, an interface, or all of them
         return host in ("localhost", "lo")
 
