@@ -30,7 +30,6 @@ class Engine(Protocol):
     def acquire(
         self, generation: int, request: AcquisitionRequest, on_event: Callable[[Any], None]
     ) -> None: ...
-    def request_preview(self) -> None: ...
     def cancel(self, generation: int) -> None: ...
 
 
@@ -111,7 +110,6 @@ class Exposures:
                 if exposure is not self._running:
                     return
                 exposure.engine.acquire(exposure.generation, exposure.request, partial(self._hear, exposure))
-            exposure.engine.request_preview()
         except Exception as error:
             self._fail(exposure, error)
 

@@ -140,6 +140,11 @@ class _PlanWatcher:
     def _wait(self, msg: Msg, group: Hashable, exposing: list[tuple[Any, Any]]) -> Plan:
         pause = self._period
         shown: dict[Any, Any] = {}  # device: fraction seen in its newest preview
+        for device, status in exposing:
+            if not status.done:
+                _fraction(
+                    device
+                )  # a device may make previews only when one was read: let the first come soon
         while True:
             wait = _LoopMsg("wait", group=group, timeout=pause, error_on_timeout=False, run=msg.run)
             done = yield wait

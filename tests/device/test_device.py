@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import time
 from contextlib import closing
 
 import bluesky.plan_stubs as bps
@@ -19,7 +20,9 @@ from served_engine import served_engine
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
+from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.outgoing import Outgoing
 from live4d_ophyd.testing.small_dcu import frames, image, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
@@ -241,6 +244,44 @@ def test_previews_flow_into_an_unmodified_plan(live4d, dcu, RE):
     np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_previews_are_asked_for_only_where_somebody_reads_them(live4d, dcu, RE, monkeypatch, shown):
+    asked = []
+    put = Outgoing.put
+
+    def watch(self, message, **how):
+        if message is not None and isinstance(wire.from_session(message), wire.Preview):
+            asked.append(message)
+        put(self, message, **how)
+
+    monkeypatch.setattr(Outgoing, "put", watch)
+    if shown:
+        RE.preprocessors.append(live_preview([live4d], max_rate=50))
+    for number in (1, 2):
+        dcu.send(series(frames(GRID.frames), number, f"SERIES{number}"))
+        RE(bp.count([live4d]))
+    assert bool(asked) is shown
+
+
+def test_the_first_preview_is_asked_for_when_a_plan_begins_to_wait(live4d, dcu, RE, monkeypatch):
+    """Not a period later: it shall be there by then."""
+    messages = series(frames(GRID.frames))
+    RE.preprocessors.append(live_preview([live4d], max_rate=0.01))
+    came = threading.Event()
+    monkeypatch.setattr(live4d.preview, "update", lambda *_: came.set())
+    dcu.send(messages[:5])
+
+    def finish():
+        came.wait(10)
+        dcu.send(messages[5:])
+
+    finishing = threading.Thread(target=finish)
+    finishing.start()
+    RE(bp.count([live4d]))
+    finishing.join()
+    assert came.is_set()
+
+
 def test_a_pause_takes_the_raster_again(live4d, dcu, RE):
     """The half raster of before the pause leaves no trace in the Event."""
     old, new = frames(GRID.frames, seed=1), frames(GRID.frames, seed=2)
@@ -255,7 +296,14 @@ def test_a_pause_takes_the_raster_again(live4d, dcu, RE):
             received.set()
 
     live4d.preview.update = update
-    pauser = threading.Thread(target=lambda: received.wait(10) and RE.request_pause())
+
+    def ask_and_pause():
+        deadline = time.monotonic() + 10
+        while not received.wait(0.05) and time.monotonic() < deadline:
+            live4d.request_preview()
+        RE.request_pause()
+
+    pauser = threading.Thread(target=ask_and_pause)
     pauser.start()
     with pytest.raises(RunEngineInterrupted):
         RE(bp.count([live4d]), docs)

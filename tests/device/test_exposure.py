@@ -44,9 +44,6 @@ class Engine:
         self.heard.append(("acquire", generation))
         self.say = on_event
 
-    def request_preview(self):
-        self.heard.append("preview")
-
     def cancel(self, generation):
         self.heard.append(("cancel", generation))
 
@@ -111,7 +108,7 @@ def taker():
 def test_an_exposure_is_told_from_armed_to_its_end(engine, taker):
     exposures = Exposures()
     exposures.start(engine, REQUEST, taker)
-    assert engine.heard == [("acquire", 1), "preview"]
+    assert engine.heard == [("acquire", 1)]
     assert exposures.running is taker
     image = np.full((2, 3), 4.0)
     for event in (ARMED, progress(2), progress(3, {"vbf": image}), raster(), DONE):
@@ -150,7 +147,7 @@ def test_the_next_exposure_cancels_the_one_before_and_hears_nothing_of_it(engine
     first_says(raster())
     engine.say(ARMED)
     assert (taker.told, second.told) == (["cancelled"], ["armed"])
-    assert engine.heard == [("acquire", 1), "preview", ("cancel", 1), ("acquire", 2), "preview"]
+    assert engine.heard == [("acquire", 1), ("cancel", 1), ("acquire", 2)]
 
 
 def test_a_cancel_waits_for_the_raster_that_is_being_taken(engine):
@@ -242,7 +239,7 @@ def test_the_scan_is_prepared_before_the_detector_is_armed_and_started_behind_it
     exposures.start(engine, REQUEST, taker)
     assert (scan.heard, engine.heard) == ([("prepare", GRID, 1)], [])
     scan.then()
-    assert engine.heard == [("acquire", 1), "preview"]
+    assert engine.heard == [("acquire", 1)]
     assert scan.heard[1:] == []
     engine.say(ARMED)
     assert scan.heard[1:] == ["start"]

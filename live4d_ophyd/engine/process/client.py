@@ -152,7 +152,7 @@ class EngineClient:
 
     def request_preview(self) -> None:
         """Let one of the next ProgressMade have the images."""
-        self._post(wire.encode(wire.Preview()))
+        self._running.ask_for_preview()
 
     def cancel(self, generation: int) -> None:
         """Cancel this acquisition and all before it; no event of theirs is passed on afterwards."""
@@ -324,7 +324,8 @@ class EngineClient:
                 log.warning("connected with the engine at %s again", self.endpoint)
                 self._outage, self._resuming = None, True
                 self._socket.send(wire.encode(wire.Hello(self._wanted_backend, self._inbox.parts)))
-                self._socket.send(wire.encode(wire.Preview(whole=True)))
+                if self._running.awaits_preview:  # what was on its way is lost
+                    self._socket.send(wire.encode(wire.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
             self._look_for_end(_EXIT_CODE_S)
             if not self._lost and self._process is not None:

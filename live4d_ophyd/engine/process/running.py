@@ -53,6 +53,8 @@ class Running:
         self._job: _Job | None = None
         self._lost: EngineLost | None = None
         self._signs, self._picture = SignsOfLife(), Picture()
+        #: whether a preview was asked for that has not come
+        self.awaits_preview = False
 
     # From any thread ----------------------------------------------------------------------------
 
@@ -74,6 +76,11 @@ class Running:
                 self._job = None
         self._cancel_there(generation)
 
+    def ask_for_preview(self, *, whole: bool = False) -> None:
+        """Let the engine send a preview; ``whole``: one that builds on none before."""
+        self.awaits_preview = True
+        self._outgoing.put(wire.encode(wire.Preview(whole)))
+
     # In the client's thread ---------------------------------------------------------------------
 
     @property
@@ -91,6 +98,7 @@ class Running:
 
     def take_preview(self, preview: wire.PreviewMade) -> None:
         """The same of a preview; of one that nobody waits for nothing is made."""
+        self.awaits_preview = False
         job = self._now()
         if job is None or preview.generation != job.generation:
             return
@@ -100,7 +108,7 @@ class Running:
         except ValueError as error:
             raise ProtocolError(f"PreviewMade: {error}") from error
         if outputs is None:  # one before was lost with the connection
-            self._outgoing.put(wire.encode(wire.Preview(whole=True)))
+            self.ask_for_preview(whole=True)
         else:
             self.take(wire.ProgressMade(preview.generation, preview.progress, outputs))
 

@@ -1,6 +1,7 @@
 """The session against an engine that says what it must not: the trigger fails by name, nothing hangs."""
 
 import threading
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from live4d_ophyd.engine.errors import NoStream, ProtocolError
 from live4d_ophyd.engine.process import outage
 from live4d_ophyd.engine.process import protocol as wire
 from live4d_ophyd.engine.process.client import EngineClient
+from live4d_ophyd.engine.process.previews import Rows
+from live4d_ophyd.engine.results import Progress
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -32,12 +35,21 @@ class ScriptedEngine:
 
     def __init__(self):
         self._context = zmq.Context()
+        self._listen("tcp://127.0.0.1:*")
+        self.endpoint = self._socket.last_endpoint.decode().rstrip("\0")
+        self._session = b""
+
+    def _listen(self, endpoint):
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.rcvtimeo = 10_000
-        port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        self.endpoint = f"tcp://127.0.0.1:{port}"
-        self._session = b""
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return self._socket.bind(endpoint)
+            except zmq.ZMQError:  # libzmq closes the socket before in a thread of its own
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
     def hear(self):
         """The next message of the session."""
@@ -52,6 +64,11 @@ class ScriptedEngine:
 
     def raster(self, value, generation=1):
         self.say(raster_done(value, generation))
+
+    def cut(self):
+        """Break the connection, and be there again."""
+        self._socket.close()
+        self._listen(self.endpoint)
 
     def close(self):
         self._socket.close()
@@ -229,3 +246,30 @@ def test_an_engine_that_is_there_and_says_nothing_of_the_scan_fails_the_trigger(
     assert "end it if it hangs" in str(error)
     assert engine.hear() == wire.Cancel(1)
     assert client.alive
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_after_a_cut_a_preview_is_asked_for_again_only_if_one_was(client, engine, awaited):
+    client.acquire(1, SPEC, Events())
+    assert isinstance(engine.hear(), wire.Acquire)
+    engine.say(wire.Armed(1))
+    client.request_preview()
+    assert engine.hear() == wire.Preview()
+    if not awaited:
+        rows = {"vbf": Rows(0, 4, 1, (4, 4), np.ones((4, 4), np.float32))}
+        engine.say(wire.PreviewMade(1, 0, Progress(4, 16, None, 0), rows))
+        assert reaches(lambda: not client._running.awaits_preview)
+    engine.cut()
+    assert engine.hear() == wire.Hello("auto", 0)
+    if awaited:
+        assert engine.hear() == wire.Preview(whole=True)
+    engine.say(wire.Ready(1, "cpu", "scripted", "scripted 1", knows=True, heard=1))
+    client.cancel(1)
+    assert engine.hear() == wire.Cancel(1)
+
+
+def reaches(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
