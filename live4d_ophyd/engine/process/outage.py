@@ -90,9 +90,8 @@ class SignsOfLife:
         self._last = time.monotonic()
 
     def _advances(self, progress: Progress) -> bool:
-        if (
-            not self._armed
-        ):  # with stay_armed it may still be of the raster before, whose frames are all there
+        # Before, with stay_armed, it may be of the last raster, whose frames are all there.
+        if not self._armed:
             return False
         advances = progress.frames_received > self._frames or progress.raster > self._raster
         self._frames = max(self._frames, progress.frames_received)
