@@ -67,3 +67,22 @@ def dict_read_before(rival: Rival, values: dict) -> dict:
             return value
 
     return Dict(values)
+
+
+def dict_walked_beside(rival: Rival, values: dict, way: str) -> dict:
+    """The dict; the rival comes in while its ``way``, "keys" or "items", is gone through."""
+
+    class Dict(type(values)):
+        def __iter__(self):
+            for key in super().__iter__():
+                if way == "keys":
+                    rival.come_in()
+                yield key
+
+        def items(self):
+            for item in super().items():
+                if way == "items":
+                    rival.come_in()
+                yield item
+
+    return Dict(values)

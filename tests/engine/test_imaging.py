@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from rival import Rival, dict_read_before, dict_walked_beside
 
 from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.decode.errors import GpuMemoryError
@@ -211,8 +212,6 @@ def test_outputs_that_cannot_be_made_are_refused_by_name(of, words):
 
 
 def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
-    from rival import Rival, dict_read_before
-
     imaging = imaging_of(DISK)
     pixels = frames(2)
     rival = Rival(lambda: imaging.add(np.array([1]), part_of(imaging, pixels[1:])))
@@ -221,6 +220,35 @@ def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
     rival.finish()
     expected = (pixels * DISK.weights(SHAPE)).sum(axis=(1, 2))
     assert imaging.result(0)["vbf"].flat[:2].tolist() == expected.tolist()
+
+
+def test_a_scatter_that_one_thread_makes_is_waited_for_by_the_other(monkeypatch):
+    imaging, make = imaging_of(DISK), Disk.accumulator
+    pixels = frames(2)
+    rival = Rival(lambda: imaging.add(np.array([1]), part_of(imaging, pixels[1:])))
+
+    def slowly_made(*args):
+        made = make(*args)
+        rival.come_in()
+        return made
+
+    monkeypatch.setattr(Disk, "accumulator", slowly_made)
+    imaging.add(np.array([0]), part_of(imaging, pixels[:1]))
+    rival.finish()
+    expected = (pixels * DISK.weights(SHAPE)).sum(axis=(1, 2))
+    assert imaging.result(0)["vbf"].flat[:2].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("what", "way"), [("result", "keys"), ("result", "items"), ("release", "items")])
+def test_a_raster_may_begin_while_the_one_before_is_read_or_freed(what, way):
+    imaging, pixels = imaging_of(DISK), frames(GRID.size + 1)
+    imaging.add(np.arange(GRID.size), part_of(imaging, pixels[:-1]))
+    rival = Rival(lambda: imaging.add(np.array([GRID.size]), part_of(imaging, pixels[-1:])))
+    imaging._accumulators = dict_walked_beside(rival, imaging._accumulators, way)
+    getattr(imaging, what)(0)
+    rival.finish()
+    first = (pixels[-1] * DISK.weights(SHAPE)).sum()
+    assert imaging.result(1)["vbf"].flat[0] == first
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""Scatter: each number at its position, NaN elsewhere, from any number of devices."""
+"""Scatter: each number at its position, NaN elsewhere, from any number of devices. PatternSums: none is lost."""
 
 import numpy as np
+from rival import Rival
 
-from live4d_ophyd.imaging.accumulators import Scatter
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.imaging.accumulators import PatternSums, Scatter
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesInfo
 
 GRID = ScanGrid(2, 3)
 
@@ -33,3 +36,22 @@ def test_what_is_merged_is_a_copy():
 
 def test_without_a_frame_nothing_is_known():
     assert np.isnan(Scatter.merged([], GRID, 2)).all()
+
+
+def test_sums_that_two_threads_add_to_at_once_have_the_frames_of_both(monkeypatch):
+    patterns = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    sums = PatternSums(SeriesInfo((1, 0), FrameFormat(2, 3, patterns.dtype), saturation=255))
+    rival = Rival(lambda: sums.add(np.array([1]), patterns[1:]))
+
+    def add_slowly(patterns, take, saturation, total, valid):
+        before = total.copy()
+        rival.come_in()
+        total[:] = before + patterns.sum(axis=0)
+        valid += len(patterns)
+
+    monkeypatch.setattr("live4d_ophyd.imaging.accumulators.sum_over_frames", add_slowly)
+    sums.add(np.array([0]), patterns[:1])
+    rival.finish()
+    total, seen = PatternSums.merged([sums])
+    np.testing.assert_array_equal(total, patterns.sum(axis=0))
+    assert (seen == 2).all()
