@@ -23,6 +23,8 @@ MAX_IPC_PATH_BYTES = 107
 def prepare(socket: zmq.Socket, endpoint: str) -> None:
     """Options both sides set before bind or connect."""
     socket.linger = 200
+    # Of one connection: what is behind waits with its sender. Each may have `MAX_MESSAGE_BYTES`.
+    socket.rcvhwm = 64
     if not endpoint.startswith("ipc:"):
         # On one machine the operating system tells who ended; a process that is only stopped may go on later.
         socket.heartbeat_ivl = HEARTBEAT_MS

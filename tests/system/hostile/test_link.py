@@ -234,6 +234,7 @@ def test_another_session_takes_the_engine_of_one_that_does_not_come_back(rig, pi
         dcu.wait()
         with welcomed(endpoint) as other:  # in its turn, when the first has had time to come back
             check(ask_and_send(other, dcu, pixels), pixels)
+            assert "what it was still to be sent: that is lost" in caplog.text  # as the engine's log says
             network.plug_in()
             assert "this engine serves another session" in str(heard.last().error)
 
