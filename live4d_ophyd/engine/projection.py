@@ -152,7 +152,7 @@ class Projection:
 
     def _refuse_frame(self, status: int, batch: FrameBatch, row: int) -> None:
         assert self._frame is not None
-        self._refuse(why_bad(status, batch, row, self._frame, self._known.header))
+        self._refuse(why_bad(status, batch, row, self._frame, self._known))
 
     def _settle_format(self, all_there: bool) -> None:
         """Make the methods if the frames so far tell their format, all of them if no other comes."""

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from live4d_ophyd.decode import Backend, describe_status
-from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.engine.errors import ScanMismatch
 from live4d_ophyd.engine.frame_format import plausible
 from live4d_ophyd.engine.frame_tracker import FrameTracker
@@ -152,7 +151,7 @@ class Series:
         if len(bad := entries[~enough]):
             rows, cols, length = batch.index[bad[0], [ROWS, COLS, BLOB_LENGTH]].tolist()
             other = batch.index[bad[0], ALGORITHM] == OTHER_ALGORITHM
-            name = algorithm_name(batch, int(bad[0])) if other else None
+            name = self.source.algorithm_of(batch, int(bad[0])) if other else None
             self._refuse(
                 f"{describe_status(UNKNOWN_ALGORITHM)}: {name}"
                 if name

@@ -51,6 +51,11 @@ def most_of(name: str) -> int:
     return BY_NAME[name].most if name in BY_NAME else _MOST_OF_OTHERS
 
 
+def name_of(number: int) -> str | None:
+    """The name of the algorithm that has this number in a batch; None for one that is not known."""
+    return CODECS[number].name if 0 <= number < len(CODECS) else None
+
+
 def number_of(name: str) -> int:
     """The number of an algorithm in a batch, OTHER_ALGORITHM for one that is not known."""
     return BY_NAME[name].number if name in BY_NAME else OTHER_ALGORITHM

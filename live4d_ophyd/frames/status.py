@@ -22,7 +22,6 @@ BAD_ELEM_SIZE = -113
 UNKNOWN_ALGORITHM = -114
 NEEDS_VENDOR = -115
 VENDOR_REFUSED = -116
-UNREADABLE = -117
 BAD_ZSTD = -118
 NOT_ON_GPU = -119
 MANY_LAYOUTS = -120
@@ -45,7 +44,6 @@ _REASONS = {
     UNKNOWN_ALGORITHM: "unknown compression algorithm",
     NEEDS_VENDOR: "needs the package dectris-compression: pip install live4d-ophyd[vendor]",
     VENDOR_REFUSED: "dectris-compression refuses the data",
-    UNREADABLE: "the message cannot be read again",
     BAD_ZSTD: "a block is no valid Zstandard",
     NOT_ON_GPU: "the algorithm (trpx) has no GPU decoder: use backend='cpu' with dectris-compression",
     MANY_LAYOUTS: "the frames that came with it are compressed in too many ways for a GPU: use backend='cpu'",

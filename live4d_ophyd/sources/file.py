@@ -14,7 +14,7 @@ import numpy as np
 from live4d_ophyd import checks
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
-from live4d_ophyd.frames.codecs import RAW
+from live4d_ophyd.frames.codecs import RAW, name_of
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, room_behind
 from live4d_ophyd.sources.source import Ended, Frames, Item, SeriesHeader, SeriesKey, SeriesRequest, Started
@@ -155,6 +155,9 @@ class FileSeries:
 
     def all_came(self, last_missing: int) -> bool:
         return self._left == 0
+
+    def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
+        return name_of(int(batch.index[entry, columns.ALGORITHM]))
 
     def why_unusable(self, batch: FrameBatch, entry: int) -> str:
         return "the file has no such frame"

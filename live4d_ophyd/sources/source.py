@@ -181,6 +181,9 @@ class SeriesSource(Protocol):
         ``last_missing`` is the highest id that has not come, -1: all have.
         """
 
+    def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
+        """What an entry's compression is called, also one that is none of `codecs`; None where nothing says it."""
+
     def why_unusable(self, batch: FrameBatch, entry: int) -> str:
         """Why an entry that is no IMAGE cannot be used."""
 

@@ -14,7 +14,7 @@ from decode_oracle import batch_of, bslz4, lz4_blocks, masked_sums, patterns_of,
 from live4d_ophyd.decode import CpuDecoder, DecodeError, FrameFormat, Weights, decode_array, describe_status
 from live4d_ophyd.frames import status as f
 from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, ELEM_SIZE
-from live4d_ophyd.frames.codecs import LZ4, OTHER_ALGORITHM, RAW
+from live4d_ophyd.frames.codecs import LZ4, RAW, number_of
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
 
 SHAPE = (33, 21)
@@ -176,7 +176,7 @@ def message_with(algorithm: str, data: bytes) -> bytes:
 
 def batch_with(algorithm: str, data: bytes):
     message = message_with(algorithm, data)
-    batch = batch_of([message], SHAPE, "<u2", algorithm=OTHER_ALGORITHM)
+    batch = batch_of([message], SHAPE, "<u2", algorithm=number_of(algorithm))
     batch.index[0, BLOB_OFFSET], batch.index[0, BLOB_LENGTH] = message.index(data), len(data)
     batch.index[0, ELEM_SIZE] = 2
     return batch

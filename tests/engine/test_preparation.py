@@ -305,3 +305,17 @@ def test_a_huge_detector_is_prepared_for_early_only_with_a_mask_of_its_size(stre
     with suppress(NothingCame):
         next(acquisition(stream, timeout=1.0).run())
     assert bool(made) is early
+
+
+def test_a_frame_of_an_algorithm_that_is_not_known_is_bad_and_names_it(stream, made, pixels):
+    blob = cbor2.CBORTag(56500, ["rot13", 2, pixels[0].tobytes()])
+    data = {"threshold_1": cbor2.CBORTag(40, [list(pixels[0].shape), cbor2.CBORTag(69, blob)])}
+    for at in (0, 5):  # before the format is known, and after
+        sent = [
+            image(frame, n, at + 1, **({"data": data} if n == at else {})) for n, frame in enumerate(pixels)
+        ]
+        stream.dcu.send([start(at + 1), *sent, end(at + 1)])
+        run = acquisition(stream, timeout=1.0)
+        (raster,) = run.run()
+        assert (raster.losses.lost, raster.losses.bad) == (0, 1)
+        assert "unknown compression algorithm: rot13" in run.series.reasons

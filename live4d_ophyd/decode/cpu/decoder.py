@@ -18,18 +18,19 @@ from live4d_ophyd.decode.cpu.batch_kernels import LEFT, decode_entries
 from live4d_ophyd.decode.cpu.frame_sums import add_frames
 from live4d_ophyd.decode.cpu.vectors import SLACK
 from live4d_ophyd.decode.decoder import Demand, Part
-from live4d_ophyd.decode.entries import algorithm_name, rows_to_take
+from live4d_ophyd.decode.entries import rows_to_take
 from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weight_maps import Weights, aligned_zeros
 from live4d_ophyd.frames.batch import (
+    ALGORITHM,
     BLOB_LENGTH,
     BLOB_OFFSET,
     ELEM_SIZE,
     FrameBatch,
 )
-from live4d_ophyd.frames.codecs import ELEM_SIZES
+from live4d_ophyd.frames.codecs import ELEM_SIZES, name_of
 from live4d_ophyd.frames.format import FrameFormat
-from live4d_ophyd.frames.status import OK, UNREADABLE, DecodeError
+from live4d_ophyd.frames.status import OK, UNKNOWN_ALGORITHM, DecodeError
 
 #: patterns decoded at a time: few enough that a method finds them in the cache, enough for the Python between
 PATTERN_BYTES = 4 << 20
@@ -161,9 +162,9 @@ class CpuDecoder:
         offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
         data = batch.buffer[offset : offset + length]
         try:
-            name = algorithm_name(batch, row)
+            name = name_of(int(index[ALGORITHM]))
             if name is None:
-                return None, UNREADABLE
+                return None, UNKNOWN_ALGORITHM
             raw = decode_bytes(name, int(index[ELEM_SIZE]), data, self.format.nbytes)
         except DecodeError as error:
             return None, error.status

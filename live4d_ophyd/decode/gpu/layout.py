@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from live4d_ophyd.decode.entries import algorithm_name
 from live4d_ophyd.frames.batch import (
     ALGORITHM,
     BLOB_LENGTH,
@@ -14,7 +13,7 @@ from live4d_ophyd.frames.batch import (
     ELEM_SIZE,
     FrameBatch,
 )
-from live4d_ophyd.frames.codecs import BY_NAME, ELEM_SIZES
+from live4d_ophyd.frames.codecs import BY_NAME, ELEM_SIZES, name_of
 from live4d_ophyd.frames.status import (
     BAD_BLOCK_SIZE,
     BAD_ELEM_SIZE,
@@ -23,7 +22,6 @@ from live4d_ophyd.frames.status import (
     NOT_ON_GPU,
     OUTSIDE_BUFFER,
     UNKNOWN_ALGORITHM,
-    UNREADABLE,
 )
 
 #: nvCOMP un-shuffles in pieces of this size: larger blocks take a kernel of our own
@@ -74,14 +72,13 @@ def find_layout(batch: FrameBatch, row: int, total: int) -> Layout | int:
     offset, length, elem_size = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH]), int(index[ELEM_SIZE])
     if offset < 0 or length < 0 or offset + length > len(batch.buffer):
         return OUTSIDE_BUFFER
-    algorithm, name = int(index[ALGORITHM]), algorithm_name(batch, row)
+    algorithm = int(index[ALGORITHM])
+    name = name_of(algorithm)
     if name is None:
-        return UNREADABLE
+        return UNKNOWN_ALGORITHM
     if name == "":
         return Layout(algorithm, name, elem_size, total, total, 1)
-    codec = BY_NAME.get(name)
-    if codec is None:
-        return UNKNOWN_ALGORITHM
+    codec = BY_NAME[name]
     if not codec.gpu:
         return NOT_ON_GPU
     if length < 12:
