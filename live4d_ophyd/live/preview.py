@@ -142,9 +142,8 @@ class _PlanWatcher:
         shown: dict[Any, Any] = {}  # device: fraction seen in its newest preview
         for device, status in exposing:
             if not status.done:
-                _fraction(
-                    device
-                )  # a device may make previews only when one was read: let the first come soon
+                # A device may make previews only when one was read: let the first come soon.
+                _fraction(device)
         while True:
             wait = _LoopMsg("wait", group=group, timeout=pause, error_on_timeout=False, run=msg.run)
             done = yield wait
