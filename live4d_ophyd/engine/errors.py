@@ -28,7 +28,7 @@ import sys
 import traceback
 from asyncio import CancelledError
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from live4d_ophyd.decode.errors import BackendUnavailable, GpuError, GpuLost, GpuMemoryError
 from live4d_ophyd.sources import registry as sources
@@ -88,6 +88,15 @@ class MethodFailed(AcquisitionError):
         """What ``method`` raised, in words, and where in its own file."""
         failed = f"the method {method.name} ({type(method).__name__}) failed"
         return cls(f"{failed}: {type(error).__name__}: {error}{_place(method, error)}", method=method.name)
+
+
+def refuse_method(method: Any, error: BaseException) -> NoReturn:
+    """Raise what a method raised before a frame came: a ValueError that names it as it is, since its parameters do not
+    fit; anything else as MethodFailed.
+    """
+    if isinstance(error, ValueError) and method.name in str(error):
+        raise error
+    raise MethodFailed.of(method, error) from error
 
 
 def _place(method: Any, error: BaseException) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.decode.decoder import Demand
-from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
+from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed, refuse_method
 from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
 from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
@@ -112,9 +112,7 @@ def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray |
                 outputs_of[method.name] = outputs
                 demands[method.name] = method.demand(known, scan)
         except RAISED_BY_METHODS as error:
-            if isinstance(error, ValueError) and method.name in str(error):
-                raise  # its parameters do not fit these frames: it says which
-            raise MethodFailed.of(method, error) from error
+            refuse_method(method, error)
     size = sum(math.prod(output.shape) * 8 for outputs in outputs_of.values() for output in outputs.values())
     if size > MAX_OUTPUTS_BYTES:
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd import checks
-from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
+from live4d_ophyd.engine.errors import RAISED_BY_METHODS, refuse_method
 from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
@@ -97,9 +97,7 @@ class AcquisitionRequest:
             try:
                 keys += list(method.outputs(None, self.grid))
             except RAISED_BY_METHODS as error:
-                if isinstance(error, ValueError) and method.name in str(error):
-                    raise
-                raise MethodFailed.of(method, error) from error
+                refuse_method(method, error)
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise ValueError(f"two of the methods {names} give the output {twice[0]!r}: choose other names")
         if not keys:
