@@ -93,9 +93,12 @@ class FakePreview:
     def read(self):
         device = self._device
         self.reads.append(device.status is not None and not device.status.done)
-        now = device.changed_at
-        seen = {signal.name: {"value": image, "timestamp": now} for signal, image in device.partial_images()}
-        fraction = device.seen / device.shape[0]
+        with device.lock:  # image and fraction of one moment
+            now = device.changed_at
+            seen = {
+                signal.name: {"value": image, "timestamp": now} for signal, image in device.partial_images()
+            }
+            fraction = device.seen / device.shape[0]
         return {**seen, f"{device.name}_live_fraction": {"value": fraction, "timestamp": now}}
 
     def read_configuration(self):

@@ -4,6 +4,7 @@ import io
 import logging
 
 import pytest
+from fake_clock import set_clock
 
 from live4d_ophyd.checks import printable
 from live4d_ophyd.log_limits import LONGEST, NotTooOften, SafeFormatter
@@ -24,7 +25,7 @@ def logged():
 def test_one_place_logs_a_few_at_once_and_then_seldom_and_says_what_it_left_out(logged, monkeypatch):
     log, out = logged
     now = [100.0]
-    monkeypatch.setattr("live4d_ophyd.log_limits.time.monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.log_limits", lambda: now[0])
 
     def flood(count):
         for n in range(count):

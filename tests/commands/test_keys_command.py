@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
+from fake_clock import set_clock
 from served_engine import served_engine
 
 from live4d_ophyd.commands.main import live4d
@@ -93,7 +94,7 @@ def test_the_rate_of_a_link_is_that_of_its_larger_pieces(monkeypatch):
         return 0.02 + size / 1e7
 
     now = [0.0]
-    monkeypatch.setattr("live4d_ophyd.commands.server_check.time.monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.commands.server_check", lambda: now[0])
     delay, rate = measure(probe)
     assert delay == pytest.approx(0.02)
     assert rate == pytest.approx(1e7, rel=0.01)
@@ -108,7 +109,7 @@ def test_a_slow_link_gets_small_pieces(monkeypatch):
         now[0] += size / 1e5
         return size / 1e5
 
-    monkeypatch.setattr("live4d_ophyd.commands.server_check.time.monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.commands.server_check", lambda: now[0])
     measure(probe)
     assert max(asked) == 16 << 10
     assert now[0] < 3

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_clock import set_clock
 from rival import Rival
 
 from live4d_ophyd.device.method_signals import OutputArray, array_key
@@ -346,7 +347,7 @@ def status():
 def test_progress_is_what_progress_bars_expect(status, monkeypatch):
     told = []
     status.watch(lambda **values: told.append(values))
-    monkeypatch.setattr("live4d_ophyd.device.statuses.time.monotonic", lambda: status._started + 6.0)
+    set_clock(monkeypatch, "live4d_ophyd.device.statuses", lambda: status._started + 6.0)
     status.report(Progress(30, 120, 5.0, 0, 0))
     status.report(Progress(120, 120, 20.0, 0, 0))
     common = {

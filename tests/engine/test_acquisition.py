@@ -589,7 +589,7 @@ def arming(dcu, control):
 
         thread = threading.Thread(target=run)
         thread.start()
-        assert control.asked.wait(10)
+        assert control.asked.wait(60)
         yield acquisition, stream, errors
         control.answer.set()
         thread.join(10)

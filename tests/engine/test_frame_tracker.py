@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from fake_clock import set_clock
 from rival import Rival, array_read_before, number_read_before
 
 from live4d_ophyd.engine.frame_tracker import FrameTracker
@@ -156,7 +157,7 @@ def test_a_raster_reached_its_end_with_its_last_image_and_images_may_come_from_b
 
 def test_the_stream_is_silent_since_something_new_came_and_never_while_it_is_worked_on(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("live4d_ophyd.engine.frame_tracker.time.monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.engine.frame_tracker", lambda: now[0])
     tracker = FrameTracker(GRID, 1)
     now[0] = 103.0
     assert tracker.silence == 3

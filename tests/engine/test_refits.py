@@ -192,10 +192,13 @@ def test_a_movie_holds_the_fits_of_the_last_raster_only(dcu):
     with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
         dcu.send(in_rows(frames(3 * GRID.frames), lambda row: None))
         scan = acquisition(dcu, stream, Background(), rasters=3)
-        *_, last = scan.run()
-    imaging = scan.series.projection.imaging
-    levels = [imaging.preview(n)["background_level"] for n in range(3)]
-    np.testing.assert_array_equal(levels, [np.nan, np.nan, last.outputs["background_level"]])
+        for raster in scan.run():
+            imaging = scan.series.projection.imaging
+            levels = [imaging.preview(n)["background_level"] for n in range(raster.index + 1)]
+            np.testing.assert_array_equal(
+                levels, [*[np.nan] * raster.index, raster.outputs["background_level"]]
+            )
+    assert raster.index == 2
 
 
 def test_a_fit_that_lasts_holds_no_frame_up_and_is_given_up_at_the_end(dcu, pixels, asked):

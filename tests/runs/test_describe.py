@@ -12,7 +12,7 @@ from live4d_ophyd import describe
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.runs.calibration import Known, angular_scale, microscope, wavelength_m
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings
-from live4d_ophyd.runs.sections import sections_of
+from live4d_ophyd.runs.sections import sections_of_devices
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_run_that_was_stored_when_the_backend_was_called_engine(catalog):
         for values in (device.events, device.configuration):
             if new in values:
                 values[old] = values.pop(new)
-    found = sections_of(readings)["decoded by"]
+    found = sections_of_devices(readings)["live4d"]["decoded by"]
     assert [found[name].value for name in ("backend", "backend_detail")] == ["cpu", "made in a test"]
 
 

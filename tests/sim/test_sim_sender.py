@@ -94,7 +94,7 @@ def test_images_that_do_not_fit_are_whole_messages(sender, make_client):
 def test_images_that_do_not_fit_must_be_given(sender):
     payloads = PayloadEncoder((24, 24), "uint16").encode([FRAMES])
     schedules = Faults.parse(wrong_shape="2").schedules(0, 4)
-    with pytest.raises(ValueError, match="misfits, are missing"):
+    with pytest.raises(ValueError, match="there are no misfits"):
         sender.send_images(ImageTemplate(SERIES, 1, 1), payloads, schedules, 0)
 
 

@@ -1,6 +1,7 @@
 """Whatever is lost, late or sent again on the way: messages arrive whole, once and in order; little is under way."""
 
 import pytest
+from fake_clock import set_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,7 +188,7 @@ def test_a_message_without_end_is_refused(monkeypatch):
 
 def test_a_preview_is_as_large_as_the_link_carries_in_a_second(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.engine.process.delivery", lambda: now[0])
     outbox, inbox = Outbox(), Inbox()
 
     def preview(size, took):
@@ -206,7 +207,7 @@ def test_a_preview_is_as_large_as_the_link_carries_in_a_second(monkeypatch):
 
 def test_a_preview_that_was_cut_off_measures_nothing(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    set_clock(monkeypatch, "live4d_ophyd.engine.process.delivery", lambda: now[0])
     outbox, inbox = Outbox(), Inbox()
     first = outbox.preview_room
     outbox.put_preview(bytes(1 << 20))
