@@ -28,5 +28,5 @@ def test_many_channels_are_refused_in_little_time(channels):
         )
         client.acquire(1, request, events)
         assert isinstance(events.last(), Failed)
-        assert cost.cpu < 4  # it was 7 s for 20,000
+        assert cost.cpu < 6  # it was 7 s for 20,000, on a quiet machine
         assert cost.peak < 200 * MIB
