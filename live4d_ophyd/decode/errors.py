@@ -1,4 +1,4 @@
-"""What can be wrong with a backend as a whole; what is wrong with one frame is a status (`framing`)."""
+"""What can be wrong with a backend as a whole; what is wrong with one frame is a status (`frames.status`)."""
 
 from typing import ClassVar
 

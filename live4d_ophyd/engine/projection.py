@@ -32,16 +32,9 @@ from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
 from live4d_ophyd.frames.batch import FrameBatch
-from live4d_ophyd.frames.codecs import BY_NAME
-from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.sources.source import SeriesHeader, SeriesInfo, SeriesSource
 
 log = logging.getLogger(__name__)
-
-
-def _read_here(mask: EncodedArray) -> bool:
-    """Whether a mask is compressed in a way that is known: what cannot be read says nothing."""
-    return mask.algorithm in BY_NAME
 
 
 class Projection:
@@ -75,7 +68,7 @@ class Projection:
 
     @property
     def contradiction(self) -> str:
-        """What `start` and a frame say of the frames where nothing has told who is right yet; else ""."""
+        """What `start` and the frames say where they contradict each other, and nothing has settled it; else ""."""
         if self._frame is not None or not self._formats:
             return ""
         found = " or ".join(map(in_words, self._formats))
@@ -97,7 +90,7 @@ class Projection:
         mask, users = header.pixel_mask, (self._request.pixel_mask, self._request.gain)
         return (
             frame.pixels <= BELIEVED_PIXELS
-            or (mask is not None and mask.shape == frame.shape and mask.plausible and _read_here(mask))
+            or (mask is not None and mask.shape == frame.shape and mask.plausible)
             or any(array is not None and array.shape == frame.shape for array in users)
             or self._preparation.knows(frame.shape)
         )

@@ -6,7 +6,8 @@ import numpy as np
 
 from live4d_ophyd.decode import FrameFormat, describe_status
 from live4d_ophyd.engine.frame_format import announced_in_words, formats_of, in_words
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, COLS, ROWS, FrameBatch
+from live4d_ophyd.frames.codecs import OTHER_ALGORITHM
 from live4d_ophyd.frames.status import (
     NEEDS_VENDOR,
     NOT_ON_GPU,
@@ -26,7 +27,17 @@ def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, source
         says = f", the start message announces {announced}" if announced else ""
         return f"the frame is {in_words(found)}, the others are {in_words(frame)}{says}"
     if status in (UNKNOWN_ALGORITHM, NEEDS_VENDOR, VENDOR_REFUSED, NOT_ON_GPU):
-        return (
-            f"{describe_status(status)}: {source.algorithm_of(batch, row) or 'its name cannot be read again'}"
-        )
+        return _with_algorithm(status, batch, row, source)
     return describe_status(status)
+
+
+def why_implausible(batch: FrameBatch, row: int, source: SeriesSource) -> str:
+    """Why a frame cannot be as large as it claims (`plausible`)."""
+    if batch.index[row, ALGORITHM] == OTHER_ALGORITHM:
+        return _with_algorithm(UNKNOWN_ALGORITHM, batch, row, source)
+    rows, cols, length = batch.index[row, [ROWS, COLS, BLOB_LENGTH]].tolist()
+    return f"its {length} bytes cannot be {rows} x {cols} px"
+
+
+def _with_algorithm(status: int, batch: FrameBatch, row: int, source: SeriesSource) -> str:
+    return f"{describe_status(status)}: {source.algorithm_of(batch, row) or 'its name cannot be read again'}"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from live4d_ophyd.decode import Backend, describe_status
+from live4d_ophyd.decode import Backend
 from live4d_ophyd.engine.errors import ScanMismatch
 from live4d_ophyd.engine.frame_format import plausible
 from live4d_ophyd.engine.frame_tracker import FrameTracker
@@ -23,10 +23,9 @@ from live4d_ophyd.engine.header_scan import disagreement
 from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
+from live4d_ophyd.engine.reasons import why_implausible
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, COLS, IMAGE, RECEIVED_NS, ROWS, FrameBatch
-from live4d_ophyd.frames.codecs import OTHER_ALGORITHM
-from live4d_ophyd.frames.status import UNKNOWN_ALGORITHM
+from live4d_ophyd.frames.batch import IMAGE, RECEIVED_NS, FrameBatch
 from live4d_ophyd.sources.source import (
     Foreign,
     Frames,
@@ -149,15 +148,7 @@ class Series:
         """Those that have the content for the size that they claim."""
         enough = plausible(batch, entries)
         if len(bad := entries[~enough]):
-            rows, cols, length = batch.index[bad[0], [ROWS, COLS, BLOB_LENGTH]].tolist()
-            other = batch.index[bad[0], ALGORITHM] == OTHER_ALGORITHM
-            name = self.source.algorithm_of(batch, int(bad[0])) if other else None
-            self._refuse(
-                f"{describe_status(UNKNOWN_ALGORITHM)}: {name}"
-                if name
-                else f"its {length} bytes cannot be {rows} x {cols} px",
-                len(bad),
-            )
+            self._refuse(why_implausible(batch, int(bad[0]), self.source), len(bad))
             self._settle_bad(batch, bad)
         return entries[enough]
 

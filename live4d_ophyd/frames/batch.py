@@ -77,7 +77,7 @@ class FrameBatch:
     @classmethod
     def allocate(cls, capacity: int = 32 << 20, max_messages: int = 4096) -> FrameBatch:
         """Empty batch for ``capacity`` bytes of messages."""
-        return cls(np.zeros(capacity + SLACK, np.uint8), np.zeros((max_messages, COLUMNS), np.int64))
+        return BatchMemory(capacity, max_messages).batch()
 
     @classmethod
     def from_messages(cls, messages: list[bytes]) -> FrameBatch:

@@ -110,19 +110,17 @@ def _check_terse(data: bytes, total: int, elem_size: int) -> None:
     if head is None or elem_size <= 0:
         raise DecodeError(VENDOR_REFUSED, "trpx: it does not begin with <Terse .../>")
     said = {name.decode(): int(value) for name, value in _ATTRIBUTE.findall(head[1])}
-    wanted = {
-        "number_of_values": range(total // elem_size, total // elem_size + 1),
-        "memory_size": range(len(data) - head.end(), len(data) - head.end() + 1),
-        "number_of_frames": range(1, 2),
-        "block": range(1, _MOST_IN_A_TERSE_BLOCK + 1),
-        "prolix_bits": range(1, 65),
-    }
-    for name, numbers in wanted.items():
+    values, size = total // elem_size, len(data) - head.end()
+    for name, low, high in (
+        ("number_of_values", values, values),
+        ("memory_size", size, size),
+        ("number_of_frames", 1, 1),
+        ("block", 1, _MOST_IN_A_TERSE_BLOCK),
+        ("prolix_bits", 1, 64),
+    ):
         value = said.get(name, 1 if name == "number_of_frames" else -1)
-        if value not in numbers:
-            raise DecodeError(
-                VENDOR_REFUSED, f"trpx: {name} is {value}, expected {numbers[0]} to {numbers[-1]}"
-            )
+        if not low <= value <= high:
+            raise DecodeError(VENDOR_REFUSED, f"trpx: {name} is {value}, expected {low} to {high}")
 
 
 def _vendor_decode(algorithm: str, elem_size: int, data: np.ndarray, total: int) -> np.ndarray:
@@ -130,10 +128,11 @@ def _vendor_decode(algorithm: str, elem_size: int, data: np.ndarray, total: int)
         from dectris.compression import decompress
     except ImportError:
         raise DecodeError(NEEDS_VENDOR if algorithm in BY_NAME else UNKNOWN_ALGORITHM, algorithm) from None
+    content = data.tobytes()
     if algorithm == "trpx":
-        _check_terse(data.tobytes(), total, elem_size)
+        _check_terse(content, total, elem_size)
     try:
-        raw = decompress(data.tobytes(), algorithm, elem_size=elem_size)
+        raw = decompress(content, algorithm, elem_size=elem_size)
     except ValueError as error:
         if str(error).startswith("unknown algorithm"):
             raise DecodeError(UNKNOWN_ALGORITHM, algorithm) from error

@@ -225,9 +225,8 @@ class Rest:
             except httpx.TimeoutException as error:
                 # Not repeated: a server that was silent until the deadline would be so again, while a scan waits.
                 raise SimplonError(too_late) from error
-            except (
-                ValueError
-            ) as error:  # of a number that JSON does not have, which may be the detector's own
+            except ValueError as error:
+                # Of a number that JSON does not have, which may be the detector's own.
                 raise SimplonError(f"{request}: it cannot be sent: {error}") from error
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if deadline.passed:

@@ -65,7 +65,22 @@ class DectrisSeries:
         return self._filter.all_came(alive, last_missing)
 
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
-        return algorithm_of(batch, entry)
+        index = batch.index[entry]
+        if (name := name_of(int(index[ALGORITHM]))) is not None:
+            return name
+        try:
+            message = read_message(batch.message(entry))
+        except StreamError:
+            return None
+        if not isinstance(message, ImageMessage):
+            return None
+        offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
+        blob = batch.buffer[offset : offset + length].tobytes()
+        for channel in message.channels.values():
+            # The index says where the wanted channel's data are, not what it is called.
+            if channel.data == blob and channel.elem_size == index[ELEM_SIZE]:
+                return channel.algorithm
+        return None
 
     def why_unusable(self, batch: FrameBatch, entry: int) -> str:
         return self._filter.why_unusable(batch, entry)
@@ -107,23 +122,3 @@ class DectrisSeries:
             + f": another client reads the stream of {self._endpoint}, whose messages go to all clients in turn. End "
             "it: a viewer, a recorder, an engine or session that was left behind"
         )
-
-
-def algorithm_of(batch: FrameBatch, entry: int) -> str | None:
-    """As `SeriesSource.algorithm_of`: one that has no number is named in the message only."""
-    index = batch.index[entry]
-    if (name := name_of(int(index[ALGORITHM]))) is not None:
-        return name
-    try:
-        message = read_message(batch.message(entry))
-    except StreamError:
-        return None
-    if not isinstance(message, ImageMessage):
-        return None
-    offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
-    blob = batch.buffer[offset : offset + length].tobytes()
-    for channel in message.channels.values():
-        # The index says where the wanted channel's data are, not what it is called.
-        if channel.data == blob and channel.elem_size == index[ELEM_SIZE]:
-            return channel.algorithm
-    return None
