@@ -75,7 +75,7 @@ $(MUTANTS)/.installed: pyproject.toml
 	$(MUTANTS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' 'mutmut==3.8.1'
 	@touch $@
 
-mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices; half an hour
+mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices; over an hour
 	$(MUTANTS)/bin/python tests/by_hand/chosen_mutants.py
 	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
 

@@ -2,8 +2,10 @@
 
 import socket
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
+from fake_clock import set_clock
 
 from live4d_ophyd.engine.process import outage
 from live4d_ophyd.engine.process.outage import Outage, SignsOfLife
@@ -13,14 +15,8 @@ from live4d_ophyd.engine.results import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    class Clock:
-        now = 100.0
-
-        def monotonic(self):
-            return self.now
-
-    clock = Clock()
-    monkeypatch.setattr(outage, "time", clock)
+    clock = SimpleNamespace(now=100.0)
+    set_clock(monkeypatch, outage.__name__, lambda: clock.now)
     return clock
 
 
