@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 import live4d_ophyd
-from live4d_ophyd.folders import FOLDERS
+from live4d_ophyd.folders import FOLDERS, make_private
 
 #: what every session reads first
 STARTUP = Path(live4d_ophyd.__file__).resolve().parent / "startup"
@@ -46,8 +46,10 @@ def session(startup: Path | None, code: str | None, where: bool, ipython: tuple[
     from IPython import start_ipython
     from traitlets.config import Config
 
+    profile = FOLDERS.user_state_path / "ipython"
+    make_private(profile)  # IPython would make it for others to look into, the history of commands with it
     config = Config()
-    config.ProfileDir.location = str(FOLDERS.user_state_path / "ipython")
+    config.ProfileDir.location = str(profile)
     config.TerminalIPythonApp.display_banner = False  # the startup files say what to type first
     config.InteractiveShellApp.exec_files = [str(path) for path in startup_files(startup)]
     start_ipython(argv=[*(("-c", code) if code is not None else ()), *ipython], config=config)

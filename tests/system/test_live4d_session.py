@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 
@@ -33,7 +34,10 @@ def test_a_user_s_plan_runs_and_its_run_is_in_the_catalog(session, tmp_path):
     done = session("-c", 'RE(twice()); print(db[-1].primary.read(["live4d_vbf"])["live4d_vbf"].shape)')
     assert "(2, 16, 16)" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
-    assert (tmp_path / "home" / ".local" / "state" / "live4d-ophyd" / "ipython" / "history.sqlite").exists()
+    state = tmp_path / "home" / ".local" / "state" / "live4d-ophyd"
+    assert (state / "ipython" / "history.sqlite").exists()
+    for folder in (state, state / "ipython", state / "backup", tmp_path / "catalog" / "pictures"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, folder
 
 
 def test_the_exit_code_says_that_the_code_failed(session):
