@@ -43,6 +43,8 @@ READY_TIMEOUT_S, START_TIMEOUT_S = 60.0, 300.0
 #: one that starts cold compiles its kernels first: after so long that is said, s
 SLOW_START_S = 8.0
 _POLL_MS = 100
+#: what the monitor tells of a failed handshake is on its way before messages are refused, ms
+_REASON_MS = 1000
 #: how long a connection may be cut while nothing runs, s
 IDLE_OUTAGE_S = 5.0
 #: how long a process whose connection broke may take to show its exit code, s
@@ -204,7 +206,7 @@ class EngineClient:
         poller = zmq.Poller()
         for socket in (self._socket, self._monitor, self._outgoing.woken):
             poller.register(socket, zmq.POLLIN)
-        self._socket.send(wire.encode(wire.Hello(self._wanted_backend)))
+        self._send(wire.encode(wire.Hello(self._wanted_backend)))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
@@ -213,7 +215,7 @@ class EngineClient:
                 for message in self._outgoing.take():
                     if message is None:
                         return
-                    self._socket.send(message)
+                    self._send(message)
                 if self._socket in ready:
                     self._receive(self._socket.recv_multipart())
                 if self._monitor in ready:
@@ -231,6 +233,17 @@ class EngineClient:
         finally:
             self._close_sockets()
 
+    def _send(self, message: bytes) -> None:
+        """Without ever waiting: where a handshake failed, libzmq has nobody to send to, and would wait for ever.
+
+        Why it failed comes from the monitor. What is lost with a cut is sent again after it.
+        """
+        try:
+            self._socket.send(message, zmq.DONTWAIT)
+        except zmq.Again:
+            if not self._monitor.poll(_REASON_MS):
+                self._give_up(f"the engine at {self.endpoint} takes no more messages")
+
     def _close_sockets(self) -> None:
         self._socket.disable_monitor()
         for socket in (self._monitor, self._socket):
@@ -247,7 +260,7 @@ class EngineClient:
                 message = self._inbox.take(frames)
                 if self._inbox.parts > before:
                     self._running.part_came()
-                self._socket.send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
+                self._send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
             if message is not None:
                 self._heed(wire.from_engine(message))
         except ProtocolError as error:
@@ -280,7 +293,7 @@ class EngineClient:
             self._resuming = False
             try:
                 for order in self._outgoing.missed(ready.heard):
-                    self._socket.send(order)
+                    self._send(order)
             except ValueError as error:
                 self._give_up(f"the engine at {self.endpoint} {error}")
         self.pid, self.backend, self.backend_detail = (
@@ -323,9 +336,9 @@ class EngineClient:
             if self._outage is not None:
                 log.warning("connected with the engine at %s again", self.endpoint)
                 self._outage, self._resuming = None, True
-                self._socket.send(wire.encode(wire.Hello(self._wanted_backend, self._inbox.parts)))
+                self._send(wire.encode(wire.Hello(self._wanted_backend, self._inbox.parts)))
                 if self._running.awaits_preview:  # what was on its way is lost
-                    self._socket.send(wire.encode(wire.Preview(whole=True)))
+                    self._send(wire.encode(wire.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
             self._look_for_end(_EXIT_CODE_S)
             if not self._lost and self._process is not None:

@@ -63,6 +63,21 @@ def test_a_session_without_keys_at_an_engine_with_keys(with_keys):
     logged(with_keys, "it has no CURVE keys", "a peer left before it was let in")
 
 
+def test_a_session_that_was_turned_away_before_it_could_say_anything(with_keys, monkeypatch):
+    """libzmq has nobody to send to then; the session's first message waited for ever, and so did its end."""
+    run = EngineClient._run
+
+    def run_late(client):
+        deadline = time.monotonic() + 10
+        while client._socket.poll(0, zmq.POLLOUT):
+            assert time.monotonic() < deadline, "the handshake has not failed"
+            time.sleep(0.01)
+        run(client)
+
+    monkeypatch.setattr(EngineClient, "_run", run_late)
+    assert re.search("asks? for CURVE keys.*curve_keys=", reason(with_keys.endpoint))
+
+
 def test_a_session_with_keys_at_an_engine_without(without_keys, keys):
     said = reason(without_keys.endpoint, keys[2])
     assert re.search("takes no CURVE keys|was that started with --curve", said)
