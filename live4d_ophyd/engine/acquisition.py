@@ -21,11 +21,15 @@ from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, Nothi
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.lane import Lane
 from live4d_ophyd.engine.open_stream import OpenStream
+from live4d_ophyd.engine.recorded_as import recorded_as
+from live4d_ophyd.engine.recorder import FrameRecorder, RecordedFile
 from live4d_ophyd.engine.refits import Refits
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
+from live4d_ophyd.frames import gather
+from live4d_ophyd.recording.template import Recorded
 from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import Connection, DetectorControl, SourceError
 
@@ -45,6 +49,7 @@ def warm_up() -> None:
     """Compile everything an acquisition runs, or load it from the cache: seconds that the first frames have not."""
     sources.warm_up()
     warm_up_decoder()
+    gather.warm_up()
 
 
 class Acquisition:
@@ -61,7 +66,12 @@ class Acquisition:
         self.request = request
         self._backend = backend or CpuBackend()
         self.tracker = FrameTracker(request.grid, request.rasters)
-        self.series = Series(request, self.tracker, stream.take(request.source), stream.preparation)
+        self._recorder = (
+            None if request.record is None else FrameRecorder(request.record, request.grid, self._recorded_as)
+        )
+        self.series = Series(
+            request, self.tracker, stream.take(request.source), stream.preparation, self._recorder
+        )
         self._stream = stream
         self._control = request.source.control()
         self._cancelled = False
@@ -109,6 +119,8 @@ class Acquisition:
         """
         over = False
         try:
+            if self._recorder is not None:
+                self._recorder.check()
             self._arm()
             self.tracker.last_activity = time.monotonic()
             self._stream.listen(self.series.source, self._listen)
@@ -138,6 +150,8 @@ class Acquisition:
                     self._control.release()
                 if self._refits is not None:
                     self._refits.stop()
+                if self._recorder is not None:
+                    self._recorder.close()
                 self.series.projection.free()
             self.series.source.leave()
             if not self.tracker.received:
@@ -308,11 +322,31 @@ class Acquisition:
         assert projection.info is not None
         if self._refits is not None:
             self._refits.leave()
+        recorded = self._finish_recording(raster)
         outputs = projection.imaging.result(raster, lambda: self._cancelled)
         self._go_on()
         return RasterResult(
-            raster, outputs, losses, series.key[0], rate, projection.backend, dropped, projection.info
+            raster,
+            outputs,
+            losses,
+            series.key[0],
+            rate,
+            projection.backend,
+            dropped,
+            projection.info,
+            recorded,
         )
+
+    def _finish_recording(self, raster: int) -> RecordedFile | None:
+        frame = self.series.projection.frame
+        if self._recorder is None:
+            return None
+        assert frame is not None
+        with self.tracker.working():
+            return self._recorder.finish(raster, frame)
+
+    def _recorded_as(self, codec: int) -> Recorded:
+        return recorded_as(self.request, self.series, codec)
 
     def _finish_detector(self) -> int | None:
         """Wait until the detector is idle, disarming it if it does not know that the series is over.

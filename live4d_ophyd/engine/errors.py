@@ -74,6 +74,10 @@ class DetectorInUse(AcquisitionError):
     """Another engine on this machine has the detector."""
 
 
+class RecordingFailed(AcquisitionError):
+    """Frames cannot be recorded where they should."""
+
+
 class MethodFailed(AcquisitionError):
     """A method raised an error; ``method`` is its name."""
 
@@ -132,9 +136,9 @@ class ProtocolError(AcquisitionError):
 
 
 _PUBLIC: tuple[type[Exception], ...] = (
-    AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, MethodFailed, NoMethod,
-    EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, BackendUnavailable, GpuError, GpuMemoryError,
-    GpuLost, *sources.ERRORS, ValueError, MemoryError,
+    AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, RecordingFailed, MethodFailed,
+    NoMethod, EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, BackendUnavailable, GpuError,
+    GpuMemoryError, GpuLost, *sources.ERRORS, ValueError, MemoryError,
 )  # fmt: skip
 #: errors that keep their class from the engine to the session
 PUBLIC = {kind.__name__: kind for kind in _PUBLIC}

@@ -25,7 +25,10 @@ class Pending(Protocol):
 
 
 class FramesUnderWay:
-    """Claimed frames of one batch, under way in the decoder from the start."""
+    """Claimed frames of one batch, under way in the decoder from the start.
+
+    ``record`` takes those that belong to a position, with their positions and what the decoder said.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,9 @@ class FramesUnderWay:
         imaging: Imaging,
         batch: FrameBatch,
         entries: np.ndarray,
+        record: Callable[[FrameBatch, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
     ) -> None:
+        self._record = record
         self._tracker, self._refuse = tracker, refuse
         self._decoder, self._imaging = decoder, imaging
         self._batch, self._entries = batch, entries
@@ -60,6 +65,8 @@ class FramesUnderWay:
                 at = self._imaged[part.at]
                 status[at], flagged[at] = part.status, part.flagged
         batch, entries = self._batch, self._entries
+        if self._record is not None and len(self._imaged):
+            self._record(batch, entries[self._imaged], self._positions, status[self._imaged])
         for bad in np.flatnonzero(status).tolist():
             self._refuse(int(status[bad]), batch, int(entries[bad]))
         self._tracker.settle(

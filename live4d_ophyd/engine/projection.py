@@ -29,6 +29,7 @@ from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.pending import FramesUnderWay, Pending
 from live4d_ophyd.engine.preparation import Preparation, Prepared
 from live4d_ophyd.engine.reasons import why_bad
+from live4d_ophyd.engine.recorder import FrameRecorder
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
 from live4d_ophyd.frames.batch import FrameBatch
@@ -38,7 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class Projection:
-    """``refuse`` takes the reasons of bad frames; ``known``: what the source knows of the series."""
+    """``refuse`` takes the reasons of bad frames; ``known``: what the source knows of the series.
+
+    ``recorder`` takes all frames that belong to a position, as they came.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,9 @@ class Projection:
         preparation: Preparation,
         refuse: Callable[[str], None],
         known: SeriesSource,
+        recorder: FrameRecorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._known = known
         self.imaging: Imaging | None = None
         self._backends: set[str] = set()
@@ -65,6 +71,11 @@ class Projection:
     def backend(self) -> str:
         """What decodes the frames: "cpu", "gpu", or both where a GPU could not take all connections."""
         return "+".join(sorted(self._backends))
+
+    @property
+    def frame(self) -> FrameFormat | None:
+        """Format of the frames; None before they show it."""
+        return self._frame
 
     @property
     def contradiction(self) -> str:
@@ -140,8 +151,16 @@ class Projection:
             decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
             self._backends.add(decoder.backend)
         return FramesUnderWay(
-            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, rows
-        )
+            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, rows,
+            None if self._recorder is None else self._record,
+        )  # fmt: skip
+
+    def _record(
+        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray
+    ) -> None:
+        assert self._recorder is not None
+        assert self._frame is not None
+        self._recorder.add(batch, entries, positions, status, self._frame)
 
     def _refuse_frame(self, status: int, batch: FrameBatch, row: int) -> None:
         assert self._frame is not None

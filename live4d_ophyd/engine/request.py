@@ -11,6 +11,7 @@ import numpy as np
 
 from live4d_ophyd import checks
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, refuse_method
+from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.method import Method, Output
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
@@ -41,6 +42,7 @@ class AcquisitionRequest:
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums
     frame_time : dwell time to set on the detector, s; None leaves it
     timeout : longest silence of the stream, s, from the start of listening on
+    record : where the compressed frames are recorded; None: nowhere
     notes : what the header of the stream shall say of the scan besides its geometry (plan_name, uid)
     """
 
@@ -55,6 +57,7 @@ class AcquisitionRequest:
     gain: np.ndarray | None = None
     frame_time: float | None = None
     timeout: float = 10.0
+    record: Recording | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from live4d_ophyd import checks
+from live4d_ophyd.engine.recorder import RecordedFile
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord
 
@@ -60,7 +61,7 @@ class RasterResult:
     ``rate_hz`` from the first to the last frame of the raster, None for fewer than two; ``backend`` what decoded it,
     "cpu" or "gpu"; ``dropped`` frames of the whole series that the detector dropped because they were not fetched in
     time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
-    series says of itself.
+    series says of itself; ``recorded`` the file of its frames, None where they were not to be recorded.
     """
 
     index: int
@@ -71,6 +72,7 @@ class RasterResult:
     backend: str
     dropped: int | None = None
     info: SeriesRecord = field(default_factory=SeriesRecord)
+    recorded: RecordedFile | None = None
 
     def __post_init__(self) -> None:
         checks.count("index", self.index)
@@ -86,6 +88,8 @@ class RasterResult:
         check_outputs(self.outputs, request)
         if self.losses.expected != request.grid.frames:
             raise ValueError(f"it expected {self.losses.expected} frames; the grid has {request.grid.frames}")
+        if (self.recorded is None) != (request.record is None):
+            raise ValueError(f"frames are to be recorded: {request.record is not None}; it says otherwise")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from live4d_ophyd.engine.pending import End, Pending
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.engine.reasons import why_implausible
+from live4d_ophyd.engine.recorder import FrameRecorder
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.frames.batch import IMAGE, RECEIVED_NS, FrameBatch
 from live4d_ophyd.sources.source import (
@@ -56,6 +57,7 @@ class Series:
         tracker: FrameTracker,
         source: SeriesSource,
         preparation: Preparation,
+        recorder: FrameRecorder | None = None,
     ) -> None:
         self.request = request
         self.tracker = tracker
@@ -64,7 +66,7 @@ class Series:
         #: the series has ended, or the acquisition waits no longer for its end; every frame that came is booked
         self.ended = False
         self._started = 0
-        self.projection = Projection(request, tracker, preparation, self._refuse, source)
+        self.projection = Projection(request, tracker, preparation, self._refuse, source, recorder)
         self._lock = threading.Lock()
 
     @property

@@ -88,6 +88,7 @@ class SeriesHeader:
     dtype: np.dtype | None = None  #: without byte order
     frames: int | None = None
     pixel_mask: EncodedArray | None = None  #: of the detector, any bit is bad
+    flatfield: EncodedArray | None = None  #: of the detector, factor of each pixel
     brought_masks: bool = False  #: of this channel, or of others
     masked: bool | None = None  #: whether the detector applies its mask itself
     saturation: int | None = None  #: counts; a pixel at or above holds no count

@@ -18,6 +18,7 @@ def header_of(start: StartMessage, key: SeriesKey, channel: str) -> SeriesHeader
         dtype=start.image_dtype,
         frames=start.number_of_images,
         pixel_mask=(start.pixel_mask or {}).get(channel),
+        flatfield=(start.flatfield or {}).get(channel),
         brought_masks=bool(start.pixel_mask),
         masked=start.pixel_mask_enabled,
         saturation=start.saturation_value,

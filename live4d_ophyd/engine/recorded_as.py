@@ -1,0 +1,66 @@
+"""What the file of a recorded raster says of it, from what an acquisition was asked for and what its series says."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.decode import decode_array
+from live4d_ophyd.engine.header_scan import note_of
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.engine.series import Series
+from live4d_ophyd.engine.versions import software
+from live4d_ophyd.frames.codecs import CODECS
+from live4d_ophyd.frames.encoded_array import EncodedArray
+from live4d_ophyd.recording.template import Recorded
+
+log = logging.getLogger(__name__)
+
+
+def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Recorded:
+    """``codec``: the number of that which compressed the frames. Once their format is known."""
+    header, projection = series.source.header, series.projection
+    assert projection.frame is not None
+    assert request.record is not None
+    shape = projection.frame.shape
+    said: dict[str, Any] = {}
+    if header is not None:
+        names = ("detector", "unique_id", "energy", "threshold", "count_time", "frame_time", "saturation")
+        said = {name: getattr(header, name) for name in names}
+        said["pixel_mask"] = _decoded(header.pixel_mask, shape, "pixel mask")
+        said["flatfield"] = _decoded(header.flatfield, shape, "flat field")
+    return Recorded(
+        request.grid,
+        projection.frame,
+        CODECS[codec],
+        channel=series.source.channel,
+        series=-1 if series.key is None else series.key[0],
+        software=software(),
+        notes={
+            **({} if header is None else note_of(header.note)),
+            **request.notes,
+            **request.record.notes,
+            "source": request.source.name,
+            "backend": projection.backend,
+            "methods": {method.name: _fields(method) for method in request.methods},
+        },
+        **said,
+    )
+
+
+def _fields(method: Any) -> dict[str, Any]:
+    return {"class": type(method).__name__} | {f.name: getattr(method, f.name) for f in fields(method)}
+
+
+def _decoded(array: EncodedArray | None, shape: tuple[int, int], what: str) -> np.ndarray | None:
+    """None also for one that does not fit the frames."""
+    if array is None or array.shape != shape:
+        return None
+    try:
+        return decode_array(array)
+    except ValueError as error:
+        log.warning("the recorded file has no %s: %s", what, error)
+        return None

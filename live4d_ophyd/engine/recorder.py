@@ -1,0 +1,365 @@
+"""FrameRecorder: compressed frames of an acquisition to files as they came, one file a raster.
+
+In: frames that were accepted, of every receive thread, with what the decoder said of them. Out: files, and how many
+frames each has. Frames are copied into buffers of a few megabytes; one thread, ``live4d-record``, writes them, a call
+each. Buffers have a bound: where the disk is slower than the stream for longer than they last, frames are not
+recorded, and counted; the images go on. What is in a file is on the disk a second later, whatever becomes of this
+process.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd import checks
+from live4d_ophyd.engine.errors import RecordingFailed
+from live4d_ophyd.frames import batch as columns
+from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.codecs import CODECS, RAW
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.frames.gather import gather
+from live4d_ophyd.frames.status import OK
+from live4d_ophyd.recording.chunk_file import ALIGNMENT
+from live4d_ophyd.recording.raster_file import RasterFile
+from live4d_ophyd.recording.template import CORRUPT, GOOD, Recorded, cannot_record
+from live4d_ophyd.scan import ScanGrid
+
+log = logging.getLogger(__name__)
+
+#: bytes of a buffer, and of all together
+BUFFER_BYTES, ALL_BYTES = 8 << 20, 512 << 20
+#: how long frames may wait in a buffer that is not full, and how far checkpoints are apart, s
+_FLUSH_S, _CHECKPOINT_S = 0.3, 0.7
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where the frames of an acquisition are recorded, and what else is known of them.
+
+    path : of the files, absolute, at the engine's host; each gets a number behind the name, the first that is free:
+        ``/data/12.h5`` becomes ``/data/12_00001.h5``
+    notes : what the files say besides what the series says itself: microscope, plan, sample
+    """
+
+    path: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.text("path", self.path)
+        if not Path(self.path).is_absolute() or Path(self.path).suffix != ".h5":
+            raise ValueError(
+                f"the path of a recording is {self.path!r}; expected an absolute path that ends with .h5"
+            )
+
+
+@dataclass(frozen=True)
+class RecordedFile:
+    """What was recorded of a raster.
+
+    path : of the file at the engine's host
+    frames : that can be decoded, and are in the file
+    unrecorded : that can be decoded, and are not: the disk was too slow, or full, or the codec changed
+    corrupt : that cannot be decoded, and lie in the file apart
+    shape : of the frames over the scan, (scan_y, scan_x, q_y, q_x). dtype : of a pixel, as "<u2"
+    """
+
+    path: str
+    frames: int
+    unrecorded: int
+    corrupt: int
+    shape: tuple[int, int, int, int]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "unrecorded", "corrupt"):
+            checks.count(name, getattr(self, name))
+
+
+class _Buffer:
+    """Frames of one raster, close together, in memory that a disk can take them from."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.memory = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)  # aligned to pages
+        self.empty_for(0)
+
+    def empty_for(self, raster: int) -> None:
+        self.raster, self.used = raster, 0
+        self.begun = time.monotonic()
+        #: (numbers, starts, sizes, skipped filters, states) of what was put in, a call each
+        self.parts: list[tuple[np.ndarray, ...]] = []
+
+
+@dataclass
+class _Lane:
+    """What one receive thread fills; the recording thread may take it away."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    buffer: _Buffer | None = None
+
+
+class FrameRecorder:
+    """Of one acquisition: rasters of ``scan``. ``what`` says what a file is of, once frames tell their codec."""
+
+    def __init__(self, recording: Recording, scan: ScanGrid, what: Callable[[int], Recorded]) -> None:
+        self.recording, self._scan, self._what = recording, scan, what
+        self._of_thread = threading.local()
+        self._lanes: list[_Lane] = []
+        self._free: list[_Buffer] = []
+        self._made = 0  # bytes of buffers
+        self._lock = threading.Lock()  # of the above, and of what is counted
+        self._came: Counter[int] = Counter()  # frames that can be decoded, by raster
+        self._codec: int | None = None
+        self._full: queue.SimpleQueue[_Buffer | tuple[int, Future] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._files: dict[int, RasterFile] = {}
+        self._failed: dict[int, str] = {}  # rasters of which nothing more is written
+        self._told: set[str] = set()
+        self._over = -1  # rasters up to this one are closed
+        self._number = 0  # of the newest file
+
+    def check(self) -> None:
+        """Raise RecordingFailed if no file can be made there. The folder is made."""
+        path = Path(self.recording.path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            trial = path.with_name(f".{path.stem}.trial")
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise RecordingFailed(
+                f"no file can be recorded at {path.parent}: {error.strerror or error}. Nothing was armed",
+                remedy="record elsewhere, or without",
+            ) from error
+
+    # Receive threads ------------------------------------------------------------------------------
+
+    def add(
+        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat
+    ) -> None:  # fmt: skip
+        """Take frames of a batch. (n,) each: entries of it, positions over all rasters, what the decoder said."""
+        rasters, numbers = np.divmod(positions, self._scan.size)
+        for raster in np.unique(rasters).tolist():
+            here = rasters == raster
+            self._add(raster, batch, entries[here], numbers[here], status[here] == OK, frame)
+
+    def _add(
+        self, raster: int, batch: FrameBatch, entries: np.ndarray, numbers: np.ndarray, good: np.ndarray,
+        frame: FrameFormat,
+    ) -> None:  # fmt: skip
+        with self._lock:
+            self._came[raster] += int(good.sum())
+            if self._codec is None and good.any():
+                codecs = batch.column(columns.ALGORITHM)[entries[good]]
+                packed = codecs[codecs != RAW]
+                self._codec = int(packed[0]) if len(packed) else RAW
+                if reason := cannot_record(CODECS[self._codec], self._scan):
+                    self._tell(reason)
+            if raster <= self._over or self._codec is None or cannot_record(CODECS[self._codec], self._scan):
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, name="live4d-record", daemon=True)
+                self._thread.start()
+        rows = batch.index[entries]
+        raw = rows[:, columns.ALGORITHM] == RAW
+        packed = (rows[:, columns.ALGORITHM] == self._codec) & (
+            rows[:, columns.ELEM_SIZE] == frame.dtype.itemsize
+        )
+        fits = raw & (rows[:, columns.BLOB_LENGTH] == frame.nbytes) | ~raw & packed
+        if (good & ~fits).any():
+            self._tell("frames are compressed in several ways; those unlike the first are not recorded")
+        # What cannot be decoded is kept as it came.
+        take = np.flatnonzero(fits | ~good)
+        states = np.where(good, GOOD, CORRUPT).astype(np.uint8)
+        self._copy(raster, batch.buffer, rows[take], numbers[take], raw[take], states[take], frame)
+
+    def _copy(
+        self, raster: int, source: np.ndarray, rows: np.ndarray, numbers: np.ndarray, raw: np.ndarray,
+        states: np.ndarray, frame: FrameFormat,
+    ) -> None:  # fmt: skip
+        offsets, sizes = (
+            np.ascontiguousarray(rows[:, c]) for c in (columns.BLOB_OFFSET, columns.BLOB_LENGTH)
+        )
+        lane = self._lane()
+        first = 0
+        with lane.lock:
+            while first < len(numbers):
+                buffer = lane.buffer
+                if buffer is not None and buffer.raster != raster:
+                    self._hand_over(lane)
+                    buffer = None
+                if buffer is None:
+                    buffer = lane.buffer = self._empty_buffer(raster, int(sizes[first]))
+                    if buffer is None:
+                        self._tell("the disk is slower than the stream: frames are not recorded")
+                        return
+                end, used = gather(source, offsets, sizes, first, buffer.memory, buffer.used)
+                taken = slice(first, end)
+                starts = buffer.used + np.cumsum(sizes[taken]) - sizes[taken]
+                buffer.parts.append((numbers[taken], starts, sizes[taken], raw[taken], states[taken]))
+                buffer.used = used
+                if end < len(numbers):
+                    if end == first and not buffer.used:
+                        first += 1  # outside of the batch's memory: it cannot be there
+                        continue
+                    self._hand_over(lane)
+                first = end
+
+    def _lane(self) -> _Lane:
+        lane = getattr(self._of_thread, "lane", None)
+        if lane is None:
+            lane = self._of_thread.lane = _Lane()
+            with self._lock:
+                self._lanes.append(lane)
+        return lane
+
+    def _hand_over(self, lane: _Lane) -> None:
+        if lane.buffer is not None:
+            self._full.put(lane.buffer)
+            lane.buffer = None
+
+    def _empty_buffer(self, raster: int, least: int) -> _Buffer | None:
+        """None where all are on their way to the disk."""
+        with self._lock:
+            usable = next((n for n, buffer in enumerate(self._free) if len(buffer.memory) >= least), None)
+            if usable is not None:
+                buffer = self._free.pop(usable)
+            else:
+                nbytes = max(BUFFER_BYTES, -(-least // ALIGNMENT) * ALIGNMENT)
+                if self._made + nbytes > ALL_BYTES:
+                    return None
+                self._made += nbytes
+                buffer = _Buffer(nbytes)
+        buffer.empty_for(raster)
+        return buffer
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning("recording %s: %s", self.recording.path, reason)
+
+    # The acquisition's thread ---------------------------------------------------------------------
+
+    def finish(self, raster: int, frame: FrameFormat) -> RecordedFile:
+        """Close the file of a raster whose frames have all been added; returns when it is on the disk."""
+        done: Future[RasterFile | None] = Future()
+        with self._lock:
+            self._over = max(self._over, raster)
+            came, running = self._came[raster], self._thread is not None
+        if running:
+            self._take_from_lanes(raster)
+            self._full.put((raster, done))
+            made = done.result()
+        else:
+            made = None
+        shape = (*self._scan.shape, *frame.shape)
+        dtype = frame.dtype.newbyteorder("<").str
+        if made is None:
+            return RecordedFile("", 0, came, 0, shape, dtype)
+        return RecordedFile(str(made.path), made.good, came - made.good, made.corrupt, shape, dtype)
+
+    def close(self) -> None:
+        """End: files that are open are closed, and say that they are not complete."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._take_from_lanes()
+            self._full.put(None)
+            thread.join()
+        with self._lock:
+            self._free, self._made = [], 0
+
+    def _take_from_lanes(self, raster: int | None = None, older_than: float = 0.0) -> None:
+        with self._lock:
+            lanes = list(self._lanes)
+        for lane in lanes:
+            with lane.lock:
+                buffer = lane.buffer
+                if (
+                    buffer is not None
+                    and raster in (None, buffer.raster)
+                    and time.monotonic() - buffer.begun >= older_than
+                ):
+                    self._hand_over(lane)
+
+    # The recording thread -------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        last = time.monotonic()
+        while True:
+            try:
+                job = self._full.get(timeout=_FLUSH_S)
+            except queue.Empty:
+                self._take_from_lanes(older_than=_FLUSH_S)
+                job = ()  # type: ignore[assignment]
+            if job is None:
+                break
+            if isinstance(job, _Buffer):
+                self._append(job)
+            elif job:
+                raster, done = job
+                done.set_result(self._close_file(raster, complete=True))
+            if time.monotonic() - last >= _CHECKPOINT_S:
+                self._take_from_lanes(older_than=_FLUSH_S)
+                for raster, file in self._files.items():
+                    self._try(raster, file.checkpoint)
+                last = time.monotonic()
+        for raster in list(self._files):
+            self._close_file(raster, complete=False)
+
+    def _append(self, buffer: _Buffer) -> None:
+        raster = buffer.raster
+        if raster not in self._failed:
+            self._try(raster, lambda: self._file(raster).append(buffer.memory, buffer.used, buffer.parts))
+        buffer.parts = []
+        with self._lock:
+            self._free.append(buffer)
+
+    def _file(self, raster: int) -> RasterFile:
+        file = self._files.get(raster)
+        if file is None:
+            assert self._codec is not None
+            what = self._what(self._codec)
+            path = Path(self.recording.path)
+            while True:
+                self._number += 1
+                numbered = path.with_name(f"{path.stem}_{self._number:05d}{path.suffix}")
+                try:
+                    file = self._files[raster] = RasterFile(numbered, what)
+                except FileExistsError:
+                    continue
+                break
+        return file
+
+    def _try(self, raster: int, step: Callable[[], object]) -> None:
+        """Do it, or note that nothing more of the raster is written."""
+        try:
+            step()
+        except Exception as error:
+            self._failed[raster] = str(error)
+            log.error("recording of raster %d ends: %s", raster, error)
+
+    def _close_file(self, raster: int, *, complete: bool) -> RasterFile | None:
+        file = self._files.pop(raster, None)
+        if file is None:
+            return None
+        try:
+            file.close(complete=complete and raster not in self._failed)
+        except Exception as error:
+            log.error("the recorded file %s: %s", file.path, error)
+            if not isinstance(error, OSError):  # what is in it is not what was written
+                file.good = 0
+        if not complete:
+            log.info("the file %s holds what was recorded of a raster that did not end", file.path)
+        return file

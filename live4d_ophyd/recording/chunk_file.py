@@ -1,0 +1,165 @@
+"""ChunkFile: chunks of one dataset, as bytes, appended to a file that is valid HDF5 at any moment.
+
+In: a file that libhdf5 made and closed (`template`), and chunks, many a call. Out: the file with them. Until `close`
+nothing here calls libhdf5. Chunks are in the file when `append` returns, and readers find them from the next
+`checkpoint` on. A process that is killed loses what came behind the last checkpoint; a machine that loses its power,
+too, as each is written to the disk before it counts (``fdatasync``). Belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from live4d_ophyd.recording.chunk_index import ChunkIndex, Chunks, NotAsExpected, checksum
+
+#: of files that these modules can write to: what HDF5 1.10 and all after it read and write alike. Not "latest": HDF5 2
+#: would write layouts that 1.14 refuses
+LIBVER = ("v110", "v110")
+#: memory, and lengths, of what is written past the page cache are multiples of it, bytes
+ALIGNMENT = 4096
+
+_SUPERBLOCK_BYTES, _END_AT = 48, 28  # of superblock version 3; in it, the end of the file
+_SIGNATURE = b"\x89HDF\r\n\x1a\n\x03"
+
+
+class ChunkFile:
+    """The file ``path``, for the chunks of ``dataset``: one dimension of them, two at least, with a filter.
+
+    ``in_place``: datasets of one dimension that `put` writes to, contiguous and allocated. ``direct``: past the page
+    cache, where the file system can.
+    """
+
+    def __init__(
+        self, path: Path, dataset: str, in_place: Sequence[str] = (), *, direct: bool = True
+    ) -> None:
+        first_chunk, count, self._places = _look(path, dataset, in_place)
+        self._fd = os.open(path, os.O_RDWR)
+        self._data_fd = self._fd
+        if direct:
+            with suppress(OSError):  # a file system without it (tmpfs)
+                self._data_fd = os.open(path, os.O_RDWR | os.O_DIRECT)
+        try:
+            content = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+            if not content.startswith(_SIGNATURE):
+                raise NotAsExpected(f"{path} has no superblock of version 3")
+            self._superblock = content[:_SUPERBLOCK_BYTES]
+            self.chunks = Chunks.none(count)
+            self._index = ChunkIndex(self._fd, content, first_chunk, count)
+            spare = len(content)
+            self.end = _aligned(spare + self._index.nbytes)  #: the next chunk's place
+            self._write_end()
+            self._index.begin(spare, self.chunks)
+            self._waiting: list[
+                tuple[str, int, bytes]
+            ] = []  # for `put`, until the chunks that it tells of count
+            self.checkpoint()
+        except BaseException:
+            self._close_files()
+            raise
+
+    @property
+    def direct(self) -> bool:
+        """Whether what is appended must be aligned (`ALIGNMENT`)."""
+        return self._data_fd != self._fd
+
+    def append(
+        self, buffer: memoryview, starts: np.ndarray, sizes: np.ndarray, numbers: np.ndarray,
+        skipped: np.ndarray,
+    ) -> int:  # fmt: skip
+        """Write all of ``buffer``; chunk ``numbers[i]`` is ``sizes[i]`` bytes of it from ``starts[i]`` on.
+
+        Chunks of which the number is -1 are in the file and in no dataset. Returns where in the file it lies.
+        Where the file is ``direct``, memory and length are aligned. Raises OSError: then nothing of it counts.
+        """
+        at = self.end
+        try:
+            _write_all(self._data_fd, buffer, at)
+        except OSError as error:
+            if (
+                error.errno != 22 or not self.direct
+            ):  # EINVAL: the file system takes O_DIRECT, and does not do it
+                raise
+            os.close(self._data_fd)
+            self._data_fd = self._fd
+            _write_all(self._fd, buffer, at)
+        named = numbers >= 0
+        numbers = numbers[named]
+        self.chunks.address[numbers] = starts[named] + at
+        self.chunks.size[numbers] = sizes[named]
+        self.chunks.skipped[numbers] = skipped[named]
+        self._index.touch(numbers)
+        self.end = _aligned(at + len(buffer))
+        return at
+
+    def put(self, dataset: str, first: int, values: np.ndarray) -> None:
+        """Write elements of a dataset in place, behind the next checkpoint: they may tell of chunks before it."""
+        dtype, place = self._places[dataset]
+        data = np.ascontiguousarray(values, dtype).tobytes()
+        self._waiting.append((dataset, place + first * dtype.itemsize, data))
+
+    def checkpoint(self) -> None:
+        """What was appended and put so far is in the file from now on, whatever becomes of process or machine."""
+        self._write_end()
+        self._index.write(self.chunks)
+        os.fdatasync(self._fd)  # of a file, whichever descriptor wrote
+        self._index.name_written()
+        os.fdatasync(self._fd)
+        for _, at, data in self._waiting:
+            os.pwrite(self._fd, data, at)
+        self._waiting = []
+
+    def close(self) -> None:
+        """The last checkpoint; idempotent."""
+        if self._fd < 0:
+            return
+        try:
+            self.checkpoint()
+            os.fsync(self._fd)
+        finally:
+            self._close_files()
+
+    def _write_end(self) -> None:
+        if os.fstat(self._fd).st_size < self.end:
+            os.ftruncate(self._fd, self.end)
+        head = self._superblock[:_END_AT] + struct.pack("<Q", self.end) + self._superblock[_END_AT + 8 : -4]
+        os.pwrite(self._fd, head + checksum(head), 0)
+
+    def _close_files(self) -> None:
+        for fd in {self._fd, self._data_fd}:
+            os.close(fd)
+        self._fd = self._data_fd = -1
+
+
+def make_index(dataset: h5py.Dataset) -> None:
+    """Let libhdf5 make the index of a dataset of a template: by a first chunk, which is none."""
+    dataset.id.write_direct_chunk((0,) * dataset.ndim, b"\0")
+
+
+def _look(
+    path: Path, dataset: str, in_place: Sequence[str]
+) -> tuple[int, int, dict[str, tuple[np.dtype, int]]]:
+    with h5py.File(path, "r") as file:
+        frames = file[dataset]
+        if frames.chunks is None or frames.chunks[1:] != frames.shape[1:] or frames.chunks[0] != 1:
+            raise NotAsExpected(f"{dataset} has chunks of {frames.chunks}; expected one along its first axis")
+        places = {name: (file[name].dtype, file[name].id.get_offset()) for name in in_place}
+        if without := [name for name, (_, at) in places.items() if at is None]:
+            raise NotAsExpected(f"{without[0]} is not contiguous")
+        return frames.id.get_chunk_info(0).byte_offset, frames.shape[0], places
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def _write_all(fd: int, data: memoryview, at: int) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], at + written)

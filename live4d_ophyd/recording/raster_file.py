@@ -1,0 +1,130 @@
+"""RasterFile: the file of one recorded raster, from its making to its verification.
+
+In: buffers of frames. Out: a file that every reader of HDF5 opens. Belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from live4d_ophyd.recording.chunk_file import ALIGNMENT, ChunkFile
+from live4d_ophyd.recording.chunk_index import UNDEFINED
+from live4d_ophyd.recording.template import (
+    COMPLETE,
+    CORRUPT_FRAMES,
+    END_TIME,
+    FRAMES,
+    GOOD,
+    IN_PLACE,
+    LOST,
+    MOST_CORRUPT,
+    STATES,
+    Recorded,
+    now_as_text,
+    write_template,
+)
+
+#: of so many frames, evenly over the file, the bytes are compared when it is closed
+_SAMPLED = 32
+
+
+class Wrong(ValueError):
+    """A file does not say what was written."""
+
+
+class RasterFile:
+    """Made under another name, then linked: a file of this name is whole, or is not there. Raises FileExistsError."""
+
+    def __init__(self, path: Path, what: Recorded) -> None:
+        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+        draft.unlink(missing_ok=True)
+        try:
+            write_template(draft, what)
+            self._file = ChunkFile(draft, FRAMES, IN_PLACE)
+            try:
+                os.link(draft, path)
+            except BaseException:
+                with suppress(OSError):
+                    self._file.close()
+                raise
+        finally:
+            draft.unlink(missing_ok=True)
+        self.path = path
+        self.good = self.corrupt = 0  #: frames
+        self._states = np.full(what.scan.size, LOST, np.uint8)
+        self._touched = self._untouched = (
+            what.scan.size,
+            0,
+        )  # states that differ from the file's: first, behind last
+        self._crcs: dict[int, int] = {}
+        self._step = max(1, what.scan.size // _SAMPLED)
+
+    def append(self, memory: np.ndarray, used: int, parts: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Write the first ``used`` bytes of ``memory``, (n,) uint8, aligned as the disk wants it.
+
+        ``parts``: (numbers, starts, sizes, whether the filter was skipped, states) of its frames, (n,) each.
+        """
+        numbers, starts, sizes, skipped, states = (np.concatenate(columns) for columns in zip(*parts))
+        good = states == GOOD
+        length = -(-used // ALIGNMENT) * ALIGNMENT
+        at = self._file.append(
+            memory.data[:length], starts.astype(np.uint64), sizes.astype(np.uint64),
+            np.where(good, numbers, -1), skipped.astype(np.uint32),
+        )  # fmt: skip
+        self._states[numbers] = states
+        self._touched = (
+            min(self._touched[0], int(numbers.min())),
+            max(self._touched[1], int(numbers.max()) + 1),
+        )
+        for bad in np.flatnonzero(~good).tolist():
+            if self.corrupt < MOST_CORRUPT:
+                entry = np.array([numbers[bad], at + starts[bad], sizes[bad]])
+                self._file.put(CORRUPT_FRAMES, 3 * self.corrupt, entry)
+            self.corrupt += 1
+        self.good += int(good.sum())
+        for n in np.flatnonzero(good & (numbers % self._step == 0)).tolist():
+            self._crcs[int(numbers[n])] = zlib.crc32(memory[starts[n] : starts[n] + sizes[n]].data)
+
+    def checkpoint(self) -> None:
+        """What was appended is in the file from now on, whatever becomes of process or machine."""
+        self._put_states()
+        self._file.checkpoint()
+
+    def _put_states(self) -> None:
+        first, last = self._touched
+        if first < last:
+            self._file.put(STATES, first, self._states[first:last])
+        self._touched = self._untouched
+
+    def close(self, *, complete: bool) -> None:
+        """The last checkpoint, and libhdf5 reads it back. Raises Wrong, OSError."""
+        self._put_states()
+        self._file.put(COMPLETE, 0, np.array([complete]))
+        self._file.put(END_TIME, 0, now_as_text())
+        self._file.close()
+        self._verify()
+
+    def _verify(self) -> None:
+        """One entry of every page of the index, and the bytes of a sample of frames."""
+        chunks = self._file.chunks
+        there = np.flatnonzero(chunks.address != UNDEFINED)
+        if not len(there):
+            return
+        _, of_pages = np.unique(there // 1024, return_index=True)
+        with h5py.File(self.path, "r") as file:
+            frames = file[FRAMES]
+            for number in there[of_pages].tolist():
+                found = frames.id.get_chunk_info_by_coord((number, 0, 0))
+                if (found.byte_offset, found.size) != (chunks.address[number], chunks.size[number]):
+                    raise Wrong(f"its index does not name frame {number} where it was written")
+            for number, crc in self._crcs.items():
+                _, data = frames.id.read_direct_chunk((number, 0, 0))
+                if zlib.crc32(data) != crc:
+                    raise Wrong(f"its frame {number} has other bytes than were written")

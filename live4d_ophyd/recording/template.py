@@ -1,0 +1,257 @@
+"""The file of a recorded raster before its first frame: groups, datasets and everything that is known of it.
+
+In: the scan, the frames' format, what the series says of itself, notes. Out: a closed HDF5 file for `ChunkFile`, which
+other programs read as DECTRIS' files (arina readers), as NeXus with scan axes, and as EMD 1.0 (py4DSTEM, quantem):
+docs/how-to/record.md has the layout, and who reads what.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5z
+
+from live4d_ophyd.frames.codecs import Codec
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.recording.chunk_file import LIBVER, make_index
+from live4d_ophyd.scan import ScanGrid
+
+#: the frames, in scan order; the only thing in its group: readers of DECTRIS' files add up all that is there
+FRAMES = "/entry/data/data_000001"
+#: the same over the scan, a virtual dataset: (scan_y, scan_x, q_y, q_x)
+SCAN = "/entry/scan/data"
+_RECORDING = "/entry/recording"
+#: what became of each frame, (n,) uint8: `LOST`, `GOOD`, `CORRUPT`
+STATES = f"{_RECORDING}/frame_state"
+#: frames that cannot be decoded, (`MOST_CORRUPT`, 3) int64: number, place in the file, bytes; -1 behind the last
+CORRUPT_FRAMES = f"{_RECORDING}/corrupt_frames"
+#: whether the file was closed, (1,) int8; of a session that was killed it is 0
+COMPLETE = f"{_RECORDING}/complete"
+#: when, (1,) text
+END_TIME = f"{_RECORDING}/end_time"
+IN_PLACE = (STATES, CORRUPT_FRAMES, COMPLETE, END_TIME)
+
+LOST, GOOD, CORRUPT = range(3)
+MOST_CORRUPT = 1024
+
+_AXES = ("scan_y", "scan_x", "q_y", "q_x")
+#: bitshuffle's number in the register of HDF5 filters; 2 and 3: what it compresses with, LZ4 and Zstandard
+_BITSHUFFLE, _WITH = 32008, {"bslz4": 2, "bszstd": 3}
+#: units of length that EMD's readers know, and what one is in angstrom
+_ANGSTROM = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "pm": 0.01, "m": 1e10}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a file is of. None, "" and empty: not known.
+
+    pixel_mask : of the detector, (q_y, q_x) uint32, any bit is bad
+    flatfield : of the detector, (q_y, q_x) float32
+    energy, threshold : eV. count_time, frame_time : s
+    notes : what else is known, as JSON takes it: run, plan, microscope, settings of the acquisition
+    """
+
+    scan: ScanGrid
+    format: FrameFormat
+    codec: Codec
+    detector: str = ""
+    channel: str = ""
+    series: int = 0
+    unique_id: str = ""
+    energy: float | None = None
+    threshold: float | None = None
+    count_time: float | None = None
+    frame_time: float | None = None
+    saturation: int | None = None
+    pixel_mask: np.ndarray | None = None
+    flatfield: np.ndarray | None = None
+    software: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cannot_record(codec: Codec, scan: ScanGrid) -> str:
+    """Why such frames cannot lie in a file as they came; "" where they can."""
+    if codec.name and codec.hdf5_filter is None:
+        return f"HDF5 has no filter for frames that are compressed by {codec.name}: set the detector to bslz4 or lz4"
+    return "a scan of one position has no index of chunks" if scan.size < 2 else ""
+
+
+def write_template(path: Path, what: Recorded) -> None:
+    """Make the file. Raises FileExistsError, OSError."""
+    with h5py.File(path, "x", libver=LIBVER) as file:
+        file.attrs.update(default=_text("entry"), NX_class=_text("NXroot"), creator=_text("live4d-ophyd"))
+        entry = _group(file, "entry", "NXentry", default="scan")
+        entry["title"] = str(what.notes.get("plan_name", "")) or "4D-STEM scan"
+        entry["start_time"] = _now()
+        frames = _write_frames(entry, what)
+        _write_scan(entry, frames, what)
+        _write_instrument(entry, what)
+        _write_recording(entry, what)
+        _write_emd(file, what)
+        make_index(frames)
+
+
+def now_as_text() -> np.ndarray:
+    """For `END_TIME`."""
+    return np.array([_now()], "S32")
+
+
+def _write_frames(entry: h5py.Group, what: Recorded) -> h5py.Dataset:
+    group = _group(entry, "data", "NXdata", signal="data_000001")
+    shape = (what.scan.size, *what.format.shape)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1, *what.format.shape))
+    # Frames without compression have the mark of a filter that was skipped: the index is of one kind for all.
+    number, options = _filter_of(what)
+    properties.set_filter(number, h5z.FLAG_OPTIONAL, options)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    dtype = h5py.h5t.py_create(what.format.dtype.newbyteorder("<"))
+    h5py.h5d.create(group.id, b"data_000001", dtype, space, properties)
+    frames = group["data_000001"]
+    frames.attrs.update(image_nr_low=np.uint64(1), image_nr_high=np.uint64(shape[0]))
+    return frames
+
+
+def _filter_of(what: Recorded) -> tuple[int, tuple[int, ...]]:
+    if what.codec.hdf5_filter == _BITSHUFFLE or what.codec.hdf5_filter is None:
+        # Elements of a block, 0: a chunk says so itself; what compresses.
+        options = (0, _WITH.get(what.codec.name, 2))
+        # Before them: version of the filter, bytes of an element. Where the plugin is loaded it puts them there.
+        itself = h5z.filter_avail(_BITSHUFFLE)
+        return _BITSHUFFLE, options if itself else (0, 3, what.format.dtype.itemsize, *options)
+    return what.codec.hdf5_filter, ()
+
+
+def _write_scan(entry: h5py.Group, frames: h5py.Dataset, what: Recorded) -> None:
+    (rows, cols), (q_rows, q_cols), scan = what.scan.shape, what.format.shape, what.scan
+    group = _group(entry, "scan", "NXdata", signal="data", interpretation="image")
+    group.attrs["axes"] = np.array(_AXES, "S6")
+    layout = h5py.VirtualLayout((rows, cols, q_rows, q_cols), frames.dtype)
+    source = h5py.VirtualSource(".", frames.name, frames.shape, dtype=frames.dtype)
+    for row in range(rows):
+        layout[row] = source[row * cols : (row + 1) * cols]
+    group.create_virtual_dataset("data", layout, fillvalue=0)
+    group["data"].attrs["units"] = "counts"
+    lengths = dict(zip(_AXES, (rows, cols, q_rows, q_cols)))
+    steps = dict(zip(_AXES, (*scan.steps, 1.0, 1.0)))
+    for number, (axis, n) in enumerate(lengths.items()):
+        group.attrs[f"{axis}_indices"] = number
+        origin = (n - 1) / 2 if axis in _AXES[2:] else 0.0
+        group[axis] = (np.arange(n) - origin) * steps[axis]
+        group[axis].attrs["units"] = scan.unit if axis in _AXES[:2] else "px"
+
+
+def _write_instrument(entry: h5py.Group, what: Recorded) -> None:
+    instrument = _group(entry, "instrument", "NXinstrument")
+    detector = _group(instrument, "detector", "NXdetector")
+    if what.detector:
+        detector["description"] = what.detector
+    for name, value, units in (
+        ("count_time", what.count_time, "s"), ("frame_time", what.frame_time, "s"),
+        ("threshold_energy", what.threshold, "eV"),
+    ):  # fmt: skip
+        if value is not None and np.isfinite(value):
+            detector[name] = float(value)
+            detector[name].attrs["units"] = units
+    if what.saturation:
+        detector["saturation_value"] = np.int64(what.saturation)
+    detector["bit_depth_image"] = np.uint16(8 * what.format.dtype.itemsize)
+    if what.pixel_mask is not None:
+        detector["pixel_mask"] = what.pixel_mask.astype("<u4")
+    if what.flatfield is not None:
+        detector["flatfield"] = what.flatfield.astype("<f4")
+    specific = _group(detector, "detectorSpecific", "NXcollection")
+    specific["nimages"] = np.uint64(1)
+    specific["ntrigger"] = np.uint64(what.scan.size)
+    specific["y_pixels_in_detector"], specific["x_pixels_in_detector"] = map(np.uint64, what.format.shape)
+    if what.energy is not None and np.isfinite(what.energy):
+        beam = _group(instrument, "beam", "NXbeam")
+        beam["incident_energy"] = float(what.energy)
+        beam["incident_energy"].attrs["units"] = "eV"
+
+
+def _write_recording(entry: h5py.Group, what: Recorded) -> None:
+    """What NeXus has no names for; what is written to in place has its size from the beginning."""
+    group = _group(entry, "recording", "NXcollection")
+    group["complete"] = np.zeros(1, np.int8)
+    group["end_time"] = np.zeros(1, "S32")
+    group["frame_state"] = np.full(what.scan.size, LOST, np.uint8)
+    group["corrupt_frames"] = np.full((MOST_CORRUPT, 3), -1, np.int64)
+    group["channel"] = what.channel
+    group["series"] = np.int64(what.series)
+    group["series_unique_id"] = what.unique_id
+    group["software"] = what.software
+    group["notes"] = json.dumps(what.notes, default=_plain)
+    grid = what.scan
+    for name in ("rows", "cols", "serpentine", "flyback", "last_flyback", "lead_in"):
+        group[f"scan_{name}"] = np.int64(getattr(grid, name))
+
+
+def _write_emd(file: h5py.File, what: Recorded) -> None:
+    """EMD 1.0, as py4DSTEM and quantem read it: a data cube that is the dataset over the scan."""
+    user = ""
+    with suppress(Exception):  # no such user
+        user = getpass.getuser()
+    file.attrs.update(
+        emd_group_type="file", version_major=1, version_minor=0, authoring_program="live4d-ophyd",
+        authoring_user=user, UUID=what.unique_id,
+    )  # fmt: skip
+    root = file.create_group("datacube_root")
+    root.attrs.update(emd_group_type="root", python_class="Root")
+    cube = root.create_group("datacube")
+    cube.attrs.update(emd_group_type="array", python_class="DataCube")
+    cube["data"] = file[SCAN]
+    factor = _ANGSTROM.get(what.scan.unit)
+    step = what.scan.steps[1] * (factor or 1.0)
+    unit = "A" if factor else "pixels"
+    for number, (name, size, units) in enumerate(
+        (("Rx", step, unit), ("Ry", step, unit), ("Qx", 1.0, "pixels"), ("Qy", 1.0, "pixels"))
+    ):
+        dim = cube.create_dataset(f"dim{number}", data=np.array([0.0, size]))
+        dim.attrs.update(name=name, units=units)
+    bundle = root.create_group("metadatabundle")
+    bundle.attrs["emd_group_type"] = "metadatabundle"
+    calibration = bundle.create_group("calibration")
+    calibration.attrs.update(emd_group_type="metadata", python_class="Calibration")
+    for key, value, kind in (
+        ("R_pixel_size", step, "number"), ("R_pixel_units", unit, "string"), ("Q_pixel_size", 1.0, "number"),
+        ("Q_pixel_units", "pixels", "string"), ("QR_flip", False, "bool"), ("_root_treepath", "", "string"),
+    ):  # fmt: skip
+        calibration[key] = value
+        calibration[key].attrs["type"] = kind
+    targets = calibration.create_group("_target_paths")
+    targets.attrs.update(length=1, type="list_of_strings")
+    targets["0"] = "/datacube"
+
+
+def _group(parent: h5py.Group, name: str, kind: str, **attributes: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs.update(NX_class=_text(kind), **{key: _text(value) for key, value in attributes.items()})
+    return group
+
+
+def _text(value: str) -> np.bytes_:
+    return np.bytes_(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return str(value)

@@ -1,0 +1,244 @@
+"""Frames of an acquisition into files, as they came: every one, once, or counted."""
+
+import json
+import os
+import threading
+from contextlib import closing
+from dataclasses import replace
+
+import h5py
+import hdf5_filter  # noqa: F401  registers what h5py reads the files with
+import numpy as np
+import pytest
+
+from live4d_ophyd.decode import CpuBackend
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest, recorder
+from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.errors import MethodFailed, NothingCame, RecordingFailed
+from live4d_ophyd.engine.recorder import Recording
+from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.recording.template import (
+    COMPLETE,
+    CORRUPT,
+    CORRUPT_FRAMES,
+    FRAMES,
+    GOOD,
+    LOST,
+    SCAN,
+    STATES,
+)
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
+from live4d_ophyd.testing.late_backend import LateBackend
+from live4d_ophyd.testing.small_dcu import damaged_image, end, frames, image, series, start
+
+DISK = Disk("vbf", center=(12, 16), radius=6)
+GRID = ScanGrid(3, 4, step=0.5, unit="nm")
+
+
+@pytest.fixture(params=[CpuBackend, LateBackend], ids=["at-once", "late"], autouse=True)
+def backend(request, monkeypatch):
+    monkeypatch.setattr("live4d_ophyd.engine.acquisition.CpuBackend", request.param)
+
+
+@pytest.fixture
+def record(tmp_path):
+    return Recording(str(tmp_path / "scan.h5"), {"sample": "MoS2"})
+
+
+def take(dcu, record, grid=GRID, connections=1, methods=(DISK,), timeout=2.0, **options):
+    source = DectrisSource(dcu.endpoint, connections)
+    request = AcquisitionRequest(source, grid, methods, timeout=timeout, record=record, **options)
+    with closing(OpenStream(request.source)) as stream:
+        return list(Acquisition(request, stream).run())
+
+
+def test_each_frame_is_in_the_file_in_scan_order_as_it_was_sent(dcu, record):
+    pixels = frames(GRID.frames)
+    dcu.send(
+        [start(number_of_images=12), *(image(pixels[n], n) for n in (3, 0, 11, *range(4, 11), 1, 2)), end()]
+    )
+    (raster,) = take(dcu, record)
+    recorded = raster.recorded
+    assert (recorded.frames, recorded.unrecorded, recorded.corrupt) == (12, 0, 0)
+    assert (recorded.shape, recorded.dtype) == ((3, 4, 24, 32), "<u2")
+    with h5py.File(recorded.path) as file:
+        np.testing.assert_array_equal(file[FRAMES], pixels)
+        np.testing.assert_array_equal(file[SCAN], pixels.reshape(3, 4, 24, 32))
+        assert (file[STATES][()] == GOOD).all()
+        assert file[COMPLETE][0] == 1
+        assert json.loads(file["/entry/recording/notes"][()])["sample"] == "MoS2"
+
+
+def test_flyback_is_left_out_and_lines_that_run_backwards_are_turned(dcu, record):
+    grid = ScanGrid(2, 3, serpentine=True, flyback=1, lead_in=2)
+    pixels = frames(grid.frames)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, record, grid)
+    with h5py.File(raster.recorded.path) as file:
+        np.testing.assert_array_equal(file[FRAMES], pixels[[2, 3, 4, 8, 7, 6]])
+
+
+def test_what_was_lost_is_marked_and_what_came_twice_is_there_once(dcu, record):
+    pixels = frames(GRID.frames)
+    came = [0, 1, 2, 2, 5, 1, 7, 11]
+    dcu.send([start(number_of_images=12), *(image(pixels[n], n) for n in came), end()])
+    (raster,) = take(dcu, record)
+    assert raster.recorded.frames == raster.losses.received == 6
+    with h5py.File(raster.recorded.path) as file:
+        there = np.isin(np.arange(12), came)
+        np.testing.assert_array_equal(file[STATES], np.where(there, GOOD, LOST))
+        np.testing.assert_array_equal(file[FRAMES][:][there], pixels[there])
+        assert not file[FRAMES][:][~there].any()
+        assert file[FRAMES].id.get_num_chunks() == 6
+
+
+def test_a_damaged_frame_is_kept_apart(dcu, record, tmp_path):
+    pixels = frames(GRID.frames)
+    damaged = damaged_image(pixels[5], 5)
+    messages = [damaged if n == 5 else image(pixels[n], n) for n in range(12)]
+    dcu.send([start(number_of_images=12), *messages, end()])
+    (raster,) = take(dcu, record)
+    assert (raster.recorded.frames, raster.recorded.corrupt, raster.losses.bad) == (11, 1, 1)
+    with h5py.File(raster.recorded.path) as file:
+        assert file[STATES][5] == CORRUPT
+        assert not file[FRAMES][5].any()
+        (number, at, size), none = file[CORRUPT_FRAMES][:2]
+        assert number == 5
+        assert none[0] == -1
+    with open(raster.recorded.path, "rb") as file:
+        file.seek(at)
+        assert file.read(size) in damaged
+
+
+def test_each_raster_of_a_movie_has_a_file(dcu, record):
+    pixels = frames(3 * GRID.frames)
+    dcu.send(series(pixels))
+    rasters = take(dcu, record, rasters=3)
+    assert [os.path.basename(r.recorded.path) for r in rasters] == [f"scan_0000{n}.h5" for n in (1, 2, 3)]
+    for raster, part in zip(rasters, np.split(pixels, 3)):
+        with h5py.File(raster.recorded.path) as file:
+            np.testing.assert_array_equal(file[FRAMES], part)
+
+
+def test_several_connections_share_a_file(dcu, record):
+    grid = ScanGrid(40, 50)
+    pixels = frames(12)[np.arange(grid.frames) % 12]
+    dcu.send(series(pixels), clients=4)
+    (raster,) = take(dcu, record, grid, connections=4)
+    assert raster.recorded.frames == 2000
+    with h5py.File(raster.recorded.path) as file:
+        np.testing.assert_array_equal(file[FRAMES], pixels)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint32"])
+def test_other_pixels(dcu, record, dtype):
+    pixels = frames(12, dtype=dtype)
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, record)
+    with h5py.File(raster.recorded.path) as file:
+        assert file[FRAMES].dtype == dtype
+        np.testing.assert_array_equal(file[FRAMES], pixels)
+
+
+def test_a_file_that_is_there_is_left_alone(dcu, record, tmp_path):
+    (tmp_path / "scan_00001.h5").write_bytes(b"of somebody")
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    assert raster.recorded.path.endswith("scan_00002.h5")
+    assert (tmp_path / "scan_00001.h5").read_bytes() == b"of somebody"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scan_00001.h5", "scan_00002.h5"]
+
+
+def test_where_nothing_can_be_written_nothing_is_armed(dcu, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RecordingFailed, match="Nothing was armed: record elsewhere"):
+        take(dcu, Recording(str(tmp_path / "file" / "scan.h5")))
+
+
+@pytest.mark.parametrize("path", ["scan.h5", "/data/scan", "/data/scan.tif", ""])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ValueError, match="expected"):
+        Recording(path)
+
+
+def test_a_disk_that_is_full_costs_the_file_and_not_the_image(dcu, record, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("live4d_ophyd.recording.chunk_file._write_all", full)
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    assert np.isfinite(raster.outputs["vbf"]).all()
+    assert (raster.recorded.frames, raster.recorded.unrecorded) == (0, 12)
+    assert "No space left on device" in caplog.text
+    with h5py.File(raster.recorded.path) as file:
+        assert (file[STATES][()] == LOST).all()
+        assert file[COMPLETE][0] == 0
+
+
+def test_a_disk_that_is_slower_than_the_stream_costs_frames_that_are_counted(
+    dcu, record, monkeypatch, caplog
+):
+    """Room for one buffer, and a disk that takes none before the last frame is there."""
+    pixels = frames(12)
+    monkeypatch.setattr(recorder, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(recorder, "ALL_BYTES", 4096)
+    go_on = threading.Event()
+    append = recorder.RasterFile.append
+    monkeypatch.setattr(recorder.RasterFile, "append", lambda *a: go_on.wait(30) and append(*a))
+    finish = recorder.FrameRecorder.finish
+    monkeypatch.setattr(recorder.FrameRecorder, "finish", lambda *a: (go_on.set(), finish(*a))[1])
+    dcu.send(series(pixels))
+    (raster,) = take(dcu, record)
+    recorded = raster.recorded
+    assert np.isfinite(raster.outputs["vbf"]).all()
+    assert 0 < recorded.frames < 12
+    assert recorded.frames + recorded.unrecorded == 12
+    assert "the disk is slower than the stream" in caplog.text
+    with h5py.File(recorded.path) as file:
+        good = file[STATES][()] == GOOD
+        assert good.sum() == recorded.frames
+        np.testing.assert_array_equal(file[FRAMES][:][good], pixels[good])
+
+
+def test_a_method_that_fails_loses_no_frame(dcu, record, tmp_path):
+    class Fails(Disk):
+        def accumulator(self, series, scan, device):
+            raise ValueError("no")
+
+    pixels = frames(12)
+    dcu.send(series(pixels))
+    with pytest.raises(MethodFailed):
+        take(dcu, record, methods=(Fails("vbf", center=(12, 16), radius=6),))
+    with h5py.File(tmp_path / "scan_00001.h5") as file:
+        np.testing.assert_array_equal(file[FRAMES], pixels)
+
+
+def test_what_came_before_the_stream_broke_off_is_there(dcu, record, tmp_path):
+    pixels = frames(12)
+    dcu.send([start(number_of_images=12), *(image(pixels[n], n) for n in range(5))])
+    (raster,) = take(dcu, record, timeout=0.5)
+    assert raster.recorded.frames == 5
+    with h5py.File(raster.recorded.path) as file:
+        np.testing.assert_array_equal(file[FRAMES][:5], pixels[:5])
+
+
+def test_a_series_that_brings_nothing_leaves_no_file(dcu, record, tmp_path):
+    dcu.send([start(number_of_images=12), end()])
+    with pytest.raises(NothingCame):
+        take(dcu, record, timeout=0.5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_recording_nothing_is_said_of_it(dcu):
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, None)
+    assert raster.recorded is None
+    with pytest.raises(ValueError, match="recorded"):
+        raster.check(
+            replace(
+                AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,)), record=Recording("/data/x.h5")
+            ),
+            0,
+        )
