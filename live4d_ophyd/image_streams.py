@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 PREVIEW_SUFFIX = "_live"
+#: of external data: files of recorded frames
+RAW_MIMETYPE = "application/x-hdf5;type=live4d-frames"
 
 
 def preview_stream(device_name: str) -> str:

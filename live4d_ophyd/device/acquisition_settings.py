@@ -12,6 +12,7 @@ from ophyd import Device
 
 from live4d_ophyd import checks
 from live4d_ophyd.device.pixel_array import PixelArray
+from live4d_ophyd.device.recording_path import check_map, check_template
 from live4d_ophyd.device.settling import Settling
 from live4d_ophyd.device.signals import Choice, Flag, Number, Setting, Text, Whole, setting
 from live4d_ophyd.engine import AcquisitionRequest
@@ -57,6 +58,8 @@ class AcquisitionSettings(Settling, Device):
     saturated = setting(Choice, value=SATURATED[0], choices=SATURATED)
     pixel_mask = setting(PixelArray, check=checks.pixel_mask, mask=True)
     gain = setting(PixelArray, check=checks.gain)
+    record = setting(Text, value="", check=check_template)
+    record_map = setting(Text, value="", check=check_map)
     timeout = setting(Number, value=10.0, positive=True, most=checks.LONGEST_S, units="s")
     movie_rasters = setting(Whole, value=10, least=1)  #: rasters of one flight (kickoff to complete)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from live4d_ophyd.device.lost_engine import disarm_for_lost_engine
 from live4d_ophyd.device.method_signals import device_class
 from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.raster_signals import RasterSignals
+from live4d_ophyd.device.raw_frames import RawFrames
+from live4d_ophyd.device.recording_path import seen_at
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
@@ -83,6 +85,10 @@ class Live4D(Flying, EngineLink, RasterSignals):
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
         left out of the sums ("leave_out"), counted as they are ("count"), or make their position NaN ("nan")
     pixel_mask, gain : bad pixels (not 0) and pixel factors, (det rows, det cols), or the path of a ``.npy`` file
+    record : where the compressed frames are recorded as they come, one HDF5 file an Event, by a path at the engine's
+        host with fields of the run, ``/data/{date}/{scan_id}_{plan_name}.h5``; a number is put behind the name. The
+        frames are then in the run, as ``<name>_raw``. "": nowhere
+    record_map : where files of an engine elsewhere are seen here, ``/data=/mnt/gpu-host``
     timeout : longest silence of the stream before a trigger fails (or ends with what came), s
 
     Missing positions are NaN in the images and counted in ``frames_lost`` and ``frames_bad``; frames with pixels that
@@ -139,6 +145,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         saturated: str = SATURATED[0],
         pixel_mask: np.ndarray | str | Path | None = None,
         gain: np.ndarray | str | Path | None = None,
+        record: str = "",
+        record_map: str = "",
         timeout: float = 10.0,
         **kwargs: Any,
     ) -> None:
@@ -152,6 +160,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._exposures = Exposures(starter)
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
+        self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw")
         self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
             "", name=name, methods=_with_pattern(methods), control=control, scan=starter, arm_per=arm_per,
@@ -165,7 +174,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.preview = LivePreview(self)
         self.put_settings(
             scan, endpoint=endpoint, channel=channel, connections=connections, nodata=nodata, saturated=saturated,
-            pixel_mask=pixel_mask, gain=gain, timeout=timeout,
+            pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map, timeout=timeout,
         )  # fmt: skip
         for key, shape in self.known_shapes().items():
             getattr(self, key.removeprefix(f"{name}_")).put(np.full(shape, np.nan))
@@ -209,7 +218,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
         not answer, EngineLost.
         """
         request = self.request()
+        self._check_map()
         self._run.forget_shapes()
+        self._raw.forget()
         if not _in_event_loop():
             self._get_ready(request)
             return super().stage()
@@ -217,6 +228,15 @@ class Live4D(Flying, EngineLink, RasterSignals):
         status = TellingStatus(self, running="is made ready", done="is ready", failed="cannot be staged")
         self._staging = status.follow(lambda: self._get_ready(request), "live4d-stage")
         return status
+
+    def _check_map(self) -> None:
+        """Raise ValueError if files of the engine cannot be seen here."""
+        if self.record.get() and (where := self.record_map.get()):
+            here = where.partition("=")[2]
+            if not Path(here).is_dir():
+                raise ValueError(
+                    f"{self.record_map.name} is {where!r}, and there is no folder {here} here: mount it, or '' instead"
+                )
 
     def _get_ready(self, request: AcquisitionRequest) -> None:
         if self.control is not None:
@@ -234,6 +254,11 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """
         request = self.request()
         self._keep_shapes(self.known_shapes())
+        if request.record is None and self._raw.key in self._run.arrays:
+            raise ValueError(
+                f"{self.record.name} is '', and the Events of this run have recorded frames so far, the last "
+                f"{self._raw.newest_path}: set it in a run of its own"
+            )
         return self.start(request, RasterStatus(self))
 
     def start(
@@ -297,7 +322,10 @@ class Live4D(Flying, EngineLink, RasterSignals):
     def publish(self, raster: RasterResult) -> None:
         """Put a raster into the signals."""
         self.put_outputs(raster.outputs)
-        self.put_raster(raster)
+        recorded = raster.recorded
+        path = "" if recorded is None else seen_at(recorded.path, self.record_map.get())
+        self._raw.took(recorded, path)
+        self.put_raster(raster, path)
         self.backend.put(raster.backend)
 
     def read(self) -> dict[str, Any]:
@@ -310,10 +338,25 @@ class Live4D(Flying, EngineLink, RasterSignals):
         return readings
 
     def describe(self) -> dict[str, Any]:
-        with self.outputs_held():
-            keys = self.without_disabled(super().describe())
+        """Also of the recorded frames, if the newest raster has some; they are no reading."""
+        keys = self._described() | self._raw.describe()
         self._run.describe(keys)
         return keys
+
+    def describe_collect(self) -> dict[str, Any]:
+        # Described before its first raster: what the detector's frames are is not known yet.
+        keys = self._described()
+        self._run.describe(keys)
+        return {f"{self.name}_movie": self.without_unknown(keys)}
+
+    def _described(self) -> dict[str, Any]:
+        with self.outputs_held():
+            return self.without_disabled(super().describe())
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Documents of the recorded frames of the newest raster, for a stream that has their key."""
+        if self._raw.key in self._run.arrays:
+            yield from self._raw.documents()
 
     def _keep_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._staged is Staged.yes or self._run.header:  # else it is not known where a run begins and ends

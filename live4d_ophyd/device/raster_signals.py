@@ -27,6 +27,10 @@ class RasterSignals(Device):
     frames_bad = Cpt(Value, value=0, kind="normal")
     frames_dropped = Cpt(Value, value=math.nan, kind="normal")  #: by the detector itself; NaN: not known
     frames_saturated = Cpt(Value, value=0, kind="normal")
+    #: that can be decoded, and are in the file, or are not; and the file, as it is seen here
+    frames_recorded = Cpt(Value, value=0, kind="normal")
+    frames_unrecorded = Cpt(Value, value=0, kind="normal")
+    recorded_file = Cpt(Value, value="", kind="normal")
     series_id = Cpt(Value, value=0, kind="normal")
     #: what the series says of itself, and what was made of its pixels: `SeriesInfo`
     series_unique_id = Cpt(Value, value="", kind="normal")
@@ -42,8 +46,11 @@ class RasterSignals(Device):
     series_detector_mask = Cpt(Value, value="", kind="normal")
     frame_rate = Cpt(Value, value=math.nan, units="Hz", kind="normal")
 
-    def put_raster(self, raster: RasterResult) -> None:
-        """Put all of ``raster`` but the outputs of methods into the signals; what was lost is logged."""
+    def put_raster(self, raster: RasterResult, recorded_file: str = "") -> None:
+        """Put all of ``raster`` but the outputs of methods into the signals; what was lost is logged.
+
+        ``recorded_file``: where the file of its frames is seen here.
+        """
         losses = raster.losses
         self.frames_expected.put(losses.expected)
         self.frames_received.put(losses.received)
@@ -51,6 +58,10 @@ class RasterSignals(Device):
         self.frames_bad.put(losses.bad)
         self.frames_dropped.put(math.nan if raster.dropped is None else float(raster.dropped))
         self.frames_saturated.put(losses.saturated)
+        recorded = raster.recorded
+        self.frames_recorded.put(0 if recorded is None else recorded.frames)
+        self.frames_unrecorded.put(0 if recorded is None else recorded.unrecorded)
+        self.recorded_file.put(recorded_file)
         self.series_id.put(raster.series_id)
         for said in fields(raster.info):
             getattr(self, f"series_{said.name}").put(getattr(raster.info, said.name))
@@ -59,4 +70,9 @@ class RasterSignals(Device):
             log.warning(
                 "%s: series %d: %d of %d frames lost, %d bad", self.name, raster.series_id, losses.lost,
                 losses.expected, losses.bad,
+            )  # fmt: skip
+        if recorded is not None and recorded.unrecorded:
+            log.warning(
+                "%s: series %d: %d of %d frames not recorded", self.name, raster.series_id, recorded.unrecorded,
+                losses.received,
             )  # fmt: skip

@@ -13,9 +13,11 @@ from typing import Any
 
 from live4d_ophyd.device.arm_per import ArmPer
 from live4d_ophyd.device.method_signals import MethodSignals
+from live4d_ophyd.device.recording_path import expand
 from live4d_ophyd.device.run_notes import RunNotes
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.sources.dectris.control import Simplon
 
 
@@ -54,8 +56,16 @@ class Requesting(MethodSignals):
             rasters=rasters or self._arm_per.triggers(self.grid()),
             stay_armed=stay_armed,
             control=control,
+            record=self._recording(),
             notes=self._run.header,
         )
+
+    def _recording(self) -> Recording | None:
+        if not (template := self.record.get()):
+            return None
+        run = self._run
+        known = run.header if run.began is None else {**run.header, "time": run.began}
+        return Recording(expand(template, known, self.name), {"device": self.name, "baseline": run.baseline})
 
     def movie_request(self, rasters: int) -> AcquisitionRequest:
         """The same for a movie: without methods that give nothing whose size is known before a series."""

@@ -1,4 +1,4 @@
-"""RunNotes: what a device knows of the run that it is in: words for the stream's header, and shapes of its arrays.
+"""RunNotes: what a device knows of the run that it is in: the header's words, shapes of arrays, baseline.
 
 A descriptor gives each array one shape for the whole run; storage would pad or cut others. Runs in the RunEngine's
 thread.
@@ -9,22 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
+import numpy as np
+
+#: values of a reading that are noted
+_MOST_VALUES = 100
+
 
 class RunNotes:
     """Of the run that goes on, as far as the device is told."""
 
     def __init__(self) -> None:
         self.header: dict[str, Any] = {}  #: plan_name, scan_id, uid
+        self.began: float | None = None  #: Unix time
+        self.baseline: dict[str, Any] = {}  #: readings of the stream "baseline", the last
+        self._baseline_descriptor = ""
         self._described: dict[str, tuple[int, ...]] = {}
 
     def note(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document of the RunEngine."""
         if name == "start":
             self.header = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
+            self.began, self.baseline = doc["time"], {}
             self.forget_shapes()
         elif name == "stop" and doc["run_start"] == self.header.get("uid"):
-            self.header = {}
+            self.header, self.began, self.baseline = {}, None, {}
             self.forget_shapes()
+        elif name == "descriptor" and doc.get("name") == "baseline":
+            self._baseline_descriptor = doc["uid"]
+        elif name == "event" and doc["descriptor"] == self._baseline_descriptor and not self.baseline:
+            self.baseline = {key: value for key, value in doc["data"].items() if _is_small(value)}
 
     def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
         """Note the shapes of a descriptor."""
@@ -50,3 +63,8 @@ class RunNotes:
                     f"{key} would have the shape {shape} after Events of {before} in the same run: take it in a run of "
                     "its own (within one stage: RE.subscribe(live4d.note_run) tells the device where a run begins)"
                 )
+
+
+def _is_small(value: Any) -> bool:
+    """Whether a reading fits into the notes of a file."""
+    return np.size(value) <= _MOST_VALUES and np.asarray(value).dtype.kind in "biufU"

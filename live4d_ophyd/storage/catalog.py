@@ -25,6 +25,7 @@ import yaml
 
 from live4d_ophyd.folders import FOLDERS, make_private
 from live4d_ophyd.garbage import no_search
+from live4d_ophyd.image_streams import RAW_MIMETYPE
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 from live4d_ophyd.urls import shown, split_login
 
@@ -222,6 +223,9 @@ def _profile_content(directory: Path) -> dict:
                             f"file://localhost{directory / 'images'}",
                             f"sqlite:///{directory / 'tables.db'}",
                         ],
+                        # Recorded frames lie where the user had them written; nothing but what runs name is read.
+                        "readable_storage": ["file://localhost/"],
+                        "adapters_by_mimetype": {RAW_MIMETYPE: "live4d_ophyd.storage.raw_frames:Adapter"},
                         # Not "init_if_not_exists": that is a process of some seconds whenever a catalog is opened.
                         # Any client of the catalog finds its backups there.
                         "metadata": {
@@ -304,12 +308,16 @@ def write_profile(name: str, directory: Path, overwrite: bool = False) -> None:
     draft.replace(target)
 
 
+#: arguments of a profile's tree that not all earlier ones have
+_NEW = ("init_if_not_exists", "readable_storage", "adapters_by_mimetype")
+
+
 def _as_before(content: Mapping) -> Any:
     """A profile without what earlier ones did not have, or had otherwise."""
     try:
         arguments = content["direct"]["trees"][0]["args"]
         metadata = {key: value for key, value in arguments["metadata"].items() if key != "directory"}
-        arguments = {key: value for key, value in arguments.items() if key != "init_if_not_exists"}
+        arguments = {key: value for key, value in arguments.items() if key not in _NEW}
         tree = {**content["direct"]["trees"][0], "args": {**arguments, "metadata": metadata}}
         return {**content, "direct": {**content["direct"], "trees": [tree, *content["direct"]["trees"][1:]]}}
     except (KeyError, IndexError, TypeError, AttributeError):

@@ -12,6 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 from bluesky_tiled_plugins.writing.tiled_writer import RunNormalizer, _RunWriter
+from tiled.structures.core import Spec
+
+from live4d_ophyd.image_streams import RAW_MIMETYPE
+from live4d_ophyd.storage.raw_frames import SPEC
 
 
 def run_writer(client: Any) -> Callable[[str, dict], Any]:
@@ -120,6 +124,12 @@ class _NamedDimsStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
+
+    def new(self, *args: Any, data_sources: list[Any], specs: list[Any], **kwargs: Any) -> Any:
+        """Make a node for external data; that of recorded frames says how it is read."""
+        if any(source.mimetype == RAW_MIMETYPE for source in data_sources):
+            specs = [*specs, Spec(SPEC)]
+        return self._node.new(*args, data_sources=data_sources, specs=specs, **kwargs)
 
     def write_array(self, array: Any, *, key: str, dims: tuple[str, ...], **kwargs: Any) -> Any:
         named = self._dims.get(key, ())

@@ -1,0 +1,167 @@
+"""Raw frames: recorded by a plan, found in another process, there after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import hdf5plugin  # noqa: F401
+import numpy as np
+import pytest
+
+from live4d_ophyd.recording.template import COMPLETE, FRAMES, GOOD, LOST, STATES
+from live4d_ophyd.sim import SimulatorProcess
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+
+SCAN = """
+import sys, json
+from contextlib import closing
+from bluesky import RunEngine, plan_stubs as bps, plans as bp
+from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon, open_catalog
+from live4d_ophyd.storage import record
+stream, rest, catalog, path, rows, cols, row, col, radius = sys.argv[1:10]
+RE = RunEngine({}, call_returns_result=False)
+record(RE, open_catalog(catalog))
+center = float(row), float(col)
+live4d = Live4D(stream, name="live4d", scan=ScanGrid(int(rows), int(cols), step=0.25, unit="nm"), control=Simplon(rest),
+                backend="cpu", record=path, methods=[Disk("vbf", center=center, radius=float(radius)),
+                Annulus("adf", center=center, inner=float(radius), outer=2 * float(radius))])
+RE.subscribe(live4d.note_run)
+with closing(live4d):
+    PLAN
+"""
+
+READ_BACK = """
+import json, sys, time
+import numpy as np
+from databroker import catalog
+from live4d_ophyd import Annulus
+run = catalog["live4d"][sys.argv[1]]
+primary = run.primary
+raw = primary["live4d_raw"]
+begin = time.monotonic()
+pattern = raw[1, 3, 5]
+took = time.monotonic() - begin
+data = primary.read()
+shape = raw.shape[-2:]
+adf = Annulus("adf", center=json.loads(sys.argv[2]), inner=float(sys.argv[3]), outer=2 * float(sys.argv[3]))
+weights = adf.weights(shape)
+sums = np.stack([(raw[n].astype(float) * weights).sum(axis=(-2, -1)) for n in range(raw.shape[0])])
+print(json.dumps({
+    "shape": raw.shape, "dims": raw.dims, "took": took, "lazy": type(data["live4d_raw"].data).__module__,
+    "equal": bool((sums == data["live4d_adf"].values).all()), "pattern": pattern.tolist(),
+    "row": bool((raw[0, 2, 1:7:2] == raw[0, 2][1:7:2]).all()),
+    "recorded": data["live4d_frames_recorded"].values.tolist(),
+    "unrecorded": data["live4d_frames_unrecorded"].values.tolist(),
+    "files": data["live4d_recorded_file"].values.tolist(),
+}))
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home of its own: catalogs and profiles of the test must not meet the user's. Kernels may be shared."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def arguments(simulator, home, path):
+    shape = simulator.rows, simulator.cols
+    geometry = (*shape, *simulator.bf_center, simulator.bf_radius)
+    return [simulator.stream_endpoint, simulator.rest_url, home / "catalog", path, *geometry]
+
+
+def in_new_process(code, *words):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_series_is_recorded_and_its_frames_are_found_through_databroker(home):
+    """A run of three Events; another process picks a pattern and computes an annular dark field from the frames."""
+    plan = "(uid,) = RE(bp.count([live4d], 3)); print(json.dumps(uid))"
+    template = home / "raw" / "{date}" / "{scan_id}_{plan_name}.h5"
+    with SimulatorProcess(rows=10, cols=12, rate=5e3) as sim:
+        uid = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, template))
+        center, radius = json.dumps(sim.bf_center), sim.bf_radius
+    found = in_new_process(READ_BACK, uid, center, radius)
+    assert found["shape"][:3] == [3, 10, 12]
+    assert found["dims"] == ["time", "scan_y", "scan_x", "q_y", "q_x"]
+    assert found["recorded"] == [120] * 3
+    assert found["unrecorded"] == [0] * 3
+    assert found["equal"]
+    assert found["row"]
+    assert found["lazy"].startswith("dask"), "read() must not load the frames"
+    assert [os.path.basename(path) for path in found["files"]] == [f"1_count_0000{n}.h5" for n in (1, 2, 3)]
+    with h5py.File(found["files"][1]) as file:
+        np.testing.assert_array_equal(file[FRAMES][3 * 12 + 5], found["pattern"])
+        notes = json.loads(file["/entry/recording/notes"][()])
+        assert (notes["plan_name"], notes["uid"]) == ("count", uid)
+        assert file["/entry/instrument/beam/incident_energy"][()] > 0
+
+
+def test_after_a_kill_in_the_middle_of_a_raster_the_file_opens_with_all_but_the_last_second(home):
+    """Of the session and its engine; whoever opens the file needs nothing but HDF5."""
+    plan = "print('begun', flush=True); RE(bp.count([live4d]))"
+    with SimulatorProcess(rows=100, cols=100, rate=1e3) as sim:
+        command = [*arguments(sim, home, home / "scan.h5")]
+        session = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SCAN.replace("PLAN", plan), *map(str, command)],
+            stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        with session:
+            path = home / "scan_00001.h5"
+            deadline = time.monotonic() + 60
+            while not (path.exists() and _recorded(path) > 2500):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            before = _recorded(path)
+            os.killpg(session.pid, signal.SIGKILL)
+    with h5py.File(path) as file:
+        states = file[STATES][()]
+        assert set(np.unique(states)) == {LOST, GOOD}
+        good = np.flatnonzero(states == GOOD)
+        assert before <= len(good) < 10_000
+        assert (good == np.arange(len(good))).all()
+        assert file[COMPLETE][0] == 0
+        assert file[FRAMES][good[-1]].any()
+        assert all(frame.any() for frame in file[FRAMES][: len(good) : 50])
+
+
+def _recorded(path):
+    """Frames that the file says it has, while it is written."""
+    with h5py.File(path) as file:
+        return int((file[STATES][()] == GOOD).sum())
+
+
+def test_a_movie_has_a_file_for_each_raster(home):
+    plan = """
+    def movie():
+        yield from bps.open_run({"plan_name": "movie"})
+        yield from bps.kickoff(live4d, wait=True)
+        yield from bps.complete(live4d, wait=True)
+        yield from bps.collect(live4d)
+        yield from bps.close_run()
+    live4d.movie_rasters.put(3)
+    files = []
+    RE(movie(), lambda name, doc: files.extend(
+        doc["data"]["live4d_recorded_file"] if name == "event_page" else [doc["data"]["live4d_recorded_file"]]
+        if name == "event" else []))
+    print(json.dumps(files))
+"""
+    with SimulatorProcess(rows=4, cols=5, rate=2e3) as sim:
+        files = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, home / "m.h5"))
+    assert [os.path.basename(path) for path in files] == [f"m_0000{n}.h5" for n in (1, 2, 3)]
+    for path in files:
+        with h5py.File(path) as file:
+            assert (file[STATES][()] == GOOD).all()
