@@ -66,13 +66,13 @@ def _receive(
     waits: list[np.ndarray] = []
     with closing(OpenStream(DectrisSource(endpoint), _backends[backend].memory)) as stream:
         acquisition = Acquisition(request, stream, _backends[backend])
-        settle = acquisition.tracker.settle
+        finish = acquisition.tracker.finish
 
         def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray) -> None:
-            settle(ids, good, received_ns, saturated)
+            finish(ids, good, received_ns, saturated)
             waits.append(time.monotonic_ns() - received_ns)
 
-        acquisition.tracker.settle = note  # type: ignore[method-assign]
+        acquisition.tracker.finish = note  # type: ignore[method-assign]
         cpu = time.process_time()
         (raster,) = acquisition.run()
         over = time.monotonic()

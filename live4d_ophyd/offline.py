@@ -93,7 +93,7 @@ def take_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = 
         with bar:
 
             def show() -> None:
-                bar.update(acquisition.tracker.settled - bar.n)
+                bar.update(acquisition.tracker.finished - bar.n)
 
             acquisition.on_progress = show
             (raster,) = acquisition.run()

@@ -264,7 +264,7 @@ class Acquisition:
     def _rows_of(self, raster: int) -> int:
         """Rows of the scan that are there, about: as many as the frames so far fill."""
         grid = self.request.grid
-        rows = (self.tracker.settled_of(raster) - grid.lead_in) // (grid.cols + grid.flyback)
+        rows = (self.tracker.finished_of(raster) - grid.lead_in) // (grid.cols + grid.flyback)
         return max(0, min(rows, grid.rows))
 
     def _is_over(self, raster: int) -> bool:
@@ -279,7 +279,7 @@ class Acquisition:
         elif raster + 1 < self.request.rasters:
             if tracker.complete(raster) or tracker.overtaken(raster):
                 return True
-        elif tracker.settled == self.request.series.frames:
+        elif tracker.finished == self.request.series.frames:
             self._whole_at = self._whole_at or now
             if self.series.ended or now - self._whole_at >= END_GRACE_S:
                 return True

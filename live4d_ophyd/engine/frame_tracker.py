@@ -1,6 +1,6 @@
 """FrameTracker: which frames of a series came, and what became of each.
 
-Every frame id is claimed once, by the receive thread that brings it, and settled once, as received or bad.
+Every frame id is claimed once, by the receive thread that brings it, and finished once, as received or bad.
 All methods may be called from any thread.
 """
 
@@ -78,7 +78,7 @@ class FrameTracker:
                 self.last_activity = time.monotonic()
             return new
 
-    def settle(
+    def finish(
         self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray
     ) -> None:
         """Book claimed frames as received where ``good``, else as bad; times in ns of time.monotonic."""
@@ -117,7 +117,7 @@ class FrameTracker:
             self._unreadable += 1
 
     @property
-    def settled(self) -> int:
+    def finished(self) -> int:
         """Frames received or bad so far."""
         return int(self._received.sum() + self._bad.sum())
 
@@ -127,17 +127,17 @@ class FrameTracker:
 
     @property
     def begun(self) -> bool:
-        """Whether any frame came, settled or still being decoded."""
+        """Whether any frame came, finished or still being decoded."""
         return bool(self._claimed.any())
 
     @property
     def all_claimed(self) -> bool:
-        """Whether every frame came, settled or still being decoded."""
+        """Whether every frame came, finished or still being decoded."""
         return bool(self._claimed.all())
 
     @property
     def came(self) -> np.ndarray:
-        """Whether each frame came, settled or still being decoded: (frames of the series,) bool, a copy."""
+        """Whether each frame came, finished or still being decoded: (frames of the series,) bool, a copy."""
         return self._claimed.copy()
 
     @property
@@ -156,7 +156,7 @@ class FrameTracker:
         return self._beyond
 
     def complete(self, raster: int) -> bool:
-        """Every frame of the raster is settled."""
+        """Every frame of the raster is finished."""
         return bool(self._received[raster] + self._bad[raster] == self.grid.frames)
 
     def overtaken(self, raster: int) -> bool:
@@ -168,11 +168,11 @@ class FrameTracker:
         return int(self._received[raster])
 
     def arrived(self, raster: int) -> int:
-        """Frames of one raster that came so far, whether settled or still being decoded."""
+        """Frames of one raster that came so far, whether finished or still being decoded."""
         frames = self.grid.frames
         return int(np.count_nonzero(self._claimed[raster * frames : (raster + 1) * frames]))
 
-    def settled_of(self, raster: int) -> int:
+    def finished_of(self, raster: int) -> int:
         """Frames of one raster that are received or bad so far."""
         return int(self._received[raster] + self._bad[raster])
 
@@ -212,13 +212,13 @@ class FrameTracker:
         """As of an acquisition of this raster alone."""
         with self.changed:
             rate, saturated = self._rate(raster), int(self._saturated[raster])
-            return Progress(self.settled_of(raster), self.grid.frames, rate, 0, saturated)
+            return Progress(self.finished_of(raster), self.grid.frames, rate, 0, saturated)
 
     def progress(self) -> Progress:
         with self.changed:
             raster = min(self._over, self.rasters - 1)
             return Progress(
-                self.settled, len(self._claimed), self._rate(raster), raster, int(self._saturated[raster])
+                self.finished, len(self._claimed), self._rate(raster), raster, int(self._saturated[raster])
             )
 
     @property

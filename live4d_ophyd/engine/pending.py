@@ -69,7 +69,7 @@ class FramesUnderWay:
             self._record(batch, entries[self._imaged], self._positions, status[self._imaged])
         for bad in np.flatnonzero(status).tolist():
             self._refuse(int(status[bad]), batch, int(entries[bad]))
-        self._tracker.settle(
+        self._tracker.finish(
             batch.image_id[entries], status == 0, batch.column(RECEIVED_NS)[entries], flagged
         )
 

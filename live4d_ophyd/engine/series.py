@@ -151,7 +151,7 @@ class Series:
         enough = plausible(batch, entries)
         if len(bad := entries[~enough]):
             self._refuse(why_implausible(batch, int(bad[0]), self.source), len(bad))
-            self._settle_bad(batch, bad)
+            self._finish_bad(batch, bad)
         return entries[enough]
 
     def _refuse_frames(self, batch: FrameBatch, entries: np.ndarray) -> None:
@@ -159,9 +159,9 @@ class Series:
         if not len(entries):
             return
         self._refuse(self.source.why_unusable(batch, int(entries[0])), len(entries))
-        self._settle_bad(batch, entries)
+        self._finish_bad(batch, entries)
 
-    def _settle_bad(self, batch: FrameBatch, entries: np.ndarray) -> None:
+    def _finish_bad(self, batch: FrameBatch, entries: np.ndarray) -> None:
         times = batch.column(RECEIVED_NS)[entries]
         none = np.zeros(len(entries), bool)
-        self.tracker.settle(batch.image_id[entries], none, times, none)
+        self.tracker.finish(batch.image_id[entries], none, times, none)

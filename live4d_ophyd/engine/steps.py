@@ -36,7 +36,7 @@ class Steps:
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
         whole = tracker.complete(raster)
-        return tracker.settled_of(raster) == seen[1] and now - self._seen_at >= (
+        return tracker.finished_of(raster) == seen[1] and now - self._seen_at >= (
             SETTLE_S if whole else STRAGGLER_S
         )
 

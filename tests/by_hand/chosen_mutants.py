@@ -54,7 +54,7 @@ LOCK = "        with self.changed:\n"
 NO_LOCK = "        if True:\n"
 
 CLAIM = 'Duplicates, late ones and ids beyond the grid are not."""\n'
-SETTLE = "        rasters = image_ids // self.grid.frames\n"
+FINISH = "        rasters = image_ids // self.grid.frames\n"
 CLOSE = 'the rate from its first to its last, Hz."""\n'
 FOREIGN = 'Book frames of other series."""\n'
 UNREADABLE = 'bad, but no one knows which."""\n'
@@ -275,7 +275,7 @@ BROKEN = [
     ),
     # Locks
     Broken("claim without a lock", "engine/frame_tracker.py", CLAIM + LOCK, CLAIM + NO_LOCK, TRACKER),
-    Broken("settle without a lock", "engine/frame_tracker.py", SETTLE + LOCK, SETTLE + NO_LOCK, TRACKER),
+    Broken("finish without a lock", "engine/frame_tracker.py", FINISH + LOCK, FINISH + NO_LOCK, TRACKER),
     Broken("close without a lock", "engine/frame_tracker.py", CLOSE + LOCK, CLOSE + NO_LOCK, TRACKER),
     Broken("foreign without a lock", "engine/frame_tracker.py", FOREIGN + LOCK, FOREIGN + NO_LOCK, TRACKER),
     Broken("unreadable without a lock", "engine/frame_tracker.py", UNREADABLE + LOCK, UNREADABLE + NO_LOCK, TRACKER),
@@ -344,7 +344,7 @@ BROKEN = [
         "return 0.0 if self._working else time", "return time", TRACKER,
     ),
     Broken(
-        "bad frames are not settled", "engine/frame_tracker.py",
+        "bad frames are not finished", "engine/frame_tracker.py",
         "return int(self._received.sum() + self._bad.sum())", "return int(self._received.sum())", TRACKER,
     ),
     Broken(

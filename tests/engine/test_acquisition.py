@@ -813,7 +813,7 @@ def test_cancel_ends_the_wait_and_what_came_does_not_leak(dcu, pixels):
         dcu.send(series(pixels, 1, "A")[:5])
         request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), timeout=30)
         acquisition = Acquisition(request, stream)
-        acquisition.on_progress = lambda: acquisition.cancel() if acquisition.tracker.settled == 4 else None
+        acquisition.on_progress = lambda: acquisition.cancel() if acquisition.tracker.finished == 4 else None
         with pytest.raises(Cancelled):
             list(acquisition.run())
         dcu.send([*series(pixels, 1, "A")[5:], *series(pixels, 2, "B")])

@@ -14,10 +14,10 @@ GRID = ScanGrid(2, 3)
 SECOND = 10**9
 
 
-def settle(tracker, ids, *, good=None, at=None, saturated=None):
+def finish(tracker, ids, *, good=None, at=None, saturated=None):
     ids = np.asarray(ids)
     none = np.zeros(len(ids), bool)
-    tracker.settle(
+    tracker.finish(
         ids,
         ~none if good is None else np.asarray(good, bool),
         np.zeros(len(ids), np.int64) if at is None else np.asarray(at),
@@ -29,7 +29,7 @@ def test_an_image_is_new_once_and_its_repetitions_are_counted():
     tracker = FrameTracker(GRID, 1)
     assert tracker.claim(np.array([0, 1, 1, 2])).tolist() == [True, True, False, True]
     assert tracker.claim(np.array([2, 3])).tolist() == [False, True]
-    settle(tracker, [0, 1, 2, 3])
+    finish(tracker, [0, 1, 2, 3])
     losses, _ = tracker.close(0)
     assert (losses.duplicates, losses.received, losses.lost, losses.beyond) == (2, 4, 2, 0)
 
@@ -52,9 +52,9 @@ def test_ids_that_the_grid_does_not_have_are_counted_apart():
 def test_received_bad_and_saturated_are_booked_by_raster():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(12))
-    settle(tracker, [0, 1, 6, 7, 8], good=[1, 0, 1, 1, 0], saturated=[1, 1, 0, 1, 1])
-    settle(tracker, [2, 9], saturated=[1, 0])
-    settle(tracker, [3, 10], good=[0, 1], saturated=[1, 1])
+    finish(tracker, [0, 1, 6, 7, 8], good=[1, 0, 1, 1, 0], saturated=[1, 1, 0, 1, 1])
+    finish(tracker, [2, 9], saturated=[1, 0])
+    finish(tracker, [3, 10], good=[0, 1], saturated=[1, 1])
     first, second = tracker.close(0)[0], tracker.close(1)[0]
     assert (first.received, first.bad, first.lost, first.saturated) == (2, 2, 2, 2)
     assert (second.received, second.bad, second.lost, second.saturated) == (4, 1, 1, 2)
@@ -63,9 +63,9 @@ def test_received_bad_and_saturated_are_booked_by_raster():
 def test_the_rate_is_from_the_first_to_the_last_image_of_a_raster():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(12))
-    settle(tracker, [1, 0], at=[3 * SECOND, 2 * SECOND])
-    settle(tracker, [2, 3, 6], at=[4 * SECOND, 5 * SECOND, 90 * SECOND])
-    settle(tracker, [4, 5, 7], at=[6 * SECOND, 7 * SECOND, 90 * SECOND + SECOND // 4])
+    finish(tracker, [1, 0], at=[3 * SECOND, 2 * SECOND])
+    finish(tracker, [2, 3, 6], at=[4 * SECOND, 5 * SECOND, 90 * SECOND])
+    finish(tracker, [4, 5, 7], at=[6 * SECOND, 7 * SECOND, 90 * SECOND + SECOND // 4])
     assert tracker.close(0)[1] == pytest.approx(1.0)  # 6 images in 5 s
     assert tracker.close(1)[1] == pytest.approx(4.0)  # 2 images in 0.25 s
 
@@ -73,7 +73,7 @@ def test_the_rate_is_from_the_first_to_the_last_image_of_a_raster():
 def test_one_image_has_no_rate():
     tracker = FrameTracker(GRID, 1)
     tracker.claim(np.array([4]))
-    settle(tracker, [4], at=[SECOND])
+    finish(tracker, [4], at=[SECOND])
     assert tracker.close(0)[1] is None
 
 
@@ -86,7 +86,7 @@ def test_what_comes_late_for_a_raster_that_is_over_is_not_taken():
 def test_unreadable_messages_are_bad_as_far_as_images_are_missing():
     tracker = FrameTracker(GRID, 1)
     tracker.claim(np.arange(5))
-    settle(tracker, np.arange(5))
+    finish(tracker, np.arange(5))
     tracker.unreadable()
     tracker.unreadable()
     losses, _ = tracker.close(0)
@@ -96,7 +96,7 @@ def test_unreadable_messages_are_bad_as_far_as_images_are_missing():
 def test_progress_says_how_many_images_are_saturated():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(12))
-    settle(tracker, [6, 7, 8], saturated=[1, 0, 1])
+    finish(tracker, [6, 7, 8], saturated=[1, 0, 1])
     assert tracker.progress_of(1).saturated == 2
     tracker.close(0)
     assert tracker.progress().saturated == 2
@@ -107,9 +107,9 @@ def test_what_came_and_what_became_of_it_so_far():
     assert (tracker.begun, tracker.all_claimed, tracker.last_missing) == (False, False, 11)
     tracker.claim(np.array([0, 1, 5, 7, 11]))
     assert (tracker.begun, tracker.all_claimed, tracker.last_missing) == (True, False, 10)
-    settle(tracker, [0, 1, 7], good=[1, 0, 1], saturated=[1, 0, 1])
-    assert (tracker.settled, tracker.received, tracker.saturated) == (3, 2, 2)
-    assert [tracker.settled_of(n) for n in (0, 1)] == [2, 1]
+    finish(tracker, [0, 1, 7], good=[1, 0, 1], saturated=[1, 0, 1])
+    assert (tracker.finished, tracker.received, tracker.saturated) == (3, 2, 2)
+    assert [tracker.finished_of(n) for n in (0, 1)] == [2, 1]
     assert [tracker.received_of(n) for n in (0, 1)] == [1, 1]
     assert [tracker.arrived(n) for n in (0, 1)] == [3, 2]
     came = tracker.came
@@ -122,20 +122,20 @@ def test_what_came_and_what_became_of_it_so_far():
 def test_a_raster_is_complete_when_each_of_its_images_is_received_or_bad():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(12))
-    settle(tracker, np.arange(5), good=[1, 0, 1, 1, 0])
+    finish(tracker, np.arange(5), good=[1, 0, 1, 1, 0])
     assert not tracker.complete(0)
-    settle(tracker, [5, 6])
+    finish(tracker, [5, 6])
     assert [tracker.complete(n) for n in (0, 1)] == [True, False]
 
 
 def test_a_raster_is_overtaken_when_the_one_after_the_next_has_begun():
     tracker = FrameTracker(GRID, 4)
     tracker.claim(np.arange(24))
-    settle(tracker, [0, 6])
+    finish(tracker, [0, 6])
     assert not tracker.overtaken(0)
-    settle(tracker, [12])
+    finish(tracker, [12])
     assert [tracker.overtaken(n) for n in (0, 1)] == [True, False]
-    settle(tracker, [1])  # a late one takes nothing back
+    finish(tracker, [1])  # a late one takes nothing back
     assert tracker.overtaken(0)
 
 
@@ -166,32 +166,32 @@ def test_the_stream_is_silent_since_something_new_came_and_never_while_it_is_wor
     now[0] = 105.0
     tracker.claim(np.array([0, 77]))  # nothing new
     assert tracker.silence == 2
-    settle(tracker, [0])
+    finish(tracker, [0])
     assert tracker.silence == 0
     with tracker.working():
         now[0] = 200.0
         assert tracker.silence == 0
     assert tracker.silence == 0
     now[0] = 201.0
-    settle(tracker, [])
+    finish(tracker, [])
     assert tracker.silence == 1
 
 
 def test_who_waits_for_a_raster_is_woken_when_it_is_complete():
     tracker, woken = FrameTracker(GRID, 1), []
     tracker.claim(np.arange(6))
-    tracker.changed.notify_all = lambda: woken.append(tracker.settled)
-    settle(tracker, np.arange(5))
+    tracker.changed.notify_all = lambda: woken.append(tracker.finished)
+    finish(tracker, np.arange(5))
     assert woken == []
-    settle(tracker, [5])
+    finish(tracker, [5])
     assert woken == [6]
 
 
 def test_progress_is_of_the_raster_that_runs():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(12))
-    settle(tracker, np.arange(6), at=np.arange(6) * SECOND)
-    settle(tracker, [6, 7, 8], good=[1, 1, 0], at=[20 * SECOND, 21 * SECOND, 22 * SECOND])
+    finish(tracker, np.arange(6), at=np.arange(6) * SECOND)
+    finish(tracker, [6, 7, 8], good=[1, 1, 0], at=[20 * SECOND, 21 * SECOND, 22 * SECOND])
     first, second = tracker.progress_of(0), tracker.progress_of(1)
     assert (first.frames_received, first.frames_expected, first.rate_hz, first.raster) == (6, 6, 1.0, 0)
     assert (second.frames_received, second.frames_expected, second.rate_hz) == (3, 6, 1.0)
@@ -206,7 +206,7 @@ def test_progress_is_of_the_raster_that_runs():
 def test_an_unreadable_message_is_bad_once():
     tracker = FrameTracker(GRID, 2)
     tracker.claim(np.arange(9))
-    settle(tracker, np.arange(9), good=[1, 1, 1, 1, 0, 1, 1, 1, 1])
+    finish(tracker, np.arange(9), good=[1, 1, 1, 1, 0, 1, 1, 1, 1])
     for _ in range(4):
         tracker.unreadable()
     assert [tracker.close(n)[0].bad for n in (0, 1)] == [1, 3]
@@ -225,12 +225,12 @@ def test_an_image_that_two_threads_bring_at_once_is_new_to_one_of_them():
     assert tracker.close(0)[0].duplicates == 4
 
 
-def test_images_that_two_threads_settle_at_once_all_count_for_the_rate():
+def test_images_that_two_threads_finish_at_once_all_count_for_the_rate():
     tracker = FrameTracker(GRID, 1)
     tracker.claim(np.arange(3))
-    rival = Rival(lambda: settle(tracker, [0, 1], at=[SECOND, 2 * SECOND]))
+    rival = Rival(lambda: finish(tracker, [0, 1], at=[SECOND, 2 * SECOND]))
     tracker._first = array_read_before(rival, tracker._first)
-    settle(tracker, [2], at=[9 * SECOND])
+    finish(tracker, [2], at=[9 * SECOND])
     rival.finish()
     losses, rate = tracker.close(0)
     assert losses.received == 3
@@ -241,7 +241,7 @@ def test_images_that_two_threads_settle_at_once_all_count_for_the_rate():
 def test_what_is_said_of_a_raster_is_of_one_moment(what):
     tracker = FrameTracker(GRID, 1)
     tracker.claim(np.arange(2))
-    rival = Rival(lambda: settle(tracker, [0, 1], at=[0, SECOND], saturated=[1, 1]))
+    rival = Rival(lambda: finish(tracker, [0, 1], at=[0, SECOND], saturated=[1, 1]))
     tracker._received = array_read_before(rival, tracker._received)
     if what == "close":
         losses, rate = tracker.close(0)

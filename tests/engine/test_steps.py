@@ -13,17 +13,17 @@ GRID = ScanGrid(2, 3)
 NOW = 1000.0
 
 
-def came(*ids, settled=None, rasters=3):
-    """The book of frames that came, of which some are settled: all, unless said otherwise."""
+def came(*ids, finished=None, rasters=3):
+    """The book of frames that came, of which some are finished: all, unless said otherwise."""
     tracker = FrameTracker(GRID, rasters)
     tracker.claim(np.array(ids, int))
-    book(tracker, ids if settled is None else settled)
+    book(tracker, ids if finished is None else finished)
     return tracker
 
 
 def book(tracker, ids):
     times, none = np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
-    tracker.settle(np.array(ids, int), ~none, times, none)
+    tracker.finish(np.array(ids, int), ~none, times, none)
 
 
 def test_a_whole_raster_is_over_when_it_was_watched_for_a_moment():
@@ -64,7 +64,7 @@ def test_without_its_last_image_a_raster_is_not_over():
 
 
 def test_images_that_are_still_decoded_are_waited_for():
-    tracker = came(*range(6), settled=range(5))
+    tracker = came(*range(6), finished=range(5))
     steps = Steps(tracker)
     assert not steps.over(0, NOW)
     assert not steps.over(0, NOW + 100)
@@ -87,7 +87,7 @@ def test_a_raster_keeps_step_if_it_ended_where_it_should():
     assert not Steps(came(0, 4)).kept(0)
     assert not Steps(came(0, 5, 6)).kept(0)
     assert Steps(came(0, 5, 6, 11)).kept(1)
-    assert not Steps(came(*range(19), settled=range(18))).kept(2)
+    assert not Steps(came(*range(19), finished=range(18))).kept(2)
 
 
 def control(why=""):
