@@ -11,9 +11,9 @@ from typing import Any
 from ophyd import Device
 
 from live4d_ophyd import checks
+from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.pixel_array import PixelArray
 from live4d_ophyd.device.recording_path import check_map, check_template
-from live4d_ophyd.device.settling import Settling
 from live4d_ophyd.device.signals import Choice, Flag, Number, Setting, Text, Whole, setting
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.request import SATURATED
@@ -38,7 +38,7 @@ class DwellTime(Number):
         return dwell
 
 
-class AcquisitionSettings(Settling, Device):
+class AcquisitionSettings(ConsistentSettings, Device):
     """The settings as signals; they are in the configuration, and in every Event."""
 
     connections = setting(Whole, value=1, least=1, most=MAX_CONNECTIONS)

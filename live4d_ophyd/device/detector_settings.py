@@ -17,7 +17,7 @@ import numpy as np
 from ophyd import Component as Cpt
 from ophyd import Device
 
-from live4d_ophyd.device.settling import Settling
+from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.signals import SETTING, Choice, setting
 from live4d_ophyd.device.simplon_signal import FRESH_S, SimplonFact, SimplonSignal
 from live4d_ophyd.sources.dectris.control import TRIGGER_MODES, TRIGGER_PER, Simplon
@@ -177,7 +177,7 @@ class DetectorStatus(_OfDetector):
     high_voltage = _status("high_voltage/state")
 
 
-class DetectorSettings(Settling, _OfDetector):
+class DetectorSettings(ConsistentSettings, _OfDetector):
     """What a user sets on the detector, ``bps.mv(live4d.detector.frame_time, 33.3e-6)``, and its ``status``.
 
     Settings are recorded with every run. What was set here is put back when the detector was restarted
@@ -223,7 +223,7 @@ class DetectorSettings(Settling, _OfDetector):
 
     def check_settings(self) -> None:
         """Trigger mode and who triggers have to fit the scan: the device knows."""
-        if isinstance(self.parent, Settling):
+        if isinstance(self.parent, ConsistentSettings):
             self.parent.check_settings()
 
     def largest_frame(self) -> tuple[float, float]:

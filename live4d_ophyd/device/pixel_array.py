@@ -57,7 +57,7 @@ class PixelArray(Setting):
                 except Exception as error:
                     status.set_exception(error)
                 else:
-                    self._settle(before, status)
+                    self._finish_set(before, status)
 
         threading.Thread(target=put, name=f"{self.name}-set", daemon=True).start()
         return status

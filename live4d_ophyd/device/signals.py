@@ -17,7 +17,7 @@ from ophyd import Kind, Signal
 from ophyd.status import Status
 from ophyd.utils import ReadOnlyError
 
-from live4d_ophyd.device.settling import Settling
+from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.statuses import TellingStatus
 
 
@@ -78,21 +78,21 @@ class Setting(Value):
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
         """As `put`, at once. ophyd's own would wait until the value equals what was set: for ever if that is NaN.
 
-        What does not fit together with the device's other settings is left to the device (`Settling`).
+        What does not fit together with the device's other settings is left to the device (`ConsistentSettings`).
         """
         before = self.get()
         self.put(value)  # here, not in a thread: the plan gets the error, with its text
         status = self._set_status(timeout, settle_time)
-        self._settle(before, status)
+        self._finish_set(before, status)
         return status
 
     def _set_status(self, timeout: float | None, settle_time: float | None) -> TellingStatus:
         words = {"running": "waits for others", "done": "set", "failed": ""}
         return TellingStatus(self, **words, timeout=timeout, settle_time=settle_time)
 
-    def _settle(self, before: Any, status: TellingStatus) -> None:
-        if isinstance(self.parent, Settling):
-            self.parent.settle(self, before, status)
+    def _finish_set(self, before: Any, status: TellingStatus) -> None:
+        if isinstance(self.parent, ConsistentSettings):
+            self.parent.finish_when_consistent(self, before, status)
         else:
             status.set_finished()
 

@@ -1,4 +1,4 @@
-"""Settling: settings that have to fit together. A plan may set them in any order, but soon after each other.
+"""ConsistentSettings: settings that have to fit together. A plan may set them in any order, but soon after each other.
 
 In: a setting that was put, with its value of before and the status of its set. Out: the status, finished when all
 settings fit together; if they do not within `TOGETHER_S`, the values of before. Threads: the callers', and a timer's.
@@ -15,22 +15,22 @@ from live4d_ophyd.device.statuses import TellingStatus
 TOGETHER_S = 0.5
 
 
-class Settling:
+class ConsistentSettings:
     """A device with settings that have to fit together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._settling = threading.RLock()
-        self._unsettled: list[tuple[Any, Any, TellingStatus]] = []  #: setting, value before, status
+        self._pending_lock = threading.RLock()
+        self._pending: list[tuple[Any, Any, TellingStatus]] = []  #: setting, value before, status
         self._patience: threading.Timer | None = None
         super().__init__(*args, **kwargs)
 
     def check_settings(self) -> None:
         """Raise ValueError for settings that do not fit together."""
 
-    def settle(self, setting: Any, before: Any, status: TellingStatus) -> None:
+    def finish_when_consistent(self, setting: Any, before: Any, status: TellingStatus) -> None:
         """Finish ``status`` when all settings fit together; if they do not soon, put back what was before."""
-        with self._settling:
-            self._unsettled.append((setting, before, status))
+        with self._pending_lock:
+            self._pending.append((setting, before, status))
             if self._patience is not None:
                 self._patience.cancel()
             try:
@@ -40,14 +40,14 @@ class Settling:
                 self._patience.daemon = True
                 self._patience.start()
                 return
-            settled, self._unsettled = self._unsettled, []
-        for _, _, done in settled:
+            pending, self._pending = self._pending, []
+        for _, _, done in pending:
             done.set_finished()
 
     def _put_back(self) -> None:
         """Runs in the timer's thread."""
-        with self._settling:
-            refused, self._unsettled = self._unsettled, []
+        with self._pending_lock:
+            refused, self._pending = self._pending, []
             try:
                 self.check_settings()
             except Exception as error:  # whoever waits must hear of it
