@@ -61,23 +61,23 @@ class _OfDetector(Device):
             if isinstance(signal := getattr(self, name), SimplonSignal):
                 yield signal
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask the detector for all values; those it does not have are left out of readings. Raises SimplonError."""
         before = [signal for signal in self._asking() if signal.missing]
         stale = [signal for signal in self._asking() if signal.stale]
         for signal in stale:
-            signal.look()
+            signal.refresh()
         for signal in stale:
-            signal.keep(FRESH_S)  # of a slow detector, the first answers are old when the last ones come
+            signal.hold(FRESH_S)  # of a slow detector, the first answers are old when the last ones come
         gone = [signal for signal in self._asking() if signal.missing and signal not in before]
         if gone:
             names = ", ".join(signal.attr_name for signal in gone)
             log.info("%s: the detector at %s has no %s: left out", self.name, self.control.url, names)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Ask the detector for everything when it is wanted next."""
         for signal in self._asking():
-            signal.forget()
+            signal.invalidate()
 
     def as_armed(self) -> dict[str, Any]:
         """Readings of all settings, asked for anew: what the detector was armed with."""
@@ -87,10 +87,10 @@ class _OfDetector(Device):
         return super().read()
 
     def hold(self) -> None:
-        """Take what is known for the truth, without asking, until `forget`: readings must not wait for a request."""
+        """Hold what is known, without asking, until `invalidate`: readings must not wait for a request."""
         for signal in self._asking():
             if signal.asked:
-                signal.keep(np.inf)
+                signal.hold(np.inf)
 
     def queue_up(self, thread: threading.Thread) -> threading.Thread | None:
         """Have ``thread`` set something; returns the one to wait for before."""
@@ -111,16 +111,16 @@ class _OfDetector(Device):
         order = {key: n for n, key in enumerate((*_FIRST, "", *_LAST))}
         return tuple(sorted(self._set_here.copy().items(), key=lambda item: order.get(item[0], order[""])))
 
-    def learn(self, changed: dict[str, Parameter]) -> None:
-        """Take what the detector says of some keys."""
+    def update(self, changed: dict[str, Parameter]) -> None:
+        """Use what the detector says of some keys."""
         by_key = {parameter.key: parameter for parameter in changed.values()}
         for signal in self._asking():
             if signal._parameter is not None and signal._parameter.key in by_key:
-                signal.learn(by_key[signal._parameter.key])
+                signal.update(by_key[signal._parameter.key])
 
     def summary(self) -> None:
         """Print each setting with its value, unit, and what the detector allows."""
-        self.look()
+        self.refresh()
         for name in self.component_names:
             signal = getattr(self, name)
             if isinstance(signal, _OfDetector):
@@ -136,22 +136,22 @@ class _OfDetector(Device):
         log.warning("%s: %s; its last known settings are used", self.name, error)
         for signal in self._asking():
             if signal.asked:
-                signal.keep(SILENT_S)
+                signal.hold(SILENT_S)
 
     def read(self) -> Any:
-        self.look()
+        self.refresh()
         return super().read()
 
     def describe(self) -> Any:
-        self.look()
+        self.refresh()
         return super().describe()
 
     def read_configuration(self) -> Any:
-        self.look()
+        self.refresh()
         return super().read_configuration()
 
     def describe_configuration(self) -> Any:
-        self.look()
+        self.refresh()
         return super().describe_configuration()
 
 

@@ -208,7 +208,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """Start or find the engine; returns when it is ready, within ``timeout`` s. A first start takes a minute."""
         super().wait_for_connection(*args, timeout=60.0 if timeout is None else timeout, **kwargs)
         if self.control is not None:
-            self.detector.look()
+            self.detector.refresh()
         self._engine(timeout)
 
     def stage(self) -> Any:
@@ -240,7 +240,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def _get_ready(self, request: AcquisitionRequest) -> None:
         if self.control is not None:
-            self.detector.look()  # fail before the scan if the detector does not answer
+            self.detector.refresh()  # fail before the scan if the detector does not answer
             if request.frame_time is None:
                 self.detector.warn_of_short_exposure()
             elif not self.detector.frame_time.missing:

@@ -54,17 +54,17 @@ class SimplonSignal(Signal):
         """Whether the detector was asked and does not have it."""
         return self._kind_if_there is not None
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask the detector, unless that was a moment ago. Raises SimplonError when nothing is known of the value."""
         if self.stale:
             self.ask()
 
     def ask(self) -> bool:
-        """`look`, however fresh the value is; until the answer is there it counts as before. Says whether it came."""
+        """`refresh`, however fresh; until the answer is there the old value counts. Returns whether it came."""
         try:
             for key in self._keys:
                 try:
-                    self.learn(self._control.rest.read("detector", *key.split("/", 1)))
+                    self.update(self._control.rest.read("detector", *key.split("/", 1)))
                     return True
                 except UnknownKey:
                     continue
@@ -75,16 +75,16 @@ class SimplonSignal(Signal):
             self.parent.silent(error)
             return False
         self._parameter = None
-        self.keep(FRESH_S)
+        self.hold(FRESH_S)
         if self._kind_if_there is None:
             self._kind_if_there = self.kind  # type: ignore[has-type]
             self.kind = Kind.omitted
         return True
 
-    def learn(self, parameter: Parameter) -> None:
-        """Take what the detector says of the key."""
+    def update(self, parameter: Parameter) -> None:
+        """Use what the detector says of the key."""
         self._parameter = parameter
-        self.keep(FRESH_S)
+        self.hold(FRESH_S)
         if self._kind_if_there is not None:
             self.kind, self._kind_if_there = self._kind_if_there, None
         value = parameter.in_documents[1]
@@ -96,11 +96,11 @@ class SimplonSignal(Signal):
         """Whether the detector is asked when the value is wanted next."""
         return time.monotonic() >= self._ask_at
 
-    def keep(self, seconds: float) -> None:
-        """Use the value that is known for so long, or longer if that was said before."""
+    def hold(self, seconds: float) -> None:
+        """Hold the value that is known for so long, or longer if that was said before."""
         self._ask_at = max(self._ask_at, time.monotonic() + seconds)
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Ask again when the value is wanted next."""
         if self.asked:
             self._ask_at = time.monotonic()
@@ -111,7 +111,7 @@ class SimplonSignal(Signal):
         return {"fields": [self.name]}
 
     def _known(self) -> Parameter:
-        self.look()
+        self.refresh()
         if self._parameter is None:
             raise UnknownKey(
                 f"{self.name}: the detector at {self._control.url} has no {' or '.join(self._keys)}"
@@ -146,7 +146,7 @@ class SimplonSignal(Signal):
             self.parent.before_put()
             changed = self._control.put(subsystem, key, value)
             self.parent.remember(key, changed)
-            self.parent.learn(changed)
+            self.parent.update(changed)
 
     def set(self, value: Any, *, timeout: float | None = None, settle_time: float | None = None) -> Status:
         """As `put`; what is out of limits is refused at once, thresholds may take the detector seconds."""
@@ -205,9 +205,9 @@ class SimplonFact(SimplonSignal):
             return True
         return super().ask()
 
-    def learn(self, parameter: Parameter) -> None:
-        super().learn(parameter)
-        self.keep(np.inf)
+    def update(self, parameter: Parameter) -> None:
+        super().update(parameter)
+        self.hold(np.inf)
 
 
 def _plain(value: Any) -> Any:

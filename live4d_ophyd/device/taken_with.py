@@ -73,7 +73,7 @@ class TakenWith:
                     detector.hold()  # the RunEngine reads and describes without a request
                     self._armed = settings if self._stays_armed else None
                 else:
-                    detector.forget()
+                    detector.invalidate()
         detectors.set_result(settings)
 
     def put_into(self, readings: dict[str, Any]) -> None:
@@ -92,4 +92,4 @@ class TakenWith:
             return
         with self._lock:
             self._newest = self._armed = None
-            self._detector.forget()
+            self._detector.invalidate()

@@ -189,7 +189,7 @@ BROKEN = [
     ),
     Broken(
         "a detector that falls silent is asked for every setting", "device/detector_settings.py",
-        "signal.keep(SILENT_S)", "pass", SETTINGS,
+        "signal.hold(SILENT_S)", "pass", SETTINGS,
     ),
     # What is shown
     Broken(

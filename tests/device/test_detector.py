@@ -89,7 +89,7 @@ def test_a_plan_sets_them_and_sees_what_changes_with_them(live4d, RE, control):
 
 
 def test_a_centre_off_the_detector_is_refused_when_it_is_set(live4d, RE):
-    live4d.detector.look()
+    live4d.detector.refresh()
     before = live4d.vbf_center.get()
     with pytest.raises(
         FailedStatus, match=r"live4d_vbf_center is \(96\.0, 20\.0\): the detector has 96 x 96 px"
@@ -144,17 +144,17 @@ def test_settings_are_recorded_and_status_is_in_the_baseline(live4d, RE):
 
 def test_what_the_firmware_lacks_is_left_out_and_said(live4d, caplog):
     with caplog.at_level("INFO"):
-        live4d.detector.look()
+        live4d.detector.refresh()
     signal = live4d.detector.binning_mode
     signal._keys = ("config/no_such_key",)
-    signal.forget()
+    signal.invalidate()
     with caplog.at_level("INFO"):
         assert "live4d_detector_binning_mode" not in live4d.read_configuration()
     assert "has no binning_mode" in caplog.text
     with pytest.raises(UnknownKey, match="no_such_key"):
         signal.put("2x2")
     signal._keys = ("config/roi_mode",)
-    signal.forget()
+    signal.invalidate()
     assert live4d.read_configuration()["live4d_detector_binning_mode"]["value"] == "disabled"
 
 
@@ -585,11 +585,11 @@ def test_the_loop_is_free_while_a_device_is_staged(live4d, RE, monkeypatch):
     """The detector may take seconds to answer."""
     called, asked = threading.Event(), []
 
-    def look():
+    def refresh():
         RE.loop.call_soon_threadsafe(called.set)
         asked.append(called.wait(10))
 
-    monkeypatch.setattr(live4d.detector, "look", look)
+    monkeypatch.setattr(live4d.detector, "refresh", refresh)
     RE(bpp.stage_wrapper(bps.null(), [live4d]))
     assert asked == [True]
 
@@ -605,9 +605,9 @@ def test_an_engine_that_cannot_be_had_fails_the_stage(live4d, RE, monkeypatch):
 
 def test_a_detector_that_goes_away_costs_no_images(live4d, caplog):
     settings = live4d.detector
-    settings.look()
+    settings.refresh()
     settings._own_control = Simplon("http://127.0.0.1:9")
-    settings.forget()
+    settings.invalidate()
     assert settings.read_configuration()["live4d_detector_compression"]["value"] == "bslz4"
     assert caplog.text.count("its last known settings are used") == 1
 

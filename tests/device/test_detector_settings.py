@@ -66,7 +66,7 @@ def test_the_value_that_was_set_is_read_although_the_detector_names_no_key(dcu, 
 
 def test_settings_of_one_plan_step_are_set_one_after_the_other_in_order(dcu, settings, RE, monkeypatch):
     """Else what one of them changes would look as if another had not been obeyed."""
-    settings.look()
+    settings.refresh()
     threshold_set = threading.Event()
 
     def obey(key, value):
@@ -96,7 +96,7 @@ def test_settings_of_one_plan_step_are_set_one_after_the_other_in_order(dcu, set
 
 
 def test_what_two_threads_put_does_not_mix(dcu, settings):
-    settings.look()
+    settings.refresh()
     busy, mixed = threading.Lock(), []
 
     def obey(key, value):
@@ -142,7 +142,7 @@ def test_the_engine_is_told_what_was_set_in_an_order_in_which_it_can_be_put_back
 def test_a_restarted_detector_s_values_are_not_taken_for_what_was_set(dcu, settings):
     settings.threshold_1_energy.put(3e4)
     dcu.settings[KEY + "threshold/1/energy"] = 5e4
-    settings.forget()
+    settings.invalidate()
     assert settings.read_configuration()["detector_threshold_1_energy"]["value"] == 5e4
     assert settings.set_here() == (("threshold/1/energy", 3e4),)
 
@@ -162,11 +162,11 @@ def test_no_setting_is_lost_while_the_detector_is_silent(dcu, settings, caplog, 
     assert {"detector_count_time", "detector_frame_time", "detector_status_temperature"} <= before.keys()
     for part in (settings, settings.status):
         part._own_control = Simplon("http://127.0.0.1:9")
-        part.forget()
+        part.invalidate()
     assert found() == before
     for part in (settings, settings.status):
         assert part.name + ": GET http://127.0.0.1:9" in caplog.text
-        part.forget()
+        part.invalidate()
     caplog.clear()
     armed = settings.as_armed() | settings.status.read()
     assert {key: reading["value"] for key, reading in armed.items()} == before
@@ -177,7 +177,7 @@ def test_no_setting_is_lost_while_the_detector_is_silent(dcu, settings, caplog, 
     dcu.settings[KEY + "count_time"] = 5e-4
     for part in (settings, settings.status):
         part._own_control = Simplon(dcu.url)
-        part.forget()
+        part.invalidate()
     assert found() == before | {"detector_count_time": 5e-4}
 
 
@@ -231,7 +231,7 @@ def test_what_the_detector_is_is_recorded_and_asked_for_once_a_stage(dcu, settin
     settings.as_armed()
     settings.as_armed()
     assert asked() == 1
-    settings.forget()
+    settings.invalidate()
     dcu.settings[KEY + "detector_number"] = "E-02"
     assert settings.read_configuration()["detector_detector_number"]["value"] == "E-02"
     assert asked() == 2

@@ -73,8 +73,8 @@ class Detector:
     def hold(self):
         self.heard.append("hold")
 
-    def forget(self):
-        self.heard.append("forget")
+    def invalidate(self):
+        self.heard.append("invalidate")
 
 
 def into(taken, *keys):
@@ -128,7 +128,7 @@ def test_after_the_stage_the_detector_is_asked_again():
     taken.stage_over()
     detector.answer.set()
     late.result(10)
-    assert detector.heard == ["hold", "asked", "forget"]
+    assert detector.heard == ["hold", "asked", "invalidate"]
     again = taken.begin({})
     taken.armed(again)
     again.result(10)
