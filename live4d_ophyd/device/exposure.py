@@ -1,6 +1,6 @@
 """Exposures: the acquisitions of one device, one at a time, each from its start to its end.
 
-In: what the engine says of the one that runs. Out: calls of its `Taker`, and of the scan generator. An acquisition
+In: what the engine says of the one that runs. Out: calls of its `Observer`, and of the scan generator. An acquisition
 that is cancelled or has failed passes nothing on, whatever the engine still sends. This module knows no ophyd.
 Threads: `start` and `cancel` come from any; what the engine says comes in the engine client's, what the scan generator
 says in its own.
@@ -33,10 +33,11 @@ class Engine(Protocol):
     def cancel(self, generation: int) -> None: ...
 
 
-class Taker(Protocol):
-    """What is told of an exposure. `armed`, `progressed` and `took` come from within the fence: no cancel intervenes.
+class Observer(Protocol):
+    """What is told of an exposure.
 
-    Its last call is `ended`, `failed` or `cancelled`, one of them, once.
+    `armed`, `progressed` and `raster_done` come from within the fence: no cancel intervenes. Its last call is
+    `ended`, `failed` or `cancelled`, one of them, once.
     """
 
     def armed(self) -> None:
@@ -45,7 +46,7 @@ class Taker(Protocol):
     def progressed(self, progress: Progress, arrays: Mapping[str, np.ndarray] | None) -> None:
         """So far; with arrays by output where a preview was asked for."""
 
-    def took(self, raster: RasterResult) -> None:
+    def raster_done(self, raster: RasterResult) -> None:
         """A raster is over. What this raises fails the exposure."""
 
     def ended(self) -> None:
@@ -60,7 +61,7 @@ class _Exposure:
     generation: int
     engine: Engine
     request: AcquisitionRequest
-    taker: Taker
+    observer: Observer
 
 
 class Exposures:
@@ -73,17 +74,17 @@ class Exposures:
         self._running: _Exposure | None = None
 
     @property
-    def running(self) -> Taker | None:
-        """The taker of the exposure that runs."""
+    def running(self) -> Observer | None:
+        """The observer of the exposure that runs."""
         running = self._running
-        return None if running is None else running.taker
+        return None if running is None else running.observer
 
-    def start(self, engine: Engine, request: AcquisitionRequest, taker: Taker) -> None:
+    def start(self, engine: Engine, request: AcquisitionRequest, observer: Observer) -> None:
         """Cancel what runs and begin with ``request``, when the scan is prepared; returns at once."""
         with self._fence:
             before, self._running = self._running, None
             self._generation += 1
-            exposure = _Exposure(self._generation, engine, request, taker)
+            exposure = _Exposure(self._generation, engine, request, observer)
         self._cancelled(before)
         with self._fence:
             overtaken, self._running = self._running, exposure
@@ -101,8 +102,8 @@ class Exposures:
 
     def _cancelled(self, exposure: _Exposure | None) -> None:
         if exposure is not None:
-            self._leave(exposure)
-            exposure.taker.cancelled()
+            self._cancel_engine_and_scan(exposure)
+            exposure.observer.cancelled()
 
     def _acquire(self, exposure: _Exposure) -> None:
         try:
@@ -121,19 +122,19 @@ class Exposures:
                 return
             match event:
                 case Armed():
-                    exposure.taker.armed()
+                    exposure.observer.armed()
                     if self._scan is not None:
                         self._scan.start(partial(self._scan_failed, exposure, "start"))
                 case ProgressMade(progress=progress, outputs=outputs):
-                    exposure.taker.progressed(progress, outputs)
+                    exposure.observer.progressed(progress, outputs)
                 case RasterDone(raster=raster):
                     try:
-                        exposure.taker.took(raster)
+                        exposure.observer.raster_done(raster)
                     except Exception as error:
                         end = partial(self._fail, exposure, error)
                 case Done():
                     self._end(exposure)
-                    end = exposure.taker.ended
+                    end = exposure.observer.ended
                 case Failed(error=error) | Lost(error=error):
                     end = partial(self._fail, exposure, error)
         end()
@@ -149,8 +150,8 @@ class Exposures:
     def _fail(self, exposure: _Exposure, error: Exception) -> None:
         """End ``exposure`` if it still runs, here, in the engine and at the scan generator."""
         if self._end(exposure) is not None:
-            self._leave(exposure)
-            exposure.taker.failed(error)
+            self._cancel_engine_and_scan(exposure)
+            exposure.observer.failed(error)
 
     def _end(self, exposure: _Exposure | None) -> _Exposure | None:
         """Put ``exposure`` behind the fence; None if it is there already."""
@@ -160,7 +161,7 @@ class Exposures:
             self._running = None
             return exposure
 
-    def _leave(self, exposure: _Exposure) -> None:
+    def _cancel_engine_and_scan(self, exposure: _Exposure) -> None:
         if exposure.engine.alive:
             exposure.engine.cancel(exposure.generation)
         if self._scan is not None:

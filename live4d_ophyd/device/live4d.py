@@ -1,8 +1,8 @@
 """Live4D: a DECTRIS stream as a Bluesky detector. One Event is one raster scan, with what each method makes of it.
 
 The device is thin: it turns its signals into an AcquisitionRequest, hands that to the engine process (`Exposures`) and
-puts what comes back into its signals (`Taking`). Threads: the RunEngine's calls the methods, and none of them waits
-for the detector (``live4d-stage``); the engine client's delivers events; those of exposure.py, taken_with.py,
+puts what comes back into its signals (`SignalUpdater`). Threads: the RunEngine's calls the methods, and none of them
+waits for the detector (``live4d-stage``); the engine client's delivers events; those of exposure.py, taken_with.py,
 lost_engine.py and scan_start.py.
 """
 
@@ -33,10 +33,10 @@ from live4d_ophyd.device.raster_signals import RasterSignals
 from live4d_ophyd.device.raw_frames import RawFrames
 from live4d_ophyd.device.recording_path import seen_at
 from live4d_ophyd.device.scan_start import ScanStarter
+from live4d_ophyd.device.signal_updater import SignalUpdater
 from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
 from live4d_ophyd.device.taken_with import TakenWith
-from live4d_ophyd.device.taking import Taking
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
@@ -179,7 +179,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         for key, shape in self.known_shapes().items():
             getattr(self, key.removeprefix(f"{name}_")).put(np.full(shape, np.nan))
         if control is not None:
-            self.detector.before_put = self._leave_series
+            self.detector.before_put = self._end_series
         self.request()  # an impossible set-up is refused here, not in the first scan
 
     # Configuration ------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
             print("\nthe detector's own settings")
             self.detector.summary()
 
-    def _leave_series(self) -> None:
+    def _end_series(self) -> None:
         """Before a setting of the detector changes: it is armed with those of before."""
         self.taken_with.series_over()
         if self._exposures.running is not None or self._client is None or not self._arm_per.stays_armed:
@@ -219,7 +219,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """
         request = self.request()
         self._check_map()
-        self._run.forget_shapes()
+        self._run.clear_shapes()
         self._raw.forget()
         if not _in_event_loop():
             self._get_ready(request)
@@ -253,7 +253,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         Raises ValueError where the images would have another shape than those before them in the run.
         """
         request = self.request()
-        self._keep_shapes(self.known_shapes())
+        self._check_shapes(self.known_shapes())
         if request.record is None and self._raw.key in self._run.arrays:
             raise ValueError(
                 f"{self.record.name} is '', and the Events of this run have recorded frames so far, the last "
@@ -273,7 +273,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.preview.clear()
         self._stands = self._arm_per.stays_armed
         detectors = self.taken_with.begin(self.settings_now())
-        self._exposures.start(client, request, Taking(self, status, detectors, flight))
+        self._exposures.start(client, request, SignalUpdater(self, status, detectors, flight))
         return status
 
     def disarm_for_lost_engine(self) -> None:
@@ -283,7 +283,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def pause(self) -> None:
         """Give up the raster that runs; the plan takes it again when it resumes. Ends a movie."""
-        flying = isinstance(running := self._exposures.running, Taking) and running.flight is not None
+        flying = isinstance(running := self._exposures.running, SignalUpdater) and running.flight is not None
         self._exposures.cancel()
         if flying:
             # A replayed kickoff would number the rasters anew: keep what was taken and go on behind it.
@@ -304,7 +304,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
                 self.disarm_for_lost_engine()  # it died between two triggers, where no exposure noticed
             self._stands = False
             self._client.release()
-        self._run.forget_shapes()
+        self._run.clear_shapes()
         self.taken_with.stage_over()
         return super().unstage()
 
@@ -332,7 +332,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """The newest images, their statistics and counts, and the settings that they were taken with."""
         readings = self.without_disabled(super().read())
         self.taken_with.put_into(readings)
-        self._keep_shapes(
+        self._check_shapes(
             {key: np.shape(readings[key]["value"]) for key in self._run.arrays & readings.keys()}
         )
         return readings
@@ -358,7 +358,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         if self._raw.key in self._run.arrays:
             yield from self._raw.documents()
 
-    def _keep_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+    def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._staged is Staged.yes or self._run.header:  # else it is not known where a run begins and ends
             self._run.check(shapes)
 

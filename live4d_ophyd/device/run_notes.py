@@ -30,10 +30,10 @@ class RunNotes:
         if name == "start":
             self.header = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
             self.began, self.baseline = doc["time"], {}
-            self.forget_shapes()
+            self.clear_shapes()
         elif name == "stop" and doc["run_start"] == self.header.get("uid"):
             self.header, self.began, self.baseline = {}, None, {}
-            self.forget_shapes()
+            self.clear_shapes()
         elif name == "descriptor" and doc.get("name") == "baseline":
             self._baseline_descriptor = doc["uid"]
         elif name == "event" and doc["descriptor"] == self._baseline_descriptor and not self.baseline:
@@ -50,7 +50,7 @@ class RunNotes:
         """Data keys of the arrays that the descriptor has."""
         return self._described.keys()
 
-    def forget_shapes(self) -> None:
+    def clear_shapes(self) -> None:
         """The next Event may begin a run."""
         self._described = {}
 

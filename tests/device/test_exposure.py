@@ -1,4 +1,4 @@
-"""One exposure's state machine, without ophyd: what its taker is told, once, and what the fence keeps from it."""
+"""One exposure's state machine, without ophyd: what its observer is told, once, and what the fence keeps from it."""
 
 import threading
 
@@ -48,7 +48,7 @@ class Engine:
         self.heard.append(("cancel", generation))
 
 
-class Taker:
+class Observer:
     """Keeps what it is told."""
 
     def __init__(self):
@@ -61,7 +61,7 @@ class Taker:
     def progressed(self, progress, arrays):
         self.told.append((progress.frames_received, arrays))
 
-    def took(self, raster):
+    def raster_done(self, raster):
         self.told.append(raster.series_id)
 
     def ended(self):
@@ -101,30 +101,30 @@ def engine():
 
 
 @pytest.fixture
-def taker():
-    return Taker()
+def observer():
+    return Observer()
 
 
-def test_an_exposure_is_told_from_armed_to_its_end(engine, taker):
+def test_an_exposure_is_told_from_armed_to_its_end(engine, observer):
     exposures = Exposures()
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     assert engine.heard == [("acquire", 1)]
-    assert exposures.running is taker
+    assert exposures.running is observer
     image = np.full((2, 3), 4.0)
     for event in (ARMED, progress(2), progress(3, {"vbf": image}), raster(), DONE):
         engine.say(event)
-    before, (received, arrays), *others = taker.told[1:]
-    assert (taker.told[0], before, received, others) == ("armed", (2, None), 3, [7, "ended"])
+    before, (received, arrays), *others = observer.told[1:]
+    assert (observer.told[0], before, received, others) == ("armed", (2, None), 3, [7, "ended"])
     np.testing.assert_array_equal(arrays["vbf"], image)
     assert exposures.running is None
     exposures.cancel()
-    assert taker.told[-1] == "ended"
+    assert observer.told[-1] == "ended"
     assert ("cancel", 1) not in engine.heard
 
 
-def test_nothing_of_a_cancelled_exposure_comes_through(engine, taker):
+def test_nothing_of_a_cancelled_exposure_comes_through(engine, observer):
     exposures = Exposures()
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     engine.say(ARMED)
     exposures.cancel()
     for event in (
@@ -135,18 +135,18 @@ def test_nothing_of_a_cancelled_exposure_comes_through(engine, taker):
     ):
         engine.say(event)
     exposures.cancel()
-    assert taker.told == ["armed", "cancelled"]
+    assert observer.told == ["armed", "cancelled"]
     assert engine.heard[-1] == ("cancel", 1)
 
 
-def test_the_next_exposure_cancels_the_one_before_and_hears_nothing_of_it(engine, taker):
-    exposures, second = Exposures(), Taker()
-    exposures.start(engine, REQUEST, taker)
+def test_the_next_exposure_cancels_the_one_before_and_hears_nothing_of_it(engine, observer):
+    exposures, second = Exposures(), Observer()
+    exposures.start(engine, REQUEST, observer)
     first_says = engine.say
     exposures.start(engine, REQUEST, second)
     first_says(raster())
     engine.say(ARMED)
-    assert (taker.told, second.told) == (["cancelled"], ["armed"])
+    assert (observer.told, second.told) == (["cancelled"], ["armed"])
     assert engine.heard == [("acquire", 1), ("cancel", 1), ("acquire", 2)]
 
 
@@ -154,8 +154,8 @@ def test_a_cancel_waits_for_the_raster_that_is_being_taken(engine):
     """What it gives is whole, or not there."""
     exposures, inside, go_on, order = Exposures(), threading.Event(), threading.Event(), []
 
-    class Slow(Taker):
-        def took(self, raster):
+    class Slow(Observer):
+        def raster_done(self, raster):
             inside.set()
             go_on.wait(10)
             order.append("taken")
@@ -175,44 +175,44 @@ def test_a_cancel_waits_for_the_raster_that_is_being_taken(engine):
     assert order == ["taken", "cancelled"]
 
 
-def test_what_the_engine_fails_with_keeps_its_class_and_its_words(engine, taker):
+def test_what_the_engine_fails_with_keeps_its_class_and_its_words(engine, observer):
     scan = Scan()
     scan.prepares = False
     exposures = Exposures(scan)
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     engine.say(failed(ValueError("no such channel")))
-    assert (type(taker.error), str(taker.error)) == (ValueError, "no such channel")
+    assert (type(observer.error), str(observer.error)) == (ValueError, "no such channel")
     assert exposures.running is None
     assert scan.heard == ["stop"]
     engine.say(DONE)
-    assert taker.told == ["failed"]
+    assert observer.told == ["failed"]
 
 
-def test_a_raster_that_cannot_be_taken_fails_the_exposure_here_and_in_the_engine(engine, taker):
-    taker.took = lambda raster: 1 / 0
+def test_a_raster_that_cannot_be_taken_fails_the_exposure_here_and_in_the_engine(engine, observer):
+    observer.raster_done = lambda raster: 1 / 0
     exposures = Exposures()
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     engine.say(raster())
     engine.say(DONE)
-    assert isinstance(taker.error, ZeroDivisionError)
-    assert taker.told == ["failed"]
+    assert isinstance(observer.error, ZeroDivisionError)
+    assert observer.told == ["failed"]
     assert engine.heard[-1] == ("cancel", 1)
 
 
-def test_an_engine_that_cannot_be_asked_fails_the_exposure(engine, taker):
+def test_an_engine_that_cannot_be_asked_fails_the_exposure(engine, observer):
     def acquire(*arguments):
         engine.alive = False
         raise AcquisitionError("the engine process is gone")
 
     engine.acquire = acquire
     exposures = Exposures()
-    exposures.start(engine, REQUEST, taker)
-    assert str(taker.error) == "the engine process is gone"
+    exposures.start(engine, REQUEST, observer)
+    assert str(observer.error) == "the engine process is gone"
     assert exposures.running is None
     assert engine.heard == []  # nobody is there to be told
 
 
-def test_who_waits_for_the_end_may_cancel_from_another_thread(engine, taker):
+def test_who_waits_for_the_end_may_cancel_from_another_thread(engine, observer):
     """`ended` and `failed` are told outside of the fence."""
     exposures = Exposures()
 
@@ -220,23 +220,23 @@ def test_who_waits_for_the_end_may_cancel_from_another_thread(engine, taker):
         other = threading.Thread(target=exposures.cancel)
         other.start()
         other.join(10)
-        taker.told.append("blocked" if other.is_alive() else "free")
+        observer.told.append("blocked" if other.is_alive() else "free")
 
     for event, how in ((DONE, "ended"), (failed(AcquisitionError("gone")), "failed")):
-        taker.told.clear()
-        exposures.start(engine, REQUEST, taker)
-        setattr(taker, how, lambda *_: from_elsewhere())
+        observer.told.clear()
+        exposures.start(engine, REQUEST, observer)
+        setattr(observer, how, lambda *_: from_elsewhere())
         engine.say(event)
-        assert taker.told == ["free"]
+        assert observer.told == ["free"]
 
 
 # The scan generator -------------------------------------------------------------------------------
 
 
-def test_the_scan_is_prepared_before_the_detector_is_armed_and_started_behind_it(engine, taker):
+def test_the_scan_is_prepared_before_the_detector_is_armed_and_started_behind_it(engine, observer):
     scan = Scan()
     exposures = Exposures(scan)
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     assert (scan.heard, engine.heard) == ([("prepare", GRID, 1)], [])
     scan.then()
     assert engine.heard == [("acquire", 1)]
@@ -245,14 +245,14 @@ def test_the_scan_is_prepared_before_the_detector_is_armed_and_started_behind_it
     assert scan.heard[1:] == ["start"]
 
 
-def test_what_is_prepared_too_late_arms_nothing(engine, taker):
+def test_what_is_prepared_too_late_arms_nothing(engine, observer):
     scan = Scan()
     exposures = Exposures(scan)
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     exposures.cancel()
     scan.then()
     assert [call for call in engine.heard if call[0] == "acquire"] == []
-    assert (taker.told, scan.heard[1:]) == (["cancelled"], ["stop"])
+    assert (observer.told, scan.heard[1:]) == (["cancelled"], ["stop"])
 
 
 @pytest.mark.parametrize(
@@ -262,31 +262,31 @@ def test_what_is_prepared_too_late_arms_nothing(engine, taker):
         ("start", r"scan_generator.start failed \(OSError: it is off\); the detector was disarmed"),
     ],
 )
-def test_a_scan_that_fails_fails_the_exposure(engine, taker, step, words):
+def test_a_scan_that_fails_fails_the_exposure(engine, observer, step, words):
     scan = Scan()
     exposures = Exposures(scan)
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     if step == "start":
         scan.then()
         engine.say(ARMED)
     getattr(scan, f"{step}_failed")(OSError("it is off"))
     with pytest.raises(AcquisitionError, match=words) as failure:
-        raise taker.error
+        raise observer.error
     assert isinstance(failure.value.__cause__, OSError)
     assert (engine.heard[-1], scan.heard[-1]) == (("cancel", 1), "stop")
     getattr(scan, f"{step}_failed")(OSError("again"))
-    assert taker.told.count("failed") == 1
+    assert observer.told.count("failed") == 1
 
 
-def test_a_callable_is_named_as_the_user_passed_it(engine, taker):
+def test_a_callable_is_named_as_the_user_passed_it(engine, observer):
     failed = threading.Event()
 
     def broken():
         raise OSError("it is off")
 
-    taker.failed = lambda error: (taker.told.append(str(error)), failed.set())
+    observer.failed = lambda error: (observer.told.append(str(error)), failed.set())
     exposures = Exposures(ScanStarter(broken))
-    exposures.start(engine, REQUEST, taker)
+    exposures.start(engine, REQUEST, observer)
     engine.say(ARMED)
     assert failed.wait(10)
-    assert taker.told[-1].startswith("scan_start failed (OSError")
+    assert observer.told[-1].startswith("scan_start failed (OSError")

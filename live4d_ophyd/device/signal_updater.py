@@ -1,4 +1,4 @@
-"""Taking: what an exposure brings, into the signals of its device and its status. See `exposure.Taker`."""
+"""SignalUpdater: what an exposure brings, into the signals of its device and its status. See `exposure.Observer`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Publishes(Protocol):
     def disarm_for_lost_engine(self) -> None: ...
 
 
-class Taking:
+class SignalUpdater:
     """Of a trigger, or of a movie if there is a ``flight``; ``detectors`` will have the detector's settings."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Taking:
             self._device.preview.update(arrays, fraction, progress.saturated)
         self._status.report(progress)
 
-    def took(self, raster: RasterResult) -> None:
+    def raster_done(self, raster: RasterResult) -> None:
         self._device.publish(raster)
         if self.flight is not None:
             readings = self._device.without_unknown(self._device.read())
