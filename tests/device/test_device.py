@@ -20,7 +20,7 @@ from served_engine import served_engine
 
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, live_preview
 from live4d_ophyd.engine import AcquisitionError
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.outgoing import Outgoing
 from live4d_ophyd.testing.small_dcu import frames, image, series, start
@@ -250,7 +250,7 @@ def test_previews_are_asked_for_only_where_somebody_reads_them(live4d, dcu, RE, 
     put = Outgoing.put
 
     def watch(self, message, **how):
-        if message is not None and isinstance(wire.from_session(message), wire.Preview):
+        if message is not None and isinstance(protocol.from_session(message), protocol.Preview):
             asked.append(message)
         put(self, message, **how)
 

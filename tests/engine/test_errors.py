@@ -14,14 +14,14 @@ from live4d_ophyd.engine.errors import (
     as_fields,
     from_fields,
 )
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.frames.encoded_array import StreamError
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
 
 def there_and_back(error):
-    message = wire.Failed(1, wire.Failure.of(error))
-    return wire.from_engine(wire.encode(message)).error
+    message = protocol.Failed(1, protocol.Failure.of(error))
+    return protocol.from_engine(protocol.encode(message)).error
 
 
 @pytest.mark.parametrize("kind", PUBLIC.values(), ids=lambda kind: kind.__name__)

@@ -23,7 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 from live4d_ophyd.checks import printable
 from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, NoEngine, ProtocolError
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.delivery import Inbox
 from live4d_ophyd.engine.process.handshake import FAILURES, Handshake
 from live4d_ophyd.engine.process.keys import use_as_session
@@ -166,7 +166,7 @@ class EngineClient:
         Returns when that is done, or after ``timeout`` s: a control unit may take long to answer. Says whether it is.
         """
         self._released.clear()
-        self._post(wire.encode(wire.Release()), order=True)
+        self._post(protocol.encode(protocol.Release()), order=True)
         deadline = time.monotonic() + timeout
         while self.alive and not self._released.wait(0.1):
             if time.monotonic() > deadline:
@@ -180,7 +180,7 @@ class EngineClient:
         """How long ``size`` bytes take to come from the engine, and the request to get there, s. Raises EngineLost."""
         self._probed.clear()
         begin = time.monotonic()
-        self._post(wire.encode(wire.Probe(size)))
+        self._post(protocol.encode(protocol.Probe(size)))
         if not self._probed.wait(timeout) or self._lost:
             raise self._lost or EngineLost(
                 f"the engine at {self.endpoint} sent no {size} bytes within {timeout:g} s"
@@ -190,7 +190,7 @@ class EngineClient:
     def close(self) -> None:
         """End the connection, and the engine if this client spawned it."""
         if self._thread.is_alive():
-            self._post(wire.encode(wire.Bye()))
+            self._post(protocol.encode(protocol.Bye()))
             self._post(None)
             self._thread.join()
         _open_clients.discard(self)
@@ -206,7 +206,7 @@ class EngineClient:
         poller = zmq.Poller()
         for socket in (self._socket, self._monitor, self._outgoing.woken):
             poller.register(socket, zmq.POLLIN)
-        self._send(wire.encode(wire.Hello(self._wanted_backend)))
+        self._send(protocol.encode(protocol.Hello(self._wanted_backend)))
         try:
             while True:
                 ready = dict(poller.poll(_POLL_MS))
@@ -260,32 +260,32 @@ class EngineClient:
                 message = self._inbox.take(frames)
                 if self._inbox.parts > before:
                     self._running.part_came()
-                self._send(wire.encode(wire.Received(self._inbox.parts, self._inbox.previews)))
+                self._send(protocol.encode(protocol.Received(self._inbox.parts, self._inbox.previews)))
             if message is not None:
-                self._heed(wire.from_engine(message))
+                self._heed(protocol.from_engine(message))
         except ProtocolError as error:
             self._distrust(error)
 
-    def _heed(self, message: wire.FromEngine) -> None:
+    def _heed(self, message: protocol.FromEngine) -> None:
         match message:
-            case wire.Ready():
+            case protocol.Ready():
                 self._welcomed(message)
-            case wire.LogLine():
+            case protocol.LogLine():
                 log.log(message.level, "engine: %s", printable(message.text))
-            case wire.Released():
+            case protocol.Released():
                 self._released.set()
-            case wire.Probed():
+            case protocol.Probed():
                 self._probed.set()
-            case wire.Refused():
+            case protocol.Refused():
                 self._was_refused(message)
-            case wire.Alive():
+            case protocol.Alive():
                 pass
-            case wire.PreviewMade():
+            case protocol.PreviewMade():
                 self._running.take_preview(message)
             case _:
                 self._running.take(message)
 
-    def _welcomed(self, ready: wire.Ready) -> None:
+    def _welcomed(self, ready: protocol.Ready) -> None:
         if self._ready.is_set() and (ready.pid != self.pid or not ready.knows):
             self._give_up(f"the engine at {self.endpoint} is another one, or no longer knows this session")
             return
@@ -309,7 +309,7 @@ class EngineClient:
             return
         self._ready.set()
 
-    def _was_refused(self, refused: wire.Refused) -> None:
+    def _was_refused(self, refused: protocol.Refused) -> None:
         failure = refused.failure
         self._refused = replace(
             failure, reason=f"the engine at {self.endpoint} refused: {failure.reason}"
@@ -336,9 +336,9 @@ class EngineClient:
             if self._outage is not None:
                 log.warning("connected with the engine at %s again", self.endpoint)
                 self._outage, self._resuming = None, True
-                self._send(wire.encode(wire.Hello(self._wanted_backend, self._inbox.parts)))
+                self._send(protocol.encode(protocol.Hello(self._wanted_backend, self._inbox.parts)))
                 if self._running.awaits_preview:  # what was on its way is lost
-                    self._send(wire.encode(wire.Preview(whole=True)))
+                    self._send(protocol.encode(protocol.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
             self._look_for_end(_EXIT_CODE_S)
             if not self._lost and self._process is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from live4d_ophyd.checks import shown
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.conversation import Conversation
 from live4d_ophyd.engine.process.delivery import PART_BYTES
 from live4d_ophyd.engine.process.outage import SignsOfLife
@@ -27,7 +27,7 @@ from live4d_ophyd.log_limits import NotTooOften
 log = logging.getLogger(__name__)
 log.addFilter(NotTooOften())
 
-Callback = Callable[[wire.Event], None]
+Callback = Callable[[protocol.Event], None]
 
 #: of a raster's message besides its outputs, at most; also room for parts that were under way when the acquisition
 #: before was cancelled
@@ -60,7 +60,7 @@ class Running:
 
     def begin(self, generation: int, request: AcquisitionRequest, on_event: Callback) -> None:
         """This acquisition takes the place of the one before. Raises EngineLost."""
-        message = wire.encode(wire.Acquire(generation, request))
+        message = protocol.encode(protocol.Acquire(generation, request))
         self._signs.begin(request.timeout, _most_parts(request))
         with self._lock:
             if self._lost:
@@ -79,7 +79,7 @@ class Running:
     def ask_for_preview(self, *, whole: bool = False) -> None:
         """Let the engine send a preview; ``whole``: one that builds on none before."""
         self.awaits_preview = True
-        self._outgoing.put(wire.encode(wire.Preview(whole)))
+        self._outgoing.put(protocol.encode(protocol.Preview(whole)))
 
     # In the client's thread ---------------------------------------------------------------------
 
@@ -89,14 +89,17 @@ class Running:
         job = self._now()
         return None if job is None else job.conversation.request.timeout
 
-    def take(self, event: wire.Armed | wire.ProgressMade | wire.RasterDone | wire.Done | wire.Failed) -> None:
+    def take(
+        self,
+        event: protocol.Armed | protocol.ProgressMade | protocol.RasterDone | protocol.Done | protocol.Failed,
+    ) -> None:
         """Pass on what the engine said. Raises ProtocolError for what it must not say."""
         job = self._now()
         if job is not None and job.conversation.accept(event):
             self._signs.of(event)
             self._deliver(job, event)
 
-    def take_preview(self, preview: wire.PreviewMade) -> None:
+    def take_preview(self, preview: protocol.PreviewMade) -> None:
         """The same of a preview; of one that nobody waits for nothing is made."""
         self.awaits_preview = False
         job = self._now()
@@ -110,7 +113,7 @@ class Running:
         if outputs is None:  # one before was lost with the connection
             self.ask_for_preview(whole=True)
         else:
-            self.take(wire.ProgressMade(preview.generation, preview.progress, outputs))
+            self.take(protocol.ProgressMade(preview.generation, preview.progress, outputs))
 
     def part_came(self) -> None:
         """A part of what must arrive: the engine is alive."""
@@ -120,11 +123,11 @@ class Running:
         """What the engine has not said for too long; "" while there is time, and while nothing runs."""
         return "" if self._now() is None else self._signs.too_silent()
 
-    def refused(self, generation: int | None, why: wire.Failure) -> None:
+    def refused(self, generation: int | None, why: protocol.Failure) -> None:
         """The engine refused to do this acquisition, or with None whatever it was asked for."""
         job = self._now()
         if job is not None and generation in (None, job.generation):
-            self._deliver(job, wire.Failed(job.generation, why))
+            self._deliver(job, protocol.Failed(job.generation, why))
 
     def break_off(self, why: AcquisitionError) -> None:
         """Fail what runs, here and at the engine."""
@@ -137,40 +140,42 @@ class Running:
         with self._lock:
             self._lost, job = why, self._job
         if job is not None:
-            self._deliver(job, wire.Lost(job.generation, why))
+            self._deliver(job, protocol.Lost(job.generation, why))
 
     def _now(self) -> _Job | None:
         with self._lock:
             return self._job
 
     def _cancel_there(self, generation: int) -> None:
-        self._outgoing.put(wire.encode(wire.Cancel(generation)), order=True)
+        self._outgoing.put(protocol.encode(protocol.Cancel(generation)), order=True)
 
     def _break_off(self, job: _Job, why: AcquisitionError) -> None:
         if self._now() is not job:
             return
         self._cancel_there(job.generation)
         reason = f"{why.reason}. The acquisition was cancelled; nothing of it was kept"
-        self._deliver(job, wire.Failed(job.generation, replace(wire.Failure.of(why), reason=reason)))
+        self._deliver(job, protocol.Failed(job.generation, replace(protocol.Failure.of(why), reason=reason)))
 
-    def _deliver(self, job: _Job, event: wire.Event) -> None:
+    def _deliver(self, job: _Job, event: protocol.Event) -> None:
         with self._lock:
             if self._job is not job:
                 return  # cancelled meanwhile
-            if isinstance(event, wire.FINAL):
+            if isinstance(event, protocol.FINAL):
                 self._job = None
         try:
             job.on_event(event)
         except Exception as error:
             log.exception("the receiver of the engine's events failed")
-            if isinstance(event, wire.Armed | wire.RasterDone):  # without these the rest is worth nothing
+            if isinstance(
+                event, protocol.Armed | protocol.RasterDone
+            ):  # without these the rest is worth nothing
                 name = type(event).__name__
                 self._break_off(
                     job, AcquisitionError(f"the session failed at the engine's {name}: {error!r}")
                 )
 
 
-def _check_preview(preview: wire.PreviewMade, request: AcquisitionRequest) -> None:
+def _check_preview(preview: protocol.PreviewMade, request: AcquisitionRequest) -> None:
     """Raise ProtocolError for what the request's outputs cannot be: a few bytes may claim to be gigabytes."""
     outputs = request.outputs()
     for name, rows in preview.outputs.items():

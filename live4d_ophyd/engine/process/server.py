@@ -23,7 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from live4d_ophyd.decode import Backend, BackendUnavailable, CpuBackend, choose_backend
 from live4d_ophyd.engine.errors import EngineInUse
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.delivery import MOST_BYTES, Outbox
 from live4d_ophyd.engine.process.handshake import FAILURES, log_failure
 from live4d_ophyd.engine.process.keys import use_as_engine
@@ -89,7 +89,7 @@ class EngineServer:
         self._outbox = Outbox()
         self._cut_off_at: float | None = None  #: when the connection to the session broke
         self._stuck_since = time.monotonic()
-        self._next: tuple[bytes, wire.Hello] | None = None  #: waits for a session that was cut off
+        self._next: tuple[bytes, protocol.Hello] | None = None  #: waits for a session that was cut off
         self._preview_asked = False
         self._heard = 0  #: orders of this session
         self._worker = Worker(self._context, b"", self._backends["cpu"])
@@ -157,41 +157,41 @@ class EngineServer:
 
     def _obey(self, identity: bytes, raw: bytes) -> None:
         try:
-            message = wire.from_session(raw, allow_modules=self._allow_modules)
-            if isinstance(message, wire.Hello):
+            message = protocol.from_session(raw, allow_modules=self._allow_modules)
+            if isinstance(message, protocol.Hello):
                 self._welcome(identity, message)
                 return
             if identity != self._session:
                 error = EngineInUse("say hello first: another session may have taken this engine")
                 self._refuse(identity, error, hello_first=True)
                 return
-            self._heard += isinstance(message, wire.ORDERS)
+            self._heard += isinstance(message, protocol.ORDERS)
             match message:
-                case wire.Acquire():
+                case protocol.Acquire():
                     self._worker.acquire(message.generation, message.request)
-                case wire.Preview():
+                case protocol.Preview():
                     self._preview_asked = True
                     if message.whole:
                         self._worker.preview_whole.set()
                     self._pump()
-                case wire.Received():
+                case protocol.Received():
                     self._outbox.received(message.parts, message.previews)
                     self._stuck_since = time.monotonic()
                     self._pump()
-                case wire.Cancel():
+                case protocol.Cancel():
                     self._worker.cancel(message.generation)
                     self._outbox.cancel(message.generation)
-                case wire.Release():
+                case protocol.Release():
                     self._worker.release()
-                case wire.Probe():
-                    self._send([wire.encode(wire.Probed(np.zeros(message.size, np.uint8)))])
-                case wire.Bye():
+                case protocol.Probe():
+                    self._send([protocol.encode(protocol.Probed(np.zeros(message.size, np.uint8)))])
+                case protocol.Bye():
                     self._drop_session("the session said goodbye", logging.INFO)
         except Exception as error:  # whatever came over the wire must not end the engine
             log.warning("refused a message: %r", error)
-            self._refuse(identity, error, wire.generation_of(raw))
+            self._refuse(identity, error, protocol.generation_of(raw))
 
-    def _welcome(self, identity: bytes, hello: wire.Hello) -> None:
+    def _welcome(self, identity: bytes, hello: protocol.Hello) -> None:
         backend = self._backends.get(hello.backend)
         if backend is None:
             reason = f"backend {hello.backend!r} cannot run here: {self._no_gpu}"
@@ -215,7 +215,7 @@ class EngineServer:
             return "free"
         return "in use" if self._cut_off_at is None else "wait"
 
-    def _let_in(self, identity: bytes, hello: wire.Hello, backend: Backend) -> None:
+    def _let_in(self, identity: bytes, hello: protocol.Hello, backend: Backend) -> None:
         """Begin a session, or go on with the one that was cut off; then there is no other that waits."""
         knows = False
         if self._session != identity:
@@ -229,8 +229,8 @@ class EngineServer:
         self._refuse_next()
         self._cut_off_at = None
         self._stuck_since = time.monotonic()
-        ready = wire.Ready(os.getpid(), backend.name, backend.detail, software(), knows, self._heard)
-        self._send([wire.encode(ready)])
+        ready = protocol.Ready(os.getpid(), backend.name, backend.detail, software(), knows, self._heard)
+        self._send([protocol.encode(ready)])
         self._pump()
 
     def _begin(self, identity: bytes, backend: Backend) -> None:
@@ -261,9 +261,9 @@ class EngineServer:
     def _refuse(
         self, identity: bytes, error: Exception, generation: int | None = None, hello_first: bool = False
     ) -> None:
-        message = wire.Refused(wire.Failure.of(error), generation, hello_first)
+        message = protocol.Refused(protocol.Failure.of(error), generation, hello_first)
         try:
-            self._socket.send_multipart([identity, wire.encode(message)], zmq.DONTWAIT)
+            self._socket.send_multipart([identity, protocol.encode(message)], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             log.warning("could not answer %r: %s", identity, error)
 
@@ -272,7 +272,7 @@ class EngineServer:
         if self._session is None:
             return False
         try:
-            self._socket.send_multipart([self._session, wire.encode(wire.Alive())], zmq.DONTWAIT)
+            self._socket.send_multipart([self._session, protocol.encode(protocol.Alive())], zmq.DONTWAIT)
             return True
         except zmq.Again:
             return True  # connected, only slow
@@ -367,7 +367,7 @@ class _LogForwarder(logging.Handler):
         self._events.connect(EVENTS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = wire.encode(wire.LogLine(record.levelno, message_of(record)))
+        message = protocol.encode(protocol.LogLine(record.levelno, message_of(record)))
         with contextlib.suppress(zmq.ZMQError):  # full or closing: the record is in this process' log as well
             self._events.send_multipart([ANY_SESSION, ASIDE, b"", message], zmq.DONTWAIT)
 

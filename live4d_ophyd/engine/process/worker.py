@@ -22,7 +22,7 @@ from live4d_ophyd.decode import Backend, GpuLost
 from live4d_ophyd.engine.acquisition import Acquisition
 from live4d_ophyd.engine.errors import Cancelled, EngineFault
 from live4d_ophyd.engine.open_stream import OpenStream
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.previews import Changes
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
@@ -103,13 +103,13 @@ class Worker:
         self._jobs.put(None)
         self._thread.join()
 
-    def _tell(self, events: zmq.Socket, message: wire.FromEngine) -> None:
-        how = AS_PREVIEW if isinstance(message, wire.PreviewMade) else SURELY
-        if isinstance(message, wire.ASIDE):
+    def _tell(self, events: zmq.Socket, message: protocol.FromEngine) -> None:
+        how = AS_PREVIEW if isinstance(message, protocol.PreviewMade) else SURELY
+        if isinstance(message, protocol.ASIDE):
             how = ASIDE
         generation = getattr(message, "generation", None)
         about = b"" if generation is None else b"%d" % generation
-        events.send_multipart([self._session, how, about, wire.encode(message)])
+        events.send_multipart([self._session, how, about, protocol.encode(message)])
 
     def _work(self) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -123,7 +123,7 @@ class Worker:
                 if job == "release":
                     self._disarm()
                     self._close_stream()
-                    self._tell(events, wire.Released())
+                    self._tell(events, protocol.Released())
                 else:
                     assert not isinstance(job, str)
                     self._run(events, *job)
@@ -150,8 +150,8 @@ class Worker:
     def _run(self, events: zmq.Socket, generation: int, request: AcquisitionRequest) -> None:
         try:
             for raster in self._take(events, generation, request):
-                self._tell(events, wire.RasterDone(generation, raster))
-            self._tell(events, wire.Done(generation))
+                self._tell(events, protocol.RasterDone(generation, raster))
+            self._tell(events, protocol.Done(generation))
         except Cancelled:
             self._tell_failure(events, generation, Cancelled("cancelled"))
         except GpuLost as error:
@@ -180,7 +180,7 @@ class Worker:
             yield from self._go_through(events, generation, self._series_for(request))
 
     def _series_for(self, request: AcquisitionRequest) -> _Series:
-        asked = wire.encode(wire.Acquire(0, request))
+        asked = protocol.encode(protocol.Acquire(0, request))
         if self._standing is not None and self._standing.asked != asked:
             self._disarm()
         if self._standing is None:
@@ -198,7 +198,7 @@ class Worker:
         acquisition = series.acquisition
         request, over = acquisition.request, threading.Event()
         self._changes.reset()
-        acquisition.on_ready = lambda: self._tell(events, wire.Armed(generation))
+        acquisition.on_ready = lambda: self._tell(events, protocol.Armed(generation))
         reporter = threading.Thread(
             target=self._report, args=(acquisition, generation, over), name="live4d-progress", daemon=True
         )
@@ -220,7 +220,7 @@ class Worker:
                 self._disarm()
 
     def _tell_failure(self, events: zmq.Socket, generation: int, error: Exception) -> None:
-        self._tell(events, wire.Failed(generation, wire.Failure.of(error)))
+        self._tell(events, protocol.Failed(generation, protocol.Failure.of(error)))
 
     def _report(self, acquisition: Acquisition, generation: int, over: threading.Event) -> None:
         events = self._context.socket(zmq.PUSH)
@@ -229,7 +229,7 @@ class Worker:
         try:
             while not over.wait(PROGRESS_PERIOD_S):
                 progress = acquisition.progress()
-                self._tell(events, wire.ProgressMade(generation, progress))
+                self._tell(events, protocol.ProgressMade(generation, progress))
                 if self.preview_wanted.is_set():
                     try:
                         if (outputs := acquisition.preview()) is not None:
@@ -243,12 +243,12 @@ class Worker:
 
     def _preview(
         self, generation: int, progress: Progress, outputs: dict[str, np.ndarray]
-    ) -> wire.PreviewMade:
+    ) -> protocol.PreviewMade:
         if self.preview_whole.is_set():
             self.preview_whole.clear()
             self._changes.reset()
         number, rows = self._changes.of(outputs, self.preview_room)
-        return wire.PreviewMade(generation, number, progress, rows)
+        return protocol.PreviewMade(generation, number, progress, rows)
 
 
 def _as_allowed(request: AcquisitionRequest) -> AcquisitionRequest:

@@ -17,7 +17,7 @@ from served_engine import served_engine
 from live4d_ophyd.decode import BackendUnavailable, CpuBackend, GpuLost
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import EngineInUse, EngineLost, NoEngine, NothingCame
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.keys import make_keys
 from live4d_ophyd.engine.process.server import EngineServer
@@ -40,9 +40,9 @@ class Events:
 
     def __call__(self, event):
         self.all.append(event)
-        if isinstance(event, wire.Armed):
+        if isinstance(event, protocol.Armed):
             self.armed.set()
-        if isinstance(event, wire.FINAL):
+        if isinstance(event, protocol.FINAL):
             self.over.set()
 
     def last(self, timeout=10):
@@ -79,8 +79,8 @@ def test_images_come_back_exactly(engine, dcu):
     dcu.send(series(pixels))
     events = Events()
     engine.acquire(1, request(dcu), events)
-    assert isinstance(events.last(), wire.Done)
-    raster = next(event.raster for event in events.all if isinstance(event, wire.RasterDone))
+    assert isinstance(events.last(), protocol.Done)
+    raster = next(event.raster for event in events.all if isinstance(event, protocol.RasterDone))
     truth = (pixels * DISK.weights(pixels.shape[1:])).sum(axis=(1, 2)).reshape(GRID.shape)
     np.testing.assert_array_equal(raster.outputs["vbf"], truth)
 
@@ -93,7 +93,7 @@ def test_progress_comes_while_it_runs_and_previews_when_asked_for(engine, dcu):
 
     def watch(event):
         events(event)
-        if isinstance(event, wire.ProgressMade):
+        if isinstance(event, protocol.ProgressMade):
             if event.outputs is not None and np.isfinite(event.outputs["vbf"]).sum() == 5:
                 shown.set()
             else:
@@ -102,13 +102,13 @@ def test_progress_comes_while_it_runs_and_previews_when_asked_for(engine, dcu):
     engine.acquire(1, request(dcu), watch)
     assert shown.wait(5)
     dcu.send(series(pixels)[6:])
-    assert isinstance(events.last(), wire.Done)
+    assert isinstance(events.last(), protocol.Done)
 
 
 def test_a_failure_is_told_with_its_reason(engine, dcu):
     events = Events()
     engine.acquire(1, request(dcu, timeout=0.2), events)
-    assert isinstance(events.last(), wire.Failed)
+    assert isinstance(events.last(), protocol.Failed)
     assert isinstance(events.last().error, NothingCame)
     assert "no series began" in str(events.last().error)
 
@@ -119,7 +119,7 @@ def test_warnings_of_the_engine_reach_the_session(engine, dcu, caplog):
     dcu.send(messages)
     events = Events()
     engine.acquire(1, request(dcu), events)
-    assert isinstance(events.last(), wire.Done)
+    assert isinstance(events.last(), protocol.Done)
     assert "engine: series 1: bad frame" in caplog.text
 
 
@@ -132,7 +132,7 @@ def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
     engine.acquire(2, request(dcu), events)
     assert events.armed.wait(10)  # before, the first one may still be listening
     dcu.send(series(pixels))
-    assert isinstance(events.last(), wire.Done)
+    assert isinstance(events.last(), protocol.Done)
     assert len(cancelled.all) == before
 
 
@@ -142,7 +142,7 @@ def test_a_killed_engine_is_noticed_within_a_second_and_named(engine, dcu):
     engine.acquire(1, request(dcu), events)
     os.kill(engine.pid, signal.SIGKILL)
     lost = events.last(1.0)
-    assert isinstance(lost, wire.Lost)
+    assert isinstance(lost, protocol.Lost)
     assert isinstance(lost.error, EngineLost)
     assert "SIGKILL" in str(lost.error)
     assert not engine.alive
@@ -169,7 +169,7 @@ def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
         dcu.send([start()])
         client.acquire(1, request(dcu), events)
         engine.process.kill()
-        assert isinstance(events.last(1.0), wire.Lost)
+        assert isinstance(events.last(1.0), protocol.Lost)
         assert engine.endpoint in str(events.last().error)
 
 
@@ -187,7 +187,7 @@ def test_a_served_engine_belongs_to_one_session_at_a_time(dcu):
             events = Events()
             dcu.send(series(frames(GRID.frames)))
             third.acquire(1, request(dcu), events)
-            assert isinstance(events.last(), wire.Done)
+            assert isinstance(events.last(), protocol.Done)
 
 
 def test_a_served_engine_works_for_one_session_after_the_other(dcu):
@@ -200,7 +200,7 @@ def test_a_served_engine_works_for_one_session_after_the_other(dcu):
                     unique = f"{number}{generation}"
                     dcu.send(series(frames(GRID.frames), 1, unique))
                     client.acquire(generation, request(dcu), events)
-                    assert isinstance(events.last(), wire.Done)
+                    assert isinstance(events.last(), protocol.Done)
                 client.release()
 
 
@@ -213,23 +213,23 @@ def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):
     time.sleep(1.5)  # longer than any heartbeat
     os.kill(engine.pid, signal.SIGCONT)
     dcu.send(series(frames(GRID.frames))[1:])
-    assert isinstance(events.last(), wire.Done)
+    assert isinstance(events.last(), protocol.Done)
 
 
 def test_a_message_that_makes_no_sense_does_not_end_the_engine(engine, dcu):
-    hostile = cbor2.loads(wire.encode(wire.Acquire(1, request(dcu))))
+    hostile = cbor2.loads(protocol.encode(protocol.Acquire(1, request(dcu))))
     hostile["request"]["control"] = {"url": 5}
     for generation in (1, [1], "1", None):
         engine._post(cbor2.dumps({**hostile, "generation": generation}))
     engine._post(b"not even cbor")
     for told in ({}, {"kind": "Acquire"}, {"kind": "Cancel"}, {"kind": "Done", "generation": 1}):
-        engine._post(cbor2.dumps({"v": wire.VERSION, **told}))
+        engine._post(cbor2.dumps({"v": protocol.VERSION, **told}))
     # Answers come in order: behind a release, all that was refused has been heard.
     engine.release()
     events = Events()
     dcu.send(series(frames(GRID.frames)))
     engine.acquire(2, request(dcu), events)
-    assert isinstance(events.last(), wire.Done)
+    assert isinstance(events.last(), protocol.Done)
 
 
 def test_a_set_up_that_does_not_fit_is_a_value_error(engine, dcu):

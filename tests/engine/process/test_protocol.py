@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.errors import PUBLIC, NoMethod, ProtocolError
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.process.values import DTYPES
 from live4d_ophyd.engine.results import Progress
@@ -26,7 +26,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
-SESSION, ENGINE = get_args(wire.FromSession), get_args(wire.FromEngine)
+SESSION, ENGINE = get_args(protocol.FromSession), get_args(protocol.FromEngine)
 
 # Strategies: of the types, where a value of the type is always one of the class -------------------
 
@@ -91,7 +91,7 @@ rasters = st.builds(RasterResult, counts, outputs, losses, counts, rates, texts,
 progress = st.builds(Progress, counts, counts, rates, counts, counts)
 failures = st.sampled_from(sorted(PUBLIC)).flatmap(
     lambda kind: st.builds(
-        wire.Failure,
+        protocol.Failure,
         st.just(kind),
         st.text(min_size=1),
         **dict.fromkeys(getattr(PUBLIC[kind], "details", ()), texts),
@@ -112,7 +112,7 @@ for kind, strategy in (
     (AcquisitionRequest, requests),
     (RasterResult, rasters),
     (Progress, progress),
-    (wire.Failure, failures),
+    (protocol.Failure, failures),
     (np.ndarray, images),
 ):
     st.register_type_strategy(kind, strategy)
@@ -122,15 +122,15 @@ generations = st.integers(-(1 << 63), (1 << 63) - 1)
 def any_of(kind):
     """Messages of this class."""
     whole = {f.name: generations for f in fields(kind) if f.type == "int"}
-    whole |= {"size": st.integers(0, wire.MOST_PROBED)} if kind is wire.Probe else {}
-    whole |= {"level": st.integers(10, 50)} if kind is wire.LogLine else {}
+    whole |= {"size": st.integers(0, protocol.MOST_PROBED)} if kind is protocol.Probe else {}
+    whole |= {"level": st.integers(10, 50)} if kind is protocol.LogLine else {}
     return st.builds(
-        kind, **whole, **({"generation": st.none() | generations} if kind is wire.Refused else {})
+        kind, **whole, **({"generation": st.none() | generations} if kind is protocol.Refused else {})
     )
 
 
 def read(message, raw):
-    return wire.from_session(raw) if isinstance(message, SESSION) else wire.from_engine(raw)
+    return protocol.from_session(raw) if isinstance(message, SESSION) else protocol.from_engine(raw)
 
 
 def assert_same(back, message):
@@ -144,14 +144,14 @@ def assert_same(back, message):
 @given(data=st.data())
 def test_every_message_survives_the_wire(kind, data):
     message = data.draw(any_of(kind))
-    assert_same(read(message, wire.encode(message)), message)
+    assert_same(read(message, protocol.encode(message)), message)
 
 
 @given(npst.arrays(dtypes, npst.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=3)))
 def test_an_array_comes_back_with_its_dtype_shape_and_every_bit(array):
-    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))).outputs[
-        "a"
-    ]
+    back = protocol.from_engine(
+        protocol.encode(protocol.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))
+    ).outputs["a"]
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
     assert back.flags.writeable
 
@@ -159,9 +159,9 @@ def test_an_array_comes_back_with_its_dtype_shape_and_every_bit(array):
 @pytest.mark.parametrize("dtype", [">f8", "f4", "f2", ">u2", ">i8"])
 def test_arrays_of_other_byte_orders_and_short_floats_keep_their_values(dtype):
     array = np.arange(6).astype(dtype).reshape(2, 3)[:, ::2]
-    back = wire.from_engine(wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))).outputs[
-        "a"
-    ]
+    back = protocol.from_engine(
+        protocol.encode(protocol.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))
+    ).outputs["a"]
     np.testing.assert_array_equal(back, array)
     assert back.dtype == (np.float32 if array.dtype == np.float16 else array.dtype.newbyteorder("<"))
 
@@ -171,7 +171,7 @@ def test_arrays_of_other_byte_orders_and_short_floats_keep_their_values(dtype):
 )
 def test_other_arrays_cannot_be_sent(array):
     with pytest.raises(TypeError, match="cannot be sent"):
-        wire.encode(wire.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))
+        protocol.encode(protocol.ProgressMade(1, Progress(0, 1, None, 0), {"a": array}))
 
 
 @pytest.mark.parametrize("thing", [object(), {1: 2}, np.ones(2), {"a": {1, 2}}])
@@ -180,7 +180,7 @@ def test_objects_do_not_cross(thing):
         DectrisSource("tcp://dcu:31001"), ScanGrid(2, 2), (Disk("a", radius=1),), notes={"a": thing}
     )
     with pytest.raises(TypeError, match="cannot be sent"):
-        wire.encode(wire.Acquire(1, request))
+        protocol.encode(protocol.Acquire(1, request))
 
 
 def test_numbers_of_numpy_arrive_as_plain_ones():
@@ -190,9 +190,11 @@ def test_numbers_of_numpy_arrive_as_plain_ones():
         (Disk("a", radius=1),),
         notes={"n": (np.int64(3), np.float32(0.5))},
     )
-    assert wire.from_session(wire.encode(wire.Acquire(1, request))).request.notes == {"n": [3, 0.5]}
+    assert protocol.from_session(protocol.encode(protocol.Acquire(1, request))).request.notes == {
+        "n": [3, 0.5]
+    }
     there = Progress(np.int64(3), np.int64(16), np.float64(1.5), 0)
-    back = wire.from_engine(wire.encode(wire.ProgressMade(1, there))).progress
+    back = protocol.from_engine(protocol.encode(protocol.ProgressMade(1, there))).progress
     assert [type(value) for value in (back.frames_received, back.rate_hz)] == [int, float]
 
 
@@ -208,16 +210,17 @@ REQUEST = AcquisitionRequest(
 RASTER = RasterResult(
     0, {"vbf": np.ones((2, 4, 4))}, Losses(16, 14, 1, 1), series_id=3, rate_hz=1e3, backend="cpu", dropped=0
 )
-TAKEN, ASKED = wire.RasterDone(1, RASTER), wire.Acquire(1, REQUEST)
-FAILURE = wire.Failure("NothingCame", "no frame")
+TAKEN, ASKED = protocol.RasterDone(1, RASTER), protocol.Acquire(1, REQUEST)
+FAILURE = protocol.Failure("NothingCame", "no frame")
 MESSAGES = (
-    wire.Hello("cpu"), ASKED, wire.Cancel(1), wire.Preview(), wire.Received(3, 1), wire.Release(),
-    wire.Bye(), wire.Probe(7),
-    wire.Ready(1, "cpu", "", ""), wire.Refused(FAILURE, 1), wire.Released(), wire.Probed(np.zeros(3, np.uint8)),
-    wire.Alive(), wire.LogLine(30, "full"),
-    wire.Armed(1), wire.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
-    wire.PreviewMade(1, 0, Progress(3, 16, 1e3, 0), {"vbf": Rows(0, 4, 2, (4, 4), np.ones((2, 2), np.float32))}),
-    wire.Done(1), wire.Failed(1, FAILURE),
+    protocol.Hello("cpu"), ASKED, protocol.Cancel(1), protocol.Preview(), protocol.Received(3, 1), protocol.Release(),
+    protocol.Bye(), protocol.Probe(7),
+    protocol.Ready(1, "cpu", "", ""), protocol.Refused(FAILURE, 1), protocol.Released(),
+    protocol.Probed(np.zeros(3, np.uint8)),
+    protocol.Alive(), protocol.LogLine(30, "full"),
+    protocol.Armed(1), protocol.ProgressMade(1, Progress(3, 16, 1e3, 0), {"vbf": np.ones((4, 4))}), TAKEN,
+    protocol.PreviewMade(1, 0, Progress(3, 16, 1e3, 0), {"vbf": Rows(0, 4, 2, (4, 4), np.ones((2, 2), np.float32))}),
+    protocol.Done(1), protocol.Failed(1, FAILURE),
 )  # fmt: skip
 
 
@@ -235,12 +238,12 @@ def in_words(path):
 
 
 def places(message):
-    return [path for path in paths(cbor2.loads(wire.encode(message))) if path not in [("v",), ("kind",)]]
+    return [path for path in paths(cbor2.loads(protocol.encode(message))) if path not in [("v",), ("kind",)]]
 
 
 def changed(message, path, change):
     """The message's bytes with ``change(map, name)`` done to the place."""
-    values = cbor2.loads(wire.encode(message))
+    values = cbor2.loads(protocol.encode(message))
     at = values
     for name in path[:-1]:
         at = at[name]
@@ -325,10 +328,13 @@ def test_a_field_that_is_not_known_is_named(message):
         (ASKED, "request.methods", "ab", "request.methods is 'ab'; expected a list"),
         (ASKED, "request.notes", {"a": cbor2.undefined}, r"request.notes\['a'\] is undefined; expected"),
         (ASKED, "request.source.connections", 99, "request.source: connections is 99; expected a whole number from"),
-        (wire.Failed(1, FAILURE), "failure.reason", "", "failure: reason is ''; expected a text"),
-        (wire.Failed(1, FAILURE), "failure.kind", "SystemExit", "failure: kind is 'SystemExit'; expected one of Acqui"),
-        (wire.Failed(1, FAILURE), "failure.method", "com", "failure: method is 'com'; a NothingCame has none"),
-        (wire.Failed(1, wire.Failure("ValueError", "no")), "failure.remedy", "do", "a ValueError has none"),
+        (protocol.Failed(1, FAILURE), "failure.reason", "", "failure: reason is ''; expected a text"),
+        (
+            protocol.Failed(1, FAILURE), "failure.kind", "SystemExit",
+            "failure: kind is 'SystemExit'; expected one of Acqui",
+        ),
+        (protocol.Failed(1, FAILURE), "failure.method", "com", "failure: method is 'com'; a NothingCame has none"),
+        (protocol.Failed(1, protocol.Failure("ValueError", "no")), "failure.remedy", "do", "a ValueError has none"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_was_expected(message, path, value, words):
@@ -362,50 +368,52 @@ def test_a_method_that_cannot_be_had_or_made_is_refused_by_name():
         ),
     ):
         with pytest.raises(kind, match=words):
-            wire.from_session(method(change))
+            protocol.from_session(method(change))
 
 
 def test_modules_are_imported_only_where_it_is_allowed():
     raw = changed(ASKED, ("request", "methods"), lambda at, last: at[last][1].update(kind="os:system"))
     with pytest.raises(NoMethod, match="os:system is no imaging method: it is no dataclass"):
-        wire.from_session(raw, allow_modules=True)
+        protocol.from_session(raw, allow_modules=True)
 
 
 def test_a_message_of_the_other_direction_is_none():
     with pytest.raises(ProtocolError, match="'Cancel' is no message; expected one of Ready, "):
-        wire.from_engine(wire.encode(wire.Cancel(1)))
+        protocol.from_engine(protocol.encode(protocol.Cancel(1)))
     with pytest.raises(ProtocolError, match="'Done' is no message; expected one of Hello, "):
-        wire.from_session(wire.encode(wire.Done(1)))
+        protocol.from_session(protocol.encode(protocol.Done(1)))
 
 
 @pytest.mark.parametrize("version", [3, 99, True, "4", None, 4.0, {}])
 def test_another_version_is_refused_before_anything_else(version):
     with pytest.raises(
-        ProtocolError, match=rf"speaks version .*, this one {wire.VERSION}: install the same live4d"
+        ProtocolError, match=rf"speaks version .*, this one {protocol.VERSION}: install the same live4d"
     ) as caught:
-        wire.from_engine(cbor2.dumps({"v": version, "kind": "Surprise"}))
+        protocol.from_engine(cbor2.dumps({"v": version, "kind": "Surprise"}))
     assert caught.value.remedy == "install the same live4d-ophyd on both"
 
 
 def test_the_acquisition_of_a_message_that_cannot_be_used_is_known_if_it_says_so():
-    assert wire.generation_of(cbor2.dumps({"v": wire.VERSION, "kind": "Acquire", "generation": 7})) == 7
+    assert (
+        protocol.generation_of(cbor2.dumps({"v": protocol.VERSION, "kind": "Acquire", "generation": 7})) == 7
+    )
     for generation in (None, True, "7", [7]):
-        values = {"v": wire.VERSION, "kind": "Acquire", "generation": generation}
-        assert wire.generation_of(cbor2.dumps(values)) is None
-    assert wire.generation_of(b"noise") is None
+        values = {"v": protocol.VERSION, "kind": "Acquire", "generation": generation}
+        assert protocol.generation_of(cbor2.dumps(values)) is None
+    assert protocol.generation_of(b"noise") is None
 
 
 # Hostile bytes ------------------------------------------------------------------------------------
 
 
 def refuses_or_reads(raw):
-    for read_one, kinds in ((wire.from_session, SESSION), (wire.from_engine, ENGINE)):
+    for read_one, kinds in ((protocol.from_session, SESSION), (protocol.from_engine, ENGINE)):
         try:
             message = read_one(raw)
         except (ProtocolError, NoMethod):
             continue
         assert type(message) in kinds
-    wire.generation_of(raw)
+    protocol.generation_of(raw)
 
 
 @given(st.binary(max_size=200))
@@ -415,7 +423,7 @@ def test_noise_is_refused(raw):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from([wire.encode(message) for message in MESSAGES]),
+    st.sampled_from([protocol.encode(message) for message in MESSAGES]),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
     st.integers(0, 3),
 )
@@ -451,7 +459,7 @@ def test_no_tag_makes_an_object():
         for content in (b"\x00", b"\x60", b"\x80", b"\x82\x01\x02", b"\x40", b"\x61("):
             tagged = cbor2.dumps(cbor2.CBORTag(tag, 0))[:-1] + content
             with pytest.raises(ProtocolError, match="not a message of the engine's protocol"):
-                wire.from_session(whole.replace(head + b"\xa0", head + tagged))
+                protocol.from_session(whole.replace(head + b"\xa0", head + tagged))
 
 
 @pytest.mark.parametrize(
@@ -467,6 +475,6 @@ def test_no_tag_makes_an_object():
     ],
 )
 def test_bytes_that_ask_for_much_get_nothing(raw):
-    for read_one in (wire.from_session, wire.from_engine):
+    for read_one in (protocol.from_session, protocol.from_engine):
         with pytest.raises(ProtocolError, match="not a message of the engine's protocol"):
             read_one(raw)

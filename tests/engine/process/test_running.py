@@ -7,7 +7,7 @@ import pytest
 
 from live4d_ophyd.engine import AcquisitionRequest, Losses, RasterResult
 from live4d_ophyd.engine.errors import AcquisitionError, EngineLost, ProtocolError
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.delivery import Outbox
 from live4d_ophyd.engine.process.outage import SignsOfLife
 from live4d_ophyd.engine.process.previews import Rows
@@ -26,7 +26,7 @@ class Told(list):
     """What the engine is told."""
 
     def put(self, message, order=False):
-        self.append((wire.from_session(message), order))
+        self.append((protocol.from_session(message), order))
 
 
 @pytest.fixture
@@ -45,16 +45,16 @@ def test_the_engine_is_asked_and_its_events_are_passed_on(running, told):
     ((asked, order),) = told
     assert (asked.generation, order) == (1, True)
     assert running.timeout == 7.0
-    running.take(wire.Armed(1))
-    assert events == [wire.Armed(1)]
+    running.take(protocol.Armed(1))
+    assert events == [protocol.Armed(1)]
 
 
 def test_nothing_of_a_cancelled_acquisition_is_passed_on(running, told):
     events = []
     running.begin(1, REQUEST, events.append)
     running.cancel(1)
-    assert told[-1] == (wire.Cancel(1), True)
-    running.take(wire.Armed(1))
+    assert told[-1] == (protocol.Cancel(1), True)
+    running.take(protocol.Armed(1))
     running.break_off(AcquisitionError("too late"))
     running.lose(EngineLost("gone"))
     assert events == []
@@ -64,7 +64,7 @@ def test_nothing_of_a_cancelled_acquisition_is_passed_on(running, told):
 def preview_of(generation, name="vbf", side=4, bins=1):
     part = np.zeros((-(-side // bins),) * 2, np.float32)
     rows = Rows(0, side, bins, (side, side), part)
-    return wire.PreviewMade(generation, 0, Progress(3, 16, 1e3, 0), {name: rows})
+    return protocol.PreviewMade(generation, 0, Progress(3, 16, 1e3, 0), {name: rows})
 
 
 def test_of_a_preview_that_nobody_waits_for_nothing_is_made(running, monkeypatch):
@@ -83,7 +83,7 @@ def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told
     running.begin(1, REQUEST, events.append)
     running.break_off(AcquisitionError("it hangs"))
     running.break_off(AcquisitionError("it hangs"))
-    assert [message for message, _ in told[1:]] == [wire.Cancel(1)]
+    assert [message for message, _ in told[1:]] == [protocol.Cancel(1)]
     (failed,) = events
     assert str(failed.error).startswith("it hangs. The acquisition was cancelled")
 
@@ -97,7 +97,7 @@ def test_all_parts_of_the_results_may_count_as_signs_of_life_and_not_many_more(r
     running.begin(1, replace(REQUEST, grid=grid, rasters=rasters), lambda event: None)
     (most,) = told
     image, losses = np.ones(grid.shape), Losses(grid.frames, grid.frames, 0, 0)
-    message = wire.encode(wire.RasterDone(1, RasterResult(0, {"vbf": image}, losses, 1, None, "cpu")))
+    message = protocol.encode(protocol.RasterDone(1, RasterResult(0, {"vbf": image}, losses, 1, None, "cpu")))
     outbox = Outbox()
     outbox.put(message)
     parts = 0
@@ -112,7 +112,7 @@ def test_after_the_engine_is_lost_nothing_begins(running, told):
     running.begin(1, REQUEST, events.append)
     running.lose(EngineLost("gone"))
     (lost,) = events
-    assert isinstance(lost, wire.Lost)
+    assert isinstance(lost, protocol.Lost)
     with pytest.raises(EngineLost, match="gone"):
         running.begin(2, REQUEST, events.append)
     assert len(told) == 1
@@ -121,7 +121,7 @@ def test_after_the_engine_is_lost_nothing_begins(running, told):
 def test_a_refusal_is_of_what_runs_unless_it_names_another(running):
     events = []
     running.begin(2, REQUEST, events.append)
-    running.refused(1, wire.Failure("ValueError", "an earlier one"))
+    running.refused(1, protocol.Failure("ValueError", "an earlier one"))
     assert events == []
-    running.refused(None, wire.Failure("ValueError", "no such grid"))
+    running.refused(None, protocol.Failure("ValueError", "no such grid"))
     assert str(events[0].error) == "no such grid"

@@ -10,7 +10,7 @@ from fake_control import FakeControl
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import Cancelled, EngineFault, NothingCame
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.worker import EVENTS, Worker
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -60,9 +60,9 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
             assert heard.poll(0) == 0
         finally:
             control.answer.set()
-            said = [wire.from_engine(heard.recv_multipart()[3]) for _ in range(2)]
+            said = [protocol.from_engine(heard.recv_multipart()[3]) for _ in range(2)]
             worker.end()
-    assert [type(message) for message in said] == [wire.Failed, wire.Released]
+    assert [type(message) for message in said] == [protocol.Failed, protocol.Released]
     assert isinstance(said[0].error, Cancelled)
     assert control.heard[-2:] == ["abort", "put back"]
 
@@ -85,10 +85,10 @@ def test_what_nobody_expects_is_answered_and_the_next_acquisition_runs(events, m
         try:
             worker.acquire(1, request)
             worker.acquire(2, request)
-            first = wire.from_engine(heard.recv_multipart()[3])
-            said = [wire.from_engine(heard.recv_multipart()[3])]
-            while not isinstance(said[-1], wire.Failed):
-                said.append(wire.from_engine(heard.recv_multipart()[3]))
+            first = protocol.from_engine(heard.recv_multipart()[3])
+            said = [protocol.from_engine(heard.recv_multipart()[3])]
+            while not isinstance(said[-1], protocol.Failed):
+                said.append(protocol.from_engine(heard.recv_multipart()[3]))
         finally:
             worker.end()
     assert isinstance(first.error, EngineFault)

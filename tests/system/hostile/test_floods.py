@@ -13,7 +13,7 @@ from system.hostile.rogue import MIB, Cost, Events, engine, message
 
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import NothingCame
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.protocol import Failed
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -67,10 +67,12 @@ def test_an_engine_that_floods_the_session_is_logged_a_little_and_as_text(caplog
         def flood():
             assert rogue.poll(10_000)
             peer, _ = rogue.recv_multipart()
-            line = wire.encode(wire.LogLine(logging.WARNING, "\x1b[2J\x1b]0;owned\x07" * 1000))
-            nonsense = cbor2.dumps({"v": wire.VERSION, "kind": "\x1b" * 1000})
-            huge = wire.encode(wire.LogLine(logging.WARNING, "x" * (30 * MIB)))
-            failure = wire.encode(wire.Refused(wire.Failure("NoEngine", "\x1b[2J" + "x" * (30 * MIB))))
+            line = protocol.encode(protocol.LogLine(logging.WARNING, "\x1b[2J\x1b]0;owned\x07" * 1000))
+            nonsense = cbor2.dumps({"v": protocol.VERSION, "kind": "\x1b" * 1000})
+            huge = protocol.encode(protocol.LogLine(logging.WARNING, "x" * (30 * MIB)))
+            failure = protocol.encode(
+                protocol.Refused(protocol.Failure("NoEngine", "\x1b[2J" + "x" * (30 * MIB)))
+            )
             rogue.send_multipart([peer, failure])
             rogue.send_multipart([peer, huge])
             while not over.is_set():

@@ -12,7 +12,7 @@ from served_engine import served_engine
 from system.hostile.rogue import MIB, Cost, Events, engine
 
 from live4d_ophyd.engine import AcquisitionRequest
-from live4d_ophyd.engine.process import protocol as wire
+from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
@@ -81,7 +81,7 @@ class Rogue:
             assert self._socket.poll(max(0, 1000 * (deadline - time.monotonic()))), (
                 f"no {kind} after {kinds[-5:]}"
             )
-            kinds.append(type(wire.from_engine(self._socket.recv())).__name__)
+            kinds.append(type(protocol.from_engine(self._socket.recv())).__name__)
         return kinds
 
     def close(self):
@@ -102,7 +102,7 @@ def rogue(tmp_path):
     with served_engine(*options, endpoint=f"ipc://{tmp_path}/e") as served:
         session = Rogue(served.endpoint)
         session.pid = served.process.pid
-        session.send(wire.encode(wire.Hello()))
+        session.send(protocol.encode(protocol.Hello()))
         session.answers_until("Ready")
         with closing(session):
             yield session
@@ -113,20 +113,20 @@ def refused(rogue, messages):
     """Send them; each must be refused, or be an acquisition that fails, and the engine still answers."""
     for raw in messages:
         rogue.send(raw)
-    rogue.send(wire.encode(wire.Cancel(1 << 60)))
-    rogue.send(wire.encode(wire.Probe(0)))
+    rogue.send(protocol.encode(protocol.Cancel(1 << 60)))
+    rogue.send(protocol.encode(protocol.Probe(0)))
     return rogue.answers_until("Probed")
 
 
 @pytest.mark.parametrize("name", MANY)
 def test_values_out_of_range_are_refused_at_once(client, name):
     *path, value = MANY[name]
-    values = cbor2.loads(wire.encode(wire.Acquire(1, REQUEST)))
+    values = cbor2.loads(protocol.encode(protocol.Acquire(1, REQUEST)))
     cost = Cost(client.pid)
     begin = time.monotonic()
     raw = cbor2.dumps(with_value(values, path, value))
     with pytest.raises(Exception, match="Acquire"):
-        wire.from_session(raw)
+        protocol.from_session(raw)
     client._post(raw)
     assert client.probe(0, timeout=10) < 10
     assert time.monotonic() - begin < 10
@@ -136,16 +136,16 @@ def test_values_out_of_range_are_refused_at_once(client, name):
 def test_every_field_of_every_message_with_every_wrong_value(rogue):
     """Some values are allowed in some places: then an acquisition begins, and fails or is cancelled."""
     messages = [
-        wire.Hello(),
-        wire.Acquire(1, REQUEST),
-        wire.Cancel(1),
-        wire.Preview(),
-        wire.Release(),
-        wire.Probe(1),
+        protocol.Hello(),
+        protocol.Acquire(1, REQUEST),
+        protocol.Cancel(1),
+        protocol.Preview(),
+        protocol.Release(),
+        protocol.Probe(1),
     ]
     cost, sent = Cost(rogue.pid), 0
     for message in messages:
-        values = cbor2.loads(wire.encode(message))
+        values = cbor2.loads(protocol.encode(message))
         for path in places(values):
             raws = []
             for wrong in WRONG:
@@ -166,4 +166,4 @@ def test_an_engine_serves_as_before_after_all_that(client):
         client.acquire(
             5, AcquisitionRequest(source, ScanGrid(3, 4), (Disk("vbf", radius=6),), timeout=5.0), events
         )
-        assert isinstance(events.last(), wire.Done)
+        assert isinstance(events.last(), protocol.Done)
