@@ -212,7 +212,7 @@ class EngineClient:
                 ready = dict(poller.poll(_POLL_MS))
                 if self._outgoing.woken in ready:
                     self._outgoing.woken.recv()
-                for message in self._outgoing.take():
+                for message in self._outgoing.pop_all():
                     if message is None:
                         return
                     self._send(message)
@@ -223,8 +223,8 @@ class EngineClient:
                     while self._socket.poll(0):  # why it ended may have been said before it did
                         self._receive(self._socket.recv_multipart())
                     self._connection_changed(change)
-                self._look_for_end()
-                self._look_for_signs()
+                self._check_process()
+                self._check_signs_of_life()
                 if self._lost:
                     return
         except Exception as error:
@@ -257,7 +257,7 @@ class EngineClient:
                 if self._resuming:
                     return  # it comes again
                 before = self._inbox.parts
-                message = self._inbox.take(frames)
+                message = self._inbox.accept(frames)
                 if self._inbox.parts > before:
                     self._running.part_came()
                 self._send(protocol.encode(protocol.Received(self._inbox.parts, self._inbox.previews)))
@@ -281,9 +281,9 @@ class EngineClient:
             case protocol.Alive():
                 pass
             case protocol.PreviewMade():
-                self._running.take_preview(message)
+                self._running.accept_preview(message)
             case _:
-                self._running.take(message)
+                self._running.accept(message)
 
     def _welcomed(self, ready: protocol.Ready) -> None:
         if self._ready.is_set() and (ready.pid != self.pid or not ready.knows):
@@ -340,18 +340,18 @@ class EngineClient:
                 if self._running.awaits_preview:  # what was on its way is lost
                     self._send(protocol.encode(protocol.Preview(whole=True)))
         elif change["event"] == zmq.EVENT_DISCONNECTED and self._ready.is_set() and self._outage is None:
-            self._look_for_end(_EXIT_CODE_S)
+            self._check_process(_EXIT_CODE_S)
             if not self._lost and self._process is not None:
                 self._give_up(f"the connection to the engine at {self.endpoint} broke: its process is gone")
             elif not self._lost:
                 self._outage = Outage(self.endpoint)
 
-    def _look_for_end(self, wait: float = 0.0) -> None:
+    def _check_process(self, wait: float = 0.0) -> None:
         code = None if self._process is None else self._process.end_code(wait)
         if self._process is not None and code is not None:
             self._give_up(f"the engine process {self._process.how_it_ended(code)}")
 
-    def _look_for_signs(self) -> None:
+    def _check_signs_of_life(self) -> None:
         """Give up an engine that cannot be reached any more, or says nothing that means something."""
         if self._lost:
             return

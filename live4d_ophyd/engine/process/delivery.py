@@ -84,7 +84,7 @@ class _Lane:
         self.acknowledge(count)
         self._sent = 0
 
-    def forget(self) -> None:
+    def drop_all(self) -> None:
         """Drop what waits. A message that is under way stays cut off."""
         self.first += len(self._parts)
         self._parts.clear()
@@ -178,7 +178,7 @@ class Outbox:
     def resume(self, parts: int) -> None:
         """The session is back, and has got so many parts: send the others again. Previews are not."""
         self._events.again(parts)
-        self._previews.forget()
+        self._previews.drop_all()
         self._preview_size = 0
 
 
@@ -190,7 +190,7 @@ class Inbox:
         self._event: list[bytes] = []
         self._preview: list[bytes] | None = None  #: None: its beginning was not received
 
-    def take(self, frames: Sequence[bytes]) -> bytes | None:
+    def accept(self, frames: Sequence[bytes]) -> bytes | None:
         """The message that is whole with this part; None before. Raises ProtocolError for what is no part."""
         if len(frames) != 2 or len(frames[0]) != _HEAD.size:
             raise ProtocolError(f"a part has {len(frames)} frames of {[len(f) for f in frames[:3]]} bytes")
@@ -200,7 +200,7 @@ class Inbox:
         if len(frames[1]) > PART_BYTES:
             raise ProtocolError(f"a part has {len(frames[1])} bytes; expected at most {PART_BYTES}")
         if lane == _PREVIEWS:
-            return self._take_preview(flags, number, frames[1])
+            return self._accept_preview(flags, number, frames[1])
         if number < self.parts:
             return None  # sent again after a cut, and here already
         if number > self.parts or bool(self._event) == bool(flags & _FIRST):
@@ -211,7 +211,7 @@ class Inbox:
             return None
         return self._whole(self._event, flags, frames[1])
 
-    def _take_preview(self, flags: int, number: int, part: bytes) -> bytes | None:
+    def _accept_preview(self, flags: int, number: int, part: bytes) -> bytes | None:
         if flags & _FIRST:
             self._preview = []
         elif self._preview is None or number != self.previews:

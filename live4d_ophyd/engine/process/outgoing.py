@@ -42,8 +42,8 @@ class Outgoing:
                 waker.connect(self._name)
                 waker.send(b"", zmq.DONTWAIT)
 
-    def take(self) -> Iterator[bytes | None]:
-        """All that wait."""
+    def pop_all(self) -> Iterator[bytes | None]:
+        """All that wait, each once."""
         while not self._messages.empty():
             message, order = self._messages.get()
             if message is not None and order:

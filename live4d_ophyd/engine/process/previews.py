@@ -146,7 +146,7 @@ class Picture:
         self._number = -1
         self._outputs: dict[str, np.ndarray] = {}
 
-    def take(self, number: int, rows: Mapping[str, Rows]) -> dict[str, np.ndarray] | None:
+    def update(self, number: int, rows: Mapping[str, Rows]) -> dict[str, np.ndarray] | None:
         """All outputs, float64; None where the preview builds on one that did not come.
 
         Raises ValueError for rows of an output that is not there.

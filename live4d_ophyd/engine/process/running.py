@@ -89,7 +89,7 @@ class Running:
         job = self._now()
         return None if job is None else job.conversation.request.timeout
 
-    def take(
+    def accept(
         self,
         event: protocol.Armed | protocol.ProgressMade | protocol.RasterDone | protocol.Done | protocol.Failed,
     ) -> None:
@@ -99,7 +99,7 @@ class Running:
             self._signs.of(event)
             self._deliver(job, event)
 
-    def take_preview(self, preview: protocol.PreviewMade) -> None:
+    def accept_preview(self, preview: protocol.PreviewMade) -> None:
         """The same of a preview; of one that nobody waits for nothing is made."""
         self.awaits_preview = False
         job = self._now()
@@ -107,13 +107,13 @@ class Running:
             return
         _check_preview(preview, job.conversation.request)
         try:
-            outputs = self._picture.take(preview.number, preview.outputs)
+            outputs = self._picture.update(preview.number, preview.outputs)
         except ValueError as error:
             raise ProtocolError(f"PreviewMade: {error}") from error
         if outputs is None:  # one before was lost with the connection
             self.ask_for_preview(whole=True)
         else:
-            self.take(protocol.ProgressMade(preview.generation, preview.progress, outputs))
+            self.accept(protocol.ProgressMade(preview.generation, preview.progress, outputs))
 
     def part_came(self) -> None:
         """A part of what must arrive: the engine is alive."""

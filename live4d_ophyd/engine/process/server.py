@@ -118,7 +118,7 @@ class EngineServer:
                     log_failure(change, keys=self._authenticator is not None)
                     if change["event"] == zmq.EVENT_DISCONNECTED:
                         self._check_session()
-                self._look_for_end()
+                self._drop_lost_session()
                 self._pump()
                 if self._events in ready:
                     session, how, about, event = self._events.recv_multipart()
@@ -286,9 +286,9 @@ class EngineServer:
             self._cut_off_at = time.monotonic()
             if self._keep_s:
                 log.warning("the connection to the session broke: what runs goes on for %g s", self._keep_s)
-        self._look_for_end()
+        self._drop_lost_session()
 
-    def _look_for_end(self) -> None:
+    def _drop_lost_session(self) -> None:
         """Give up a session that does not come back, or does not read."""
         now = time.monotonic()
         if self._next is not None and (self._session is None or self._overdue()):

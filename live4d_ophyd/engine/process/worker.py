@@ -149,7 +149,7 @@ class Worker:
 
     def _run(self, events: zmq.Socket, generation: int, request: AcquisitionRequest) -> None:
         try:
-            for raster in self._take(events, generation, request):
+            for raster in self._rasters_of(events, generation, request):
                 self._tell(events, protocol.RasterDone(generation, raster))
             self._tell(events, protocol.Done(generation))
         except Cancelled:
@@ -167,7 +167,7 @@ class Worker:
             log.exception("acquisition %d failed", generation)
             self._tell_failure(events, generation, EngineFault(f"{type(error).__name__}: {error}"))
 
-    def _take(
+    def _rasters_of(
         self, events: zmq.Socket, generation: int, request: AcquisitionRequest
     ) -> Iterator[RasterResult]:
         """The rasters of one acquisition; of the series that stands, if it is for the same."""

@@ -19,7 +19,7 @@ def carry(outbox, inbox, most=None):
             if carried == most:
                 return came
             carried += 1
-            if (message := inbox.take(part)) is not None:
+            if (message := inbox.accept(part)) is not None:
                 came.append(message)
         outbox.received(inbox.parts, inbox.previews)
     return came
@@ -42,7 +42,7 @@ def test_only_a_few_parts_are_under_way():
     first = list(outbox.ready())
     assert len(first) == WINDOW
     assert list(outbox.ready()) == []
-    inbox.take(first[0])
+    inbox.accept(first[0])
     outbox.received(inbox.parts, inbox.previews)
     assert len(list(outbox.ready())) == 1
 
@@ -55,7 +55,7 @@ def test_previews_wait_for_what_must_arrive_and_for_each_other():
     outbox.put_preview(b"another")  # dropped: one is under way
     outbox.put(b"result")
     (result,) = outbox.ready()
-    assert inbox.take(result) == b"result"
+    assert inbox.accept(result) == b"result"
     assert list(outbox.ready()) == []  # of the preview, as the result is not acknowledged
     outbox.received(inbox.parts, inbox.previews)
     assert outbox.preview_free is False
@@ -98,7 +98,7 @@ def test_a_preview_that_was_cut_off_is_no_message():
     outbox, inbox = Outbox(), Inbox()
     outbox.put_preview(b"x" * (3 * PART_BYTES))
     for part in outbox.ready():
-        assert inbox.take(part) is None
+        assert inbox.accept(part) is None
     outbox.resume(inbox.parts)
     outbox.put_preview(b"whole")
     assert carry(outbox, inbox) == [b"whole"]
@@ -132,18 +132,18 @@ def test_more_than_was_sent_cannot_have_arrived(parts, previews):
 @given(st.lists(st.binary(max_size=20), max_size=4))
 def test_noise_is_refused(frames):
     with pytest.raises(ProtocolError):
-        Inbox().take([b"E" + bytes(3), *frames])
+        Inbox().accept([b"E" + bytes(3), *frames])
 
 
 def test_a_gap_is_refused():
     outbox, inbox = Outbox(), Inbox()
     outbox.put(bytes(3 * PART_BYTES))
     first, second, third = outbox.ready()
-    inbox.take(first)
+    inbox.accept(first)
     with pytest.raises(ProtocolError, match="part 2 came where part 1 was expected"):
-        inbox.take(third)
-    assert inbox.take(first) is None  # again, which harms nothing
-    inbox.take(second)
+        inbox.accept(third)
+    assert inbox.accept(first) is None  # again, which harms nothing
+    inbox.accept(second)
 
 
 def test_what_was_cancelled_makes_way_for_what_follows():
@@ -155,7 +155,7 @@ def test_what_was_cancelled_makes_way_for_what_follows():
     outbox.cancel(1)
     outbox.put(b"late", 1)
     outbox.put(b"next", 2)
-    came = [message for part in first if (message := inbox.take(part)) is not None]
+    came = [message for part in first if (message := inbox.accept(part)) is not None]
     outbox.received(inbox.parts, inbox.previews)
     assert came + carry(outbox, inbox) == [b"armed", b"next"]
     assert outbox._events.bytes == 0
@@ -175,7 +175,7 @@ def test_a_cancel_between_cuts_loses_nothing_else(carried):
 
 def test_a_part_that_is_larger_than_a_part_is_refused():
     with pytest.raises(ProtocolError, match="a part has 131073 bytes; expected at most 131072"):
-        Inbox().take([delivery._HEAD.pack(b"E", 3, 0), bytes(PART_BYTES + 1)])
+        Inbox().accept([delivery._HEAD.pack(b"E", 3, 0), bytes(PART_BYTES + 1)])
 
 
 def test_a_message_without_end_is_refused(monkeypatch):

@@ -19,14 +19,14 @@ def test_messages_wake_the_thread_and_come_in_their_order(outgoing):
     outgoing.put(b"first")
     outgoing.put(b"second", order=True)
     assert outgoing.woken.poll(5000)
-    assert list(outgoing.take()) == [b"first", b"second"]
-    assert list(outgoing.take()) == []
+    assert list(outgoing.pop_all()) == [b"first", b"second"]
+    assert list(outgoing.pop_all()) == []
 
 
 def test_orders_that_were_not_heard_are_there_again_and_other_messages_are_not(outgoing):
     for n in range(5):
         outgoing.put(b"%d" % n, order=n % 2 == 0)
-    list(outgoing.take())
+    list(outgoing.pop_all())
     assert outgoing.missed(1) == [b"2", b"4"]
     assert outgoing.missed(3) == []
 
@@ -35,7 +35,7 @@ def test_orders_that_were_not_heard_are_there_again_and_other_messages_are_not(o
 def test_orders_that_are_not_known_any_more_are_said(outgoing, heard):
     for _ in range(150):
         outgoing.put(b"", order=True)
-    list(outgoing.take())
+    list(outgoing.pop_all())
     with pytest.raises(ValueError, match=f"has missed {150 - heard} orders, more than are known"):
         outgoing.missed(heard)
 

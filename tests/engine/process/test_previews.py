@@ -18,7 +18,7 @@ def test_only_new_rows_are_sent_and_the_picture_is_whole():
         outputs = growing(rows)
         number, new = changes.of(outputs)
         assert len(new["vbf"].values) == sent
-        shown = picture.take(number, new)
+        shown = picture.update(number, new)
         np.testing.assert_array_equal(shown["vbf"], outputs["vbf"])
         assert shown["spread"] == rows
         assert {array.dtype for array in shown.values()} == {np.dtype(np.float64)}
@@ -26,42 +26,42 @@ def test_only_new_rows_are_sent_and_the_picture_is_whole():
 
 def test_a_picture_that_was_given_stays_as_it_is():
     changes, picture = Changes(), Picture()
-    first = picture.take(*changes.of(growing(2)))
-    picture.take(*changes.of(growing(8)))
+    first = picture.update(*changes.of(growing(2)))
+    picture.update(*changes.of(growing(8)))
     np.testing.assert_array_equal(first["vbf"], growing(2)["vbf"])
 
 
 def test_after_one_that_was_lost_nothing_is_shown_until_a_whole_one_comes():
     changes, picture = Changes(), Picture()
-    picture.take(*changes.of(growing(1)))
+    picture.update(*changes.of(growing(1)))
     changes.of(growing(2))  # lost
-    assert picture.take(*changes.of(growing(3))) is None
+    assert picture.update(*changes.of(growing(3))) is None
     changes.reset()
-    np.testing.assert_array_equal(picture.take(*changes.of(growing(4)))["vbf"], growing(4)["vbf"])
+    np.testing.assert_array_equal(picture.update(*changes.of(growing(4)))["vbf"], growing(4)["vbf"])
 
 
 def test_another_scan_begins_anew():
     changes, picture = Changes(), Picture()
-    picture.take(*changes.of(growing(1)))
-    shown = picture.take(*changes.of(growing(2, (4, 4))))
+    picture.update(*changes.of(growing(1)))
+    shown = picture.update(*changes.of(growing(2, (4, 4))))
     np.testing.assert_array_equal(shown["vbf"], growing(2, (4, 4))["vbf"])
 
 
 def test_fewer_outputs_than_before_are_all_that_there_are():
     changes, picture = Changes(), Picture()
-    picture.take(*changes.of(growing(2)))
-    shown = picture.take(*changes.of({"vbf": growing(3)["vbf"]}))
+    picture.update(*changes.of(growing(2)))
+    shown = picture.update(*changes.of({"vbf": growing(3)["vbf"]}))
     assert list(shown) == ["vbf"]
 
 
 def test_an_output_without_rows_is_no_trouble():
     changes, picture = Changes(), Picture()
     for _ in range(2):
-        assert picture.take(*changes.of({"none": np.empty((0, 3))}))["none"].shape == (0, 3)
+        assert picture.update(*changes.of({"none": np.empty((0, 3))}))["none"].shape == (0, 3)
 
 
 def picture_of(changes, outputs, room):
-    return Picture().take(*changes.of(outputs, room))
+    return Picture().update(*changes.of(outputs, room))
 
 
 def test_rows_that_take_too_long_are_binned_as_little_as_will_do():
@@ -85,14 +85,14 @@ def test_a_bin_is_the_mean_of_the_pixels_that_are_there():
 
 def test_binned_rows_join_those_before_and_stay_until_they_change():
     changes, picture = Changes(), Picture()
-    picture.take(*changes.of(growing(2)))
+    picture.update(*changes.of(growing(2)))
     number, rows = changes.of(growing(5), 2 * 12)
     assert (rows["vbf"].first, rows["vbf"].count, rows["vbf"].values.shape) == (2, 3, (1, 2))
-    shown = picture.take(number, rows)["vbf"]
+    shown = picture.update(number, rows)["vbf"]
     expected = growing(5)["vbf"]
     np.testing.assert_array_equal(shown[:2], expected[:2])
     np.testing.assert_allclose(shown[2:5], [[expected[2:5, :4].mean()] * 4 + [expected[2:5, 4].mean()]] * 3)
-    again = picture.take(*changes.of(growing(6)))["vbf"]
+    again = picture.update(*changes.of(growing(6)))["vbf"]
     np.testing.assert_array_equal(again[2:5], shown[2:5])
     np.testing.assert_array_equal(again[5:], growing(6)["vbf"][5:])
 
@@ -130,7 +130,7 @@ def test_rows_that_do_not_lie_in_their_output_are_refused(first, count, binned, 
 def test_rows_of_what_is_not_there_are_refused_and_make_no_memory():
     part = Rows(0, 1, 1, (1 << 40, 3), np.zeros((1, 3), F32))
     with pytest.raises(ValueError, match="of which nothing came before"):
-        Picture().take(0, {"vbf": part})
+        Picture().update(0, {"vbf": part})
 
 
 def test_a_few_bins_do_not_become_gigabytes():

@@ -45,7 +45,7 @@ def test_the_engine_is_asked_and_its_events_are_passed_on(running, told):
     ((asked, order),) = told
     assert (asked.generation, order) == (1, True)
     assert running.timeout == 7.0
-    running.take(protocol.Armed(1))
+    running.accept(protocol.Armed(1))
     assert events == [protocol.Armed(1)]
 
 
@@ -54,7 +54,7 @@ def test_nothing_of_a_cancelled_acquisition_is_passed_on(running, told):
     running.begin(1, REQUEST, events.append)
     running.cancel(1)
     assert told[-1] == (protocol.Cancel(1), True)
-    running.take(protocol.Armed(1))
+    running.accept(protocol.Armed(1))
     running.break_off(AcquisitionError("too late"))
     running.lose(EngineLost("gone"))
     assert events == []
@@ -70,12 +70,12 @@ def preview_of(generation, name="vbf", side=4, bins=1):
 def test_of_a_preview_that_nobody_waits_for_nothing_is_made(running, monkeypatch):
     """A few bytes of bins become gigabytes of pixels."""
     monkeypatch.setattr(Rows, "pixels", lambda self: pytest.fail("pixels were made"))
-    running.take_preview(preview_of(1, side=1 << 14, bins=16))
+    running.accept_preview(preview_of(1, side=1 << 14, bins=16))
     running.begin(2, REQUEST, [].append)
-    running.take_preview(preview_of(1, side=1 << 14, bins=16))
+    running.accept_preview(preview_of(1, side=1 << 14, bins=16))
     for preview in (preview_of(2, side=1 << 14, bins=16), preview_of(2, "other")):
         with pytest.raises(ProtocolError, match="which no output of the request is"):
-            running.take_preview(preview)
+            running.accept_preview(preview)
 
 
 def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told):

@@ -69,14 +69,14 @@ def test_a_released_stream_is_left_at_once_and_the_detector_as_soon_as_it_answer
 
 def test_what_nobody_expects_is_answered_and_the_next_acquisition_runs(events, monkeypatch):
     context, heard = events
-    taken = Worker._take
+    rasters_of = Worker._rasters_of
 
     def ends(self, events, generation, request):
         if generation == 1:
             raise KeyboardInterrupt("in a thread")
-        return taken(self, events, generation, request)
+        return rasters_of(self, events, generation, request)
 
-    monkeypatch.setattr(Worker, "_take", ends)
+    monkeypatch.setattr(Worker, "_rasters_of", ends)
     worker = Worker(context, b"session", CpuBackend())
     with closing(SmallDcu()) as dcu:
         request = AcquisitionRequest(
