@@ -155,7 +155,7 @@ class Acquisition:
                 self.series.projection.free()
             self.series.source.leave()
             if not self.tracker.received:
-                self._stream.preparation.forget_if_large()
+                self._stream.preparation.free_if_large()
             if self._trigger_error is not None and self.tracker.begun:
                 log.warning(
                     "series %s: the software trigger failed: %s", self.series.name, self._trigger_error
@@ -257,7 +257,7 @@ class Acquisition:
     def _let_refit(self, raster: int) -> None:
         imaging = self.series.projection.imaging
         if self._refits is not None:
-            self._refits.take(raster)
+            self._refits.begin_raster(raster)
         elif imaging is not None and imaging.refitting:
             self._refits = Refits(imaging, raster, self._rows_of, self._fail)
 
@@ -321,7 +321,7 @@ class Acquisition:
         assert projection.imaging is not None
         assert projection.info is not None
         if self._refits is not None:
-            self._refits.leave()
+            self._refits.end_raster()
         recorded = self._finish_recording(raster)
         outputs = projection.imaging.result(raster, lambda: self._cancelled)
         self._go_on()

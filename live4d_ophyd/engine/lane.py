@@ -33,7 +33,7 @@ class Lane:
             while not stopped():
                 batch = free.pop()
                 items = self._connection.receive(batch, _WAIT_DECODING_S if under_way else _WAIT_S)
-                under_way.append((batch, self._series.take(items, self._backend)))
+                under_way.append((batch, self._series.accept(items, self._backend)))
                 while under_way and (not free or all(step.ready for step in under_way[0][1])):
                     batch, steps = under_way.popleft()
                     for step in steps:

@@ -56,8 +56,8 @@ class Preparation:
     """What the last series was asked for. For one thread at a time."""
 
     def __init__(self) -> None:
-        #: whether it was said that no pixel is masked
-        self.unmasked_said = False
+        #: whether it was logged that no pixel is masked
+        self.unmasked_logged = False
         self._made_of: tuple[Any, ...] | None = None
         self._prepared: Prepared | None = None
         self._last: tuple[SeriesInfo, EncodedArray | None] | None = None
@@ -88,7 +88,7 @@ class Preparation:
         """Whether the last series had frames of this shape."""
         return self._last is not None and self._last[0].format.shape == shape
 
-    def forget_if_large(self) -> None:
+    def free_if_large(self) -> None:
         """Free what was made for frames of a size that is believed only when they come."""
         if self._last is not None and self._last[0].format.pixels > BELIEVED_PIXELS:
             self._made_of = self._prepared = self._last = None

@@ -79,14 +79,14 @@ class Projection:
 
     @property
     def contradiction(self) -> str:
-        """What `start` and the frames say where they contradict each other, and nothing has settled it; else ""."""
+        """What `start` and the frames say where they contradict each other, and nothing has decided it; else ""."""
         if self._frame is not None or not self._formats:
             return ""
         found = " or ".join(map(in_words, self._formats))
         return f"its start message announces {announced_in_words(self._known.header)}, what came is {found}"
 
     def prepare_early(self) -> None:
-        """Make what `start` tells all about before frames come; `take` then finds it made."""
+        """Make what `start` tells all about before frames come; `accept` then finds it made."""
         header = self._known.header
         if header is None or not header.channel or not header.rows or not header.cols or header.dtype is None:
             return
@@ -106,8 +106,8 @@ class Projection:
             or self._preparation.knows(frame.shape)
         )
 
-    def take(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
-        """Begin to sum claimed frames, and those that waited for the format if these settle it.
+    def accept(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
+        """Begin to sum claimed frames, and those that waited for the format if these decide it.
 
         ``backend`` decodes what the calling thread receives.
         """
@@ -115,7 +115,7 @@ class Projection:
             with self._lock:
                 if self._frame is None:
                     self._formats.update(formats_of(batch, rows))
-                    self._settle_format(self._tracker.all_claimed)
+                    self._decide_format(self._tracker.all_claimed)
                 if self._frame is None:
                     first = int(rows[0])
                     self._waiting.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
@@ -131,7 +131,7 @@ class Projection:
         with self._tracker.working():
             with self._lock:
                 if self._waiting:
-                    self._settle_format(all_there=True)
+                    self._decide_format(all_there=True)
                 waited, self._waiting = self._waiting, []
             return [self._submit(*frames, backend) for frames in waited]
 
@@ -166,7 +166,7 @@ class Projection:
         assert self._frame is not None
         self._refuse(why_bad(status, batch, row, self._frame, self._known))
 
-    def _settle_format(self, all_there: bool) -> None:
+    def _decide_format(self, all_there: bool) -> None:
         """Make the methods if the frames so far tell their format, all of them if no other comes."""
         header = self._known.header
         frame = choose_format(header, self._formats, all_there)
@@ -186,7 +186,7 @@ class Projection:
         prepared = self._prepare(frame, header)
         mask = prepared.mask
         if mask is None and header is not None and not header.masked:
-            self._say_that_no_pixel_is_masked(header)
+            self._warn_that_no_pixel_is_masked(header)
         self.info = describe(
             header, self._known.channel, frame, self._saturation, mask, prepared.detectors_mask
         )
@@ -211,10 +211,10 @@ class Projection:
         )
         return self._preparation.prepare(self._request, series, None if header is None else header.pixel_mask)
 
-    def _say_that_no_pixel_is_masked(self, header: SeriesHeader) -> None:
-        if self._preparation.unmasked_said:
+    def _warn_that_no_pixel_is_masked(self, header: SeriesHeader) -> None:
+        if self._preparation.unmasked_logged:
             return
-        self._preparation.unmasked_said = True
+        self._preparation.unmasked_logged = True
         log.warning(
             "series %s: no pixel is masked: dead and hot pixels are counted like all others. The stream brought no "
             "pixel mask%s, start %s that the detector applies its own, and none was given. Set header_detail of "

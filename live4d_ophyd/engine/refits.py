@@ -39,11 +39,11 @@ class Refits:
         self._thread = threading.Thread(target=self._work, name="live4d-results", daemon=True)
         self._thread.start()
 
-    def take(self, raster: int) -> None:
+    def begin_raster(self, raster: int) -> None:
         """The raster that runs from now on."""
         self._raster = raster
 
-    def leave(self) -> None:
+    def end_raster(self) -> None:
         """Make no more fits of the raster; one that is being made is given up, and waited for: for a while."""
         self._raster = None
         if self._idle.acquire(timeout=_STOP_S):

@@ -1,6 +1,6 @@
 """Series: what receive threads do with what a source says, from the start over frames to the end.
 
-``take`` goes through what is in a batch: new frames go to the decoder, everything else is booked at once. It returns
+``accept`` goes through what is in a batch: new frames go to the decoder, everything else is booked at once. It returns
 what is still to be done, in order, when the decoder is: to feed the imaging methods and book the frames in the tracker.
 Every receive thread calls it with its own batches.
 """
@@ -77,16 +77,16 @@ class Series:
     def name(self) -> str:
         return self.source.name
 
-    def take(self, items: Iterator[Item], backend: Backend) -> list[Pending]:
+    def accept(self, items: Iterator[Item], backend: Backend) -> list[Pending]:
         """Everything in a batch; runs in the thread that received it, and whose frames ``backend`` decodes.
 
         The batch must stay as it is until all that is returned is finished, in that order.
         """
-        return [step for item in items for step in self._take(item, backend)]
+        return [step for item in items for step in self._accept(item, backend)]
 
-    def _take(self, item: Item, backend: Backend) -> Iterator[Pending]:
+    def _accept(self, item: Item, backend: Backend) -> Iterator[Pending]:
         if isinstance(item, Frames):
-            yield from self._take_frames(item.batch, item.entries, backend)
+            yield from self._accept_frames(item.batch, item.entries, backend)
         elif isinstance(item, Started):
             self._begin(item.header)
         elif isinstance(item, Unreadable):
@@ -136,7 +136,7 @@ class Series:
             if new and len(self.reasons) <= REASONS_LOGGED:
                 log.warning("series %s: bad frame: %s", self.name, reason)
 
-    def _take_frames(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Iterator[Pending]:
+    def _accept_frames(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Iterator[Pending]:
         entries = entries[self.tracker.claim(batch.image_id[entries])]
         usable = batch.status[entries] == IMAGE
         self._refuse_frames(batch, entries[~usable])
@@ -144,7 +144,7 @@ class Series:
         if self.projection.imaging is None:  # later, all must have the format that the first ones had
             entries = self._believed(batch, entries)
         if len(entries):
-            yield from self.projection.take(batch, entries, backend)
+            yield from self.projection.accept(batch, entries, backend)
 
     def _believed(self, batch: FrameBatch, entries: np.ndarray) -> np.ndarray:
         """Those that have the content for the size that they claim."""

@@ -309,7 +309,7 @@ BROKEN = [
         "thread = threading.get_ident()", "thread = 0", ACCUMULATORS,
     ),
     Broken(
-        "the format is settled without a lock", "engine/projection.py",
+        "the format is decided without a lock", "engine/projection.py",
         "            with self._lock:\n                if self._frame is None:\n                    self._formats",
         "            if True:\n                if self._frame is None:\n                    self._formats",
         "tests/engine/test_preparation.py",

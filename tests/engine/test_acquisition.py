@@ -143,14 +143,14 @@ def test_a_batch_is_decoded_once_for_methods_of_all_kinds(dcu, pixels, monkeypat
     # The other receiver lends its own memory, in batches as large as what has come.
     monkeypatch.setattr("live4d_ophyd.sources.dectris.stream.RECEIVER", "libzmq")
     batches = []
-    take_items = Series.take
+    accept_items = Series.accept
 
     def counted(series, items, backend):
         items = list(items)
         batches.extend(item for item in items if isinstance(item, Frames) and len(item.entries))
-        return take_items(series, iter(items), backend)
+        return accept_items(series, iter(items), backend)
 
-    monkeypatch.setattr(Series, "take", counted)
+    monkeypatch.setattr(Series, "accept", counted)
     backend = Counting(acquisition.CpuBackend())
     methods = (
         DISK,
