@@ -70,7 +70,7 @@ class Acquisition:
             None if request.record is None else FrameRecorder(request.record, request.grid, self._recorded_as)
         )
         self.series = Series(
-            request, self.tracker, stream.take(request.source), stream.preparation, self._recorder
+            request, self.tracker, stream.next_series(request.source), stream.preparation, self._recorder
         )
         self._stream = stream
         self._control = request.source.control()
@@ -153,7 +153,7 @@ class Acquisition:
                 if self._recorder is not None:
                     self._recorder.close()
                 self.series.projection.free()
-            self.series.source.leave()
+            self.series.source.finish()
             if not self.tracker.received:
                 self._stream.preparation.free_if_large()
             if self._trigger_error is not None and self.tracker.begun:

@@ -31,14 +31,14 @@ class OpenStream:
         """Whether ``source`` would open the same."""
         return type(source) is type(self.source) and source.address == self.source.address
 
-    def take(self, source: FrameSource) -> SeriesSource:
+    def next_series(self, source: FrameSource) -> SeriesSource:
         """The next series."""
         with self._lock:
             # Where nothing is armed a series may have begun: connections stay as they are.
             if self.doubtful and source.armed_here and not self._closed:
                 self._opened.reconnect()
                 self.doubtful = False
-            return source.take(self._opened)
+            return source.next_series(self._opened)
 
     def connected(self, wait: float = 0.0) -> bool:
         """Whether the source answers; waits up to ``wait`` s for it."""

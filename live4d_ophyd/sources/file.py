@@ -70,7 +70,7 @@ class FileSource:
         """Look into the first file. Raises ValueError, FileNotFoundError."""
         return OpenFiles(self.paths, self.dataset)
 
-    def take(self, opened: OpenFiles) -> FileSeries:
+    def next_series(self, opened: OpenFiles) -> FileSeries:
         """The next file, from its first frame on."""
         return FileSeries(opened, self.connections)
 
@@ -173,7 +173,7 @@ class FileSeries:
     def interrupt(self) -> None:
         self._stopped = True
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """The file is over for us."""
 
 

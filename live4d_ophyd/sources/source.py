@@ -203,7 +203,7 @@ class SeriesSource(Protocol):
     def interrupt(self) -> None:
         """Make every `Connection.receive` return soon. From any thread."""
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """The series is over for us: what still comes of it is ignored from now on."""
 
 
@@ -285,7 +285,7 @@ class FrameSource(Protocol):
         A source that receives before it is asked, into memory that it lends to batches, takes ``memory`` for it.
         """
 
-    def take(self, opened: Any) -> SeriesSource:
+    def next_series(self, opened: Any) -> SeriesSource:
         """The next series of what `open` gave. One is taken at a time."""
 
     def control(self) -> DetectorControl | None:

@@ -139,20 +139,20 @@ class SourceTests:
         except DecodeError:
             return None
 
-    def take(self, sent: Sequence[int], series: int = 1, **options: Any) -> list[list[Received]]:
+    def receive_all(self, sent: Sequence[int], series: int = 1, **options: Any) -> list[list[Received]]:
         """What each connection brings of each series of a source that was asked for this."""
         with ExitStack() as stack:
             source = stack.enter_context(self.source(self.frames(), sent, series=series, **options))
             opened = stack.enter_context(closing(source.open(BatchMemory())))
             assert opened.connected(self.patience), "the other side does not answer"
-            return [self._take(source, opened, options.get("connections", 1)) for _ in range(series)]
+            return [self._receive_next(source, opened, options.get("connections", 1)) for _ in range(series)]
 
-    def _take(self, source: FrameSource, opened: OpenSource, connections: int) -> list[Received]:
-        taken = source.take(opened)
+    def _receive_next(self, source: FrameSource, opened: OpenSource, connections: int) -> list[Received]:
+        taken = source.next_series(opened)
         assert len(taken.connections) == connections
         received = self.receive(taken)
         taken.interrupt()
-        taken.leave()
+        taken.finish()
         headers = [header for one in received for header in one.headers]
         assert {header.key for header in headers} <= {taken.key}
         assert taken.header is not None or not headers
@@ -180,7 +180,7 @@ class SourceTests:
             assert type(source)(**values) == source
 
     def test_a_series_starts_brings_its_frames_and_ends(self) -> None:
-        ((received,),) = took = self.take(range(self.count))
+        ((received,),) = took = self.receive_all(range(self.count))
         self.check(took[0], range(self.count))
         first, *between, last = received.events
         assert (first, last) == (Started, Ended)
@@ -188,7 +188,7 @@ class SourceTests:
         assert [n for n, _ in received.frames] == list(range(self.count))
 
     def test_it_says_what_the_series_is(self) -> None:
-        ((received,),) = self.take(range(self.count))
+        ((received,),) = self.receive_all(range(self.count))
         (header,) = received.headers
         assert header.rows in (None, self.shape[0])
         assert header.cols in (None, self.shape[1])
@@ -197,27 +197,27 @@ class SourceTests:
 
     def test_frames_keep_their_ids_in_any_order(self) -> None:
         sent = np.random.default_rng(1).permutation(self.count).tolist()
-        (received,) = self.take(sent)
+        (received,) = self.receive_all(sent)
         self.check(received, sent)
 
     def test_duplicates_are_passed_on(self) -> None:
         """The engine counts them, and takes the first."""
         sent = [*range(self.count), 3, 3, self.count - 1]
-        (received,) = self.take(sent)
+        (received,) = self.receive_all(sent)
         self.check(received, sent)
 
     def test_lost_frames_do_not_hold_up_the_others(self) -> None:
         sent = [n for n in range(self.count) if n not in (0, 7, 8, self.count - 1)]
-        (received,) = self.take(sent)
+        (received,) = self.receive_all(sent)
         self.check(received, sent)
 
     def test_bad_frames_cost_no_others(self) -> None:
         bad = (0, 7, self.count - 1)
-        (received,) = self.take(range(self.count), bad=bad)
+        (received,) = self.receive_all(range(self.count), bad=bad)
         self.check(received, range(self.count), bad)
 
     def test_split_over_connections_every_frame_comes_once(self) -> None:
-        (received,) = self.take(range(self.count), connections=2)
+        (received,) = self.receive_all(range(self.count), connections=2)
         self.check(received, range(self.count))
         assert sum(connection.events.count(Ended) for connection in received) >= 1
         for connection in received:
@@ -227,7 +227,7 @@ class SourceTests:
 
     def test_one_series_after_the_other(self) -> None:
         """Also where frames of the next came before the one before was left."""
-        took = self.take(range(self.count), series=2)
+        took = self.receive_all(range(self.count), series=2)
         for received in took:
             self.check(received, range(self.count))
             assert [event for event in received[0].events if event is not Frames] == [Started, Ended]
@@ -238,7 +238,7 @@ class SourceTests:
         with ExitStack() as stack:
             source = stack.enter_context(self.source(self.frames(), [], series=0))
             opened = stack.enter_context(closing(source.open(BatchMemory())))
-            taken = source.take(opened)
+            taken = source.next_series(opened)
             (connection,) = taken.connections
             batch = FrameBatch.allocate(self.capacity, self.max_messages)
             began = time.monotonic()

@@ -27,7 +27,7 @@ class Canned:
     def open(self, memory):
         return CannedOpen()
 
-    def take(self, opened):
+    def next_series(self, opened):
         opened.taken += 1
         return self.series_of(self.messages[opened.taken - 1])
 
@@ -65,7 +65,7 @@ class CannedSeries:
     def interrupt(self):
         pass
 
-    leave = interrupt
+    finish = interrupt
 
 
 class CannedConnection:

@@ -55,8 +55,8 @@ class DectrisSeries:
         for connection in self.connections:
             connection.interrupt()
 
-    def leave(self) -> None:
-        self._filter.leave()
+    def finish(self) -> None:
+        self._filter.finish()
 
     def all_came(self, last_missing: int) -> bool:
         """Whether each connection has brought all it has to bring of the series, as far as can be told."""

@@ -119,7 +119,7 @@ class SeriesFilter:
             self._waiting, self._memory.left_over[:] = deque(self._memory.left_over), []
         return self._waiting.popleft() if self._waiting else None
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """The series is over for us: what still comes of it is ignored by those behind it."""
         self._memory.left_over.extend(self._waiting or ())  # behind what had to wait again
         if self.key is not None:
@@ -182,7 +182,7 @@ class SeriesFilter:
                 self._end_came = True
                 yield Ended()
             elif self._end_came:
-                yield from self._leave(batch, row, row + 1)
+                yield from self._hold_for_next_series(batch, row, row + 1)
         else:
             log.info("ignored a message of type %r", message.type)
 
@@ -212,7 +212,7 @@ class SeriesFilter:
                 self.key = key
                 self.start = start  # the last: what overtook it is taken now
         if over:
-            yield from self._leave(batch, row, row + 1)
+            yield from self._hold_for_next_series(batch, row, row + 1)
             if not ended:
                 yield Ended()
             return
@@ -262,14 +262,14 @@ class SeriesFilter:
                         ours &= unique != earlier
         if not ours.all():
             if self._end_came:
-                yield from self._leave(batch, begin, end)
+                yield from self._hold_for_next_series(batch, begin, end)
             else:
                 self._count_others(index[~ours, SERIES_ID])
                 yield Foreign(len(rows) - int(ours.sum()))
             rows = rows[ours]
         if not len(rows):
             return
-        channel = self._settle_channel(batch, int(rows[0]))
+        channel = self._decide_channel(batch, int(rows[0]))
         if batch.channel != channel.encode():
             index_images(batch, rows, channel)
         yield Frames(batch, rows)
@@ -280,7 +280,7 @@ class SeriesFilter:
                 if series_id in self.others or len(self.others) < KEPT:
                     self.others[int(series_id)] += int(count)
 
-    def _settle_channel(self, batch: FrameBatch, row: int) -> str:
+    def _decide_channel(self, batch: FrameBatch, row: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first frame."""
         with self._lock:
             self._begun = True
@@ -290,8 +290,8 @@ class SeriesFilter:
                 self._channel = next(iter(message.channels))
             return self.channel
 
-    def _leave(self, batch: FrameBatch, begin: int, end: int) -> Iterator[Item]:
-        """Keep what came after the end of this series for the next acquisition: it may be the next series."""
+    def _hold_for_next_series(self, batch: FrameBatch, begin: int, end: int) -> Iterator[Item]:
+        """Hold what came after the end of this series for the next acquisition: it may be the next series."""
         left_over = self._memory.left_over
         if sum(b.buffer.nbytes for b in left_over) < HOLD_BYTES:
             left_over.append(batch.copy(begin, end))

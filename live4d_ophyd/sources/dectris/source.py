@@ -69,7 +69,7 @@ class DectrisSource:
         """Connect. Raises ValueError for an address that cannot be one."""
         return DectrisStream(self.addresses, self.connections, memory)
 
-    def take(self, opened: DectrisStream) -> DectrisSeries:
+    def next_series(self, opened: DectrisStream) -> DectrisSeries:
         """The next series: the one that is armed from here, else the next that begins."""
         return DectrisSeries(self.endpoint, opened, channel=self.channel, armed=self.armed_here)
 
