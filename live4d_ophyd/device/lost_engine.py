@@ -24,7 +24,7 @@ def disarm_for_lost_engine(control: Simplon) -> threading.Thread:
 
 def _disarm(control: Simplon) -> None:
     claim = Claim(control.url)
-    if not claim.take():
+    if not claim.acquire():
         log.info("%s: another engine has the detector by now: it is left as it is", control.url)
         return
     try:
@@ -32,4 +32,4 @@ def _disarm(control: Simplon) -> None:
     except SimplonError as error:
         log.error("the detector may still be armed: %s", error)
     finally:
-        claim.give_up()
+        claim.release()

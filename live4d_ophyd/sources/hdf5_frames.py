@@ -247,7 +247,7 @@ def _data_files(file: h5py.File, entry: str) -> Iterator[h5py.Dataset]:
 def _frame_datasets(file: h5py.File) -> list[h5py.Dataset]:
     found = []
 
-    def look(name: str, thing: Any) -> None:
+    def collect(name: str, thing: Any) -> None:
         if (
             isinstance(thing, h5py.Dataset)
             and thing.ndim in (3, 4)
@@ -256,7 +256,7 @@ def _frame_datasets(file: h5py.File) -> list[h5py.Dataset]:
         ):
             found.append(thing)
 
-    file.visititems(look)
+    file.visititems(collect)
     return found
 
 

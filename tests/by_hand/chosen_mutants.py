@@ -170,8 +170,8 @@ BROKEN = [
     ),
     Broken(
         "a scan disables the file writer", "sources/dectris/control.py",
-        "            self._stream.take(appendix)\n",
-        '            self._stream.take(appendix)\n            self.put("filewriter", "mode", "disabled")\n', STREAM,
+        "            self._stream.apply(appendix)\n",
+        '            self._stream.apply(appendix)\n            self.put("filewriter", "mode", "disabled")\n', STREAM,
     ),
     Broken(
         "unstage does not release the stream", "device/live4d.py",

@@ -38,7 +38,7 @@ class SimplonControl:
 
     def claim(self) -> str:
         """Have the detector for this process alone; "" then, else who has it, in words."""
-        if self._claim.take():
+        if self._claim.acquire():
             return ""
         return (
             f"the detector at {self._simplon.url} is used by another engine on this machine (process "
@@ -46,7 +46,7 @@ class SimplonControl:
         )
 
     def release(self) -> None:
-        self._claim.give_up()
+        self._claim.release()
 
     def most_rasters(self, series: SeriesRequest) -> int:
         """How many of its rasters one series can have, as the detector limits the triggers of one."""
@@ -96,7 +96,7 @@ class SimplonControl:
                     return None
                 self._simplon.disarm()
         except SimplonError as error:
-            self._say_still_armed(error)
+            self._log_still_armed(error)
             return None
         dropped = None
         try:
@@ -117,11 +117,11 @@ class SimplonControl:
             elif self.armed and self._simplon.state() in ("ready", "acquire"):
                 self._simplon.disarm()
         except SimplonError as error:
-            self._say_still_armed(error)
+            self._log_still_armed(error)
         else:
             self._simplon.put_back()
 
-    def _say_still_armed(self, error: SimplonError) -> None:
+    def _log_still_armed(self, error: SimplonError) -> None:
         log.error("the detector may still be armed, and its stream as the scan needed it: %s", error)
 
     def _is_ours(self) -> bool:

@@ -33,7 +33,7 @@ class Claim:
         self._name = "\0live4d-" + hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:32]
         self._held: socket.socket | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """False while another has it."""
         held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -58,8 +58,8 @@ class Claim:
             pid, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             return int(pid)
 
-    def give_up(self) -> None:
-        """Let the next have it; harmless when it was not taken."""
+    def release(self) -> None:
+        """Let the next have it; harmless when it was not acquired."""
         if self._held is not None:
             self._held.close()
             self._held = None

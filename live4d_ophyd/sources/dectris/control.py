@@ -107,7 +107,7 @@ class Simplon:
         """
         self.make_idle()
         try:
-            self._stream.take(appendix)
+            self._stream.apply(appendix)
             self._ensure("trigger_mode", self.trigger_mode)
             self._ensure("nimages", images)
             self._ensure("ntrigger", triggers)

@@ -56,7 +56,7 @@ class UnknownKey(SimplonError):
 
 
 @lru_cache(maxsize=1000)
-def say_once(level: int, text: str) -> None:
+def log_once(level: int, text: str) -> None:
     """Log what a scan would else say again with every trigger."""
     log.log(level, text)
 
@@ -174,7 +174,7 @@ class Rest:
                 f"{text} after it was set to {wanted!r}: the detector answered that it took the value, and did not. "
                 "Does its state, or another setting, not allow it?"
             )
-        say_once(logging.WARNING, f"{text}, not the {wanted!r} that was set: the detector has rounded it")
+        log_once(logging.WARNING, f"{text}, not the {wanted!r} that was set: the detector has rounded it")
 
     def command(self, name: str, timeout: float = REQUEST_TIMEOUT_S) -> Any:
         """Run a detector command; returns its answer."""

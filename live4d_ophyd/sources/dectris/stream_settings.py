@@ -1,6 +1,6 @@
 """StreamSettings: what a scan needs of the stream interface, and how it becomes again what its user had set.
 
-In: `take` before a series, `put_back` after it. Out: SIMPLON requests. While a series runs, the stream's own
+In: `apply` before a series, `put_back` after it. Out: SIMPLON requests. While a series runs, the stream's own
 ``header_appendix`` also says what is to be put back: whoever finds it after a process that died can do so.
 """
 
@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from live4d_ophyd.checks import from_json
-from live4d_ophyd.sources.dectris.rest import Rest, SimplonError, UnknownKey, say_once
+from live4d_ophyd.sources.dectris.rest import Rest, SimplonError, UnknownKey, log_once
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class StreamSettings:
         #: key -> value to be put back, in this order
         self._users: dict[str, Any] = {}
 
-    def take(self, appendix: str) -> None:
+    def apply(self, appendix: str) -> None:
         """Enable the stream as a scan needs it; its start message gets ``appendix`` as ``user_data``.
 
         A header_appendix that somebody else has set stays. Raises SimplonError when the stream cannot be enabled.
@@ -43,7 +43,7 @@ class StreamSettings:
             if now[key] is not None and left.get(key, now[key]) != wanted
         }
         if self._users:
-            say_once(
+            log_once(
                 logging.INFO,
                 f"{self._rest.url}: during a series, the stream's "
                 + ", ".join(
@@ -75,20 +75,20 @@ class StreamSettings:
 
     def _without(self, key: str, reason: str) -> None:
         if key == "header_detail":
-            say_once(
+            log_once(
                 logging.WARNING,
                 f"{self._rest.url}: the stream cannot be asked for the detector's pixel mask: {reason}. If its bad "
                 "pixels are to be left out, pass pixel_mask=",
             )
         else:
-            say_once(logging.INFO, f"{self._rest.url}: {key} is left as it is: {reason}")
+            log_once(logging.INFO, f"{self._rest.url}: {key} is left as it is: {reason}")
 
     def _write_appendix(self, now: Any, appendix: str) -> None:
         if now is None:
-            say_once(logging.INFO, f"{self._rest.url} has no stream/config/{APPENDIX}: left out")
+            log_once(logging.INFO, f"{self._rest.url} has no stream/config/{APPENDIX}: left out")
             return
         if now and not _is_ours(now):
-            say_once(
+            log_once(
                 logging.WARNING,
                 f"{self._rest.url}: the stream's {APPENDIX} is somebody else's ({str(now)[:60]!r}) and stays: the "
                 "header will not say what is scanned. Set it to '' to change that",
