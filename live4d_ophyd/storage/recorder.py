@@ -113,13 +113,13 @@ class Recorder:
             yield
         except BaseException:
             try:
-                self._wait_and_say()
+                self._wait_and_log()
             except RuntimeError as error:  # the plan's own failure goes first
                 logger.error("%s", error)
             raise
-        self._wait_and_say()
+        self._wait_and_log()
 
-    def _wait_and_say(self) -> None:
+    def _wait_and_log(self) -> None:
         if self.wait(PATIENCE_S):
             return
         with suppress(KeyboardInterrupt):
@@ -225,11 +225,11 @@ class RecordedRun:
 
     def __call__(self, name: str, doc: dict) -> None:
         doc = _as_it_is(doc)
-        kept = self._keep(name, doc)
+        kept = self._append_to_journal(name, doc)
         size = _size(doc)
         with self._lock:
             if self._in_catalog and self._waiting_bytes > MOST_WAITING_BYTES:
-                self._leave_catalog(
+                self._give_up_catalog(
                     f"it is {self._thread.waiting} documents behind, {self._waiting_bytes / 1e9:.1f} GB: more than is "
                     "held in memory"
                 )
@@ -239,7 +239,7 @@ class RecordedRun:
         self.raise_if_lost()
         self._thread.put(self._store, name, doc, kept, size)
 
-    def _keep(self, name: str, doc: dict) -> bool:
+    def _append_to_journal(self, name: str, doc: dict) -> bool:
         """Whether the document is in the journal."""
         journal = self._journal
         if journal is None:
@@ -293,7 +293,7 @@ class RecordedRun:
         except Exception as error:
             logger.debug("The writer's error", exc_info=True)  # hundreds of lines of in-process web server
             with self._lock:
-                self._leave_catalog(_reason(error))
+                self._give_up_catalog(_reason(error))
                 self._writer = None
             return False
         return True
@@ -309,7 +309,7 @@ class RecordedRun:
 
     # Either --------------------------------------------------------------------------------------
 
-    def _leave_catalog(self, reason: str) -> None:
+    def _give_up_catalog(self, reason: str) -> None:
         """The catalog gets nothing more of this run."""
         self._in_catalog = False
         self._reasons["catalog"] = reason

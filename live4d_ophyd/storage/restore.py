@@ -49,7 +49,7 @@ def read_backup(path: str | os.PathLike) -> Backup:
         seen = _Progress(lambda name, doc: None)
         complete = False
         for document in documents(path, lines):
-            seen.take(document)
+            seen.accept(document)
             complete |= document is not None and document[0] == "stop"
     return Backup(path, start, seen.events, complete, seen.damaged, len(seen.refusals), in_use)
 
@@ -94,7 +94,7 @@ def restore_backup(
 
         written = _Progress(run_writer(db))
         for document in documents(path, lines):
-            written.take(document)
+            written.accept(document)
             progress(written.events)
         if lacking := written.lacking():
             kept = path.rename(path.with_suffix(".damaged"))
@@ -116,7 +116,7 @@ class _Progress:
         self.damaged = 0
         self.refusals: list[str] = []
 
-    def take(self, document: tuple[str, dict] | None) -> None:
+    def accept(self, document: tuple[str, dict] | None) -> None:
         if document is None:
             self.damaged += 1
             return
