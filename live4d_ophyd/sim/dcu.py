@@ -69,7 +69,7 @@ class Dcu:
         if not prepared:
             self.config.restore(settings.UNPREPARED["detector"])
             self.stream_config.restore(settings.UNPREPARED["stream"])
-        self.keep_settings()
+        self.save_start_settings()
         self.error = ""
         self._faults = faults
         # when the high voltage is there, time.monotonic()
@@ -148,7 +148,7 @@ class Dcu:
 
     # commands
 
-    def keep_settings(self) -> None:
+    def save_start_settings(self) -> None:
         """Make the detector's settings those that it starts with."""
         self._at_start = self.config.values()
 
@@ -285,7 +285,7 @@ class Dcu:
     def _run(self, armed: ArmedSeries) -> None:
         error = ""
         try:
-            self._take_series(armed)
+            self._expose_series(armed)
         except Exception as problem:
             log.exception("series %d failed", armed.series.series_id)
             error = f"{type(problem).__name__}: {problem}"
@@ -296,7 +296,7 @@ class Dcu:
             armed.finished.set()
             self._changed.notify_all()
 
-    def _take_series(self, armed: ArmedSeries) -> None:
+    def _expose_series(self, armed: ArmedSeries) -> None:
         if armed.streaming and not self.faults.no_start:
             dead = self.source.dead_mask(self.detector, armed.readout.binning)
             if not armed.send_start(self.sender, dead, None if self.silent_scan else self.scan):
@@ -310,7 +310,9 @@ class Dcu:
                 self.sender.wait_for_peer(lambda: armed.finish)
         taken, wanted = 0, images * triggers
         while taken < wanted and self._wait_for_trigger(armed):
-            taken = self._take_images(armed, taken, min(self._images_at_once(armed, images), wanted - taken))
+            taken = self._expose_frames(
+                armed, taken, min(self._images_at_once(armed, images), wanted - taken)
+            )
             if armed.fails and not armed.finish:
                 raise RuntimeError("a readout board does not answer (fault fail_series)")
             with self._changed:
@@ -345,7 +347,7 @@ class Dcu:
             self._changed.notify_all()
             return True
 
-    def _take_images(self, armed: ArmedSeries, first: int, count: int) -> int:
+    def _expose_frames(self, armed: ArmedSeries, first: int, count: int) -> int:
         """Returns the number of the frame whose turn it is then."""
         taken = count // 2 if armed.fails else count
         if not armed.streaming:

@@ -26,7 +26,7 @@ from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.settings import API_VERSIONS, Parameter
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
-from live4d_ophyd.sim.status import leave_out
+from live4d_ophyd.sim.status import hide_keys
 
 NO_FAULTS, SPECIMEN = Faults(), Specimen()
 
@@ -104,12 +104,12 @@ def build_dcu(
         api=api,
     )
     try:
-        leave_out(dcu, without)
+        hide_keys(dcu, without)
         if not unprepared:
             dcu.config.put("frame_time", 1 / rate)
             dcu.config.put("count_time", 1 / rate)
             dcu.config.put("nimages", raster.frames)
-        dcu.keep_settings()
+        dcu.save_start_settings()
     except ValueError:
         dcu.close()
         raise

@@ -45,7 +45,7 @@ def statuses(dcu: Dcu) -> dict[str, dict[str, Parameter]]:
     }
 
 
-def leave_out(dcu: Dcu, keys: Iterable[str]) -> None:
+def hide_keys(dcu: Dcu, keys: Iterable[str]) -> None:
     """As firmware without these config and status keys. Raises ValueError that names one that never was there."""
     configurations = (dcu.config, dcu.stream_config, dcu.filewriter_config)
     known = {key for module in statuses(dcu).values() for key in module}
