@@ -93,7 +93,7 @@ class MethodTests:
             columns.append((band * np.asarray(weights, kind)).sum(axis=(1, 2), dtype=kind))
         return np.stack(columns, axis=1) if columns else np.empty((len(frames), 0), np.int64)
 
-    def take(self, batches: Sequence[np.ndarray], lanes: int = 1) -> list[Any]:
+    def accumulate(self, batches: Sequence[np.ndarray], lanes: int = 1) -> list[Any]:
         """Accumulators that were given these positions, batch by batch and in turn."""
         frames = self.frames()
         parts = [self.method().accumulator(self.series(), self.scan, None) for _ in range(lanes)]
@@ -149,7 +149,7 @@ class MethodTests:
         if isinstance(method.demand(series, self.scan), Images):
             results = self.results(self.images(self._whole(), self.scan, series))
         else:
-            results = self.results(self.take([np.arange(self.scan.size)]))
+            results = self.results(self.accumulate([np.arange(self.scan.size)]))
         assert set(results) == set(announced)
         for key, output in announced.items():
             assert np.shape(results[key]) == output.shape, key
@@ -181,37 +181,37 @@ class MethodTests:
     def test_all_frames_in_order(self) -> None:
         self._needs_frames()
         everything = np.arange(self.scan.size)
-        self.check(self.results(self.take([everything])), self.results_of(everything))
+        self.check(self.results(self.accumulate([everything])), self.results_of(everything))
 
     def test_the_order_of_arrival_makes_no_difference(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
-        self.check(self.results(self.take([everything])), self.results_of(everything))
+        self.check(self.results(self.accumulate([everything])), self.results_of(everything))
 
     def test_batches_of_any_size(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
         batches = np.split(everything, [0, 1, 2, 2, 11, self.scan.size])  # empty ones, and of one frame
-        self.check(self.results(self.take(batches)), self.results_of(everything))
+        self.check(self.results(self.accumulate(batches)), self.results_of(everything))
 
     def test_split_over_lanes(self) -> None:
         self._needs_frames()
         everything = self._shuffled()
         batches = np.array_split(everything, 9)
         for lanes in (2, 3, 20):  # and with lanes that got nothing
-            self.check(self.results(self.take(batches, lanes)), self.results_of(everything))
+            self.check(self.results(self.accumulate(batches, lanes)), self.results_of(everything))
 
     def test_lost_and_bad_frames_are_missing(self) -> None:
         """The engine gives a method nothing of either."""
         self._needs_frames()
         here = np.setdiff1d(self._shuffled(), self.lost)
         for lanes in (1, 2):
-            results = self.results(self.take(np.array_split(here, 4), lanes))
+            results = self.results(self.accumulate(np.array_split(here, 4), lanes))
             self.check(results, self.results_of(here))
 
     def test_nothing_is_known_before_the_first_frame(self) -> None:
         self._needs_frames()
-        for parts in ([], self.take([])):
+        for parts in ([], self.accumulate([])):
             results = self.results(parts)
             for key, output in self.method().outputs(self.series(), self.scan).items():
                 assert np.shape(results[key]) == output.shape, key
@@ -242,7 +242,7 @@ class MethodTests:
     def test_rasters_know_nothing_of_each_other(self) -> None:
         self._needs_frames()
         first, second = np.arange(10), np.arange(10, self.scan.size)
-        one, other = self.take([first])[0], self.take([second])[0]
+        one, other = self.accumulate([first])[0], self.accumulate([second])[0]
         self.check(self.results([one]), self.results_of(first))
         self.check(self.results([other]), self.results_of(second))
 
