@@ -87,7 +87,7 @@ class _Images:
         self._expected = torch.from_numpy(_expected(size, weights)).cuda()
         self._images = torch.zeros((BATCHES, *self._expected.shape), dtype=torch.int64, device="cuda")
 
-    def take(self, lane: int, number: int, part: Part) -> None:
+    def add(self, lane: int, number: int, part: Part) -> None:
         assert part.sums is not None
         first = int(part.at[0])
         self._images[number, first : first + len(part.at)].copy_(part.sums)
@@ -107,7 +107,7 @@ class _Mean:
         self._total = torch.zeros(shape, dtype=torch.int64, device="cuda")
         self._valid = torch.zeros(shape, dtype=torch.int64, device="cuda")
 
-    def take(self, lane: int, number: int, part: Part) -> None:
+    def add(self, lane: int, number: int, part: Part) -> None:
         sum_over_frames(part.patterns, None, NODATA, self._total[lane], self._valid[lane])
 
     def right(self) -> bool:
@@ -117,7 +117,7 @@ class _Mean:
         return bool((total == expected).all() and (valid == times * DISTINCT).all())
 
 
-def _rate(decoders: list, batches: list[FrameBatch], demand: Demand, takers: Callable[[], list]) -> dict:
+def _rate(decoders: list, batches: list[FrameBatch], demand: Demand, make_sinks: Callable[[], list]) -> dict:
     """Frames per second with one submission under way on each decoder, and copies and decodes a batch; all checked."""
     import torch
 
@@ -125,7 +125,7 @@ def _rate(decoders: list, batches: list[FrameBatch], demand: Demand, takers: Cal
         for part in decoder.submit(batch, None, demand).parts():
             if part.patterns is not None:
                 _check_patterns(decoder, part)
-    taking, bad = takers(), 0
+    sinks, bad = make_sinks(), 0
     torch.cuda.synchronize()
     before = [(decoder.copies, decoder.decodes) for decoder in decoders]
     under_way: list = []
@@ -135,14 +135,14 @@ def _rate(decoders: list, batches: list[FrameBatch], demand: Demand, takers: Cal
         if n >= len(decoders):
             for part in under_way.pop(0).parts():
                 with decoders[lane].working():
-                    for taker in taking:
-                        taker.take(lane, n - len(decoders), part)
+                    for sink in sinks:
+                        sink.add(lane, n - len(decoders), part)
                 bad += np.count_nonzero(part.status)
         if n < BATCHES:
             under_way.append(decoders[lane].submit(batches[n % len(batches)], None, demand))
     torch.cuda.synchronize()
     seconds = time.perf_counter() - started
-    if bad or not all(taker.right() for taker in taking):
+    if bad or not all(sink.right() for sink in sinks):
         raise RuntimeError("sums are wrong: no number is reported")
     counts = np.sum([(decoder.copies, decoder.decodes) for decoder in decoders], axis=0) - np.sum(
         before, axis=0
@@ -300,8 +300,8 @@ def run(rounds: int = 3) -> dict:
         runs: dict[str, list[dict]] = {name: [] for name in cases}
         straightforward = []
         for _ in range(rounds):
-            for name, (demand, takers) in cases.items():
-                runs[name].append(_rate(decoders, batches, demand, takers))
+            for name, (demand, make_sinks) in cases.items():
+                runs[name].append(_rate(decoders, batches, demand, make_sinks))
             straightforward.append(_straightforward(size))
         rates = {name: median(run["rate"] for run in of) / 1e6 for name, of in runs.items()}
         stages = {name: _stages(decoders[0], batch, demand) for name, (demand, _) in cases.items()}

@@ -24,14 +24,14 @@ def profile(key: str) -> str:
     batch, backend = pinned(batch_of(size)), choose_backend("gpu")
     decoder = backend.decoder(FrameFormat(size.side, size.side, np.dtype(size.dtype)), saturation=NODATA)
     lines = []
-    for name, (demand, takers) in _cases(size, 1).items():
-        taking = takers()
+    for name, (demand, make_sinks) in _cases(size, 1).items():
+        sinks = make_sinks()
 
-        def work(demand=demand, taking=taking) -> None:
+        def work(demand=demand, sinks=sinks) -> None:
             for part in decoder.submit(batch, None, demand).parts():
                 with decoder.working():
-                    for taker in taking:
-                        taker.take(0, 0, part)
+                    for sink in sinks:
+                        sink.add(0, 0, part)
 
         for _ in range(3):
             work()

@@ -125,9 +125,9 @@ def measure(make_session, rounds: int) -> dict:
         gc.collect()
         gc.freeze()  # as the session's startup files do
         for _ in range(rounds):
-            for case, take in CASES.items():
+            for case, run_case in CASES.items():
                 for kind, session in sessions.items():
-                    results[case][kind].append(take(session))
+                    results[case][kind].append(run_case(session))
     return results
 
 

@@ -61,7 +61,7 @@ class Samples:
     at: list[float] = field(default_factory=list)
     of: dict[str, list[Resources]] = field(default_factory=dict)
 
-    def take(self, at: float) -> None:
+    def add(self, at: float) -> None:
         self.at.append(at)
         for name, pid in self.pids.items():
             self.of.setdefault(name, []).append(Resources.of(pid))
@@ -97,7 +97,7 @@ class _Session:
         device.wait_for_connection()
         self.samples = Samples({"session": os.getpid(), "engine": device._client.pid})
 
-    def count(self, num: int, take: Callable[[dict], None], going_on: Callable[[], bool]) -> None:
+    def count(self, num: int, check: Callable[[dict], None], going_on: Callable[[], bool]) -> None:
         """One run of up to ``num`` rasters, until ``going_on()`` is false."""
         from bluesky import plan_stubs as bps
         from bluesky import preprocessors as bpp
@@ -112,7 +112,7 @@ class _Session:
 
         def note(name: str, doc: Any) -> None:
             if name == "event":
-                take(doc["data"])
+                check(doc["data"])
 
         self.RE(plan(), note)
 
@@ -137,7 +137,7 @@ def _triggers(deadline: float) -> dict:
             first: list[np.ndarray] = []
             done = 0
 
-            def take(data: dict) -> None:
+            def check(data: dict) -> None:
                 nonlocal done
                 first[:] = first or [data["live4d_vbf"]]
                 # The simulator repeats its counts.
@@ -145,10 +145,10 @@ def _triggers(deadline: float) -> dict:
                     raise RuntimeError(f"the image of trigger {done} is wrong: no number is reported")
                 done += 1
                 if done % _EVERY == 0:
-                    session.samples.take(done)
+                    session.samples.add(done)
 
             began = time.monotonic()
-            session.count(TRIGGERS, take, lambda: not done or time.monotonic() < deadline)
+            session.count(TRIGGERS, check, lambda: not done or time.monotonic() < deadline)
             took = time.monotonic() - began
     return {"wanted": TRIGGERS, "done": done, "seconds": took, **session.samples.report()}
 
@@ -168,7 +168,7 @@ def _frames(deadline: float) -> dict:
         with closing(device):
             session = _Session(device)
 
-            def take(data: dict) -> None:
+            def check(data: dict) -> None:
                 nonlocal done, lost, streaming
                 wrong = int((data["live4d_vbf"] != truth).sum())
                 if wrong != data["live4d_frames_lost"]:
@@ -181,9 +181,9 @@ def _frames(deadline: float) -> dict:
 
             while not done or (done < FRAMES and time.monotonic() < deadline):
                 source.start(count)
-                session.count(1, take, lambda: True)
+                session.count(1, check, lambda: True)
                 source.finish()
-                session.samples.take(done / 1e6)
+                session.samples.add(done / 1e6)
                 print(f"{done / 1e6:.1f} million frames", file=sys.stderr, flush=True)
             backend = device.backend_detail.get()
     return {
