@@ -79,10 +79,10 @@ def reprocess(
         source, scan, tuple(methods), timeout=SILENCE_S, nodata=nodata, saturated=saturated, pixel_mask=pixel_mask,
         gain=gain,
     )  # fmt: skip
-    return take_raster(request, choose_backend(backend), quiet=quiet)
+    return acquire_raster(request, choose_backend(backend), quiet=quiet)
 
 
-def take_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:
+def acquire_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:
     """The one raster of ``request``, with a progress bar on a terminal. Raises as `Acquisition.run`."""
     warm_up()
     with closing(OpenStream(request.source, backend.memory)) as opened:

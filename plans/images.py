@@ -107,11 +107,11 @@ def movie(detector: Flyable, num: int, md: dict[str, Any] | None = None) -> MsgG
     def restore() -> MsgGenerator[None]:
         yield from bps.mv(length, before)
 
-    def take() -> MsgGenerator[str]:
+    def set_and_record() -> MsgGenerator[str]:
         yield from bps.mv(length, num)
         uid = yield from record()
         if taken < num:
             print(f"the movie of {detector.name} ended at {taken} of {num} rasters")
         return uid
 
-    return (yield from bpp.finalize_wrapper(take(), restore))
+    return (yield from bpp.finalize_wrapper(set_and_record(), restore))

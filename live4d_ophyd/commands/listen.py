@@ -10,7 +10,7 @@ from live4d_ophyd.commands.images import detector_options, detectors_of, output_
 from live4d_ophyd.commands.parameters import BackendName, Shape
 from live4d_ophyd.decode import BackendUnavailable, choose_backend
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest
-from live4d_ophyd.offline import take_raster
+from live4d_ophyd.offline import acquire_raster
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.rest import SimplonError
@@ -81,7 +81,7 @@ def listen(
         control = Simplon(simplon, api=api) if simplon else None
         source = DectrisSource(endpoint, connections, channel, control)
         request = AcquisitionRequest(source, grid, tuple(detectors), timeout=timeout)
-        raster = take_raster(request, choose_backend(backend), quiet=as_json)
+        raster = acquire_raster(request, choose_backend(backend), quiet=as_json)
     except (AcquisitionError, BackendUnavailable, SimplonError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     report(raster, detectors, out, as_json)

@@ -54,7 +54,7 @@ class Pictures:
             waits = path in self._waiting
             self._waiting[path] = picture
             if not waits:
-                self._newest = self._thread.submit(self._take, path)
+                self._newest = self._thread.submit(self._draw_waiting, path)
 
     def wait(self, timeout: float) -> bool:
         """Wait until all that was put is in its file, ``timeout`` s at most; whether it is."""
@@ -67,7 +67,7 @@ class Pictures:
             return False
         return True
 
-    def _take(self, path: Path) -> None:
+    def _draw_waiting(self, path: Path) -> None:
         with self._lock:
             picture = self._waiting.pop(path)
         try:

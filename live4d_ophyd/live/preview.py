@@ -147,7 +147,7 @@ class _PlanWatcher:
         while True:
             wait = _LoopMsg("wait", group=group, timeout=pause, error_on_timeout=False, run=msg.run)
             done = yield wait
-            wait.leave_out_of_rewind()
+            wait.exclude_from_rewind()
             if done:
                 # A status that failed or ended within the last timeout is still in the group: the plan's
                 # own wait collects it, and gives the plan the response it expects. It is also the wait
@@ -181,7 +181,7 @@ class _PlanWatcher:
             yield message
         # Together, and only when the Event is out: a rewind inside it has to open it again.
         for message in messages:
-            message.leave_out_of_rewind()
+            message.exclude_from_rewind()
 
 
 def _fraction(device: Any) -> Any:
@@ -208,5 +208,5 @@ class _LoopMsg(Msg):
             return "null"
         return self[0]
 
-    def leave_out_of_rewind(self) -> None:
+    def exclude_from_rewind(self) -> None:
         self._had_effect = True

@@ -102,7 +102,7 @@ RE.preprocessors.append(sd)
 RE.waiting_hook = ScanProgressBar()
 
 
-def _say_in_short(shell, kind, error, trace, tb_offset=None):
+def _print_short(shell, kind, error, trace, tb_offset=None):
     """Of what a plan or a device raises the message helps; pages of traceback through Bluesky are for %tb."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(trace)]
     if not any(name.startswith(("bluesky.run_engine", "live4d_ophyd")) for name in modules):
@@ -113,7 +113,7 @@ def _say_in_short(shell, kind, error, trace, tb_offset=None):
 
 
 if _shell is not None:
-    _shell.set_custom_exc((Exception,), _say_in_short)
+    _shell.set_custom_exc((Exception,), _print_short)
     from bluesky.magics import BlueskyMagics
 
     BlueskyMagics.pbar_manager = RE.waiting_hook
