@@ -10,11 +10,11 @@ from live4d_ophyd.frames.batch import IMAGE, FrameBatch
 OTHER_LAYOUT = 1
 
 
-def rows_to_take(batch: FrameBatch, rows: np.ndarray | None) -> np.ndarray:
-    """``rows`` as (n,) int64, by default those of all frames. Raises IndexError outside the batch."""
-    if rows is None:
+def entries_to_decode(batch: FrameBatch, entries: np.ndarray | None) -> np.ndarray:
+    """``entries`` as (n,) int64, by default those of all frames. Raises IndexError outside the batch."""
+    if entries is None:
         return np.flatnonzero(batch.status == IMAGE)
-    rows = np.ascontiguousarray(rows, np.int64)
-    if len(rows) and (rows.min() < 0 or rows.max() >= batch.count):
-        raise IndexError(f"rows {rows.min()}..{rows.max()} of a batch of {batch.count} messages")
-    return rows
+    entries = np.ascontiguousarray(entries, np.int64)
+    if len(entries) and (entries.min() < 0 or entries.max() >= batch.count):
+        raise IndexError(f"rows {entries.min()}..{entries.max()} of a batch of {batch.count} messages")
+    return entries

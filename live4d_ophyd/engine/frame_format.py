@@ -23,19 +23,19 @@ _MOST = np.array(MOST, np.int64)
 _ITEM_BYTES = item_bytes()
 
 
-def plausible(batch: FrameBatch, rows: np.ndarray) -> np.ndarray:
+def plausible(batch: FrameBatch, entries: np.ndarray) -> np.ndarray:
     """(n,) bool: which of these frames have as much content as the size that they claim needs, at the least.
 
     28 bytes may claim to be 2^26 pixels, and what is made for frames of that size takes gigabytes.
     """
-    index = batch.index[rows]
+    index = batch.index[entries]
     size = index[:, ROWS] * index[:, COLS] * _ITEM_BYTES[index[:, ARRAY_TAG] - FIRST_TAG]
     return size <= _MOST[index[:, ALGORITHM]] * index[:, BLOB_LENGTH]
 
 
-def formats_of(batch: FrameBatch, rows: np.ndarray) -> Iterator[FrameFormat]:
+def formats_of(batch: FrameBatch, entries: np.ndarray) -> Iterator[FrameFormat]:
     """The format of each of these frames as it names it."""
-    for height, width, tag in batch.index[rows][:, [ROWS, COLS, ARRAY_TAG]].tolist():
+    for height, width, tag in batch.index[entries][:, [ROWS, COLS, ARRAY_TAG]].tolist():
         yield FrameFormat(height, width, dtype_of_tag(tag))
 
 

@@ -106,7 +106,7 @@ class Projection:
             or self._preparation.knows(frame.shape)
         )
 
-    def accept(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> list[Pending]:
+    def accept(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> list[Pending]:
         """Begin to sum claimed frames, and those that waited for the format if these decide it.
 
         ``backend`` decodes what the calling thread receives.
@@ -114,14 +114,14 @@ class Projection:
         with self._tracker.working():
             with self._lock:
                 if self._frame is None:
-                    self._formats.update(formats_of(batch, rows))
+                    self._formats.update(formats_of(batch, entries))
                     self._decide_format(self._tracker.all_claimed)
                 if self._frame is None:
-                    first = int(rows[0])
-                    self._waiting.append((batch.copy(first, int(rows[-1]) + 1), rows - first))
+                    first = int(entries[0])
+                    self._waiting.append((batch.copy(first, int(entries[-1]) + 1), entries - first))
                     return []
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*frames, backend) for frames in [*waited, (batch, rows)]]
+            return [self._submit(*frames, backend) for frames in [*waited, (batch, entries)]]
 
     def finish(self, backend: Backend) -> list[Pending]:
         """Begin to sum what still waits: no other frame will tell more."""
@@ -143,7 +143,7 @@ class Projection:
         with self._lock:
             self.imaging, self._waiting, self._of_thread = None, [], threading.local()
 
-    def _submit(self, batch: FrameBatch, rows: np.ndarray, backend: Backend) -> Pending:
+    def _submit(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Pending:
         assert self._frame is not None
         assert self.imaging is not None
         decoder = getattr(self._of_thread, "decoder", None)
@@ -151,7 +151,7 @@ class Projection:
             decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
             self._backends.add(decoder.backend)
         return FramesUnderWay(
-            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, rows,
+            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, entries,
             None if self._recorder is None else self._record,
         )  # fmt: skip
 
@@ -162,9 +162,9 @@ class Projection:
         assert self._frame is not None
         self._recorder.add(batch, entries, positions, status, self._frame)
 
-    def _refuse_frame(self, status: int, batch: FrameBatch, row: int) -> None:
+    def _refuse_frame(self, status: int, batch: FrameBatch, entry: int) -> None:
         assert self._frame is not None
-        self._refuse(why_bad(status, batch, row, self._frame, self._known))
+        self._refuse(why_bad(status, batch, entry, self._frame, self._known))
 
     def _decide_format(self, all_there: bool) -> None:
         """Make the methods if the frames so far tell their format, all of them if no other comes."""

@@ -19,25 +19,27 @@ from live4d_ophyd.frames.status import (
 from live4d_ophyd.sources.source import SeriesSource
 
 
-def why_bad(status: int, batch: FrameBatch, row: int, frame: FrameFormat, source: SeriesSource) -> str:
+def why_bad(status: int, batch: FrameBatch, entry: int, frame: FrameFormat, source: SeriesSource) -> str:
     """The decoder's ``status`` of one frame in words; ``frame`` is the format of the series."""
     if status in (WRONG_SHAPE, WRONG_DTYPE):
-        (found,) = formats_of(batch, np.array([row]))
+        (found,) = formats_of(batch, np.array([entry]))
         announced = announced_in_words(source.header)
         says = f", the start message announces {announced}" if announced else ""
         return f"the frame is {in_words(found)}, the others are {in_words(frame)}{says}"
     if status in (UNKNOWN_ALGORITHM, NEEDS_VENDOR, VENDOR_REFUSED, NOT_ON_GPU):
-        return _with_algorithm(status, batch, row, source)
+        return _with_algorithm(status, batch, entry, source)
     return describe_status(status)
 
 
-def why_implausible(batch: FrameBatch, row: int, source: SeriesSource) -> str:
+def why_implausible(batch: FrameBatch, entry: int, source: SeriesSource) -> str:
     """Why a frame cannot be as large as it claims (`plausible`)."""
-    if batch.index[row, ALGORITHM] == OTHER_ALGORITHM:
-        return _with_algorithm(UNKNOWN_ALGORITHM, batch, row, source)
-    rows, cols, length = batch.index[row, [ROWS, COLS, BLOB_LENGTH]].tolist()
+    if batch.index[entry, ALGORITHM] == OTHER_ALGORITHM:
+        return _with_algorithm(UNKNOWN_ALGORITHM, batch, entry, source)
+    rows, cols, length = batch.index[entry, [ROWS, COLS, BLOB_LENGTH]].tolist()
     return f"its {length} bytes cannot be {rows} x {cols} px"
 
 
-def _with_algorithm(status: int, batch: FrameBatch, row: int, source: SeriesSource) -> str:
-    return f"{describe_status(status)}: {source.algorithm_of(batch, row) or 'its name cannot be read again'}"
+def _with_algorithm(status: int, batch: FrameBatch, entry: int, source: SeriesSource) -> str:
+    return (
+        f"{describe_status(status)}: {source.algorithm_of(batch, entry) or 'its name cannot be read again'}"
+    )

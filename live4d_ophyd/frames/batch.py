@@ -92,7 +92,7 @@ class FrameBatch:
         return batch
 
     def copy(self, begin: int, end: int) -> FrameBatch:
-        """Rows ``begin`` to ``end`` in a batch of their own."""
+        """Entries ``begin`` to ``end`` in a batch of their own."""
         index = self.index[begin:end].copy()
         first = int(index[0, OFFSET])
         last = int(index[-1, OFFSET] + index[-1, LENGTH])
@@ -117,7 +117,7 @@ class FrameBatch:
     def image_id(self) -> np.ndarray:
         return self.column(IMAGE_ID)
 
-    def message(self, row: int) -> bytes:
-        """The message of one row, copied."""
-        start = int(self.index[row, OFFSET])
-        return self.buffer[start : start + int(self.index[row, LENGTH])].tobytes()
+    def message(self, entry: int) -> bytes:
+        """The message of one entry, copied."""
+        start = int(self.index[entry, OFFSET])
+        return self.buffer[start : start + int(self.index[entry, LENGTH])].tobytes()

@@ -18,7 +18,7 @@ from live4d_ophyd.decode.cpu.batch_kernels import LEFT, decode_entries
 from live4d_ophyd.decode.cpu.frame_sums import add_frames
 from live4d_ophyd.decode.cpu.vectors import SLACK
 from live4d_ophyd.decode.decoder import Demand, Part
-from live4d_ophyd.decode.entries import rows_to_take
+from live4d_ophyd.decode.entries import entries_to_decode
 from live4d_ophyd.decode.saturation import NODATA, Saturation
 from live4d_ophyd.decode.weight_maps import Weights, aligned_zeros
 from live4d_ophyd.frames.batch import (
@@ -89,7 +89,7 @@ class CpuDecoder:
         """
         if demand.maps is not None:
             demand.maps.sums_of(self.format)
-        return CpuDecoded(self, batch, rows_to_take(batch, entries), demand)
+        return CpuDecoded(self, batch, entries_to_decode(batch, entries), demand)
 
     def working(self) -> AbstractContextManager[None]:
         """Where work on a part's arrays is done: here, anywhere."""
@@ -156,9 +156,9 @@ class CpuDecoder:
             patterns[status != OK] = 0
         return (None, None, status) if maps is None else (sums, saturated, status)
 
-    def _decode_slowly(self, batch: FrameBatch, row: int) -> tuple[np.ndarray | None, int]:
+    def _decode_slowly(self, batch: FrameBatch, entry: int) -> tuple[np.ndarray | None, int]:
         """A frame in any algorithm, or None and its status."""
-        index = batch.index[row]
+        index = batch.index[entry]
         offset, length = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH])
         data = batch.buffer[offset : offset + length]
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from live4d_ophyd.decode.decoder import Demand, Part
-from live4d_ophyd.decode.entries import OTHER_LAYOUT, rows_to_take
+from live4d_ophyd.decode.entries import OTHER_LAYOUT, entries_to_decode
 from live4d_ophyd.decode.gpu.device_pass import DevicePass, OnDevice, Outcome
 from live4d_ophyd.decode.gpu.kernels import PIXELS, Kernels
 from live4d_ophyd.decode.gpu.layout import Layout, find_layout
@@ -114,18 +114,18 @@ class GpuDecoded:
 
     def _pass(self, plan: Plan, on_device: OnDevice, at: np.ndarray) -> Iterator[_Enqueued]:
         decoder, workspace = self._decoder, self._workspace
-        rows = self._entries[at]
+        entries = self._entries[at]
         if plan.layout.name == "bszstd":
             # nvCOMP 6.0 reads anywhere for a Zstandard frame that is none: it sees good ones only.
-            status = decoder._device_pass.check(plan.layout, on_device, rows, workspace)
+            status = decoder._device_pass.check(plan.layout, on_device, entries, workspace)
             good, others = status == OK, status == OTHER_LAYOUT
             self._others.append(at[others])
             bad = ~good & ~others
             if bad.any():
                 yield self._refuse(at[bad], np.where(status == BAD_LZ4, BAD_ZSTD, status)[bad])
-            at, rows = at[good], rows[good]
+            at, entries = at[good], entries[good]
         if len(at):
-            outcome = decoder._device_pass.enqueue(plan, on_device, rows, workspace)
+            outcome = decoder._device_pass.enqueue(plan, on_device, entries, workspace)
             yield _Enqueued(at, outcome, plan.layout)
 
     def _refuse(self, at: np.ndarray, status: np.ndarray) -> _Enqueued:
@@ -210,7 +210,7 @@ class GpuDecoder:
         """
         if demand.maps is not None:
             demand.maps.sums_of(self.format)  # refuses what does not fit
-        return GpuDecoded(self, batch, rows_to_take(batch, entries), demand)
+        return GpuDecoded(self, batch, entries_to_decode(batch, entries), demand)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -224,7 +224,7 @@ class GpuDecoder:
 
     def _copy(self, batch: FrameBatch, entries: np.ndarray, workspace: Workspace) -> OnDevice:
         """Enqueue the copy of what these entries need of a batch."""
-        # Messages lie in the order of their rows.
+        # Messages lie in the order of their entries.
         low, high = int(entries.min()), int(entries.max())
         first = int(batch.index[low, OFFSET])
         last = int(batch.index[high, OFFSET] + batch.index[high, LENGTH])

@@ -138,10 +138,10 @@ class SeriesFilter:
 
     def _sort(self, batch: FrameBatch) -> Iterator[Item]:
         begin = 0
-        for row in np.flatnonzero((batch.status != IMAGE) & (batch.status != NO_CHANNEL)).tolist():
-            yield from self._images(batch, begin, row)
-            yield from self._message(batch, row)
-            begin = row + 1
+        for entry in np.flatnonzero((batch.status != IMAGE) & (batch.status != NO_CHANNEL)).tolist():
+            yield from self._images(batch, begin, entry)
+            yield from self._message(batch, entry)
+            begin = entry + 1
         yield from self._images(batch, begin, batch.count)
 
     def all_came(self, connections: Sequence[int], last_missing: int) -> bool:
@@ -159,13 +159,13 @@ class SeriesFilter:
 
     # Messages that are no plain image message ---------------------------------------------------
 
-    def _message(self, batch: FrameBatch, row: int) -> Iterator[Item]:
+    def _message(self, batch: FrameBatch, entry: int) -> Iterator[Item]:
         try:
-            message = read_message(batch.message(row))
+            message = read_message(batch.message(entry))
             if isinstance(message, ImageMessage):
                 # Legal, but nothing the fast path knows: read in full, then treated like any other.
-                fill_from_message(batch, row, message, batch.channel)
-                yield from self._images(batch, row, row + 1)
+                fill_from_message(batch, entry, message, batch.channel)
+                yield from self._images(batch, entry, entry + 1)
                 return
         except StreamError as error:
             if error.message_type in ("start", "end"):
@@ -174,19 +174,19 @@ class SeriesFilter:
                 yield Unreadable(str(error))
             return
         if isinstance(message, StartMessage):
-            yield from self._begin(message, batch, row)
+            yield from self._begin(message, batch, entry)
         elif isinstance(message, EndMessage):
             if self.key is None and self._must_wait_for_start():
-                self._hold(batch, row, row + 1)
+                self._hold(batch, entry, entry + 1)
             elif self._is_ours(message.series_id, hash_unique_id(message.series_unique_id)):
                 self._end_came = True
                 yield Ended()
             elif self._end_came:
-                yield from self._hold_for_next_series(batch, row, row + 1)
+                yield from self._hold_for_next_series(batch, entry, entry + 1)
         else:
             log.info("ignored a message of type %r", message.type)
 
-    def _begin(self, start: StartMessage, batch: FrameBatch, row: int) -> Iterator[Item]:
+    def _begin(self, start: StartMessage, batch: FrameBatch, entry: int) -> Iterator[Item]:
         key = (start.series_id, hash_unique_id(start.series_unique_id))
         with self._lock:
             ended = self._end_came
@@ -212,7 +212,7 @@ class SeriesFilter:
                 self.key = key
                 self.start = start  # the last: what overtook it is taken now
         if over:
-            yield from self._hold_for_next_series(batch, row, row + 1)
+            yield from self._hold_for_next_series(batch, entry, entry + 1)
             if not ended:
                 yield Ended()
             return
@@ -246,10 +246,10 @@ class SeriesFilter:
         if self._must_wait_for_start():
             self._hold(batch, begin, end)
             return
-        rows = np.arange(begin, end)
+        entries = np.arange(begin, end)
         index = batch.index[begin:end]
         if self.key is None:
-            ours = np.zeros(len(rows), bool)
+            ours = np.zeros(len(entries), bool)
         else:
             unique = index[:, UNIQUE_ID]
             ours = index[:, SERIES_ID] == self.key[0]
@@ -265,14 +265,14 @@ class SeriesFilter:
                 yield from self._hold_for_next_series(batch, begin, end)
             else:
                 self._count_others(index[~ours, SERIES_ID])
-                yield Foreign(len(rows) - int(ours.sum()))
-            rows = rows[ours]
-        if not len(rows):
+                yield Foreign(len(entries) - int(ours.sum()))
+            entries = entries[ours]
+        if not len(entries):
             return
-        channel = self._decide_channel(batch, int(rows[0]))
+        channel = self._decide_channel(batch, int(entries[0]))
         if batch.channel != channel.encode():
-            index_images(batch, rows, channel)
-        yield Frames(batch, rows)
+            index_images(batch, entries, channel)
+        yield Frames(batch, entries)
 
     def _count_others(self, series_ids: np.ndarray) -> None:
         with self._lock:
@@ -280,12 +280,12 @@ class SeriesFilter:
                 if series_id in self.others or len(self.others) < KEPT:
                     self.others[int(series_id)] += int(count)
 
-    def _decide_channel(self, batch: FrameBatch, row: int) -> str:
+    def _decide_channel(self, batch: FrameBatch, entry: int) -> str:
         """The series' channel: what the user or `start` named, else the first one of the first frame."""
         with self._lock:
             self._begun = True
             if not self.channel:
-                message = read_message(batch.message(row))
+                message = read_message(batch.message(entry))
                 assert isinstance(message, ImageMessage)
                 self._channel = next(iter(message.channels))
             return self.channel
