@@ -83,15 +83,15 @@ class DevicePass:
         temp = self._temp_bytes(layout, 64 * plan.selection.count) // 64
         return pixels + temp + layout.blocks * _TABLE_BYTES + 9 * maps + 16
 
-    def enqueue(self, plan: Plan, batch: OnDevice, rows: np.ndarray, workspace: Workspace) -> Outcome:
-        """Decode the frames of ``rows``. What the workspace's last pass made is over."""
+    def enqueue(self, plan: Plan, batch: OnDevice, entries: np.ndarray, workspace: Workspace) -> Outcome:
+        """Decode the frames of ``entries``. What the workspace's last pass made is over."""
         layout, selection, frame = plan.layout, plan.selection, self._format
-        n, blocks, entries = len(rows), layout.blocks, len(rows) * selection.count
+        n, blocks, wanted = len(entries), layout.blocks, len(entries) * selection.count
         maps = 0 if plan.maps is None else plan.maps.count
         frames = n * selection.stride
-        temp_bytes = self._temp_bytes(layout, entries)
+        temp_bytes = self._temp_bytes(layout, wanted)
         memory, begins = workspace.frames.carve(
-            frames, frames * _shuffled_here(layout), 8 * n * blocks, 8 * n * blocks, 40 * entries, 4 * entries,
+            frames, frames * _shuffled_here(layout), 8 * n * blocks, 8 * n * blocks, 40 * wanted, 4 * wanted,
             temp_bytes, 8 * n * maps, n * maps, 5 * n,
         )  # fmt: skip
         base = memory.data_ptr()
@@ -100,7 +100,7 @@ class DevicePass:
         )
         planes = elsewhere if _shuffled_here(layout) else decoded
         found = _Found(found_at, found_bytes, status, status + 4 * n)
-        self._find(layout, batch, rows, workspace, found, decoded, selection)
+        self._find(layout, batch, entries, workspace, found, decoded, selection)
         if layout.name and selection.count:
             self._decompress(plan, n, found, planes, columns, block_status, temp, temp_bytes)
         if layout.may_be_stored and selection.count:
@@ -129,12 +129,12 @@ class DevicePass:
             self._patterns(memory[:frames], n, selection.stride) if plan.demand.patterns else None,
         )
 
-    def check(self, layout: Layout, batch: OnDevice, rows: np.ndarray, workspace: Workspace) -> np.ndarray:
+    def check(self, layout: Layout, batch: OnDevice, entries: np.ndarray, workspace: Workspace) -> np.ndarray:
         """(n,) int32 statuses as far as headers tell them; waits for the device."""
-        n = len(rows)
+        n = len(entries)
         memory, begins = workspace.frames.carve(8 * n * layout.blocks, 8 * n * layout.blocks, 5 * n)
         at, nbytes, status = (memory.data_ptr() + begin for begin in begins)
-        self._find(layout, batch, rows, workspace, _Found(at, nbytes, status, status + 4 * n))
+        self._find(layout, batch, entries, workspace, _Found(at, nbytes, status, status + 4 * n))
         return memory[begins[2] : begins[2] + 4 * n].cpu().numpy().view(np.int32)
 
     def _patterns(self, decoded: torch.Tensor, n: int, stride: int) -> torch.Tensor:
@@ -146,21 +146,21 @@ class DevicePass:
         self,
         layout: Layout,
         batch: OnDevice,
-        rows: np.ndarray,
+        entries: np.ndarray,
         workspace: Workspace,
         found: _Found,
         target: int = 0,
         selection: Selection | None = None,
     ) -> None:
         """Where each block is, its bytes (negative: stored), and the frames' statuses; raw pixels to ``target``."""
-        n, blocks, frame = len(rows), layout.blocks, self._format
+        n, blocks, frame = len(entries), layout.blocks, self._format
         cut = (layout.total, layout.block, layout.granule)
         # Frames that came one behind the other need no list.
-        first = int(rows[0]) if rows[-1] - rows[0] == n - 1 and (np.diff(rows) == 1).all() else -1
-        take = 0 if first >= 0 else workspace.upload(rows).data_ptr()
+        first = int(entries[0]) if entries[-1] - entries[0] == n - 1 and (np.diff(entries) == 1).all() else -1
+        listed = 0 if first >= 0 else workspace.upload(entries).data_ptr()
         self._launch(
             "find_blocks", -(-n // 64), 64,
-            batch.buffer, batch.capacity, batch.index, take, first, n,
+            batch.buffer, batch.capacity, batch.index, listed, first, n,
             frame.rows, frame.cols, frame.tag, layout.algorithm, layout.elem_size, *cut, blocks,
             target, selection.stride if selection else 0, selection.leftover_at if selection else -1,
             found.at, found.nbytes, found.status, found.flagged,

@@ -66,9 +66,9 @@ class Layout:
         return self.name in ("lz4", "")
 
 
-def find_layout(batch: FrameBatch, row: int, total: int) -> Layout | int:
+def find_layout(batch: FrameBatch, entry: int, total: int) -> Layout | int:
     """Layout of one frame of ``total`` bytes, or the status that says why it has none for a GPU."""
-    index = batch.index[row]
+    index = batch.index[entry]
     offset, length, elem_size = int(index[BLOB_OFFSET]), int(index[BLOB_LENGTH]), int(index[ELEM_SIZE])
     if offset < 0 or length < 0 or offset + length > len(batch.buffer):
         return OUTSIDE_BUFFER

@@ -25,8 +25,8 @@ class _Memory:
         self._make = make
         self._bytes: torch.Tensor | None = None
 
-    def take(self, nbytes: int) -> torch.Tensor:
-        """At least ``nbytes`` bytes, (n,) uint8; what was taken before is over."""
+    def reserve(self, nbytes: int) -> torch.Tensor:
+        """At least ``nbytes`` bytes, (n,) uint8; what was reserved before is over."""
         if self._bytes is None or self._bytes.numel() < nbytes:
             self._bytes = None  # first: both may not fit
             # A little more, as batches differ a little.
@@ -36,7 +36,7 @@ class _Memory:
     def carve(self, *nbytes: int) -> tuple[torch.Tensor, list[int]]:
         """At least so many bytes together, and where in them pieces of these lengths begin."""
         ends = list(itertools.accumulate(-(-n // _ALIGNMENT) * _ALIGNMENT for n in nbytes))
-        return self.take(ends[-1]), [0, *ends[:-1]]
+        return self.reserve(ends[-1]), [0, *ends[:-1]]
 
 
 class Workspace:
@@ -53,13 +53,13 @@ class Workspace:
 
     def upload(self, entries: np.ndarray) -> torch.Tensor:
         """(n,) int64 on the device. The pass before must be over."""
-        staged = self._from_host.take(entries.nbytes)[: entries.nbytes].view(torch.int64)
+        staged = self._from_host.reserve(entries.nbytes)[: entries.nbytes].view(torch.int64)
         staged.numpy()[...] = entries
-        on_device = self._entries.take(entries.nbytes)[: entries.nbytes].view(torch.int64)
+        on_device = self._entries.reserve(entries.nbytes)[: entries.nbytes].view(torch.int64)
         return on_device.copy_(staged, non_blocking=True)
 
     def download(self, piece: torch.Tensor) -> np.ndarray:
         """Bytes of the device as they will be on the host when `done`; valid until the next download."""
-        host = self._to_host.take(piece.numel())[: piece.numel()]
+        host = self._to_host.reserve(piece.numel())[: piece.numel()]
         host.copy_(piece, non_blocking=True)
         return host.numpy()
