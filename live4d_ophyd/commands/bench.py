@@ -14,7 +14,9 @@ from live4d_ophyd.commands.parameters import Numbers
 @click.command()
 @click.argument(
     "name",
-    type=click.Choice(["cpu", "session", "gpu", "stream", "receive", "methods", "reprocess", "soak", "sim"]),
+    type=click.Choice(
+        ["cpu", "session", "gpu", "stream", "receive", "methods", "record", "reprocess", "soak", "sim"]
+    ),
 )
 @click.option(
     "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Interleaved repetitions."
@@ -45,6 +47,7 @@ def bench(
     stream: from sockets to images on the GPU, alone and under a RunEngine.
     receive: receiving with libzmq and without, from a plain TCP sender and libzmq's; also onto a GPU if there is one.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
+    record: compressed frames to a file, against plain writes and h5py; and the engine with recording and without.
     reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.

@@ -23,6 +23,7 @@ _COMMANDS = {
     "export": "live4d_ophyd.commands.runs:export",
     "share": "live4d_ophyd.commands.share:share",
     "delete": "live4d_ophyd.commands.runs:delete",
+    "verify": "live4d_ophyd.commands.verify:verify",
     "restore": "live4d_ophyd.commands.restore:restore",
     "keys": "live4d_ophyd.commands.keys:keys",
     "serve": "live4d_ophyd.commands.serve:serve",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -163,17 +164,26 @@ def sim(
 def replay(
     files: tuple[Path, ...], endpoint: str, rate: float, repeat: int, make_start: bool, linger: float
 ) -> None:
-    """Stream recorded messages: FILES of one stream v2 message each, or directories of *.cbor, in a detector's order.
+    """Stream what was recorded: an HDF5 file of frames, or messages.
+
+    FILES are one HDF5 file, whose frames are sent as they lie in it, in scan order and without flyback, with a start
+    message of what the file says; or files of one stream v2 message each, or directories of *.cbor, in a detector's
+    order.
 
     Prints one JSON line, {"stream_endpoint": ...}, waits for a client, sends the messages in the order
     given, and ends when they are delivered. A file that is no message is refused before anything is sent.
     """
+    from live4d_ophyd.sim.file_replay import FileReplay
     from live4d_ophyd.sim.replay import Recording, stream_recording
 
     def ready(address: str) -> None:
         click.echo(json.dumps({"stream_endpoint": address}))
 
     try:
+        if len(files) == 1 and files[0].suffix in (".h5", ".hdf5", ".nxs"):
+            with closing(FileReplay(files[0])) as frames:
+                stream_recording(frames, endpoint, rate, repeat=repeat, linger_s=linger, ready=ready)
+            return
         recording = Recording.load(files)
         if recording.start_missing:
             if make_start:

@@ -29,7 +29,7 @@ class RunNotes:
         """Take a document of the RunEngine."""
         if name == "start":
             self.header = {key: doc[key] for key in ("plan_name", "scan_id", "uid") if key in doc}
-            self.began, self.baseline = doc["time"], {}
+            self.began, self.baseline = doc.get("time"), {}
             self.clear_shapes()
         elif name == "stop" and doc["run_start"] == self.header.get("uid"):
             self.header, self.began, self.baseline = {}, None, {}

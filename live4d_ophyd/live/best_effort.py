@@ -32,6 +32,7 @@ ALARMS = {
     "frames_lost": "lost",
     "frames_bad": "bad",
     "frames_saturated": "saturated",
+    "frames_unrecorded": "not recorded",
     "live_saturated": "saturated",
 }
 #: of these, columns of the table

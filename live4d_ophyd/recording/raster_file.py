@@ -33,6 +33,8 @@ from live4d_ophyd.recording.template import (
 
 #: of so many frames, evenly over the file, the bytes are compared when it is closed
 _SAMPLED = 32
+#: of so many entries of the index, one is read back: they share a checksum
+_PAGE = 1024
 
 
 class Wrong(ValueError):
@@ -117,7 +119,7 @@ class RasterFile:
         there = np.flatnonzero(chunks.address != UNDEFINED)
         if not len(there):
             return
-        _, of_pages = np.unique(there // 1024, return_index=True)
+        _, of_pages = np.unique(there // _PAGE, return_index=True)
         with h5py.File(self.path, "r") as file:
             frames = file[FRAMES]
             for number in there[of_pages].tolist():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Recording:
             raise ValueError("nothing to replay: no *.cbor files in the directories given")
         messages, types = zip(*map(_read, files))
         return cls(messages, types)
+
+    def __iter__(self) -> Iterator[tuple[bytes, str]]:
+        return iter(zip(self.messages, self.types))
 
     @property
     def start_missing(self) -> bool:
@@ -117,7 +120,7 @@ def start_from_image(image: Any, number_of_images: int) -> bytes:
 
 
 def stream_recording(
-    recording: Recording,
+    recording: Iterable[tuple[bytes, str]],
     endpoint: str = "tcp://127.0.0.1:0",
     rate: float = 100.0,
     *,
@@ -126,6 +129,8 @@ def stream_recording(
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Bind, tell ``ready`` the address, wait for a client, send at ``rate`` frames a second (0: no pause).
+
+    ``recording``: messages and what each is, start, image or end.
 
     Returns when a client has everything, or after ``linger_s``. Raises OSError when the address is taken.
     """
@@ -140,7 +145,7 @@ def stream_recording(
         ready(bound_address(socket))
         due = None
         for _ in range(repeat):
-            for message, kind in zip(recording.messages, recording.types):
+            for message, kind in recording:
                 if kind == "image" and rate > 0 and due is not None:
                     due = max(due + 1 / rate, time.monotonic() - 1)
                     time.sleep(max(0.0, due - time.monotonic()))

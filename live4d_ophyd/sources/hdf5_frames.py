@@ -38,6 +38,10 @@ _PLACES = {
     "count_time": ("instrument/detector/count_time",),
     "frame_time": ("instrument/detector/frame_time",),
     "description": ("instrument/detector/description",),
+    "threshold": ("instrument/detector/threshold_energy",),
+    "channel": ("recording/channel",),
+    "states": ("recording/frame_state",),
+    "corrupt": ("recording/corrupt_frames",),
 }
 
 
@@ -70,13 +74,23 @@ class Hdf5Frames:
         self._maps: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()  # of h5py, which reads for one thread at a time
         self.parts: list[Part] = []
-        self.scan_shape: tuple[int, int] | None = None  #: of a dataset over a scan
+        #: of a dataset over a scan, or of a file that knows its scan
+        self.scan_shape: tuple[int, int] | None = None
         try:
             for found in self._datasets(dataset):
                 self._add(found)
+            self.scan_shape = self.scan_shape or self._recorded_scan()
         except BaseException:
             self.close()
             raise
+
+    def _recorded_scan(self) -> tuple[int, int] | None:
+        """(rows, columns) of a file that an engine recorded."""
+        sides = [_at(self._file, f"entry/recording/scan_{name}") for name in ("rows", "cols")]
+        if not all(isinstance(side, h5py.Dataset) and side.shape == () for side in sides):
+            return None
+        rows, cols = (int(side[()]) for side in sides)
+        return (rows, cols) if rows * cols == self.count else None
 
     def _datasets(self, name: str) -> list[h5py.Dataset]:
         if name:
@@ -181,6 +195,11 @@ class Hdf5Frames:
                     with suppress(OSError):
                         found.setdefault(name, dataset[()])
         return found
+
+    def value(self, place: str) -> Any:
+        """What a dataset holds; None where there is none."""
+        found = _at(self._file, place)
+        return found[()] if isinstance(found, h5py.Dataset) else None
 
     def close(self) -> None:
         self._file.close()

@@ -19,12 +19,13 @@ GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 #: what every Event has, whatever the methods are
 OWN = {
     "frames_expected", "frames_received", "frames_lost", "frames_bad", "frames_dropped", "frames_saturated",
+    "frames_recorded", "frames_unrecorded", "recorded_file",
     "series_id", "series_unique_id", "series_channel", "series_detector", "series_energy", "series_threshold",
     "series_count_time", "series_frame_time", "series_saturation", "series_pixels_masked", "series_pixel_mask",
     "series_detector_mask", "frame_rate", "backend", "backend_detail", "connections", "endpoint", "channel",
     "scan_rows", "scan_cols", "scan_serpentine", "scan_flyback", "scan_last_flyback", "scan_lead_in", "scan_step_y",
-    "scan_step_x", "scan_unit", "dwell_time", "nodata", "saturated", "pixel_mask", "gain", "timeout",
-    "movie_rasters", "pattern_enabled",
+    "scan_step_x", "scan_unit", "dwell_time", "nodata", "saturated", "pixel_mask", "gain", "timeout", "record",
+    "record_map", "movie_rasters", "pattern_enabled",
 }  # fmt: skip
 OF_VBF = {"vbf", "vbf_mean", "vbf_contrast", "vbf_center_row", "vbf_center_col", "vbf_soft", "vbf_radius"}
 OF_ADF = {
@@ -52,7 +53,9 @@ def test_the_data_keys_of_an_event_are_these(live4d):
 def test_the_settings_are_in_the_configuration_with_positions_as_pairs(live4d):
     configuration = live4d.read_configuration()
     assert set(configuration) == set(live4d.describe_configuration())
-    settings = {name for name in OWN if not name.startswith(("frames_", "series_", "frame_rate"))}
+    settings = {
+        name for name in OWN if not name.startswith(("frames_", "series_", "frame_rate", "recorded_"))
+    }
     of_methods = {"vbf_center", "vbf_soft", "vbf_radius", "adf_center", "adf_soft", "adf_inner", "adf_outer"}
     kinds = {"vbf_kind", "adf_kind", "pattern_kind"}
     assert set(configuration) == {f"live4d_{name}" for name in settings | of_methods | kinds | {"versions"}}

@@ -27,7 +27,8 @@ def test_each_number_of_a_raster_is_in_its_signal(signals):
     signals.put_raster(RASTER)
     assert values(signals) == {
         "frames_expected": 12, "frames_received": 9, "frames_lost": 2, "frames_bad": 1, "frames_dropped": 2.0,
-        "frames_saturated": 3, "series_id": 42, "frame_rate": 1234.5,
+        "frames_saturated": 3,
+        "frames_recorded": 0, "frames_unrecorded": 0, "recorded_file": "", "series_id": 42, "frame_rate": 1234.5,
         **{f"series_{name}": value for name, value in vars(RECORD).items()},
     }  # fmt: skip
 

@@ -1,0 +1,61 @@
+"""Recorded files are looked at frame by frame."""
+
+import json
+
+import h5py
+from click.testing import CliRunner
+from recorded_file import recorded_file
+
+from live4d_ophyd.commands.main import live4d
+from live4d_ophyd.recording.template import FRAMES
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.testing.small_dcu import frames
+
+SCAN = ScanGrid(3, 4)
+
+
+def verify(*arguments):
+    result = CliRunner().invoke(live4d, ["verify", *map(str, arguments)])
+    return result.exit_code, result.stdout
+
+
+def found(*arguments):
+    code, text = verify("--json", *arguments)
+    return code, json.loads(text)
+
+
+def test_a_whole_file_is_all_right(tmp_path):
+    path = recorded_file(tmp_path / "a.h5", frames(12), SCAN)
+    code, words = verify(path)
+    assert code == 0
+    assert words == f"ok      {path}: 12 frames decode\n"
+
+
+def test_what_was_lost_or_kept_apart_is_said_and_no_fault(tmp_path):
+    path = recorded_file(tmp_path / "a.h5", frames(12), SCAN, lost=[3], corrupt=[5, 7], close=False)
+    code, said = found(path)
+    assert code == 0
+    assert (said["frames"], said["lost"], said["bad"], said["corrupt"]) == (9, 3, 0, 2)
+    assert said["complete"] is False
+    _, words = verify(path)
+    assert "1 are not there; 2 corrupt, kept apart; it was not closed" in words
+
+
+def test_a_frame_that_was_damaged_later_is_found(tmp_path):
+    path = recorded_file(tmp_path / "a.h5", frames(12), SCAN)
+    with h5py.File(path) as file:
+        place = file[FRAMES].id.get_chunk_info(4).byte_offset
+    with open(path, "r+b") as file:
+        file.seek(place + 12)
+        file.write(b"\xff" * 100)
+    code, said = found(path)
+    assert code == 1
+    assert (said["frames"], said["bad"]) == (11, 1)
+    assert "frame 4 is good, and cannot be decoded" in said["wrong"]
+
+
+def test_what_is_no_file_of_frames_is_named(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"nothing")
+    result = CliRunner().invoke(live4d, ["verify", str(tmp_path / "a.h5")])
+    assert result.exit_code == 1
+    assert "is no HDF5 file" in result.output
