@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,10 @@ class _Buffer:
     """Frames of one raster, close together, in memory that a disk can take them from."""
 
     def __init__(self, nbytes: int) -> None:
-        self.memory = np.frombuffer(mmap.mmap(-1, nbytes), np.uint8)  # aligned to pages
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # aligned to pages
+        with suppress(OSError):  # to be given a page costs as much as to copy what fits into it
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self.memory = np.frombuffer(memory, np.uint8)
         self.empty_for(0)
 
     def empty_for(self, raster: int) -> None:

@@ -137,11 +137,16 @@ def _write_scan(entry: h5py.Group, frames: h5py.Dataset, what: Recorded) -> None
     (rows, cols), (q_rows, q_cols), scan = what.scan.shape, what.format.shape, what.scan
     group = _group(entry, "scan", "NXdata", signal="data", interpretation="image")
     group.attrs["axes"] = np.array(_AXES, "S6")
-    layout = h5py.VirtualLayout((rows, cols, q_rows, q_cols), frames.dtype)
-    source = h5py.VirtualSource(".", frames.name, frames.shape, dtype=frames.dtype)
+    # As h5py.VirtualLayout does it, without its Python a row. One mapping of all would be slow to read.
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    virtual = h5py.h5s.create_simple((rows, cols, q_rows, q_cols))
+    source = h5py.h5s.create_simple(frames.shape)
     for row in range(rows):
-        layout[row] = source[row * cols : (row + 1) * cols]
-    group.create_virtual_dataset("data", layout, fillvalue=0)
+        virtual.select_hyperslab((row, 0, 0, 0), (1, cols, q_rows, q_cols))
+        source.select_hyperslab((row * cols, 0, 0), (cols, q_rows, q_cols))
+        properties.set_virtual(virtual, b".", FRAMES.encode(), source)
+    virtual.select_all()
+    h5py.h5d.create(group.id, b"data", frames.id.get_type(), virtual, properties)
     group["data"].attrs["units"] = "counts"
     lengths = dict(zip(_AXES, (rows, cols, q_rows, q_cols)))
     steps = dict(zip(_AXES, (*scan.steps, 1.0, 1.0)))

@@ -58,16 +58,16 @@ def test_bytes_that_are_not_what_was_written_are_found_when_the_file_is_closed(t
         recorded_file(tmp_path / "a.h5", frames(12), SCAN)
 
 
-def test_an_index_that_names_other_places_is_found_when_the_file_is_closed(tmp_path, monkeypatch):
-    write = raster_file.ChunkFile.close
+def test_an_index_that_leads_nowhere_is_found_when_the_file_is_closed(tmp_path, monkeypatch):
+    append = raster_file.ChunkFile.append
 
-    def close(file):
-        write(file)
-        file.chunks.address[5] += np.uint64(1)
+    def misplace(file, *arguments):
+        at = append(file, *arguments)
+        file.chunks.address[5] = 1 << 40
+        return at
 
-    monkeypatch.setattr(raster_file.ChunkFile, "close", close)
-    monkeypatch.setattr(raster_file, "_PAGE", 1)
-    with pytest.raises(Wrong, match="does not name frame 5"):
+    monkeypatch.setattr(raster_file.ChunkFile, "append", misplace)
+    with pytest.raises(Wrong, match="does not lead to frame 5"):
         recorded_file(tmp_path / "a.h5", frames(12), SCAN)
 
 
