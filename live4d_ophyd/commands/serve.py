@@ -41,6 +41,12 @@ from live4d_ophyd.log_limits import NotTooOften, SafeFormatter
     help="Import imaging methods that a session names as module:Class, not only those that are installed here.",
 )
 @click.option(
+    "--record-in",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder in which sessions may record frames, and below; may be given several times. Without, nowhere.",
+)
+@click.option(
     "--open",
     "is_open",
     is_flag=True,
@@ -53,6 +59,7 @@ def serve(
     curve: Path | None,
     backend: str,
     allow_methods: bool,
+    record_in: tuple[Path, ...],
     is_open: bool,
     owned: bool,
     log_level: str,
@@ -77,8 +84,9 @@ def serve(
     try:
         check_free(endpoint)
         server = EngineServer(
-            endpoint, backend=backend, curve_keys=curve, allow_modules=allow_methods or owned
-        )
+            endpoint, backend=backend, curve_keys=curve, allow_modules=allow_methods or owned,
+            record_in=None if owned else record_in,
+        )  # fmt: skip
     except zmq.ZMQError as error:
         raise click.ClickException(f"cannot serve at {endpoint}: {why_refused(endpoint, error)}") from error
     except (OSError, ValueError) as error:  # of key files

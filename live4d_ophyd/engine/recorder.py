@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,6 +62,17 @@ class Recording:
         if not Path(self.path).is_absolute() or Path(self.path).suffix != ".h5":
             raise ValueError(
                 f"the path of a recording is {self.path!r}; expected an absolute path that ends with .h5"
+            )
+
+    def check_within(self, folders: Sequence[Path]) -> None:
+        """Raise RecordingFailed if the file would lie in none of these."""
+        place = Path(self.path).resolve()
+        if not any(place.is_relative_to(folder.resolve()) for folder in folders):
+            raise RecordingFailed(
+                f"this engine does not record at {place.parent}",
+                remedy=f"it records in {', '.join(map(str, folders))}"
+                if folders
+                else "start it with live4d serve --record-in FOLDER",
             )
 
 

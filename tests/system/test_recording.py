@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
+import bluesky.plans as bp
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from served_engine import served_engine
 
+from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.recording.template import COMPLETE, FRAMES, GOOD, LOST, STATES
 from live4d_ophyd.sim import SimulatorProcess
 
@@ -165,3 +171,47 @@ def test_a_movie_has_a_file_for_each_raster(home):
     for path in files:
         with h5py.File(path) as file:
             assert (file[STATES][()] == GOOD).all()
+
+
+@pytest.mark.parametrize("options", [(), ("--record-in", "elsewhere"), ("--record-in", "raw/../elsewhere")])
+def test_an_engine_that_was_started_by_hand_records_only_where_it_may(home, options):
+    (home / "raw").mkdir()
+    options = [home / word if "elsewhere" in word else word for word in options]
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        served_engine("--backend", "cpu", *options) as engine,
+        closing(device(simulator, home / "raw" / "x.h5", server=engine.endpoint)) as live4d,
+        pytest.raises(FailedStatus, match=r"this engine does not record at .*raw: "),
+    ):
+        RunEngine({})(bp.count([live4d]))
+    assert not list((home / "raw").iterdir())
+
+
+def test_files_of_an_engine_elsewhere_are_seen_where_they_are_mounted(home):
+    (home / "there").mkdir()
+    (home / "here").symlink_to(home / "there")
+    files = []
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        served_engine("--backend", "cpu", "--record-in", home / "there") as engine,
+        closing(device(simulator, home / "there" / "x.h5", server=engine.endpoint)) as live4d,
+    ):
+        RE = RunEngine({})
+        live4d.record_map.put(f"{home}/there={home}/nowhere")
+        with pytest.raises(ValueError, match=r"there is no folder .*nowhere here"):
+            RE(bp.count([live4d]))
+        live4d.record_map.put(f"{home}/there={home}/here")
+        RE(
+            bp.count([live4d]),
+            lambda name, doc: files.append(doc["uri"]) if name == "stream_resource" else None,
+        )
+    assert files == [f"file://localhost{home}/here/x_00001.h5"]
+    with h5py.File(home / "here" / "x_00001.h5") as file:
+        assert (file[STATES][()] == GOOD).all()
+
+
+def device(simulator, path, **options):
+    return Live4D(
+        simulator.stream_endpoint, name="live4d", scan=ScanGrid(4, 5), control=Simplon(simulator.rest_url),
+        methods=[Disk("vbf", center=simulator.bf_center, radius=simulator.bf_radius)], record=str(path), **options,
+    )  # fmt: skip

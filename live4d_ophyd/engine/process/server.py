@@ -45,8 +45,9 @@ class EngineServer:
     """Serves one session at a time at ``endpoint`` (``ipc://...`` or ``tcp://host:port``).
 
     ``backend`` says where frames are decoded ("auto", "cpu", "gpu"); a session that asks for what is not there is
-    refused with the reason. ``allow_modules``: imaging methods may be named as ``module:Class``, which the engine then
-    imports. Without CURVE keys, bind to loopback only: the protocol itself carries no authentication.
+    refused with the reason. ``allow_modules``: imaging methods may be named as ``module:Class``, which the engine
+    then imports. ``record_in``: folders in which sessions may record frames; None: any. Without CURVE keys, bind to
+    loopback only: the protocol itself carries no authentication.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class EngineServer:
         backend: str = "cpu",
         curve_keys: Path | None = None,
         allow_modules: bool = False,
+        record_in: Sequence[Path] | None = None,
     ) -> None:
-        self._allow_modules = allow_modules
+        self._allow_modules, self._record_in = allow_modules, record_in
         self._backends: dict[str, Backend] = {"cpu": CpuBackend()}
         self._no_gpu = "this engine was started for the CPU: live4d serve --backend auto"
         try:
@@ -237,7 +239,7 @@ class EngineServer:
         if self._session is not None and self._outbox.waits:
             log.warning("the session before left without what it was still to be sent: that is lost")
         # Its own worker, so that nothing of the last session's acquisitions is taken for its own.
-        self._worker = Worker(self._context, identity, backend, self._worker)
+        self._worker = Worker(self._context, identity, backend, self._worker, self._record_in)
         self._session, self._outbox, self._preview_asked, self._heard = identity, Outbox(), False, 0
 
     def _refuse_next(self) -> None:

@@ -11,9 +11,10 @@ import logging
 import math
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import zmq
@@ -51,13 +52,20 @@ class _Series:
 class Worker:
     """Runs one session's acquisitions one after the other in its thread; keeps the stream open between them.
 
-    ``before`` is the worker of the session before, which is ended first. The other methods are for the main thread; the
-    stream is closed by whichever thread is first: the worker's own may be waiting for the detector's answer.
+    ``record_in``: folders in which frames may be recorded; None: any. ``before`` is the worker of the session before,
+    which is ended first. The other methods are for the main thread; the stream is closed by whichever thread is
+    first: the worker's own may be waiting for the detector's answer.
     """
 
     def __init__(
-        self, context: zmq.Context, session: bytes, backend: Backend, before: Worker | None = None
+        self,
+        context: zmq.Context,
+        session: bytes,
+        backend: Backend,
+        before: Worker | None = None,
+        record_in: Sequence[Path] | None = None,
     ) -> None:
+        self._record_in = record_in
         self._context = context
         self._backend = backend
         self._session = session
@@ -180,6 +188,8 @@ class Worker:
             yield from self._go_through(events, generation, self._series_for(request))
 
     def _series_for(self, request: AcquisitionRequest) -> _Series:
+        if request.record is not None and self._record_in is not None:
+            request.record.check_within(self._record_in)
         asked = protocol.encode(protocol.Acquire(0, request))
         if self._standing is not None and self._standing.asked != asked:
             self._disarm()
