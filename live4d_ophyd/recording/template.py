@@ -114,7 +114,6 @@ def _write_frames(entry: h5py.Group, what: Recorded) -> h5py.Dataset:
     # Frames without compression have the mark of a filter that was skipped: the index is of one kind for all.
     number, options = _filter_of(what)
     properties.set_filter(number, h5z.FLAG_OPTIONAL, options)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
     dtype = h5py.h5t.py_create(what.format.dtype.newbyteorder("<"))
     h5py.h5d.create(group.id, b"data_000001", dtype, space, properties)

@@ -99,6 +99,18 @@ def test_what_was_not_written_reads_as_zeros_and_has_no_chunk(tmp_path):
         )
 
 
+@pytest.mark.parametrize("dataset", [FRAMES, SCAN])
+def test_what_was_not_written_is_zeros_in_memory_that_a_reader_uses_again(tmp_path, dataset):
+    """As LiberTEM reads: into an array that still has other frames."""
+    file = ChunkFile(template(tmp_path / "a.h5", 2, 3), FRAMES)
+    append(file, frames_of(1), [4])
+    file.close()
+    with h5py.File(tmp_path / "a.h5") as read:
+        used = np.full(read[dataset].shape, 7, np.uint16)
+        read[dataset].read_direct(used)
+    assert not used.reshape(6, *FORMAT.shape)[[0, 1, 2, 3, 5]].any()
+
+
 def test_what_is_put_in_place_is_there_behind_the_checkpoint(tmp_path):
     path = template(tmp_path / "a.h5", 2, 3)
     file = ChunkFile(path, FRAMES, IN_PLACE)
