@@ -217,10 +217,11 @@ def _write_emd(file: h5py.File, what: Recorded) -> None:
     cube.attrs.update(emd_group_type="array", python_class="DataCube")
     cube["data"] = file[SCAN]
     factor = _ANGSTROM.get(what.scan.unit)
-    step = what.scan.steps[1] * (factor or 1.0)
+    step_y, step_x = (step * (factor or 1.0) for step in what.scan.steps)
     unit = "A" if factor else "pixels"
+    # x comes first in py4DSTEM: its Rx is scan_y.
     for number, (name, size, units) in enumerate(
-        (("Rx", step, unit), ("Ry", step, unit), ("Qx", 1.0, "pixels"), ("Qy", 1.0, "pixels"))
+        (("Rx", step_y, unit), ("Ry", step_x, unit), ("Qx", 1.0, "pixels"), ("Qy", 1.0, "pixels"))
     ):
         dim = cube.create_dataset(f"dim{number}", data=np.array([0.0, size]))
         dim.attrs.update(name=name, units=units)
@@ -229,7 +230,7 @@ def _write_emd(file: h5py.File, what: Recorded) -> None:
     calibration = bundle.create_group("calibration")
     calibration.attrs.update(emd_group_type="metadata", python_class="Calibration")
     for key, value, kind in (
-        ("R_pixel_size", step, "number"), ("R_pixel_units", unit, "string"), ("Q_pixel_size", 1.0, "number"),
+        ("R_pixel_size", step_x, "number"), ("R_pixel_units", unit, "string"), ("Q_pixel_size", 1.0, "number"),
         ("Q_pixel_units", "pixels", "string"), ("QR_flip", False, "bool"), ("_root_treepath", "", "string"),
     ):  # fmt: skip
         calibration[key] = value

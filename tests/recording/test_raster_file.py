@@ -86,3 +86,11 @@ def test_the_file_of_a_large_scan_is_made_at_once(tmp_path):
     with h5py.File(tmp_path / "a.h5") as read:
         assert read["entry/scan/data"].shape == (1024, 1024, 96, 96)
         assert not read["entry/scan/data"][1023, 1023].any()
+
+
+def test_each_axis_of_emd_has_its_own_step(tmp_path):
+    """In angstrom, as py4DSTEM and HyperSpy want it; the first is scan_y."""
+    with h5py.File(recorded_file(tmp_path / "a.h5", frames(12), SCAN)) as file:
+        cube = file["datacube_root/datacube"]
+        assert [cube[f"dim{n}"][1] for n in range(4)] == [5, 2.5, 1, 1]
+        assert [cube[f"dim{n}"].attrs["units"] for n in range(4)] == ["A", "A", "pixels", "pixels"]
