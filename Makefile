@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 TICKIT := .venv-tickit
 MUTANTS := .venv-mutants
+READERS := .venv-readers
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
 WORKERS ?= 2
 # of `make mutants`: how many are tested, and which
@@ -11,7 +12,7 @@ SEED   ?= 7
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo session test check docs bench resolve aarch64 mutants clean
+.PHONY: help demo session test check docs bench resolve aarch64 readers mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -69,6 +70,21 @@ aarch64: $(VENV)/.installed-dev   ## by hand: tests under an emulated aarch64; h
 	$(PIP) uv
 	PYTHON=$(BIN)/python tests/by_hand/aarch64.sh
 
+# Programs of other people, which need an older NumPy than we do. quantem's readers do without torch, which is gigabytes;
+# h5py-oldest has the oldest HDF5 that there is a wheel of.
+$(READERS)/.installed:
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check uv pytest pytest-timeout \
+		h5py hdf5plugin libertem py4DSTEM 'rosettasciio[hdf5]' hyperspy
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps quantem
+	$(READERS)/bin/uv pip install --quiet --python $(READERS)/bin/python --target $(READERS)/h5py-oldest \
+		--no-deps --only-binary h5py --resolution lowest-direct 'h5py>=3'
+	@touch $@
+
+readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which programs read recorded files
+	PYTHONPATH=tests $(BIN)/python tests/by_hand/recorded_files.py out/readers
+	$(READERS)/bin/python -m pytest -q --noconftest tests/by_hand/readers.py
+
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(MUTANTS)
@@ -80,4 +96,4 @@ mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices
 	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) $(MUTANTS) .venv-torch mutants out build dist
+	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) .venv-torch mutants out build dist
