@@ -2,6 +2,7 @@
 
 LIVE4D_DCU      http://HOST of the detector control unit, which arms and disarms; without it: whoever does
 LIVE4D_STREAM   tcp://HOST:PORT of stream v2 (default: port 31001 of LIVE4D_DCU)
+LIVE4D_RECORD   where frames are recorded, /data/{date}/{scan_id}.h5 (default: nowhere)
 LIVE4D_SCAN     positions of the raster, ROWSxCOLS (default: 64x64)
 
 With a detector, define your microscope in a file ``15-microscope.py`` here: movable signals called defocus,
@@ -70,6 +71,7 @@ def _devices(scan_generator):
         ],
         control=control,
         scan_generator=scan_generator,
+        record=os.environ.get("LIVE4D_RECORD", ""),
         labels=["detectors"],
     )
     return found | {"scan_generator": scan_generator, "live4d": live4d}
