@@ -10,6 +10,7 @@ process.
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import queue
 import threading
@@ -29,6 +30,7 @@ from live4d_ophyd.engine.errors import RecordingFailed
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.codecs import CODECS, RAW
+from live4d_ophyd.frames.encoded_array import MAX_PIXELS
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.gather import gather
 from live4d_ophyd.frames.status import OK
@@ -39,6 +41,8 @@ from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
 
+#: of pixels
+_DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
 #: bytes of a buffer, and of all together
 BUFFER_BYTES, ALL_BYTES = 8 << 20, 512 << 20
 #: how long frames may wait in a buffer that is not full, and how far checkpoints are apart, s
@@ -95,8 +99,15 @@ class RecordedFile:
     dtype: str
 
     def __post_init__(self) -> None:
+        checks.text("path", self.path)
         for name in ("frames", "unrecorded", "corrupt"):
             checks.count(name, getattr(self, name))
+        if min(self.shape) < 1 or math.prod(self.shape[2:]) > MAX_PIXELS:
+            raise ValueError(
+                f"shape is {self.shape}; expected lengths of at least 1, and {MAX_PIXELS} pixels at most"
+            )
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype is {checks.shown(self.dtype)}; expected one of {', '.join(_DTYPES)}")
 
 
 class _Buffer:
@@ -139,7 +150,7 @@ class FrameRecorder:
         self._full: queue.SimpleQueue[_Buffer | tuple[int, Future] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._files: dict[int, RasterFile] = {}
-        self._failed: dict[int, str] = {}  # rasters of which nothing more is written
+        self._failed: set[int] = set()  # rasters of which nothing more is written
         self._told: set[str] = set()
         self._over = -1  # rasters up to this one are closed
         self._number = 0  # of the newest file
@@ -362,15 +373,17 @@ class FrameRecorder:
         try:
             step()
         except Exception as error:
-            self._failed[raster] = str(error)
+            self._failed.add(raster)
             log.error("recording of raster %d ends: %s", raster, error)
 
     def _close_file(self, raster: int, *, complete: bool) -> RasterFile | None:
         file = self._files.pop(raster, None)
+        failed = raster in self._failed
+        self._failed.add(raster)  # what comes late does not begin another file
         if file is None:
             return None
         try:
-            file.close(complete=complete and raster not in self._failed)
+            file.close(complete=complete and not failed)
         except Exception as error:
             log.error("the recorded file %s: %s", file.path, error)
             if not isinstance(error, OSError):  # what is in it is not what was written

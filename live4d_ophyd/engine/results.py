@@ -90,6 +90,15 @@ class RasterResult:
             raise ValueError(f"it expected {self.losses.expected} frames; the grid has {request.grid.frames}")
         if (self.recorded is None) != (request.record is None):
             raise ValueError(f"frames are to be recorded: {request.record is not None}; it says otherwise")
+        recorded = self.recorded
+        if recorded is not None and (
+            recorded.shape[:2] != request.grid.shape
+            or recorded.frames + recorded.unrecorded > request.grid.size
+            or recorded.corrupt > request.grid.size
+        ):
+            raise ValueError(
+                f"what it recorded, {checks.shown(recorded)}, is not of {request.grid.shape} positions"
+            )
 
 
 @dataclass(frozen=True)

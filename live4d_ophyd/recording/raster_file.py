@@ -39,16 +39,18 @@ class Wrong(ValueError):
 
 
 class RasterFile:
-    """Made under another name, then linked: a file of this name is whole, or is not there. Raises FileExistsError."""
+    """Made under another name: a file of this name is whole, or is not there. Raises FileExistsError, OSError."""
 
     def __init__(self, path: Path, what: Recorded) -> None:
+        if path.exists():  # before all the work
+            raise FileExistsError(f"{path} is there already")
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         draft.unlink(missing_ok=True)
         try:
             write_template(draft, what)
             self._file = ChunkFile(draft, FRAMES, IN_PLACE)
             try:
-                os.link(draft, path)
+                _move(draft, path)
             except BaseException:
                 with suppress(OSError):
                     self._file.close()
@@ -121,3 +123,19 @@ class RasterFile:
                     raise Wrong(f"its index does not lead to frame {number}: {error}") from error
                 if zlib.crc32(data) != crc:
                     raise Wrong(f"its frame {number} has other bytes than were written")
+
+
+def _move(draft: Path, path: Path) -> None:
+    """Give the file its name, and never that of another. Raises FileExistsError."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without a second name for a file
+        path.touch(exist_ok=False)
+        draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # its name is on the disk, too
+    finally:
+        os.close(folder)

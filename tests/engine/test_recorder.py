@@ -15,7 +15,7 @@ from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, recorder
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.errors import MethodFailed, NothingCame, RecordingFailed
-from live4d_ophyd.engine.recorder import Recording
+from live4d_ophyd.engine.recorder import RecordedFile, Recording
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.recording.template import (
     COMPLETE,
@@ -242,3 +242,30 @@ def test_without_recording_nothing_is_said_of_it(dcu):
             ),
             0,
         )
+
+
+FILE = RecordedFile("/data/x.h5", 12, 0, 0, (3, 4, 24, 32), "<u2")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"frames": -1}, {"path": 5}, {"dtype": "O"},
+        {"dtype": ">u2"}, {"shape": (3, 4, 0, 32)}, {"shape": (3, 4, 1 << 20, 1 << 20)},
+    ],
+)  # fmt: skip
+def test_what_an_engine_cannot_have_recorded_is_refused(said):
+    with pytest.raises(ValueError, match=next(iter(said))):
+        replace(FILE, **said)
+
+
+@pytest.mark.parametrize(
+    "said", [{"shape": (4, 3, 24, 32)}, {"frames": 13}, {"unrecorded": 1}, {"corrupt": 13}]
+)
+def test_what_was_not_asked_for_is_refused(dcu, record, said):
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    request = AcquisitionRequest(DectrisSource(dcu.endpoint), GRID, (DISK,), record=record)
+    raster.check(request, 0)
+    with pytest.raises(ValueError, match="is not of"):
+        replace(raster, recorded=replace(raster.recorded, **said)).check(request, 0)

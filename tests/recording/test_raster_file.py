@@ -52,6 +52,26 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
 
 
+def test_a_file_system_without_second_names_gets_its_file_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        raster_file.os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "not here"))
+    )
+    pixels = frames(12)
+    with h5py.File(recorded_file(tmp_path / "a.h5", pixels, SCAN)) as file:
+        np.testing.assert_array_equal(file["entry/data/data_000001"], pixels)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    made = raster_file.write_template
+
+    def overtaken(path, what):
+        made(path, what)
+        (tmp_path / "b.h5").write_bytes(b"of somebody")
+
+    monkeypatch.setattr(raster_file, "write_template", overtaken)
+    with pytest.raises(FileExistsError):
+        recorded_file(tmp_path / "b.h5", pixels, SCAN)
+    assert (tmp_path / "b.h5").read_bytes() == b"of somebody"
+
+
 def test_bytes_that_are_not_what_was_written_are_found_when_the_file_is_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(raster_file.zlib, "crc32", lambda data, seen=[]: seen.append(0) or len(seen))
     with pytest.raises(Wrong, match="has other bytes than were written"):
