@@ -202,6 +202,11 @@ class Live4D(Flying, EngineLink, RasterSignals):
                 "told to end: set it when it answers again"
             )
 
+    def note_run(self, name: str, doc: dict[str, Any]) -> None:
+        super().note_run(name, doc)
+        if name == "start":
+            self._raw.begin()
+
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
     def wait_for_connection(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> None:
@@ -220,7 +225,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         request = self.request()
         self._check_map()
         self._run.clear_shapes()
-        self._raw.forget()
+        self._raw.begin()
         if not _in_event_loop():
             self._get_ready(request)
             return super().stage()
@@ -232,10 +237,15 @@ class Live4D(Flying, EngineLink, RasterSignals):
     def _check_map(self) -> None:
         """Raise ValueError if files of the engine cannot be seen here."""
         if self.record.get() and (where := self.record_map.get()):
-            here = where.partition("=")[2]
+            there, _, here = where.partition("=")
             if not Path(here).is_dir():
                 raise ValueError(
                     f"{self.record_map.name} is {where!r}, and there is no folder {here} here: mount it, or '' instead"
+                )
+            if seen_at(self.record.get(), where) == self.record.get():
+                raise ValueError(
+                    f"{self.record.name} is {self.record.get()!r}, which is not below {there}, of which "
+                    f"{self.record_map.name} says where it is seen here"
                 )
 
     def _get_ready(self, request: AcquisitionRequest) -> None:
@@ -254,10 +264,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """
         request = self.request()
         self._check_shapes(self.known_shapes())
-        if request.record is None and self._raw.key in self._run.arrays:
+        if request.record is None and self._raw.described:
             raise ValueError(
-                f"{self.record.name} is '', and the Events of this run have recorded frames so far, the last "
-                f"{self._raw.newest_path}: set it in a run of its own"
+                f"{self.record.name} is '', and Events of this run have recorded frames: take it in a run of its own"
             )
         return self.start(request, RasterStatus(self))
 
@@ -283,11 +292,17 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def pause(self) -> None:
         """Give up the raster that runs; the plan takes it again when it resumes. Ends a movie."""
-        flying = isinstance(running := self._exposures.running, SignalUpdater) and running.flight is not None
+        flying = self._flying
         self._exposures.cancel()
         if flying:
             # A replayed kickoff would number the rasters anew: keep what was taken and go on behind it.
             raise NoReplayAllowed(f"the movie of {self.name} ends here, with the rasters taken so far")
+
+    @property
+    def _flying(self) -> bool:
+        """Whether a movie runs."""
+        running = self._exposures.running
+        return isinstance(running, SignalUpdater) and running.flight is not None
 
     def resume(self) -> None:
         """Nothing to do: the plan triggers again."""
@@ -324,7 +339,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.put_outputs(raster.outputs)
         recorded = raster.recorded
         path = "" if recorded is None else seen_at(recorded.path, self.record_map.get())
-        self._raw.took(recorded, path)
+        self._raw.took(None if self._flying else recorded, path)
         self.put_raster(raster, path)
         self.backend.put(raster.backend)
 
@@ -339,7 +354,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def describe(self) -> dict[str, Any]:
         """Also of the recorded frames, if the newest raster has some; they are no reading."""
-        keys = self._described() | self._raw.describe()
+        keys = self._described() | self._raw.describe(
+            recording=bool(self.record.get()) and self._staged is Staged.yes
+        )
         self._run.describe(keys)
         return keys
 
@@ -355,8 +372,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Documents of the recorded frames of the newest raster, for a stream that has their key."""
-        if self._raw.key in self._run.arrays:
-            yield from self._raw.documents()
+        yield from self._raw.documents()
 
     def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._staged is Staged.yes or self._run.header:  # else it is not known where a run begins and ends

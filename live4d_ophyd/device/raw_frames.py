@@ -6,6 +6,7 @@ comes from the engine client's, the rest from the RunEngine's.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,51 +15,82 @@ from urllib.parse import quote
 from live4d_ophyd.engine.recorder import RecordedFile
 from live4d_ophyd.image_streams import RAW_MIMETYPE
 
+log = logging.getLogger(__name__)
+
 #: dataset in the file: (scan_y, scan_x, q_y, q_x)
 _DATASET = "/entry/scan/data"
 _DIMS = ("scan_y", "scan_x", "q_y", "q_x")
 
 
 class RawFrames:
-    """Of a device; ``key`` is the data key."""
+    """Of a device; ``key`` is the data key. What its Events describe is one shape and dtype for a whole run."""
 
     def __init__(self, key: str, source: str) -> None:
         self.key = key
         self._source = source
         self._newest: tuple[RecordedFile, str] | None = None
+        self._is_decided = False  # whether the Events of this run have frames
+        self._is_new = False  # its documents were not asked for yet
+        self._described: dict[str, Any] | None = None
 
-    def took(self, recorded: RecordedFile | None, path: str) -> None:
-        """A raster is over; ``path``: where its file is seen."""
-        self._newest = None if recorded is None else (recorded, path)
+    def begin(self) -> None:
+        """A stage, or a run: what was recorded before is of none of its Events."""
+        self._newest, self._described, self._is_new, self._is_decided = None, None, False, False
 
     @property
-    def newest_path(self) -> str:
-        return "" if self._newest is None else self._newest[1]
+    def described(self) -> bool:
+        """Whether the Events of the run have recorded frames."""
+        return self._described is not None
 
-    def forget(self) -> None:
-        self._newest = None
+    def took(self, recorded: RecordedFile | None, path: str) -> None:
+        """A raster is over; ``path``: where its file is seen.
 
-    def describe(self) -> dict[str, Any]:
-        """The data key; nothing where nothing was recorded."""
-        if self._newest is None:
-            return {}
-        recorded, _ = self._newest
+        Raises ValueError if its frames do not go with those of the Events before: catalogs would take them for such.
+        """
+        self._newest = None if recorded is None else (recorded, path)
+        self._is_new = recorded is not None
+        if recorded is None or self._described is None:
+            return
+        before = tuple(self._described["shape"]), self._described["dtype_numpy"]
+        if (recorded.shape, recorded.dtype) != before:
+            raise ValueError(
+                f"{self.key} would be {recorded.shape} of {recorded.dtype} after Events of {before[0]} of {before[1]} "
+                f"in the same run: take it in a run of its own. The frames are in {path}"
+            )
+
+    def describe(self, *, recording: bool) -> dict[str, Any]:
+        """The data key; nothing where nothing was recorded.
+
+        Bluesky asks once a run and object: what is said first holds for the run, and Events before the first raster say
+        that there are no frames. ``recording``: there will be some.
+        """
+        if not self._is_decided:
+            self._is_decided = True
+            if self._newest is not None:
+                self._described = self._data_key(self._newest[0])
+            elif recording:
+                log.warning(
+                    "%s is not in this run: it was described before its first raster, in the baseline, say. The files "
+                    "are named in its Events", self.key,
+                )  # fmt: skip
+        return {} if self._described is None else {self.key: self._described}
+
+    def _data_key(self, recorded: RecordedFile) -> dict[str, Any]:
         return {
-            self.key: {
-                "source": self._source,
-                "dtype": "array",
-                "dtype_numpy": recorded.dtype,
-                "shape": list(recorded.shape),
-                "dims": list(_DIMS),
-                "units": "counts",
-                "external": "STREAM:",
-            }
+            "source": self._source,
+            "dtype": "array",
+            "dtype_numpy": recorded.dtype,
+            "shape": list(recorded.shape),
+            "dims": list(_DIMS),
+            "units": "counts",
+            "external": "STREAM:",
         }
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Of one Event. Of a raster without a file they name one that is not there: reading it then says so."""
-        if self._newest is None:
+        """Of one Event, once a raster. Of a raster without a file they name one that is not there: reading says so."""
+        if self._newest is None or not self._is_new or self._described is None:
             return
+        self._is_new = False
         recorded, path = self._newest
         resource = str(uuid.uuid4())
         yield (

@@ -6,7 +6,7 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class RunNotes:
     def __init__(self) -> None:
         self.header: dict[str, Any] = {}  #: plan_name, scan_id, uid
         self.began: float | None = None  #: Unix time
-        self.baseline: dict[str, Any] = {}  #: readings of the stream "baseline", the last
+        self.baseline: dict[str, Any] = {}  #: readings of the stream "baseline", the first
         self._baseline_descriptor = ""
         self._described: dict[str, tuple[int, ...]] = {}
 
@@ -37,7 +37,7 @@ class RunNotes:
         elif name == "descriptor" and doc.get("name") == "baseline":
             self._baseline_descriptor = doc["uid"]
         elif name == "event" and doc["descriptor"] == self._baseline_descriptor and not self.baseline:
-            self.baseline = {key: value for key, value in doc["data"].items() if _is_small(value)}
+            self.baseline = dict(_plain(doc["data"]))
 
     def describe(self, keys: Mapping[str, Mapping[str, Any]]) -> None:
         """Note the shapes of a descriptor."""
@@ -65,6 +65,12 @@ class RunNotes:
                 )
 
 
-def _is_small(value: Any) -> bool:
-    """Whether a reading fits into the notes of a file."""
-    return np.size(value) <= _MOST_VALUES and np.asarray(value).dtype.kind in "biufU"
+def _plain(readings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those of a few numbers or texts, as plain values; others do not fit into the notes of a file."""
+    for key, value in readings.items():
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of several lengths
+            continue
+        if array.size <= _MOST_VALUES and array.dtype.kind in "biufU":
+            yield key, array.tolist()

@@ -146,13 +146,15 @@ class Acquisition:
                     self._control.abort(exposing=not self.stands)
             finally:  # another engine must not wait for a detector that this one is done with
                 self.stands = False
-                if self._control is not None:
-                    self._control.release()
-                if self._refits is not None:
-                    self._refits.stop()
-                if self._recorder is not None:
-                    self._recorder.close()
-                self.series.projection.free()
+                try:
+                    if self._control is not None:
+                        self._control.release()
+                    if self._refits is not None:
+                        self._refits.stop()
+                finally:
+                    if self._recorder is not None:
+                        self._recorder.close()
+                    self.series.projection.free()
             self.series.source.finish()
             if not self.tracker.received:
                 self._stream.preparation.free_if_large()
@@ -343,7 +345,7 @@ class Acquisition:
             return None
         assert frame is not None
         with self.tracker.working():
-            return self._recorder.finish(raster, frame)
+            return self._recorder.finish(raster, frame, lambda: self._cancelled)
 
     def _recorded_as(self, codec: int) -> Recorded:
         return recorded_as(self.request, self.series, codec)

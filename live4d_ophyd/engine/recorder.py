@@ -13,11 +13,12 @@ import logging
 import math
 import mmap
 import queue
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd import checks
-from live4d_ophyd.engine.errors import RecordingFailed
+from live4d_ophyd.engine.errors import Cancelled, RecordingFailed
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.codecs import CODECS, RAW
@@ -34,7 +35,6 @@ from live4d_ophyd.frames.encoded_array import MAX_PIXELS
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.gather import gather
 from live4d_ophyd.frames.status import OK
-from live4d_ophyd.recording.chunk_file import ALIGNMENT
 from live4d_ophyd.recording.raster_file import RasterFile
 from live4d_ophyd.recording.template import CORRUPT, GOOD, Recorded, cannot_record
 from live4d_ophyd.scan import ScanGrid
@@ -46,7 +46,12 @@ _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
 #: bytes of a buffer, and of all together
 BUFFER_BYTES, ALL_BYTES = 8 << 20, 512 << 20
 #: how long frames may wait in a buffer that is not full, and how far checkpoints are apart, s
-_FLUSH_S, _CHECKPOINT_S = 0.3, 0.7
+_FLUSH_S, _CHECKPOINT_S = 0.2, 0.6
+#: how long what waits is written before a checkpoint that is due, s; and how long a disk may take when the end has come
+_CATCH_UP_S, _LEAVE_S = 0.2, 10.0
+
+
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -154,15 +159,16 @@ class FrameRecorder:
         self._told: set[str] = set()
         self._over = -1  # rasters up to this one are closed
         self._number = 0  # of the newest file
+        self._job: Any = _NOTHING  # the recording thread's next, if it is known
+        self._leaving = False  # what still waits is not written
 
     def check(self) -> None:
         """Raise RecordingFailed if no file can be made there. The folder is made."""
         path = Path(self.recording.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            trial = path.with_name(f".{path.stem}.trial")
-            trial.touch()
-            trial.unlink()
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".live4d-"):
+                pass
         except OSError as error:
             raise RecordingFailed(
                 f"no file can be recorded at {path.parent}: {error.strerror or error}. Nothing was armed",
@@ -178,14 +184,19 @@ class FrameRecorder:
         rasters, numbers = np.divmod(positions, self._scan.size)
         for raster in np.unique(rasters).tolist():
             here = rasters == raster
-            self._add(raster, batch, entries[here], numbers[here], status[here] == OK, frame)
+            good = status[here] == OK
+            with self._lock:
+                self._came[raster] += int(good.sum())
+            try:
+                self._add(raster, batch, entries[here], numbers[here], good, frame)
+            except Exception as error:  # of memory, say; the images go on
+                self._tell(f"frames are not recorded: {error}")
 
     def _add(
         self, raster: int, batch: FrameBatch, entries: np.ndarray, numbers: np.ndarray, good: np.ndarray,
         frame: FrameFormat,
     ) -> None:  # fmt: skip
         with self._lock:
-            self._came[raster] += int(good.sum())
             if self._codec is None and good.any():
                 codecs = batch.column(columns.ALGORITHM)[entries[good]]
                 packed = codecs[codecs != RAW]
@@ -237,7 +248,11 @@ class FrameRecorder:
                 buffer.used = used
                 if end < len(numbers):
                     if end == first and not buffer.used:
-                        first += 1  # outside of the batch's memory: it cannot be there
+                        if sizes[first] <= len(buffer.memory):
+                            first += 1  # outside of the batch's memory: it cannot be there
+                        else:
+                            self._give_back(buffer)
+                            lane.buffer = None
                         continue
                     self._hand_over(lane)
                 first = end
@@ -261,14 +276,27 @@ class FrameRecorder:
             usable = next((n for n, buffer in enumerate(self._free) if len(buffer.memory) >= least), None)
             if usable is not None:
                 buffer = self._free.pop(usable)
-            else:
-                nbytes = max(BUFFER_BYTES, -(-least // ALIGNMENT) * ALIGNMENT)
-                if self._made + nbytes > ALL_BYTES:
-                    return None
-                self._made += nbytes
-                buffer = _Buffer(nbytes)
+                buffer.empty_for(raster)
+                return buffer
+            nbytes = max(BUFFER_BYTES, 1 << (least - 1).bit_length())
+            while self._made + nbytes > ALL_BYTES and self._free:  # those are too small
+                self._made -= len(self._free.pop().memory)
+            if self._made + nbytes > ALL_BYTES:
+                return None
+            self._made += nbytes
+        try:
+            buffer = _Buffer(nbytes)
+        except BaseException:
+            with self._lock:
+                self._made -= nbytes
+            raise
         buffer.empty_for(raster)
         return buffer
+
+    def _give_back(self, buffer: _Buffer) -> None:
+        buffer.parts = []
+        with self._lock:
+            self._free.append(buffer)
 
     def _tell(self, reason: str) -> None:
         if reason not in self._told:
@@ -277,8 +305,13 @@ class FrameRecorder:
 
     # The acquisition's thread ---------------------------------------------------------------------
 
-    def finish(self, raster: int, frame: FrameFormat) -> RecordedFile:
-        """Close the file of a raster whose frames have all been added; returns when it is on the disk."""
+    def finish(
+        self, raster: int, frame: FrameFormat, cancelled: Callable[[], bool] = lambda: False
+    ) -> RecordedFile:
+        """Close the file of a raster whose frames have all been added; returns when it is on the disk.
+
+        Raises Cancelled when ``cancelled`` says so meanwhile: a disk may hang.
+        """
         done: Future[RasterFile | None] = Future()
         with self._lock:
             self._over = max(self._over, raster)
@@ -286,6 +319,9 @@ class FrameRecorder:
         if running:
             self._take_from_lanes(raster)
             self._full.put((raster, done))
+            while not wait([done], _FLUSH_S).done:
+                if cancelled():
+                    raise Cancelled
             made = done.result()
         else:
             made = None
@@ -293,7 +329,7 @@ class FrameRecorder:
         dtype = frame.dtype.newbyteorder("<").str
         if made is None:
             return RecordedFile("", 0, came, 0, shape, dtype)
-        return RecordedFile(str(made.path), made.good, came - made.good, made.corrupt, shape, dtype)
+        return RecordedFile(str(made.path), made.safe, came - made.safe, made.corrupt, shape, dtype)
 
     def close(self) -> None:
         """End: files that are open are closed, and say that they are not complete."""
@@ -302,7 +338,15 @@ class FrameRecorder:
         if thread is not None:
             self._take_from_lanes()
             self._full.put(None)
-            thread.join()
+            thread.join(_LEAVE_S)
+            if thread.is_alive():
+                self._leaving = True
+                thread.join(_LEAVE_S)
+            if thread.is_alive():
+                log.error(
+                    "recording %s: the disk does not answer; its files are left as they are",
+                    self.recording.path,
+                )
         with self._lock:
             self._free, self._made = [], 0
 
@@ -324,33 +368,50 @@ class FrameRecorder:
     def _write(self) -> None:
         last = time.monotonic()
         while True:
-            try:
-                job = self._full.get(timeout=_FLUSH_S)
-            except queue.Empty:
-                self._take_from_lanes(older_than=_FLUSH_S)
-                job = ()  # type: ignore[assignment]
-            if job is None:
-                break
+            job = self._next_job(_FLUSH_S)
             if isinstance(job, _Buffer):
                 self._append(job)
-            elif job:
+            elif job is not _NOTHING:
+                if job is None:
+                    break
                 raster, done = job
                 done.set_result(self._close_file(raster, complete=True))
             if time.monotonic() - last >= _CHECKPOINT_S:
                 self._take_from_lanes(older_than=_FLUSH_S)
+                self._catch_up()
                 for raster, file in self._files.items():
-                    self._try(raster, file.checkpoint)
+                    if raster not in self._failed:
+                        self._try(raster, file.checkpoint)
                 last = time.monotonic()
         for raster in list(self._files):
             self._close_file(raster, complete=False)
 
+    def _next_job(self, timeout: float) -> Any:
+        """A buffer, (raster, future) to close its file, None at the end, or `_NOTHING` within ``timeout`` s."""
+        if self._job is not _NOTHING:
+            job, self._job = self._job, _NOTHING
+            return job
+        try:
+            return self._full.get(timeout=timeout)
+        except queue.Empty:
+            self._take_from_lanes(older_than=_FLUSH_S)
+            return _NOTHING
+
+    def _catch_up(self) -> None:
+        """Write buffers that wait, so that the checkpoint has them."""
+        until = time.monotonic() + _CATCH_UP_S
+        while time.monotonic() < until and not self._full.empty() and self._job is _NOTHING:
+            job = self._full.get()
+            if isinstance(job, _Buffer):
+                self._append(job)
+            else:
+                self._job = job
+
     def _append(self, buffer: _Buffer) -> None:
         raster = buffer.raster
-        if raster not in self._failed:
+        if raster not in self._failed and not self._leaving:
             self._try(raster, lambda: self._file(raster).append(buffer.memory, buffer.used, buffer.parts))
-        buffer.parts = []
-        with self._lock:
-            self._free.append(buffer)
+        self._give_back(buffer)
 
     def _file(self, raster: int) -> RasterFile:
         file = self._files.get(raster)
@@ -386,8 +447,6 @@ class FrameRecorder:
             file.close(complete=complete and not failed)
         except Exception as error:
             log.error("the recorded file %s: %s", file.path, error)
-            if not isinstance(error, OSError):  # what is in it is not what was written
-                file.good = 0
         if not complete:
             log.info("the file %s holds what was recorded of a raster that did not end", file.path)
         return file

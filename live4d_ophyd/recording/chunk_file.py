@@ -17,13 +17,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from live4d_ophyd.recording.chunk_index import ChunkIndex, Chunks, NotAsExpected, checksum
+from live4d_ophyd.recording.chunk_index import (
+    UNDEFINED,
+    ChunkIndex,
+    Chunks,
+    NotAsExpected,
+    checksum,
+    write_at,
+)
 
 #: of files that these modules can write to: what HDF5 1.10 and all after it read and write alike. Not "latest": HDF5 2
 #: would write layouts that 1.14 refuses
 LIBVER = ("v110", "v110")
 #: memory, and lengths, of what is written past the page cache are multiples of it, bytes
 ALIGNMENT = 4096
+
+#: how much longer than needed the file is made at a time while it is written, bytes; nothing lies there
+_AHEAD_BYTES = 256 << 20
 
 _SUPERBLOCK_BYTES, _END_AT = 48, 28  # of superblock version 3; in it, the end of the file
 _SIGNATURE = b"\x89HDF\r\n\x1a\n\x03"
@@ -54,11 +64,12 @@ class ChunkFile:
             self._index = ChunkIndex(self._fd, content, first_chunk, count)
             spare = len(content)
             self.end = _aligned(spare + self._index.nbytes)  #: the next chunk's place
-            self._write_end()
+            self._say_end(_aligned(self.end + _AHEAD_BYTES))
             self._index.begin(spare, self.chunks)
-            self._waiting: list[
-                tuple[str, int, bytes]
-            ] = []  # for `put`, until the chunks that it tells of count
+            #: of `put`, until the chunks that it tells of count
+            self._waiting: list[tuple[int, bytes]] = []
+            #: which chunks the file names since the last checkpoint, (n,) bool
+            self.named = np.zeros(count, bool)
             self.checkpoint()
         except BaseException:
             self._close_files()
@@ -102,34 +113,52 @@ class ChunkFile:
         """Write elements of a dataset in place, behind the next checkpoint: they may tell of chunks before it."""
         dtype, place = self._places[dataset]
         data = np.ascontiguousarray(values, dtype).tobytes()
-        self._waiting.append((dataset, place + first * dtype.itemsize, data))
+        self._waiting.append((place + first * dtype.itemsize, data))
 
     def checkpoint(self) -> None:
         """What was appended and put so far is in the file from now on, whatever becomes of process or machine."""
-        self._write_end()
+        if self.end > self._said_end:
+            self._say_end(_aligned(self.end + _AHEAD_BYTES))
         self._index.write(self.chunks)
         os.fdatasync(self._fd)  # of a file, whichever descriptor wrote
         self._index.name_written()
         os.fdatasync(self._fd)
-        for _, at, data in self._waiting:
-            os.pwrite(self._fd, data, at)
+        self.named = self.chunks.address != UNDEFINED
+        for at, data in self._waiting:
+            write_at(self._fd, data, at)
         self._waiting = []
 
     def close(self) -> None:
-        """The last checkpoint; idempotent."""
-        if self._fd < 0:
-            return
+        """The last checkpoint, and the file has the length that it needs. Raises OSError."""
         try:
             self.checkpoint()
+            self._write_superblock(self.end)
+            os.fsync(self._fd)
+            os.ftruncate(self._fd, self.end)
             os.fsync(self._fd)
         finally:
             self._close_files()
 
-    def _write_end(self) -> None:
-        if os.fstat(self._fd).st_size < self.end:
-            os.ftruncate(self._fd, self.end)
-        head = self._superblock[:_END_AT] + struct.pack("<Q", self.end) + self._superblock[_END_AT + 8 : -4]
-        os.pwrite(self._fd, head + checksum(head), 0)
+    def abandon(self) -> None:
+        """Leave the file as of the last checkpoint; idempotent."""
+        if self._fd >= 0:
+            self._close_files()
+
+    def _say_end(self, end: int) -> None:
+        """Make the file as long, on the disk, before it says so: libhdf5 opens none that says more than it has.
+
+        In large steps ahead of what is in it: a reader that opens the file just then finds it cut off.
+        """
+        if os.fstat(self._fd).st_size < end:
+            os.ftruncate(self._fd, end)
+        os.fdatasync(self._fd)
+        self._write_superblock(end)
+        os.fdatasync(self._fd)
+        self._said_end = end
+
+    def _write_superblock(self, end: int) -> None:
+        head = self._superblock[:_END_AT] + struct.pack("<Q", end) + self._superblock[_END_AT + 8 : -4]
+        write_at(self._fd, head + checksum(head), 0)
 
     def _close_files(self) -> None:
         for fd in {self._fd, self._data_fd}:

@@ -5,8 +5,8 @@ File Format Specification 3.0 says of a Fixed Array (header ``FAHD``, data block
 calls libhdf5, which would take ten times as long for a chunk, and leaves a file that does not open when it is killed.
 
 The entries are held twice in the file. One copy is named by the header and is never written to; changes go to the
-other, and then 28 bytes of the header name that one. So the file is valid at any moment, also for a reader, whatever
-becomes of the process.
+other, and then 28 bytes of the header name that one. So the file is valid at any moment, whatever becomes of the
+process.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ChunkIndex:
         self._blocks[1] = spare
         if self._paged:
             for block in self._blocks:
-                _write(self._fd, self._prefix + checksum(self._prefix), block)
+                write_at(self._fd, self._prefix + checksum(self._prefix), block)
         self.write(chunks)
         self.name_written()
 
@@ -112,16 +112,16 @@ class ChunkIndex:
             at = self._blocks[other] + len(self._prefix)
             if self._paged:
                 stride = self.per_page * self._entry_bytes + _CHECKSUM.size
-                _write(self._fd, body + checksum(body), at + _CHECKSUM.size + page * stride)
+                write_at(self._fd, body + checksum(body), at + _CHECKSUM.size + page * stride)
             else:
-                _write(self._fd, self._prefix + body + checksum(self._prefix + body), self._blocks[other])
+                write_at(self._fd, self._prefix + body + checksum(self._prefix + body), self._blocks[other])
         self._dirty[other][:] = False
 
     def name_written(self) -> None:
         """Let the header name the copy that `write` wrote."""
         self._named = 1 - self._named
         head = self._head + struct.pack("<Q", self._blocks[self._named])
-        _write(self._fd, head + checksum(head), self._at)
+        write_at(self._fd, head + checksum(head), self._at)
 
     def _entries(self, chunks: Chunks, rows: slice) -> bytes:
         n = rows.stop - rows.start
@@ -154,7 +154,8 @@ def _find(content: bytes, first_chunk: int, count: int) -> tuple[int, int, int, 
     raise NotAsExpected("the file has no fixed array of filtered chunks for the dataset")
 
 
-def _write(fd: int, data: bytes, at: int) -> None:
+def write_at(fd: int, data: bytes, at: int) -> None:
+    """Write all of it. Raises OSError."""
     written = 0
     while written < len(data):
         written += os.pwrite(fd, data[written:], at + written)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -44,26 +45,23 @@ class RasterFile:
     def __init__(self, path: Path, what: Recorded) -> None:
         if path.exists():  # before all the work
             raise FileExistsError(f"{path} is there already")
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-        draft.unlink(missing_ok=True)
+        draft = path.with_name(f".{path.name}.{uuid4().hex}.draft")
         try:
             write_template(draft, what)
             self._file = ChunkFile(draft, FRAMES, IN_PLACE)
             try:
                 _move(draft, path)
             except BaseException:
-                with suppress(OSError):
-                    self._file.close()
+                self._file.abandon()
                 raise
         finally:
             draft.unlink(missing_ok=True)
         self.path = path
-        self.good = self.corrupt = 0  #: frames
+        self.safe = self.corrupt = 0  #: frames that the disk has, and that cannot be decoded
+        self._appended = 0
+        self._broken = False
         self._states = np.full(what.scan.size, LOST, np.uint8)
-        self._touched = self._untouched = (
-            what.scan.size,
-            0,
-        )  # states that differ from the file's: first, behind last
+        self._touched = self._untouched = (what.scan.size, 0)  # states unlike the file's: first, behind last
         self._crcs: dict[int, int] = {}
         self._step = max(1, min(_PAGE, what.scan.size // _SAMPLED))
 
@@ -89,53 +87,78 @@ class RasterFile:
                 entry = np.array([numbers[bad], at + starts[bad], sizes[bad]])
                 self._file.put(CORRUPT_FRAMES, 3 * self.corrupt, entry)
             self.corrupt += 1
-        self.good += int(good.sum())
+        self._appended += int(good.sum())
         for n in np.flatnonzero(good & (numbers % self._step == 0)).tolist():
             self._crcs[int(numbers[n])] = zlib.crc32(memory[starts[n] : starts[n] + sizes[n]].data)
 
     def checkpoint(self) -> None:
-        """What was appended is in the file from now on, whatever becomes of process or machine."""
-        self._put_states()
-        self._file.checkpoint()
+        """What was appended is in the file from now on, whatever becomes of process or machine.
 
-    def _put_states(self) -> None:
-        first, last = self._touched
-        if first < last:
-            self._file.put(STATES, first, self._states[first:last])
-        self._touched = self._untouched
+        Raises OSError. Then nothing that came behind the last checkpoint counts, and none is tried again: a system may
+        say once that it could not write, drop what it had, and succeed the next time.
+        """
+        try:
+            first, last = self._touched
+            if first < last:
+                self._file.put(STATES, first, self._states[first:last])
+            self._touched = self._untouched
+            self._file.checkpoint()
+        except BaseException:
+            self._broken = True
+            raise
+        self.safe = self._appended
 
     def close(self, *, complete: bool) -> None:
-        """The last checkpoint, and libhdf5 reads it back. Raises Wrong, OSError."""
-        self._put_states()
-        self._file.put(COMPLETE, 0, np.array([complete]))
-        self._file.put(END_TIME, 0, now_as_text())
-        self._file.close()
-        self._verify()
+        """The last checkpoint; libhdf5 reads a sample back; then the file says that it is complete.
+
+        Raises OSError, and Wrong: then none of its frames is `safe`.
+        """
+        try:
+            if not self._broken:
+                self.checkpoint()
+            try:
+                self._verify()
+            except BaseException:
+                self.safe = 0
+                raise
+            if not self._broken:
+                self._file.put(COMPLETE, 0, np.array([complete]))
+                self._file.put(END_TIME, 0, now_as_text())
+                self._file.close()
+        finally:
+            self._file.abandon()
 
     def _verify(self) -> None:
         """A sample of frames by libhdf5: one of every page of the index, whose entries share a checksum."""
-        with h5py.File(self.path, "r") as file:
-            frames = file[FRAMES]
-            for number, crc in self._crcs.items():
-                try:
-                    _, data = frames.id.read_direct_chunk((number, 0, 0))
-                except Exception as error:  # h5py raises what libhdf5 says
-                    raise Wrong(f"its index does not lead to frame {number}: {error}") from error
-                if zlib.crc32(data) != crc:
-                    raise Wrong(f"its frame {number} has other bytes than were written")
+        there = self._file.named
+        try:
+            with h5py.File(self.path, "r") as file:
+                frames = file[FRAMES].id
+                for number, crc in self._crcs.items():
+                    if there[number] and zlib.crc32(frames.read_direct_chunk((number, 0, 0))[1]) != crc:
+                        raise Wrong(f"its frame {number} has other bytes than were written")
+        except Wrong:
+            raise
+        except Exception as error:  # h5py raises what libhdf5 says
+            raise Wrong(f"it cannot be read back: {error}") from error
 
 
 def _move(draft: Path, path: Path) -> None:
-    """Give the file its name, and never that of another. Raises FileExistsError."""
+    """Give the file its name, and never that of another. Raises FileExistsError, OSError."""
     try:
         os.link(draft, path)
     except FileExistsError:
         raise
     except OSError:  # a file system without a second name for a file
         path.touch(exist_ok=False)
-        draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # its name is on the disk, too
-    finally:
-        os.close(folder)
+        try:
+            draft.replace(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+    with suppress(OSError):  # so that its name is on the disk, too; some file systems cannot be told
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

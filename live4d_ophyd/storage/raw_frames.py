@@ -58,7 +58,8 @@ class Adapter(ArrayAdapter):
     def from_catalog(cls, data_source: Any, node: Any, /, **_: Any) -> Adapter:
         structure = data_source.structure
         assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
-        files = RawFiles([Path(path_from_uri(asset.data_uri)) for asset in assets], structure.shape[1:])
+        paths = [Path(path_from_uri(asset.data_uri)) for asset in assets]
+        files = RawFiles(paths, structure.shape[1:], structure.data_type.to_numpy_dtype())
         return cls(files, structure, metadata=node.metadata_, specs=node.specs)
 
     def read(self, slice: NDSlice = NDSlice(...)) -> np.ndarray:  # noqa: B008
@@ -72,15 +73,15 @@ class Adapter(ArrayAdapter):
 class RawFiles:
     """Files with a raster each as one array, (n, scan_y, scan_x, q_y, q_x), of which only what is asked for is read."""
 
-    def __init__(self, paths: list[Path], shape: tuple[int, ...]) -> None:
-        self._paths, self._shape = paths, shape
+    def __init__(self, paths: list[Path], shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self._paths, self._shape, self._dtype = paths, shape, dtype
 
     def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
         """``key``: an int or a slice for each axis."""
         event, *rest = key
         if isinstance(event, int):
             return self._raster(event, *rest)
-        return np.stack([self._raster(n, *rest) for n in range(*event.indices(len(self._paths)))])
+        return _stack([self._raster(n, *rest) for n in range(*event.indices(len(self._paths)))], self._dtype)
 
     def _raster(self, event: int, row: Any, col: Any, q_row: Any, q_col: Any) -> np.ndarray:
         rows, cols = self._shape[:2]
@@ -88,7 +89,7 @@ class RawFiles:
         if not path.exists():
             raise FileNotFoundError(f"the frames of Event {event + 1} are not there: {path}")
         with h5py.File(path, "r") as file:
-            frames = file[FRAMES]
+            frames = self._frames(file, path)
             first, last, step = (col, col + 1, 1) if isinstance(col, int) else col.indices(cols)
 
             def line(y: int) -> np.ndarray:
@@ -97,4 +98,21 @@ class RawFiles:
 
             if isinstance(row, int):
                 return line(row)
-            return np.stack([line(y) for y in range(*row.indices(rows))])
+            return _stack([line(y) for y in range(*row.indices(rows))], self._dtype)
+
+    def _frames(self, file: h5py.File, path: Path) -> h5py.Dataset:
+        """The frames of a file. Raises ValueError unless they are what the catalog says, and lie in this file."""
+        frames = file[FRAMES]
+        rows, cols, *pattern = self._shape
+        if frames.shape != (rows * cols, *pattern) or frames.dtype != self._dtype:
+            raise ValueError(
+                f"{path} has frames {frames.shape} of {frames.dtype}; the catalog says {rows} x {cols} of "
+                f"{tuple(pattern)}, {self._dtype}"
+            )
+        if frames.external or frames.is_virtual or frames.file.filename != file.filename:
+            raise ValueError(f"the frames of {path} lie in other files")
+        return frames
+
+
+def _stack(parts: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    return np.stack(parts) if parts else np.empty(0, dtype)

@@ -33,7 +33,7 @@ def run_writer(client: Any) -> Callable[[str, dict], Any]:
 
 
 def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Dimension names of a stream's inline arrays, the leading ``time`` left out.
+    """Dimension names of a stream's arrays, the leading ``time`` left out.
 
     A key's ``dims`` are taken as they are; keys without get names of their own. One name has one size in a
     stream, or xarray would refuse the whole stream: of two devices with different rasters the first keeps
@@ -44,7 +44,7 @@ def array_dims(data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[st
     for key, data_key in data_keys.items():
         shape = data_key.get("shape") or ()
         names = tuple(data_key.get("dims") or ())
-        if data_key.get("dtype") != "array" or "external" in data_key or None in shape:
+        if data_key.get("dtype") != "array" or None in shape:
             continue
         if len(names) != len(shape) or len(set(names)) < len(names):
             names = tuple(f"{key}_dim_{axis}" for axis in range(1, len(shape) + 1))
@@ -65,11 +65,17 @@ class _NamedDimsRunWriter(_RunWriter):
         )  # by stream: of the table's columns
 
     def descriptor(self, doc: Any) -> None:
-        super().descriptor(doc)
+        dims = array_dims(doc["data_keys"])
+        # External arrays get the dimensions that their data key says.
+        keys = {
+            key: {**value, "dims": list(dims[key])} if "external" in value and key in dims else value
+            for key, value in doc["data_keys"].items()
+        }
+        super().descriptor({**doc, "data_keys": keys})
         name = doc["name"]
         node = self._desc_nodes[name]
         if not isinstance(node, _NamedDimsStream):
-            named = cast(Any, _NamedDimsStream(node, array_dims(doc["data_keys"])))
+            named = cast(Any, _NamedDimsStream(node, dims))
             self._desc_nodes[name] = self._desc_nodes[doc["uid"]] = named
             # Arrays of no declared size would go to tables, which SQLite has no type for.
             self._int_array_keys[name] |= self._int_ragged_array_keys.pop(name, set())

@@ -14,7 +14,7 @@ import pytest
 from live4d_ophyd.decode import CpuBackend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, recorder
 from live4d_ophyd.engine.acquisition import OpenStream
-from live4d_ophyd.engine.errors import MethodFailed, NothingCame, RecordingFailed
+from live4d_ophyd.engine.errors import Cancelled, MethodFailed, NothingCame, RecordingFailed
 from live4d_ophyd.engine.recorder import RecordedFile, Recording
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.recording.template import (
@@ -175,6 +175,83 @@ def test_a_disk_that_is_full_costs_the_file_and_not_the_image(dcu, record, monke
     with h5py.File(raster.recorded.path) as file:
         assert (file[STATES][()] == LOST).all()
         assert file[COMPLETE][0] == 0
+
+
+def test_a_disk_that_fails_when_it_is_told_to_keep_what_it_has_costs_all_since_the_last_time(
+    dcu, record, monkeypatch, caplog
+):
+    """A system says so once; to ask again would succeed, and what was to be written is gone."""
+    append, sync, told = recorder.RasterFile.append, os.fdatasync, []
+
+    def fail_once(fd):
+        if told == ["appended"]:
+            told.append("failed")
+            raise OSError(5, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr(recorder.RasterFile, "append", lambda *a: (append(*a), told.append("appended"))[0])
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    assert told == ["appended", "failed"]
+    assert np.isfinite(raster.outputs["vbf"]).all()
+    assert (raster.recorded.frames, raster.recorded.unrecorded) == (0, 12)
+    assert "Input/output error" in caplog.text
+    with h5py.File(raster.recorded.path) as file:
+        assert file[FRAMES].id.get_num_chunks() == 0
+        assert file[COMPLETE][0] == 0
+
+
+def test_a_file_that_is_taken_away_has_recorded_nothing(dcu, record, monkeypatch, caplog):
+    append = recorder.RasterFile.append
+    monkeypatch.setattr(
+        recorder.RasterFile, "append", lambda file, *a: (append(file, *a), file.path.unlink())[0]
+    )
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    assert (raster.recorded.frames, raster.recorded.unrecorded) == (0, 12)
+    assert "cannot be read back" in caplog.text
+
+
+def test_no_memory_for_frames_costs_the_file_and_not_the_image(dcu, record, monkeypatch, caplog):
+    def none(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(recorder.mmap, "mmap", none)
+    dcu.send(series(frames(12)))
+    (raster,) = take(dcu, record)
+    assert np.isfinite(raster.outputs["vbf"]).all()
+    assert (raster.recorded.frames, raster.recorded.unrecorded) == (0, 12)
+    assert "Cannot allocate memory" in caplog.text
+
+
+def test_a_disk_that_hangs_does_not_hold_up_who_cancels(dcu, record, monkeypatch):
+    go_on, hangs = threading.Event(), threading.Event()
+    monkeypatch.setattr(recorder.RasterFile, "append", lambda *a: (hangs.set(), go_on.wait(30)))
+    monkeypatch.setattr(recorder, "_LEAVE_S", 0.1)
+    source = DectrisSource(dcu.endpoint)
+    request = AcquisitionRequest(source, GRID, (DISK,), timeout=5.0, record=record)
+    dcu.send(series(frames(12)))
+    try:
+        with closing(OpenStream(request.source)) as stream:
+            acquisition = Acquisition(request, stream)
+            threading.Thread(target=lambda: (hangs.wait(30), acquisition.cancel())).start()
+            with pytest.raises(Cancelled):
+                list(acquisition.run())
+    finally:
+        go_on.set()
+
+
+def test_buffers_that_are_too_small_make_room_for_larger_ones(record, monkeypatch):
+    monkeypatch.setattr(recorder, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(recorder, "ALL_BYTES", 65536)
+    made = recorder.FrameRecorder(record, GRID, lambda codec: None)
+    for size in (5_000, 20_000, 60_000):
+        buffer = made._empty_buffer(0, size)
+        assert len(buffer.memory) >= size
+        made._give_back(buffer)
+    assert made._empty_buffer(0, 60_000) is buffer
+    assert made._empty_buffer(0, 60_000) is None
 
 
 def test_a_disk_that_is_slower_than_the_stream_costs_frames_that_are_counted(

@@ -40,7 +40,14 @@ def array_key(shape, dims=None, **others):
         ({"a": array_key((4, 4))}, {"a": ("a_dim_1", "a_dim_2")}),
         ({"a": array_key((4, 4), ("scan_y",))}, {"a": ("a_dim_1", "a_dim_2")}),
         ({"a": array_key((4, 4), ("y", "y"))}, {"a": ("a_dim_1", "a_dim_2")}),
-        ({"a": array_key((4, 4), ("y", "x"), external="STREAM:")}, {}),
+        ({"a": array_key((4, 4), ("y", "x"), external="STREAM:")}, {"a": ("y", "x")}),
+        (
+            {
+                "a": array_key((4, 6), ("y", "x")),
+                "b": array_key((4, 5, 9), ("y", "x", "q"), external="STREAM:"),
+            },
+            {"a": ("y", "x"), "b": ("b_y", "b_x", "b_q")},
+        ),
         ({"a": array_key((None, 4), ("y", "x"))}, {}),
         ({"a": {"source": "SIM", "dtype": "number", "shape": []}}, {}),
         (

@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
+from ophyd import Signal
 from served_engine import served_engine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
@@ -26,6 +29,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 SCAN = """
 import sys, json
 from contextlib import closing
+from dataclasses import replace
 from bluesky import RunEngine, plan_stubs as bps, plans as bp
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon, open_catalog
 from live4d_ophyd.storage import record
@@ -208,6 +212,59 @@ def test_files_of_an_engine_elsewhere_are_seen_where_they_are_mounted(home):
     assert files == [f"file://localhost{home}/here/x_00001.h5"]
     with h5py.File(home / "here" / "x_00001.h5") as file:
         assert (file[STATES][()] == GOOD).all()
+
+
+def test_a_baseline_is_in_the_notes_of_the_files(home):
+    """Waveforms of a few numbers, too; what is no such thing is left out."""
+    waveform = Signal(name="waveform", value=np.arange(5.0))
+    ragged = Signal(name="ragged", value=[[1, 2], [3]])
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        closing(device(simulator, home / "x.h5")) as live4d,
+    ):
+        RE = RunEngine({})
+        RE.subscribe(live4d.note_run)
+        RE(bpp.baseline_wrapper(bp.count([live4d], 2), [waveform, ragged]))
+    with h5py.File(home / "x_00001.h5") as file:
+        baseline = json.loads(file["/entry/recording/notes"][()])["baseline"]
+    assert baseline == {"waveform": [0, 1, 2, 3, 4]}
+
+
+def test_a_run_that_describes_the_device_before_its_first_raster_names_the_files_only(home, caplog):
+    """Bluesky asks once a run: a baseline with the device in it does so at its beginning."""
+    documents = []
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        closing(device(simulator, home / "x.h5")) as live4d,
+    ):
+        RE = RunEngine({})
+        RE.subscribe(live4d.note_run)
+        for plan in (bpp.baseline_wrapper(bp.count([live4d], 2), [live4d]), bp.count([live4d], 2)):
+            RE(plan, lambda name, doc: documents.append((name, doc)))
+    runs = [n for n, (name, _) in enumerate(documents) if name == "start"]
+    first, second = documents[: runs[1]], documents[runs[1] :]
+    assert not [name for name, _ in first if name.startswith("stream")]
+    assert all(doc["data"]["live4d_recorded_file"] for name, doc in first if name == "event")
+    assert "live4d_raw is not in this run" in caplog.text
+    assert [name for name, _ in second].count("stream_datum") == 2
+
+
+def test_frames_of_another_kind_are_refused_in_the_same_run(home):
+    """Catalogs would read them as those of the first Event: 70000 as 4464."""
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        closing(device(simulator, home / "x.h5")) as live4d,
+    ):
+        RE = RunEngine({})
+        RE.subscribe(live4d.note_run)
+        took = live4d._raw.took
+
+        def deeper(recorded, path):
+            took(recorded if path.endswith("1.h5") else replace(recorded, dtype="<u4"), path)
+
+        live4d._raw.took = deeper
+        with pytest.raises(FailedStatus, match=r"of <u4 after Events of .* of <u2 in the same run"):
+            RE(bp.count([live4d], 2))
 
 
 def device(simulator, path, **options):
