@@ -63,7 +63,7 @@ def share(catalog: str | None, host: str, port: int) -> None:
         click.echo('  # pip install "tiled[client]" bluesky-tiled-plugins')
         click.echo("  from tiled.client import from_uri")
         click.echo(f'  db = from_uri("http://{name}:{port}", api_key="{key}")')
-        click.echo("  db[-1].primary.read()")
+        click.echo('  db[-1].primary.read(["live4d_vbf"])  # without names everything, recorded frames, too')
         if host not in _LOOPBACK:
             click.echo("Whoever listens in on the network sees the key: there is no encryption.", err=True)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
