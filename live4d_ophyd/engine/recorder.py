@@ -244,8 +244,9 @@ class FrameRecorder:
                 end, used = gather(source, offsets, sizes, first, buffer.memory, buffer.used)
                 taken = slice(first, end)
                 starts = buffer.used + np.cumsum(sizes[taken]) - sizes[taken]
-                buffer.parts.append((numbers[taken], starts, sizes[taken], raw[taken], states[taken]))
-                buffer.used = used
+                if end > first:
+                    buffer.parts.append((numbers[taken], starts, sizes[taken], raw[taken], states[taken]))
+                    buffer.used = used
                 if end < len(numbers):
                     if end == first and not buffer.used:
                         if sizes[first] <= len(buffer.memory):
@@ -409,7 +410,7 @@ class FrameRecorder:
 
     def _append(self, buffer: _Buffer) -> None:
         raster = buffer.raster
-        if raster not in self._failed and not self._leaving:
+        if buffer.parts and raster not in self._failed and not self._leaving:
             self._try(raster, lambda: self._file(raster).append(buffer.memory, buffer.used, buffer.parts))
         self._give_back(buffer)
 

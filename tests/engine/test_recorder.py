@@ -16,6 +16,10 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest, recorder
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.errors import Cancelled, MethodFailed, NothingCame, RecordingFailed
 from live4d_ophyd.engine.recorder import RecordedFile, Recording
+from live4d_ophyd.frames.batch import BLOB_OFFSET, FrameBatch
+from live4d_ophyd.frames.codecs import CODECS
+from live4d_ophyd.frames.format import FrameFormat
+from live4d_ophyd.frames.status import OUTSIDE_BUFFER
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.recording.template import (
     COMPLETE,
@@ -26,8 +30,10 @@ from live4d_ophyd.recording.template import (
     LOST,
     SCAN,
     STATES,
+    Recorded,
 )
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.late_backend import LateBackend
 from live4d_ophyd.testing.small_dcu import damaged_image, end, frames, image, series, start
@@ -175,6 +181,24 @@ def test_a_disk_that_is_full_costs_the_file_and_not_the_image(dcu, record, monke
     with h5py.File(raster.recorded.path) as file:
         assert (file[STATES][()] == LOST).all()
         assert file[COMPLETE][0] == 0
+
+
+def test_a_frame_whose_bytes_are_nowhere_costs_no_other(record):
+    """As an index that points outside of the batch, which the decoder refuses."""
+    pixels = frames(12)
+    batch = FrameBatch.from_messages([image(frame, n) for n, frame in enumerate(pixels)])
+    index_batch(batch)
+    batch.index[0, BLOB_OFFSET] = 1 << 40
+    frame, ids = FrameFormat(24, 32, np.dtype("<u2")), np.arange(12)
+    made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
+    for part in (ids[1:2], ids[:1], ids[2:]):
+        made.add(batch, part, part, np.where(part == 0, OUTSIDE_BUFFER, 0), frame)
+        made._take_from_lanes()
+    done = made.finish(0, frame)
+    made.close()
+    assert (done.frames, done.unrecorded) == (11, 0)
+    with h5py.File(done.path) as file:
+        np.testing.assert_array_equal(file[FRAMES][1:], pixels[1:])
 
 
 def test_a_disk_that_fails_when_it_is_told_to_keep_what_it_has_costs_all_since_the_last_time(
