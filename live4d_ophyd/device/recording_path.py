@@ -39,7 +39,10 @@ def check_template(template: str) -> None:
 def expand(template: str, run: Mapping[str, Any], device: str) -> str:
     """The path for a run; ``run`` has keys of its start document, ``time`` among them."""
     began = datetime.fromtimestamp(run["time"]) if "time" in run else datetime.now()
-    known = {"date": f"{began:%Y-%m-%d}", "time": f"{began:%H%M%S}", "device": device}
+    # Without a run not the time of each trigger: a detector that stays armed would be armed anew for another path.
+    known = {"date": f"{began:%Y-%m-%d}", "time": _UNKNOWN, "device": device}
+    if "time" in run:
+        known["time"] = f"{began:%H%M%S}"
     for name in ("scan_id", "plan_name", "uid"):
         # A plan's name could lead out of the folder.
         known[name] = re.sub(r"[^\w.-]|^\.+", "_", str(run.get(name, _UNKNOWN)))

@@ -25,7 +25,7 @@ def test_a_plan_s_name_does_not_lead_out_of_the_folder(name):
 
 
 def test_without_a_run_there_is_a_path_all_the_same():
-    assert expand("/d/{scan_id}.h5", {}, "x") == "/d/none.h5"
+    assert expand("/d/{scan_id}_{time}.h5", {}, "x") == "/d/none_none.h5"
 
 
 @pytest.mark.parametrize(
