@@ -72,17 +72,6 @@ print(json.dumps({
 """
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home of its own: catalogs and profiles of the test must not meet the user's. Kernels may be shared."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def arguments(simulator, home, path):
     shape = simulator.rows, simulator.cols
     geometry = (*shape, *simulator.bf_center, simulator.bf_radius)

@@ -1,7 +1,6 @@
 """Whole runs as a user makes them: commands, real processes and sockets, and a new process that reads back."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,17 +16,6 @@ from live4d_ophyd.sources.dectris.messages import read_message
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A home of its own: catalogs and profiles of the test must not meet the user's. Kernels may be shared."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
 
 
 def run(*command, **options):
