@@ -29,6 +29,10 @@ def check_template(template: str) -> None:
     if unknown := [name for name in names if name not in FIELDS]:
         known = ", ".join(f"{{{name}}}" for name in FIELDS)
         raise ValueError(f"the path {template!r} names {{{unknown[0]}}}; known are {known}")
+    try:
+        template.format(**dict.fromkeys(FIELDS, "x") | {"scan_id": 1})
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"the path {template!r} cannot be filled in: {error}") from None
     if not template.startswith("/") or not template.endswith(".h5"):
         raise ValueError(
             f"the path is {template!r}; expected an absolute path that ends with .h5, as in "
@@ -43,10 +47,11 @@ def expand(template: str, run: Mapping[str, Any], device: str) -> str:
     known = {"date": f"{began:%Y-%m-%d}", "time": _UNKNOWN, "device": device}
     if "time" in run:
         known["time"] = f"{began:%H%M%S}"
-    for name in ("scan_id", "plan_name", "uid"):
+    for name in ("plan_name", "uid"):
         # A plan's name could lead out of the folder.
         known[name] = re.sub(r"[^\w.-]|^\.+", "_", str(run.get(name, _UNKNOWN)))
-    return template.format(**known)
+    scan_id = run.get("scan_id", 0)
+    return template.format(**known, scan_id=scan_id if isinstance(scan_id, int) else 0)
 
 
 def check_map(text: str) -> None:

@@ -171,7 +171,8 @@ class FrameRecorder:
                 pass
         except OSError as error:
             raise RecordingFailed(
-                f"no file can be recorded at {path.parent}: {error.strerror or error}. Nothing was armed",
+                f"no file can be made in {path.parent}, or not that folder: {error.strerror or error}. Nothing was "
+                "armed",
                 remedy="record elsewhere, or without",
             ) from error
 

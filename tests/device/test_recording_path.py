@@ -25,7 +25,12 @@ def test_a_plan_s_name_does_not_lead_out_of_the_folder(name):
 
 
 def test_without_a_run_there_is_a_path_all_the_same():
-    assert expand("/d/{scan_id}_{time}.h5", {}, "x") == "/d/none_none.h5"
+    assert expand("/d/{scan_id}_{time}_{uid}.h5", {}, "x") == "/d/0_none_none.h5"
+
+
+def test_a_number_may_be_padded():
+    check_template("/d/{scan_id:05d}.h5")
+    assert expand("/d/{scan_id:05d}_{plan_name:>8}.h5", RUN, "x") == "/d/00012_   count.h5"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,9 @@ def test_without_a_run_there_is_a_path_all_the_same():
         ("/data/{sample}.h5", "names {sample}; known are {date}"),
         ("/data/{.h5", "cannot be read"),
         ("/data/{}.h5", "names {}"),
+        ("/data/{scan_id!x}.h5", "cannot be filled in"),
+        ("/data/{plan_name:04d}.h5", "cannot be filled in"),
+        ("/data/{scan_id.real.x}.h5", "names {scan_id.real.x}"),
     ],
 )
 def test_what_is_no_path_is_refused(template, words):
