@@ -183,16 +183,20 @@ def _detector(device: DeviceReadings) -> dict[str, Fact]:
 
 def _frames(device: DeviceReadings) -> dict[str, Fact]:
     facts = {}
-    for name in ("expected", "received", "lost", "bad", "dropped", "saturated"):
+    files = [path for path in device.events.get("recorded_file", ()) if path]
+    names = ("expected", "received", "lost", "bad", "dropped", "saturated")
+    for name in (*names, "recorded", "unrecorded") if files else names:
         values = [value for value in device.events.get(f"frames_{name}", ()) if is_known(value)]
         if values:
             total = sum(values)
             total = int(total) if total == int(total) else total
             where = [number for number, value in enumerate(values, 1) if value]
             note = ""
-            if name not in ("expected", "received") and total and len(values) > 1:
+            if name not in ("expected", "received", "recorded") and total and len(values) > 1:
                 note = f"in {len(where)} of {len(values)} Events"
             facts[name] = Fact(total, "frames", note)
+    if files:
+        facts["recorded in"] = _values(files, "")
     return facts
 
 

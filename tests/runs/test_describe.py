@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from canned import COLS, ROWS
@@ -10,6 +11,7 @@ from scipy import constants
 
 from live4d_ophyd import describe
 from live4d_ophyd.commands.main import live4d
+from live4d_ophyd.runs import sections
 from live4d_ophyd.runs.calibration import Known, angular_scale, microscope, wavelength_m
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings
 from live4d_ophyd.runs.sections import sections_of_devices
@@ -253,3 +255,15 @@ def test_without_pixel_size_or_with_binning_a_camera_length_gives_no_angles():
     assert angular_scale(binned, known).mrad is None
     passive = {**known, "detector_pixel_size": Known(1e-4, "scope_detector_pixel_size")}
     assert angular_scale(DeviceReadings("live4d"), passive).mrad == pytest.approx(0.5)
+
+
+def test_recorded_frames_are_said_with_their_files():
+    counts = {f"frames_{name}": [12, 12] for name in ("expected", "received", "recorded")}
+    files = ["/data/1_00001.h5", "/data/1_00002.h5"]
+    device = SimpleNamespace(events=counts | {"frames_unrecorded": [0, 0], "recorded_file": files})
+    said = {name: str(fact) for name, fact in sections._frames(device).items()}
+    assert said["recorded"] == "24 frames"
+    assert said["unrecorded"] == "0 frames"
+    assert said["recorded in"] == "/data/1_00001.h5, /data/1_00002.h5 by Event"
+    device.events["recorded_file"] = ["", ""]
+    assert not [name for name in sections._frames(device) if "recorded" in name]
