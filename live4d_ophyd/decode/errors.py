@@ -1,4 +1,4 @@
-"""What can be wrong with a backend as a whole; what is wrong with one frame is a status (`frames.status`)."""
+"""Errors of a backend as a whole. A frame that cannot be decoded has a status instead (`frames.status`)."""
 
 from typing import ClassVar
 
