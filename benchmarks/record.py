@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import h5py
+import hdf5plugin  # noqa: F401  the frames' filter
 import numpy as np
 
 from benchmarks.batches import batch_of
@@ -26,6 +27,7 @@ from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET, FrameBatch
 from live4d_ophyd.frames.codecs import BY_NAME
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.offline import acquire_raster
+from live4d_ophyd.recording.chunk_file import LIBVER
 from live4d_ophyd.recording.template import FRAMES, Recorded, write_template
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.file import FileSource
@@ -92,7 +94,7 @@ def record(folder: Path, size: Size, batch: FrameBatch, count: int) -> dict:
     began, cpu = time.perf_counter(), time.process_time()
     for first in range(0, count, PART):
         while frames._made >= WAITING_BYTES and not frames._free:
-            time.sleep(0.001)
+            time.sleep(0.001)  # for the disk
         within = first % batch.count
         frames.add(batch, within + entries, first + entries, status, frame)
     done = frames.finish(0, frame)
@@ -103,8 +105,6 @@ def record(folder: Path, size: Size, batch: FrameBatch, count: int) -> dict:
 
 
 def check(done: RecordedFile, size: Size, count: int) -> None:
-    import hdf5plugin  # noqa: F401
-
     if done.frames != count:
         raise RuntimeError(f"{done.frames} of {count} frames are recorded: no number is reported")
     with h5py.File(done.path) as file:
@@ -137,7 +137,7 @@ def write_chunks(folder: Path, size: Size, batch: FrameBatch) -> float:
     path = folder / "chunks.h5"
     write_template(path, Recorded(ScanGrid(DIRECT_CHUNKS // 256, 256), frame, BY_NAME["bslz4"]))
     at, nbytes = (batch.column(column)[:DIRECT_CHUNKS].tolist() for column in (BLOB_OFFSET, BLOB_LENGTH))
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=LIBVER) as file:
         dataset = file[FRAMES].id
         cpu = time.process_time()
         for n in range(DIRECT_CHUNKS):

@@ -17,7 +17,7 @@ from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.offline import reprocess
-from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST
+from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST, STATES
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 
@@ -66,23 +66,22 @@ def verify(context: click.Context, files: tuple[Path, ...], as_json: bool) -> No
 def check_file(path: Path, *, quiet: bool = True) -> Found:
     """Decode all frames of a file. Raises as `reprocess`."""
     with closing(Hdf5Frames(str(path))) as frames:
-        count, said, side = frames.count, frames.said(), max(frames.shape)
-        closed = frames.value(COMPLETE)
+        count, side = frames.count, max(frames.shape)
+        closed, states = frames.value(COMPLETE), frames.value(STATES)
     complete = None if closed is None else bool(np.ravel(closed)[0])
     raster = reprocess(path, [Disk("all", radius=side)], ScanGrid(1, count), quiet=quiet)
     there = np.isfinite(raster.outputs["all"].ravel())
-    states = said.get("states")
     wrong = ""
     if states is not None and len(states) == count:
         # A kill may come between a frame and its state.
-        liars = np.flatnonzero(((states == GOOD) != there) & (bool(complete) | (states == GOOD)))
-        if len(liars):
-            n = int(liars[0])
+        differ = np.flatnonzero(((states == GOOD) != there) & (bool(complete) | (states == GOOD)))
+        if len(differ):
+            n = int(differ[0])
             says = {LOST: "lost", GOOD: "good", CORRUPT: "corrupt"}.get(
                 int(states[n]), f"in state {states[n]}"
             )
             wrong = (
-                f"{len(liars)} frames are not what it says: frame {n} is {says}, and "
+                f"{len(differ)} frames are not what it says: frame {n} is {says}, and "
                 f"{'can' if there[n] else 'cannot'} be decoded"
             )
     losses = raster.losses

@@ -53,6 +53,10 @@ class Flying(Requesting):
         """Begin with ``request``; what comes ends ``status``, and rasters are added to ``flight``."""
         raise NotImplementedError
 
+    def describe_readings(self) -> dict[str, Any]:
+        """The data keys of `read`."""
+        raise NotImplementedError
+
     def kickoff(self) -> RasterStatus:
         """Start a movie of ``movie_rasters`` rasters in one series; returns at once. Movies have no patterns."""
         request = self.movie_request(self.movie_rasters.get())
@@ -67,7 +71,7 @@ class Flying(Requesting):
         return self._kicked_off().status
 
     def describe_collect(self) -> dict[str, Any]:
-        return {f"{self.name}_movie": self.without_unknown(self.describe())}
+        return {f"{self.name}_movie": self.without_unknown(self.describe_readings())}
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Events of the rasters that ended since the last call."""

@@ -31,7 +31,7 @@ from live4d_ophyd.device.method_signals import device_class
 from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.raster_signals import RasterSignals
 from live4d_ophyd.device.raw_frames import RawFrames
-from live4d_ophyd.device.recording_path import seen_at
+from live4d_ophyd.device.recording_path import check_seen, seen_at
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.device.signal_updater import SignalUpdater
 from live4d_ophyd.device.signals import SETTING
@@ -223,7 +223,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         not answer, EngineLost.
         """
         request = self.request()
-        self._check_map()
+        check_seen(self.name, self.record.get(), self.record_map.get())
         self._run.clear_shapes()
         self._raw.begin()
         if not _in_event_loop():
@@ -233,20 +233,6 @@ class Live4D(Flying, EngineLink, RasterSignals):
         status = TellingStatus(self, running="is made ready", done="is ready", failed="cannot be staged")
         self._staging = status.follow(lambda: self._get_ready(request), "live4d-stage")
         return status
-
-    def _check_map(self) -> None:
-        """Raise ValueError if files of the engine cannot be seen here."""
-        if self.record.get() and (where := self.record_map.get()):
-            there, _, here = where.partition("=")
-            if not Path(here).is_dir():
-                raise ValueError(
-                    f"{self.record_map.name} is {where!r}, and there is no folder {here} here: mount it, or '' instead"
-                )
-            if seen_at(self.record.get(), where) == self.record.get():
-                raise ValueError(
-                    f"{self.record.name} is {self.record.get()!r}, which is not below {there}, of which "
-                    f"{self.record_map.name} says where it is seen here"
-                )
 
     def _get_ready(self, request: AcquisitionRequest) -> None:
         if self.control is not None:
@@ -339,7 +325,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.put_outputs(raster.outputs)
         recorded = raster.recorded
         path = "" if recorded is None else seen_at(recorded.path, self.record_map.get())
-        self._raw.took(None if self._flying else recorded, path)
+        self._raw.raster_done(None if self._flying else recorded, path)
         self.put_raster(raster, path)
         self.backend.put(raster.backend)
 
@@ -354,21 +340,15 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def describe(self) -> dict[str, Any]:
         """Also of the recorded frames, if the newest raster has some; they are no reading."""
-        keys = self._described() | self._raw.describe(
-            recording=bool(self.record.get()) and self._staged is Staged.yes
-        )
+        recording = bool(self.record.get()) and self._staged is Staged.yes
+        return self.describe_readings() | self._raw.describe(recording=recording)
+
+    def describe_readings(self) -> dict[str, Any]:
+        """The data keys of `read`."""
+        with self.outputs_held():
+            keys = self.without_disabled(super().describe())
         self._run.describe(keys)
         return keys
-
-    def describe_collect(self) -> dict[str, Any]:
-        # Described before its first raster: what the detector's frames are is not known yet.
-        keys = self._described()
-        self._run.describe(keys)
-        return {f"{self.name}_movie": self.without_unknown(keys)}
-
-    def _described(self) -> dict[str, Any]:
-        with self.outputs_held():
-            return self.without_disabled(super().describe())
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Documents of the recorded frames of the newest raster, for a stream that has their key."""

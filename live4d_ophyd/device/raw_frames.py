@@ -1,7 +1,7 @@
 """RawFrames: recorded frames in a run's documents, as external data: one file an Event.
 
-In: what was recorded of the newest raster. Out: a data key, and StreamResource and StreamDatum for it. Threads: `took`
-comes from the engine client's, the rest from the RunEngine's.
+In: what was recorded of the newest raster. Out: a data key, and StreamResource and StreamDatum for it. Threads:
+`raster_done` comes from the engine client's, the rest from the RunEngine's.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RawFrames:
         """Whether the Events of the run have recorded frames."""
         return self._described is not None
 
-    def took(self, recorded: RecordedFile | None, path: str) -> None:
+    def raster_done(self, recorded: RecordedFile | None, path: str) -> None:
         """A raster is over; ``path``: where its file is seen.
 
         Raises ValueError if its frames do not go with those of the Events before: catalogs would take them for such.

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 #: what may stand in braces in a path
@@ -60,6 +60,22 @@ def check_map(text: str) -> None:
         raise ValueError(
             f"{text!r} does not say where files are seen: expected a folder at the engine's host and here, as in "
             "'/data=/mnt/gpu-host', or ''"
+        )
+
+
+def check_seen(device: str, record: str, where: str) -> None:
+    """Raise ValueError if files recorded at ``record`` cannot be seen where ``where`` says, as of `check_map`."""
+    if not record or not where:
+        return
+    there, _, here = where.partition("=")
+    if not Path(here).is_dir():
+        raise ValueError(
+            f"{device}_record_map is {where!r}, and there is no folder {here} here: mount it, or '' instead"
+        )
+    if seen_at(record, where) == record:
+        raise ValueError(
+            f"{device}_record is {record!r}, which is not below {there}, of which {device}_record_map says where it is "
+            "seen here"
         )
 
 

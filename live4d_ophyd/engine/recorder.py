@@ -152,11 +152,12 @@ class FrameRecorder:
         self._lock = threading.Lock()  # of the above, and of what is counted
         self._came: Counter[int] = Counter()  # frames that can be decoded, by raster
         self._codec: int | None = None
+        self._records = True  # frames of this codec can lie in a file
         self._full: queue.SimpleQueue[_Buffer | tuple[int, Future] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._files: dict[int, RasterFile] = {}
         self._failed: set[int] = set()  # rasters of which nothing more is written
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._over = -1  # rasters up to this one are closed
         self._number = 0  # of the newest file
         self._job: Any = _NOTHING  # the recording thread's next, if it is known
@@ -191,7 +192,7 @@ class FrameRecorder:
             try:
                 self._add(raster, batch, entries[here], numbers[here], good, frame)
             except Exception as error:  # of memory, say; the images go on
-                self._tell(f"frames are not recorded: {error}")
+                self._log_once(f"frames are not recorded: {error}")
 
     def _add(
         self, raster: int, batch: FrameBatch, entries: np.ndarray, numbers: np.ndarray, good: np.ndarray,
@@ -203,8 +204,9 @@ class FrameRecorder:
                 packed = codecs[codecs != RAW]
                 self._codec = int(packed[0]) if len(packed) else RAW
                 if reason := cannot_record(CODECS[self._codec], self._scan):
-                    self._tell(reason)
-            if raster <= self._over or self._codec is None or cannot_record(CODECS[self._codec], self._scan):
+                    self._records = False
+                    self._log_once(reason)
+            if raster <= self._over or self._codec is None or not self._records:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write, name="live4d-record", daemon=True)
@@ -216,15 +218,15 @@ class FrameRecorder:
         )
         fits = raw & (rows[:, columns.BLOB_LENGTH] == frame.nbytes) | ~raw & packed
         if (good & ~fits).any():
-            self._tell("frames are compressed in several ways; those unlike the first are not recorded")
+            self._log_once("frames are compressed in several ways; those unlike the first are not recorded")
         # What cannot be decoded is kept as it came.
         take = np.flatnonzero(fits | ~good)
         states = np.where(good, GOOD, CORRUPT).astype(np.uint8)
-        self._copy(raster, batch.buffer, rows[take], numbers[take], raw[take], states[take], frame)
+        self._copy(raster, batch.buffer, rows[take], numbers[take], raw[take], states[take])
 
     def _copy(
         self, raster: int, source: np.ndarray, rows: np.ndarray, numbers: np.ndarray, raw: np.ndarray,
-        states: np.ndarray, frame: FrameFormat,
+        states: np.ndarray,
     ) -> None:  # fmt: skip
         offsets, sizes = (
             np.ascontiguousarray(rows[:, c]) for c in (columns.BLOB_OFFSET, columns.BLOB_LENGTH)
@@ -240,7 +242,7 @@ class FrameRecorder:
                 if buffer is None:
                     buffer = lane.buffer = self._empty_buffer(raster, int(sizes[first]))
                     if buffer is None:
-                        self._tell("the disk is slower than the stream: frames are not recorded")
+                        self._log_once("the disk is slower than the stream: frames are not recorded")
                         return
                 end, used = gather(source, offsets, sizes, first, buffer.memory, buffer.used)
                 taken = slice(first, end)
@@ -300,9 +302,9 @@ class FrameRecorder:
         with self._lock:
             self._free.append(buffer)
 
-    def _tell(self, reason: str) -> None:
-        if reason not in self._told:
-            self._told.add(reason)
+    def _log_once(self, reason: str) -> None:
+        if reason not in self._logged:
+            self._logged.add(reason)
             log.warning("recording %s: %s", self.recording.path, reason)
 
     # The acquisition's thread ---------------------------------------------------------------------
@@ -319,7 +321,7 @@ class FrameRecorder:
             self._over = max(self._over, raster)
             came, running = self._came[raster], self._thread is not None
         if running:
-            self._take_from_lanes(raster)
+            self._flush_lanes(raster)
             self._full.put((raster, done))
             while not wait([done], _FLUSH_S).done:
                 if cancelled():
@@ -338,7 +340,7 @@ class FrameRecorder:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._take_from_lanes()
+            self._flush_lanes()
             self._full.put(None)
             thread.join(_LEAVE_S)
             if thread.is_alive():
@@ -352,7 +354,7 @@ class FrameRecorder:
         with self._lock:
             self._free, self._made = [], 0
 
-    def _take_from_lanes(self, raster: int | None = None, older_than: float = 0.0) -> None:
+    def _flush_lanes(self, raster: int | None = None, older_than: float = 0.0) -> None:
         with self._lock:
             lanes = list(self._lanes)
         for lane in lanes:
@@ -379,7 +381,7 @@ class FrameRecorder:
                 raster, done = job
                 done.set_result(self._close_file(raster, complete=True))
             if time.monotonic() - last >= _CHECKPOINT_S:
-                self._take_from_lanes(older_than=_FLUSH_S)
+                self._flush_lanes(older_than=_FLUSH_S)
                 self._catch_up()
                 for raster, file in self._files.items():
                     if raster not in self._failed:
@@ -396,7 +398,7 @@ class FrameRecorder:
         try:
             return self._full.get(timeout=timeout)
         except queue.Empty:
-            self._take_from_lanes(older_than=_FLUSH_S)
+            self._flush_lanes(older_than=_FLUSH_S)
             return _NOTHING
 
     def _catch_up(self) -> None:

@@ -18,6 +18,7 @@ class Codec:
     number: int  #: in the column ALGORITHM of a batch
     name: str  #: "": uncompressed
     hdf5_filter: int | None  #: None: HDF5 has none, or needs none
+    bitshuffle: int | None = None  #: what bitshuffle compresses with: its fifth option in HDF5
     shuffled: bool = False  #: bits of the pixels are transposed first (bitshuffle)
     framed: bool = False  #: begins with 12 bytes: decoded size, block size
     own: bool = False  #: kernels of this package decode it on a CPU; else dectris-compression does
@@ -29,9 +30,9 @@ CODECS = (
     Codec(RAW, "", None, own=True, gpu=True),
     # LZ4 says "255 more" in a byte. Zstandard repeats a byte over a block of 128 KiB, in 17 bytes with its frame. TERSE
     # has a bit for 12 pixels, of up to 8 bytes, that are as wide as those before.
-    Codec(BSLZ4, "bslz4", 32008, shuffled=True, framed=True, own=True, gpu=True, most=255),
+    Codec(BSLZ4, "bslz4", 32008, 2, shuffled=True, framed=True, own=True, gpu=True, most=255),
     Codec(LZ4, "lz4", 32004, framed=True, own=True, gpu=True, most=255),
-    Codec(BSZSTD, "bszstd", 32008, shuffled=True, framed=True, gpu=True, most=8192),
+    Codec(BSZSTD, "bszstd", 32008, 3, shuffled=True, framed=True, gpu=True, most=8192),
     Codec(TRPX, "trpx", None, most=1024),
 )
 #: by name; others are OTHER_ALGORITHM

@@ -8,6 +8,7 @@ too, as each is written to the disk before it counts (``fdatasync``). Belongs to
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ class ChunkFile:
     def __init__(
         self, path: Path, dataset: str, in_place: Sequence[str] = (), *, direct: bool = True
     ) -> None:
-        first_chunk, count, self._places = _look(path, dataset, in_place)
+        first_chunk, count, self._places = _locate(path, dataset, in_place)
         self._fd = os.open(path, os.O_RDWR)
         self._data_fd = self._fd
         if direct:
@@ -64,7 +65,7 @@ class ChunkFile:
             self._index = ChunkIndex(self._fd, content, first_chunk, count)
             spare = len(content)
             self.end = _aligned(spare + self._index.nbytes)  #: the next chunk's place
-            self._say_end(_aligned(self.end + _AHEAD_BYTES))
+            self._lengthen(_aligned(self.end + _AHEAD_BYTES))
             self._index.begin(spare, self.chunks)
             #: of `put`, until the chunks that it tells of count
             self._waiting: list[tuple[int, bytes]] = []
@@ -87,19 +88,18 @@ class ChunkFile:
         """Write all of ``buffer``; chunk ``numbers[i]`` is ``sizes[i]`` bytes of it from ``starts[i]`` on.
 
         Chunks of which the number is -1 are in the file and in no dataset. Returns where in the file it lies.
-        Where the file is ``direct``, memory and length are aligned. Raises OSError: then nothing of it counts.
+        Where the file is ``direct``, memory and length are aligned. Raises OSError; then the file has none of them.
         """
         at = self.end
         try:
-            _write_all(self._data_fd, buffer, at)
+            write_at(self._data_fd, buffer, at)
         except OSError as error:
-            if (
-                error.errno != 22 or not self.direct
-            ):  # EINVAL: the file system takes O_DIRECT, and does not do it
+            if error.errno != errno.EINVAL or not self.direct:
                 raise
+            # The file system takes O_DIRECT, and does not do it.
             os.close(self._data_fd)
             self._data_fd = self._fd
-            _write_all(self._fd, buffer, at)
+            write_at(self._fd, buffer, at)
         named = numbers >= 0
         numbers = numbers[named]
         self.chunks.address[numbers] = starts[named] + at
@@ -117,8 +117,8 @@ class ChunkFile:
 
     def checkpoint(self) -> None:
         """What was appended and put so far is in the file from now on, whatever becomes of process or machine."""
-        if self.end > self._said_end:
-            self._say_end(_aligned(self.end + _AHEAD_BYTES))
+        if self.end > self._stored_end:
+            self._lengthen(_aligned(self.end + _AHEAD_BYTES))
         self._index.write(self.chunks)
         os.fdatasync(self._fd)  # of a file, whichever descriptor wrote
         self._index.name_written()
@@ -144,8 +144,8 @@ class ChunkFile:
         if self._fd >= 0:
             self._close_files()
 
-    def _say_end(self, end: int) -> None:
-        """Make the file as long, on the disk, before it says so: libhdf5 opens none that says more than it has.
+    def _lengthen(self, end: int) -> None:
+        """Make the file as long, on the disk, and then store that: libhdf5 opens no file that is shorter than it says.
 
         In large steps ahead of what is in it: a reader that opens the file just then finds it cut off.
         """
@@ -154,7 +154,7 @@ class ChunkFile:
         os.fdatasync(self._fd)
         self._write_superblock(end)
         os.fdatasync(self._fd)
-        self._said_end = end
+        self._stored_end = end
 
     def _write_superblock(self, end: int) -> None:
         head = self._superblock[:_END_AT] + struct.pack("<Q", end) + self._superblock[_END_AT + 8 : -4]
@@ -171,7 +171,7 @@ def make_index(dataset: h5py.Dataset) -> None:
     dataset.id.write_direct_chunk((0,) * dataset.ndim, b"\0")
 
 
-def _look(
+def _locate(
     path: Path, dataset: str, in_place: Sequence[str]
 ) -> tuple[int, int, dict[str, tuple[np.dtype, int]]]:
     with h5py.File(path, "r") as file:
@@ -186,9 +186,3 @@ def _look(
 
 def _aligned(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
-
-
-def _write_all(fd: int, data: memoryview, at: int) -> None:
-    written = 0
-    while written < len(data):
-        written += os.pwrite(fd, data[written:], at + written)

@@ -154,7 +154,7 @@ def _find(content: bytes, first_chunk: int, count: int) -> tuple[int, int, int, 
     raise NotAsExpected("the file has no fixed array of filtered chunks for the dataset")
 
 
-def write_at(fd: int, data: bytes, at: int) -> None:
+def write_at(fd: int, data: bytes | memoryview, at: int) -> None:
     """Write all of it. Raises OSError."""
     written = 0
     while written < len(data):

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from h5py import h5z
 
-from live4d_ophyd.frames.codecs import Codec
+from live4d_ophyd.frames.codecs import BY_NAME, Codec
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording.chunk_file import LIBVER, make_index
 from live4d_ophyd.scan import ScanGrid
@@ -45,8 +45,6 @@ LOST, GOOD, CORRUPT = range(3)
 MOST_CORRUPT = 1024
 
 _AXES = ("scan_y", "scan_x", "q_y", "q_x")
-#: bitshuffle's number in the register of HDF5 filters; 2 and 3: what it compresses with, LZ4 and Zstandard
-_BITSHUFFLE, _WITH = 32008, {"bslz4": 2, "bszstd": 3}
 #: units of length that EMD's readers know, and what one is in angstrom
 _ANGSTROM = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "pm": 0.01, "m": 1e10}
 
@@ -123,13 +121,15 @@ def _write_frames(entry: h5py.Group, what: Recorded) -> h5py.Dataset:
 
 
 def _filter_of(what: Recorded) -> tuple[int, tuple[int, ...]]:
-    if what.codec.hdf5_filter == _BITSHUFFLE or what.codec.hdf5_filter is None:
-        # Elements of a block, 0: a chunk says so itself; what compresses.
-        options = (0, _WITH.get(what.codec.name, 2))
-        # Before them: version of the filter, bytes of an element. Where the plugin is loaded it puts them there.
-        itself = h5z.filter_avail(_BITSHUFFLE)
-        return _BITSHUFFLE, options if itself else (0, 3, what.format.dtype.itemsize, *options)
-    return what.codec.hdf5_filter, ()
+    codec = BY_NAME["bslz4"] if what.codec.hdf5_filter is None else what.codec
+    assert codec.hdf5_filter is not None
+    if codec.bitshuffle is None:
+        return codec.hdf5_filter, ()
+    # Elements of a block, 0: a chunk says so itself; what compresses.
+    options = (0, codec.bitshuffle)
+    # Before them: version of the filter, bytes of an element. Where the plugin is loaded it puts them there.
+    itself = h5z.filter_avail(codec.hdf5_filter)
+    return codec.hdf5_filter, options if itself else (0, 3, what.format.dtype.itemsize, *options)
 
 
 def _write_scan(entry: h5py.Group, frames: h5py.Dataset, what: Recorded) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from live4d_ophyd.frames.codecs import name_of
 from live4d_ophyd.frames.encoded_array import COMPRESSION_TAG, ROW_MAJOR_TAG, array_tag
 from live4d_ophyd.sim.encode import Header, ImageTemplate, Series, end_message, start_message
-from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part
+from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, number_in, text_in
 
 
 class FileReplay:
@@ -37,7 +37,7 @@ class FileReplay:
 
     def __iter__(self) -> Iterator[tuple[bytes, str]]:
         said = self._frames.said()
-        channel = _text(said.get("channel")) or "threshold_1"
+        channel = text_in(said.get("channel")) or "threshold_1"
         header = self._header(said, channel)
         series = Series(1)
         yield start_message(series, header, "all"), "start"
@@ -62,13 +62,13 @@ class FileReplay:
     def _header(self, said: dict[str, Any], channel: str) -> Header:
         frames = self._frames
         numbers = {
-            "count_time": _number(said.get("count_time")), "frame_time": _number(said.get("frame_time")),
-            "incident_energy": _number(said.get("energy")), "saturation_value": _number(said.get("saturation")),
+            "count_time": number_in(said.get("count_time")), "frame_time": number_in(said.get("frame_time")),
+            "incident_energy": number_in(said.get("energy")), "saturation_value": number_in(said.get("saturation")),
         }  # fmt: skip
         known = {name: value for name, value in numbers.items() if value is not None}
         if "saturation_value" in known:
             known["saturation_value"] = int(known["saturation_value"])
-        threshold = _number(said.get("threshold"))
+        threshold = number_in(said.get("threshold"))
         scan = frames.scan_shape
         return Header(
             rows=frames.shape[0],
@@ -76,18 +76,10 @@ class FileReplay:
             dtype=frames.dtype.name,
             channels=(channel,),
             number_of_images=frames.count,
-            description=_text(said.get("description")) or "replayed from a file",
+            description=text_in(said.get("description")) or "replayed from a file",
             serial_number="",
             threshold_energy=() if threshold is None else ((channel, threshold),),
             user_data=None if scan is None else {"scan": {"rows": scan[0], "cols": scan[1]}},
             pixel_mask=said.get("pixel_mask"),
             **known,  # type: ignore[arg-type]
         )
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or np.size(value) != 1 else float(np.reshape(value, -1)[0])
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

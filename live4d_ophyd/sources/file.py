@@ -16,7 +16,7 @@ from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.codecs import RAW, name_of
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
-from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, room_behind
+from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, number_in, room_behind, text_in
 from live4d_ophyd.sources.source import Ended, Frames, Item, SeriesHeader, SeriesKey, SeriesRequest, Started
 
 #: bytes between two frames in a file from which on they are not of one batch
@@ -282,24 +282,10 @@ def _header(frames: Hdf5Frames, number: int) -> SeriesHeader:
         dtype=frames.dtype.newbyteorder("="),
         frames=frames.count,
         pixel_mask=None if mask is None else EncodedArray(mask.shape, mask.dtype, "", 0, mask.tobytes()),
-        saturation=None if (limit := _number(said.get("saturation"))) is None else int(limit),
+        saturation=None if (limit := number_in(said.get("saturation"))) is None else int(limit),
         unique_id="",
-        detector=_text(said.get("description")),
-        energy=_number(said.get("energy")),
-        count_time=_number(said.get("count_time")),
-        frame_time=_number(said.get("frame_time")),
+        detector=text_in(said.get("description")),
+        energy=number_in(said.get("energy")),
+        count_time=number_in(said.get("count_time")),
+        frame_time=number_in(said.get("frame_time")),
     )
-
-
-def _number(value: object) -> float | None:
-    """A positive number of the file; None where it has none."""
-    array = np.asarray(value).reshape(-1) if value is not None else np.empty(0)
-    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array[0]) or array[0] <= 0:
-        return None
-    return float(array[0])
-
-
-def _text(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0] if value.size == 1 else ""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

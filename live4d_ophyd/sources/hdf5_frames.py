@@ -20,12 +20,11 @@ import h5py
 import numpy as np
 
 from live4d_ophyd.frames.batch import SLACK
-from live4d_ophyd.frames.codecs import BY_NAME, RAW
+from live4d_ophyd.frames.codecs import BY_NAME, CODECS, RAW
 
 #: registered numbers of filters
 _BITSHUFFLE, _LZ4 = BY_NAME["bslz4"].hdf5_filter, BY_NAME["lz4"].hdf5_filter
-#: what bitshuffle compresses with: its fifth option
-_BITSHUFFLE_WITH = {2: "bslz4", 3: "bszstd"}
+_BY_BITSHUFFLE = {codec.bitshuffle: codec for codec in CODECS if codec.bitshuffle is not None}
 #: where a file may say something of its frames, under the groups of `_ENTRIES`; the first that is there is taken
 _ENTRIES = ("entry", "")
 _PLACES = {
@@ -40,8 +39,6 @@ _PLACES = {
     "description": ("instrument/detector/description",),
     "threshold": ("instrument/detector/threshold_energy",),
     "channel": ("recording/channel",),
-    "states": ("recording/frame_state",),
-    "corrupt": ("recording/corrupt_frames",),
 }
 
 
@@ -86,10 +83,10 @@ class Hdf5Frames:
 
     def _recorded_scan(self) -> tuple[int, int] | None:
         """(rows, columns) of a file that an engine recorded."""
-        sides = [_at(self._file, f"entry/recording/scan_{name}") for name in ("rows", "cols")]
-        if not all(isinstance(side, h5py.Dataset) and side.shape == () for side in sides):
+        sides = [self.value(f"entry/recording/scan_{name}") for name in ("rows", "cols")]
+        if not all(isinstance(side, np.integer) for side in sides):
             return None
-        rows, cols = (int(side[()]) for side in sides)
+        rows, cols = map(int, sides)
         return (rows, cols) if rows * cols == self.count else None
 
     def _datasets(self, name: str) -> list[h5py.Dataset]:
@@ -190,10 +187,9 @@ class Hdf5Frames:
         found: dict[str, Any] = {}
         for name, places in _PLACES.items():
             for place in (f"{entry}/{place}".strip("/") for entry in _ENTRIES for place in places):
-                dataset = _at(self._file, place)
-                if isinstance(dataset, h5py.Dataset):
-                    with suppress(OSError):
-                        found.setdefault(name, dataset[()])
+                with suppress(OSError):
+                    if (value := self.value(place)) is not None:
+                        found.setdefault(name, value)
         return found
 
     def value(self, place: str) -> Any:
@@ -203,6 +199,21 @@ class Hdf5Frames:
 
     def close(self) -> None:
         self._file.close()
+
+
+def number_in(value: object) -> float | None:
+    """A positive number of the file; None where it has none."""
+    array = np.asarray(value).reshape(-1) if value is not None else np.empty(0)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array[0]) or array[0] <= 0:
+        return None
+    return float(array[0])
+
+
+def text_in(value: object) -> str:
+    """The text of the file; "" where it has none."""
+    if isinstance(value, np.ndarray):
+        value = value.reshape(-1)[0] if value.size == 1 else ""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
 
 
 def room_behind(part: Part, last: int) -> bool:
@@ -242,8 +253,8 @@ def _codec(dataset: h5py.Dataset) -> tuple[int, int] | None:
     number, _, options, _ = plist.get_filter(0)
     if number == _LZ4:
         return BY_NAME["lz4"].number, dataset.dtype.itemsize
-    if number == _BITSHUFFLE and len(options) >= 5 and options[4] in _BITSHUFFLE_WITH:
-        return BY_NAME[_BITSHUFFLE_WITH[options[4]]].number, int(options[2])
+    if number == _BITSHUFFLE and len(options) >= 5 and options[4] in _BY_BITSHUFFLE:
+        return _BY_BITSHUFFLE[options[4]].number, int(options[2])
     return None
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import h5py
-import hdf5plugin  # noqa: F401  the filters of the frames
 import numpy as np
 from bluesky_tiled_plugins.writing.consolidators import CONSOLIDATOR_REGISTRY, HDF5Consolidator
 from tiled.adapters.array import ArrayAdapter
@@ -84,6 +83,8 @@ class RawFiles:
         return _stack([self._raster(n, *rest) for n in range(*event.indices(len(self._paths)))], self._dtype)
 
     def _raster(self, event: int, row: Any, col: Any, q_row: Any, q_col: Any) -> np.ndarray:
+        import hdf5plugin  # noqa: F401  the filters of the frames: no catalog needs them to be opened
+
         rows, cols = self._shape[:2]
         path = self._paths[event]
         if not path.exists():

@@ -21,6 +21,7 @@ from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.status import OUTSIDE_BUFFER
 from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.recording.chunk_index import write_at
 from live4d_ophyd.recording.template import (
     COMPLETE,
     CORRUPT,
@@ -169,10 +170,12 @@ def test_a_path_that_is_none_is_refused(path):
 
 
 def test_a_disk_that_is_full_costs_the_file_and_not_the_image(dcu, record, monkeypatch, caplog):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(fd, data, at):
+        if isinstance(data, memoryview):  # frames; what is written in place has its space already
+            raise OSError(28, "No space left on device")
+        write_at(fd, data, at)
 
-    monkeypatch.setattr("live4d_ophyd.recording.chunk_file._write_all", full)
+    monkeypatch.setattr("live4d_ophyd.recording.chunk_file.write_at", full)
     dcu.send(series(frames(12)))
     (raster,) = take(dcu, record)
     assert np.isfinite(raster.outputs["vbf"]).all()
@@ -193,7 +196,7 @@ def test_a_frame_whose_bytes_are_nowhere_costs_no_other(record):
     made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
     for part in (ids[1:2], ids[:1], ids[2:]):
         made.add(batch, part, part, np.where(part == 0, OUTSIDE_BUFFER, 0), frame)
-        made._take_from_lanes()
+        made._flush_lanes()
     done = made.finish(0, frame)
     made.close()
     assert (done.frames, done.unrecorded) == (11, 0)

@@ -15,7 +15,7 @@ from live4d_ophyd.frames.codecs import BY_NAME
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording import chunk_file
 from live4d_ophyd.recording.chunk_file import ChunkFile
-from live4d_ophyd.recording.chunk_index import NotAsExpected, checksum
+from live4d_ophyd.recording.chunk_index import NotAsExpected, checksum, write_at
 from live4d_ophyd.recording.template import COMPLETE, FRAMES, IN_PLACE, SCAN, STATES, Recorded, write_template
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sim.compress import compress
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     frames = frames_of(6)
     file = ChunkFile(path, FRAMES)
     append(file, frames[:2], [0, 1])
-    monkeypatch.setattr(chunk_file, "_write_all", _no_space)
+    monkeypatch.setattr(chunk_file, "write_at", no_space_for_frames)
     with pytest.raises(OSError, match="No space"):
         append(file, frames[2:], [2, 3, 4, 5])
     file.close()
@@ -164,8 +164,11 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         np.testing.assert_array_equal(read[FRAMES][:2], frames[:2])
 
 
-def _no_space(*_):
-    raise OSError(28, "No space left on device")
+def no_space_for_frames(fd, data, at):
+    """What is written in place has its space already."""
+    if isinstance(data, memoryview):
+        raise OSError(28, "No space left on device")
+    write_at(fd, data, at)
 
 
 @pytest.mark.parametrize("rows_cols", [(2, 3), (70, 60)], ids=["one-page", "pages"])

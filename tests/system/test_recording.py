@@ -248,12 +248,12 @@ def test_frames_of_another_kind_are_refused_in_the_same_run(home):
     ):
         RE = RunEngine({})
         RE.subscribe(live4d.note_run)
-        took = live4d._raw.took
+        raster_done = live4d._raw.raster_done
 
         def deeper(recorded, path):
-            took(recorded if path.endswith("1.h5") else replace(recorded, dtype="<u4"), path)
+            raster_done(recorded if path.endswith("1.h5") else replace(recorded, dtype="<u4"), path)
 
-        live4d._raw.took = deeper
+        live4d._raw.raster_done = deeper
         with pytest.raises(FailedStatus, match=r"of <u4 after Events of .* of <u2 in the same run"):
             RE(bp.count([live4d], 2))
 
