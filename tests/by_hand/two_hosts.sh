@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Two hosts on this machine, in network namespaces: `microscope` with detector (in software) and engine, `desk` with the
-# session, and a link of 10 MB/s and 20 ms there and back between them. Follows docs/how-to/engine-on-another-host.md: keys, engine, doctor, session.
-# Needs root, iproute2, and `live4d` on the PATH. Prints what each step said; the last line says whether the image came.
+# session, and a link of 10 MB/s and 20 ms there and back between them. Follows docs/how-to/engine-on-another-host.md: keys,
+# scp, unit, engine, the control unit's port lent by ssh and socat, doctor, session. systemd itself does not run here: it
+# checks the unit, whose command is then started as it stands there.
+# Needs root, iproute2, sshd, socat, systemd-analyze, and `live4d` on the PATH. Prints what each step said; the last line says
+# whether the image came.
 set -euo pipefail
+page=$(cd "$(dirname "$0")/../.." && pwd)/docs/how-to/engine-on-another-host.md
 work=$(mktemp -d)
 export HOME=$work XDG_DATA_HOME=$work/data XDG_CONFIG_HOME=$work/config
 hosts() { # the names that the page uses
@@ -32,12 +36,43 @@ done
 
 echo "== keys, on the desk"
 on desk live4d keys "$HOME/live4d-keys"
-mkdir "$work/microscope" && cp -rp "$HOME/live4d-keys/engine" "$work/microscope/live4d-keys" # instead of scp
-rm "$HOME/live4d-keys/engine/server.key_secret"
+there=$work/microscope # the home of who works on gpu-host
+mkdir -p "$there/live4d/.venv/bin" /run/sshd
+for key in host user; do ssh-keygen -q -t ed25519 -N '' -f "$work/$key"; done
+cat >"$work/sshd_config" <<EOF
+HostKey $work/host
+AuthorizedKeysFile $work/user.pub
+StrictModes no
+PidFile none
+Subsystem sftp internal-sftp -d $there
+EOF
+cat >"$work/ssh_config" <<EOF
+Host *
+    IdentityFile $work/user
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    LogLevel ERROR
+EOF
+on microscope /usr/sbin/sshd -f "$work/sshd_config"
+until on desk bash -c '</dev/tcp/gpu-host/22' 2>/dev/null; do sleep 0.1; done
+scp() { on desk scp -F "$work/ssh_config" "$@"; }
+ssh() { on desk ssh -F "$work/ssh_config" "$@"; }
+scp -rp ~/live4d-keys/engine gpu-host:live4d-keys && rm ~/live4d-keys/engine/server.key_secret
+ls -l "$there/live4d-keys"
+
+echo "== the unit, at the microscope"
+ln -s "$(command -v live4d)" "$there/live4d/.venv/bin/live4d"
+unit=$there/.config/systemd/user/live4d-engine.service
+mkdir -p "$(dirname "$unit")"
+sed -n '/^```ini/,/^```$/p' "$page" | grep -v '^```' >"$unit"
+HOME=$there XDG_RUNTIME_DIR=$work systemd-analyze --user verify "$unit" && echo "systemd finds no fault in it"
+serve=$(sed -n "s|^ExecStart=||p" "$unit" | sed "s|%h|$there|g; s|:31100|:31101|")
 
 echo "== detector and engine, at the microscope"
-on microscope live4d sim --rest-port 18765 --stream-port 31001 --rows 64 --cols 64 --host 0.0.0.0 >"$work/sim.log" 2>&1 &
-(cd "$work/microscope" && exec ip netns exec microscope live4d serve tcp://0.0.0.0:31101 --curve live4d-keys --backend cpu) >"$work/engine.log" 2>&1 &
+on microscope live4d sim --rest-port 80 --stream-port 31001 --rows 64 --cols 64 --host 0.0.0.0 >"$work/sim.log" 2>&1 &
+HOME=$there on microscope $serve --backend cpu >"$work/engine.log" 2>&1 &
+ssh -N -L 8080:dcu:80 gpu-host &
+on microscope socat TCP-LISTEN:8080,bind=127.0.0.1,fork TCP:dcu:80 &
 # Not every kernel can delay packets: this does, 10 ms each way, in front of the engine.
 on microscope python - <<'EOF' &
 import asyncio
@@ -92,7 +127,7 @@ from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 
 live4d = Live4D(
     "tcp://dcu:31001", name="live4d", scan=ScanGrid(64, 64), methods=[Disk("vbf", radius=15)],
-    control=Simplon("http://dcu:18765"), server="tcp://gpu-host:31100", curve_keys="~/live4d-keys/session",
+    control=Simplon("http://localhost:8080"), server="tcp://gpu-host:31100", curve_keys="~/live4d-keys/session",
 )
 events = []
 RE = RunEngine({}, call_returns_result=False)
