@@ -13,6 +13,7 @@ failed=0
 for step in "$@"; do
     case $step in
         tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py tests/engine/test_gpu_acquisition.py tests/commands/test_doctor.py tests/imaging tests/engine/test_refits.py \
+            tests/testing tests/user_package \
             -k 'gpu or GPU' 2>&1 | tee "$OUT/tests.txt" ;;
         profile) python3 -m benchmarks.gpu_profile 192 96u32 2>&1 | tee "$OUT/profile.txt" ;;
         sanitizer)

@@ -1,7 +1,8 @@
 """`live4d bench record`: compressed frames to a file, beside plain O_DIRECT writes and h5py's direct chunks.
 
 Rounds are interleaved; each file is read back, and a wrong frame voids the measurement. Then the engine's rate over
-such a file, from the page cache, with recording and without. Files are made where ``TMPDIR`` says.
+such a file, from the page cache, and at the detector's pace, from a plain TCP sender, with recording and without. Files
+are made where ``TMPDIR`` says.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import mmap
 import os
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -18,10 +20,13 @@ import hdf5plugin  # noqa: F401  the frames' filter
 import numpy as np
 
 from benchmarks.batches import batch_of
+from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
-from benchmarks.source import SIZES, Size
-from live4d_ophyd.decode import choose_backend
-from live4d_ophyd.engine import AcquisitionRequest
+from benchmarks.source import DISTINCT, SIZES, Size
+from live4d_ophyd.decode import Backend, choose_backend
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine.acquisition import warm_up
+from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.recorder import BUFFER_BYTES, FrameRecorder, RecordedFile, Recording
 from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET, FrameBatch
 from live4d_ophyd.frames.codecs import BY_NAME
@@ -30,6 +35,7 @@ from live4d_ophyd.offline import acquire_raster
 from live4d_ophyd.recording.chunk_file import LIBVER
 from live4d_ophyd.recording.template import FRAMES, Recorded, write_template
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.file import FileSource
 
 KEYS = ("192", "96")
@@ -37,6 +43,8 @@ KEYS = ("192", "96")
 COUNTS, DIRECT_CHUNKS = (1 << 16, 1 << 20), 1 << 13
 #: frames that come together
 PART = 512
+#: the detector's pace, Hz, and how long it lasts, s
+PACES, PACED_S = {"192": 30_000, "96": 120_000}, 8
 #: bytes that wait for the disk at most: frames come as fast as it takes them
 WAITING_BYTES = 64 << 20
 
@@ -44,6 +52,7 @@ WAITING_BYTES = 64 << 20
 def run(rounds: int = 3) -> dict:
     results = {}
     backend = choose_backend("auto")
+    warm_up()
     for key in KEYS:
         size, batch = SIZES[key], batch_of(SIZES[key])
         for count in COUNTS:
@@ -51,6 +60,10 @@ def run(rounds: int = 3) -> dict:
                 results[f"{size.name}, {count} frames"] = measure(
                     Path(folder), size, batch, count, rounds, backend
                 )
+    paced = {
+        f"{SIZES[key].name}, {rate / 1e3:g} kHz": at_pace(key, rate, rounds, backend)
+        for key, rate in PACES.items()
+    }
     return {
         "benchmark": "record",
         "command": f"live4d bench record --rounds {rounds}",
@@ -59,6 +72,7 @@ def run(rounds: int = 3) -> dict:
         "folder": tempfile.gettempdir(),
         "backend": backend.name,
         "results": results,
+        "paced": paced,
     }
 
 
@@ -185,6 +199,46 @@ def live(folder: Path, path: Path, size: Size, count: int, rounds: int, backend)
     }
 
 
+def at_pace(key: str, rate: int, rounds: int, backend: Backend) -> dict:
+    """The engine behind a sender of that rate, with recording and without: kHz, CPU a frame, frames not recorded."""
+    size = SIZES[key]
+    count = rate * PACED_S // DISTINCT * DISTINCT
+    expected = size.image(count)
+    taken: dict[bool, list[dict]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as folder, closing(PlainSource(key)) as source:
+        for _ in range(rounds):
+            for recording, of in taken.items():
+                record = Recording(str(Path(folder) / "paced.h5")) if recording else None
+                detector = DectrisSource(source.endpoint)
+                request = AcquisitionRequest(
+                    detector, ScanGrid(count // DISTINCT, DISTINCT), (size.disk,), timeout=20.0, record=record
+                )
+                with closing(OpenStream(detector, backend.memory)) as opened:
+                    source.start(count, rate)
+                    began, cpu = time.perf_counter(), time.process_time()
+                    (raster,) = Acquisition(request, opened, backend).run()
+                    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+                    (report,) = source.reports()
+                if (raster.outputs["vbf"].ravel() != expected).any():
+                    raise RuntimeError("sums are wrong: no number is reported")
+                of.append(
+                    {
+                        "khz": count / seconds / 1e3,
+                        "cpu_us": 1e6 * cpu / count,
+                        "late_ms": 1e3 * report["late_s"],
+                        "unrecorded": raster.recorded.unrecorded if raster.recorded else 0,
+                    }
+                )
+                if raster.recorded is not None:
+                    if not raster.recorded.unrecorded:
+                        check(raster.recorded, size, count)
+                    os.unlink(raster.recorded.path)
+    return {
+        name: {key: median(run[key] for run in taken[recording]) for key in taken[recording][0]}
+        for name, recording in (("without", False), ("recorded", True))
+    } | {"frames": count}
+
+
 def table(report: dict) -> str:
     lines = [
         f"{'frames':34} {'kHz':>7} {'MB/s':>6} {'plain':>6} {'ratio':>6} {'CPU us':>7} {'h5py':>6} "
@@ -196,4 +250,10 @@ def table(report: dict) -> str:
             f"{name:34} {r['khz']:7.1f} {r['mb_s']:6.0f} {r['plain_mb_s']:6.0f} {r['ratio']:6.2f} {r['cpu_us']:7.2f} "
             f"{r['direct_chunk_cpu_us']:6.1f} {engine}"
         )
+    for name, r in report["paced"].items():
+        lines += [
+            f"{name + ', ' + what:34} {r[what]['khz']:7.1f}  CPU us {r[what]['cpu_us']:.1f}, sender late by "
+            f"{r[what]['late_ms']:.0f} ms, not recorded {r[what]['unrecorded']:.0f}"
+            for what in ("without", "recorded")
+        ]
     return "\n".join(lines)

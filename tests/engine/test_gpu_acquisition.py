@@ -15,10 +15,12 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.protocol import FINAL, Done, RasterDone
+from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.offline import reprocess
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, damaged_image, end, frames, image, start
@@ -46,7 +48,7 @@ def devices(torch):
     return "gpu:0,0", "gpu:" + ",".join(map(str, range(torch.cuda.device_count())))
 
 
-def take(backend, connections=4, rasters=2, methods=METHODS):
+def take(backend, connections=4, rasters=2, methods=METHODS, record=None):
     """Rasters of a stream over that many connections, with a frame lost, one bad and one there twice."""
     pixels = frames(rasters * GRID.frames, dtype="uint32")
     with closing(SmallDcu()) as dcu, closing(OpenStream(DectrisSource(dcu.endpoint, connections))) as stream:
@@ -54,7 +56,7 @@ def take(backend, connections=4, rasters=2, methods=METHODS):
         images[40] = damaged_image(pixels[41], 41)
         dcu.send([start(number_of_images=len(pixels)), *images, images[30], end()], clients=connections)
         assert stream.connected(60)
-        request = AcquisitionRequest(stream.source, GRID, methods, rasters=rasters, timeout=20)
+        request = AcquisitionRequest(stream.source, GRID, methods, rasters=rasters, timeout=20, record=record)
         return list(Acquisition(request, stream, backend).run())
 
 
@@ -81,6 +83,21 @@ def test_one_gpu_gives_what_the_cpu_gives(on_the_cpu):
 def test_several_gpus_give_what_the_cpu_gives(on_the_cpu, torch):
     for name in devices(torch):
         check(take(choose_backend(name)), on_the_cpu)
+
+
+def test_what_a_gpu_decodes_is_recorded_and_reprocessed_on_it(on_the_cpu, tmp_path):
+    rasters = take(choose_backend("gpu"), record=Recording(str(tmp_path / "scan.h5")))
+    check(rasters, on_the_cpu)
+    assert [raster.recorded.frames for raster in rasters] == [
+        GRID.size - 2,
+        GRID.size,
+    ]  # one lost, one corrupt
+    assert [raster.recorded.corrupt for raster in rasters] == [1, 0]
+    for raster, live in zip(rasters, on_the_cpu):
+        again = reprocess(raster.recorded.path, METHODS, backend="gpu", quiet=True)
+        assert again.backend == "gpu"
+        for name, array in live.outputs.items():
+            np.testing.assert_array_equal(again.outputs[name], array, err_msg=name)
 
 
 def test_lanes_go_to_devices_in_turn(torch):
