@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from live4d_ophyd.imaging.accumulators import on_host
 from live4d_ophyd.imaging.method import PATTERN, SCAN, Images, Output, Patterns, Sums
 from live4d_ophyd.testing import MethodTests
 
@@ -41,7 +42,7 @@ class _Scatter:
         self.scan, self.sums = scan, np.full((scan.size, 2), np.nan)
 
     def add(self, positions, values):
-        self.sums[positions] = values
+        self.sums[on_host(positions)] = on_host(values)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Sum:
 
     def add(self, positions, values):
         with self.lock:
-            self.total = self.total + np.asarray(values, np.float64).sum(axis=0)
+            self.total = self.total + on_host(values).astype(np.float64).sum(axis=0)
             self.n += len(positions)
 
 
