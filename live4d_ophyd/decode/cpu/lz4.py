@@ -26,6 +26,8 @@ _PATTERN_STEP = np.array([0, 8, 8, 6, 8, 5, 6, 7], np.int64)
 
 LAST_LITERALS = 5
 LAST_MATCH = 12
+#: a sequence of at most 14 literals and a match of at most 18 bytes reads and writes fewer bytes than these
+_SHORT_READ, _SHORT_WRITTEN = 32, 64
 
 
 @njit(**NOGIL)
@@ -38,57 +40,19 @@ def lz4_decode(source, length, target, size):
     read, end = source, source + length
     write, full = target, target + size
     while True:
-        if read >= end:
-            return INPUT_ENDS
-        token = load_u8(read)
-        read += 1
-        literals = token >> 4
-        if literals < 15 and end - read >= 32:
-            # Room for a 16-byte copy whatever the length: the literals cannot be the block's last ones.
-            copy_16(write, read)
+        # Most sequences are short and far from both ends: nothing of theirs needs a check but the offset.
+        while read < end - _SHORT_READ and write < full - _SHORT_WRITTEN:
+            token = load_u8(read)
+            literals, match = token >> 4, token & 15
+            if literals == 15 or match == 15:
+                break
+            copy_16(write, read + 1)
             write += literals
-            read += literals
-        else:
-            if literals == 15:
-                more = 255
-                while more == 255:
-                    if read >= end:
-                        return INPUT_ENDS
-                    more = load_u8(read)
-                    read += 1
-                    literals += more
-            if literals > end - read:
-                return INPUT_ENDS
-            if literals > full - write:
-                return LITERALS_TOO_LONG
-            done = 0
-            if end - read >= literals + 32:
-                while done < literals:
-                    copy_32(write + done, read + done)
-                    done += 32
-            else:
-                while done + 8 <= literals:
-                    copy_8(write + done, read + done)
-                    done += 8
-                while done < literals:
-                    store_u8(write + done, load_u8(read + done))
-                    done += 1
-            write += literals
-            read += literals
-            if read == end:
-                return write - target
-            if end - read < 2:
-                return INPUT_ENDS
-        offset = load_u16(read)
-        read += 2
-        if offset == 0 or offset > write - target:
-            return BAD_OFFSET
-        match = (token & 15) + 4
-        origin = write - offset
-        if match != 19:
-            stop = write + match
-            if stop > full - LAST_LITERALS or write > full - LAST_MATCH:
-                return MATCH_TOO_LONG
+            read += literals + 3
+            offset = load_u16(read - 2)
+            if offset == 0 or offset > write - target:
+                return BAD_OFFSET
+            origin = write - offset
             if offset >= 8:
                 copy_8(write, origin)
                 copy_8(write + 8, origin + 8)
@@ -100,7 +64,48 @@ def lz4_decode(source, length, target, size):
                 store_i64(write + step, pattern)
                 store_i64(write + 2 * step, pattern)
                 store_i64(write + 3 * step, pattern)
+            write += match + 4
+        if read >= end:
+            return INPUT_ENDS
+        token = load_u8(read)
+        read += 1
+        literals = token >> 4
+        if literals == 15:
+            more = 255
+            while more == 255:
+                if read >= end:
+                    return INPUT_ENDS
+                more = load_u8(read)
+                read += 1
+                literals += more
+        if literals > end - read:
+            return INPUT_ENDS
+        if literals > full - write:
+            return LITERALS_TOO_LONG
+        done = 0
+        if end - read >= literals + 32:
+            while done < literals:
+                copy_32(write + done, read + done)
+                done += 32
         else:
+            while done + 8 <= literals:
+                copy_8(write + done, read + done)
+                done += 8
+            while done < literals:
+                store_u8(write + done, load_u8(read + done))
+                done += 1
+        write += literals
+        read += literals
+        if read == end:
+            return write - target
+        if end - read < 2:
+            return INPUT_ENDS
+        offset = load_u16(read)
+        read += 2
+        if offset == 0 or offset > write - target:
+            return BAD_OFFSET
+        match = (token & 15) + 4
+        if match == 19:
             more = 255
             while more == 255:
                 if read >= end:
@@ -108,31 +113,31 @@ def lz4_decode(source, length, target, size):
                 more = load_u8(read)
                 read += 1
                 match += more
-            # Compared before it is added: `match` is bounded by the input only.
-            if match > full - LAST_LITERALS - write or write > full - LAST_MATCH:
-                return MATCH_TOO_LONG
-            stop = write + match
-            if offset == 1:
-                pattern = (load_i64(origin) & 255) * 0x0101010101010101
-                while write < stop:
-                    fill_64(write, pattern)
-                    write += 64
-            elif offset >= 16:
-                while write < stop:
-                    copy_16(write, origin)
-                    write += 16
-                    origin += 16
-            elif offset >= 8:
-                while write < stop:
-                    copy_8(write, origin)
-                    write += 8
-                    origin += 8
-            else:
-                pattern = (load_i64(origin) & _PATTERN_MASK[offset]) * _PATTERN_REPEAT[offset]
-                step = _PATTERN_STEP[offset]
-                while write < stop:
-                    store_i64(write, pattern)
-                    write += step
+        # Compared before it is added: `match` is bounded by the input only.
+        if match > full - LAST_LITERALS - write or write > full - LAST_MATCH:
+            return MATCH_TOO_LONG
+        origin, stop = write - offset, write + match
+        if offset == 1:
+            pattern = (load_i64(origin) & 255) * 0x0101010101010101
+            while write < stop:
+                fill_64(write, pattern)
+                write += 64
+        elif offset >= 16:
+            while write < stop:
+                copy_16(write, origin)
+                write += 16
+                origin += 16
+        elif offset >= 8:
+            while write < stop:
+                copy_8(write, origin)
+                write += 8
+                origin += 8
+        else:
+            pattern = (load_i64(origin) & _PATTERN_MASK[offset]) * _PATTERN_REPEAT[offset]
+            step = _PATTERN_STEP[offset]
+            while write < stop:
+                store_i64(write, pattern)
+                write += step
         write = stop
 
 
@@ -145,6 +150,17 @@ def lz4_verify(source, length, size):
     read, end = source, source + length
     written = int64(0)
     while True:
+        while read < end - _SHORT_READ and written < size - _SHORT_WRITTEN:
+            token = load_u8(read)
+            literals, match = token >> 4, token & 15
+            if literals == 15 or match == 15:
+                break
+            written += literals
+            read += literals + 3
+            offset = load_u16(read - 2)
+            if offset == 0 or offset > written:
+                return BAD_OFFSET
+            written += match + 4
         if read >= end:
             return INPUT_ENDS
         token = load_u8(read)
