@@ -208,6 +208,12 @@ def call_word_int_ptr_word_int(typingctx, function, a, b, size, flags):
     return int64(int64, int64, int64, int64, int64), _caller(4, I64, [I32, I64, I64, I32])
 
 
+@intrinsic
+def call_int_int_int_int_ptr_int(typingctx, function, a, b, c, d, size):
+    """int function(int, int, int, void *, unsigned int)"""
+    return int64(*[int64] * 6), _caller(5, I32, [I32, I32, I32, I64, I32])
+
+
 # One thread fills memory and then says so in a word, another reads the word and then the memory. Compilers and, unlike
 # x86, aarch64 may swap two plain stores, or two plain loads: these two instructions forbid it, at no cost on x86.
 

@@ -50,8 +50,8 @@ ADDRESS, CAPACITY, COUNT, CHANNEL = range(4)
 HEAD, TAIL, WANTED, LINGER_NS, CLOSING = 0, 8, 16, 24, 32
 _LINE = 8
 #: `Ring.functions`, of the C library
-_FUNCTIONS = ("recv", "send", "poll", "read", "write", "__errno_location")
-RECV, SEND, POLL, READ, WRITE, ERRNO_AT = range(OTHERS, OTHERS + len(_FUNCTIONS))
+_FUNCTIONS = ("recv", "send", "poll", "read", "write", "setsockopt", "__errno_location")
+RECV, SEND, POLL, READ, WRITE, SETSOCKOPT, ERRNO_AT = range(OTHERS, OTHERS + len(_FUNCTIONS))
 
 POLLIN = 1
 EINTR = errno.EINTR

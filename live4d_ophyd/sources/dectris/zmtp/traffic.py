@@ -8,6 +8,7 @@ that is filled next. PING is answered, other commands are ignored. Runs in the r
 from __future__ import annotations
 
 import errno
+import socket
 
 import numpy as np
 from numba import int64, njit
@@ -24,6 +25,7 @@ from live4d_ophyd.frames.batch import (
 from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import (
     NOGIL,
+    call_int_int_int_int_ptr_int,
     call_int_ptr_word_int,
     call_word_int_ptr_word_int,
     copy_bytes,
@@ -48,6 +50,7 @@ from live4d_ophyd.sources.dectris.zmtp.ring import (
     POLLIN,
     RECV,
     SEND,
+    SETSOCKOPT,
     WANTED,
     Ring,
     all_taken,
@@ -59,19 +62,20 @@ from live4d_ophyd.sources.dectris.zmtp.ring import (
 
 #: bytes asked for in one recv: after each the clock is looked at
 _READ_BYTES = 1 << 20
-#: How long to sleep when the socket is empty and the slot is not, us: a wake-up then brings many messages. Longer and
-#: longer while nothing comes and the messages before are not taken.
-_NAP_US, _LONGEST_NAP_US = 300, 5_000
-#: A read that brings more than so many bytes is followed by a shorter nap, or none: a fast sender fills the kernel's
-#: buffer meanwhile, and would wait. 300 MB/s, the detector's own rate, bring as much in one nap.
-_NAP_BYTES, _SHORTEST_NAP_US = 96 << 10, 25
+#: Bytes that the kernel waits for while the slot has messages that are not due (SO_RCVLOWAT): a wake-up brings many, and
+#: a fast sender is read from as often as it needs. 300 MB/s, the detector's own rate, bring as much in 0.9 ms. The
+#: kernel makes its buffer twice as large.
+_WAKE_BYTES = 256 << 10
+#: how long to sleep until a slot is free, us: longer and longer; and until those before are taken, ms
+_PAUSE_US, _LONGEST_PAUSE_US, _PAUSE_MS = 300, 5_000, 2
+_SOL_SOCKET, _SO_RCVLOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
 #: how long a poll lasts before the closing flag is looked at again, should its wake-up be missed, ms
 _BLOCK_MS = 500
 _DONTWAIT, _NOSIGNAL = 0x40, 0x4000
 _EAGAIN = errno.EAGAIN
 
 #: columns of `Traffic.state`
-SLOT, FILLED, ERROR, NEEDED, _IN_PARTS, _PONGS = range(6)
+SLOT, FILLED, ERROR, NEEDED, _IN_PARTS, _LEAST = range(6)
 #: ERROR, beside errno: what the peer did
 CLOSED, BAD_FRAME, LONG_COMMAND, TOO_LARGE, CUT_PONG, ERROR_COMMAND = range(10_001, 10_007)
 
@@ -103,18 +107,13 @@ def _answer(functions, fd, body, size, pong):
 
 
 @njit(**NOGIL)
-def _await_bytes(functions, pollfds, ms):
-    """Sleep until the socket has something, or the wake-up is called."""
+def _await_bytes(functions, pollfds, fd, state, least, scratch, ms):
+    """Sleep until the socket has ``least`` bytes or is closed, or the wake-up is called, or ``ms`` are over."""
+    if least != state[_LEAST]:
+        state[_LEAST] = scratch[0] = least  # an int on both ends: little-endian
+        at = int64(scratch.ctypes.data)
+        call_int_int_int_int_ptr_int(functions[SETSOCKOPT], fd, _SOL_SOCKET, _SO_RCVLOWAT, at, 4)
     call_int_ptr_word_int(functions[POLL], int64(pollfds.ctypes.data), 2, ms)
-
-
-@njit(**NOGIL)
-def _nap_after(got):
-    """How long to sleep after a read of so many bytes, us."""
-    if got <= _NAP_BYTES:
-        return int64(_NAP_US)
-    pause = _NAP_US * _NAP_BYTES * _NAP_BYTES // (got * got)
-    return int64(pause if pause >= _SHORTEST_NAP_US else 0)
 
 
 @njit(**NOGIL)
@@ -149,7 +148,8 @@ def pump(
     count = 0
     at = 0  # first byte that is not of a message or command read so far
     first_ns = 0
-    pause = _NAP_US
+    pause = _PAUSE_US
+    empty = False  # the socket, when it was read from last
     wanted = int64(0)
     now = monotonic_ns(functions, times)
     while True:
@@ -232,23 +232,27 @@ def pump(
                 publish(functions, words, order, busy, k, event, times)
                 k, filled, at, count = other, tail, 0, 0
                 base, capacity = slots[k, ADDRESS], slots[k, CAPACITY]
-                pause = _NAP_US
+                pause = _PAUSE_US
                 continue
         if full:  # the rest is left to the kernel, whose full buffer stops the sender
             nap(functions, pause)
-            pause = min(2 * pause, _LONGEST_NAP_US)
+            pause = min(2 * pause, _LONGEST_PAUSE_US)
             continue
+        if empty:
+            least, ms = min(max(1, whole - (filled - at)), _WAKE_BYTES), int64(_BLOCK_MS)
+            if count > 0:
+                left = load_acquire(word(words, LINGER_NS)) - (now - first_ns)
+                least, ms = min(limit - filled, _WAKE_BYTES), int64(_PAUSE_MS)
+                if left > 0:
+                    ms = (left + 999_999) // 1_000_000
+            _await_bytes(functions, pollfds, fd, state, least, times, ms)
         asked = min(limit - filled, _READ_BYTES)
         got = call_word_int_ptr_word_int(functions[RECV], fd, base + filled, asked, _DONTWAIT)
         reason = last_error(functions) if got < 0 else 0
         now = monotonic_ns(functions, times)
+        empty = got < asked
         if got > 0:
             filled += got
-            pause = _NAP_US
-            if got < asked and count > 0:
-                rest = _nap_after(got)
-                if rest:
-                    nap(functions, rest)
         elif got == 0:
             error = CLOSED
             break
@@ -257,13 +261,6 @@ def pump(
         elif reason != _EAGAIN:
             error = reason
             break
-        elif count > 0:
-            nap(functions, pause)
-            if not all_taken(words):
-                pause = min(2 * pause, _LONGEST_NAP_US)
-        else:
-            _await_bytes(functions, pollfds, _BLOCK_MS)
-            now = monotonic_ns(functions, times)
     if error:
         # The last whole messages of the connection; what is there of the next one is of no use.
         if count > 0:
@@ -274,7 +271,7 @@ def pump(
                     publish(functions, words, order, busy, k, event, times)
                     k = other
                     break
-                nap(functions, _LONGEST_NAP_US)
+                nap(functions, _LONGEST_PAUSE_US)
         filled = 0
         state[_IN_PARTS] = 0
     state[SLOT], state[FILLED], state[ERROR] = k, filled, error
@@ -308,6 +305,7 @@ class Traffic:
         """
         ring, state = self._ring, self._state
         self._pollfds[:] = fd | POLLIN << 32, wake | POLLIN << 32
+        state[_LEAST] = 0  # not known of this socket
         ring.buffers[state[SLOT]][: len(first)] = np.frombuffer(first, np.uint8)
         state[FILLED] = len(first)
         while True:
@@ -326,4 +324,4 @@ class Traffic:
                 state[FILLED] = 0
                 return errno.ENOMEM
             if not grown:
-                nap(ring.functions, _LONGEST_NAP_US)
+                nap(ring.functions, _LONGEST_PAUSE_US)

@@ -3,6 +3,7 @@
 import itertools
 import socket
 import threading
+import time
 from contextlib import closing
 
 import numpy as np
@@ -13,22 +14,27 @@ from live4d_ophyd.frames.batch import IMAGE_ID, MULTIPART, RECEIVED_NS, SLACK, S
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.zmtp import traffic
 from live4d_ophyd.sources.dectris.zmtp.ring import Ring
-from live4d_ophyd.sources.dectris.zmtp.traffic import Traffic, _nap_after
+from live4d_ophyd.sources.dectris.zmtp.traffic import Traffic
 from live4d_ophyd.testing.small_dcu import frames, image
 
 NEVER = np.zeros(1, np.int64)
 CANARY = 0xA5
 
 
+def tcp_pair():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return socket.create_connection(server.getsockname()), server.accept()[0]
+
+
 class Wire:
     """A socket to write to, a `Traffic` that reads it in a thread, and the ring that it fills."""
 
-    def __init__(self, slots=4, slot_bytes=1000, largest=100_000, rows=8, linger=0.0, first=b""):
+    def __init__(self, slots=4, slot_bytes=1000, largest=100_000, rows=8, linger=0.0, first=b"", tcp=False):
         self.ring = Ring(largest, BatchMemory(slot_bytes, rows), slots=slots)
         for buffer in self.ring.buffers:
             buffer[slot_bytes:] = CANARY
         self.ring.ask(b"", linger)
-        self.peer, self.ours = socket.socketpair()
+        self.peer, self.ours = tcp_pair() if tcp else socket.socketpair()
         self.ours.setblocking(False)
         self.ended = None
         self._thread = threading.Thread(
@@ -269,8 +275,34 @@ def test_the_twin_reads_what_was_written():
     assert read_stream(data, 299) == ([b"a", b"b"], False)
 
 
-def test_the_more_a_read_brings_the_shorter_is_the_nap():
-    """Else the kernel's buffer is full before it is over, and a fast sender waits."""
-    assert [_nap_after(n) for n in (1, 96 << 10)] == [300, 300]
-    assert _nap_after(192 << 10) == 75
-    assert _nap_after(1 << 20) == 0
+def wakes_at(wire, least):
+    """Wait until the kernel wakes the reader for so many bytes."""
+    deadline = time.monotonic() + 10
+    while (now := wire.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)) != least:
+        assert time.monotonic() < deadline, f"it is woken for {now} bytes"
+        time.sleep(0.001)
+
+
+def test_messages_that_are_not_due_are_read_many_at_a_time():
+    """The reader sleeps until the kernel has 256 kB, or as many as the slot has room for, or the first is due."""
+    with closing(Wire(slot_bytes=1 << 20, linger=1e6, largest=1 << 20, tcp=True)) as wire:
+        wire.peer.sendall(frame(b"first"))
+        wakes_at(wire, 256 << 10)
+        wire.peer.sendall(frame(bytes(1 << 19)) + frame(bytes(400_000)))
+        wakes_at(wire, (1 << 20) - 400_000 - (1 << 19) - 5 - 2 - 9 - 9)
+        wire.ring.ask(b"", 0.0)  # due from now on
+        wire.peer.sendall(frame(bytes(1 << 19)))  # no room: what is there goes
+        assert wire.batch().count == 3
+        assert wire.batch().count == 1
+
+
+def test_a_reader_without_messages_is_woken_by_the_first_byte_and_for_a_large_message_by_256_kb():
+    with closing(Wire(slot_bytes=1 << 20, linger=0.0, largest=1 << 20, tcp=True)) as wire:
+        wire.peer.sendall(frame(b"first"))
+        assert wire.batch().count == 1
+        wakes_at(wire, 1)
+        large = frame(bytes(900_000))
+        wire.peer.sendall(large[:100])
+        wakes_at(wire, 256 << 10)
+        wire.peer.sendall(large[100:])
+        assert wire.batch().count == 1
