@@ -37,6 +37,7 @@ CASES = (
     ("plain", "192", 128 * DISTINCT, 0, "receive"),
     ("plain", "96", 512 * DISTINCT, 0, "receive"),
     ("plain", "96", 256 * DISTINCT, 0, "decode"),
+    ("plain", "192", 120 * DISTINCT, 30_000, "stall 0"),
     ("plain", "192", 120 * DISTINCT, 30_000, "decode"),
     ("plain", "96", 256 * DISTINCT, 120_000, "decode"),
     ("plain", "96", 256 * DISTINCT, 120_000, "stall 0"),

@@ -71,17 +71,18 @@ STATES = {"idle": _idle, "spinning thread": _spinning_thread, "spinning process"
 class Session:
     """RunEngine, figure, preview and catalog, as profile_collection sets them up."""
 
-    def __init__(self, directory: Path, *, whole: bool = True) -> None:
+    def __init__(self, directory: Path, *, figure: bool = True, catalog: bool = True) -> None:
         from bluesky import RunEngine
 
         from live4d_ophyd import Live4DBestEffortCallback
 
         self.RE = RunEngine({})
-        if whole:
+        if figure:
             bec = Live4DBestEffortCallback(image_directory=directory)
             bec.disable_table()
             bec.disable_heading()
             self.RE.subscribe(bec)
+        if catalog:
             from live4d_ophyd import open_catalog
             from live4d_ophyd.storage import record
 

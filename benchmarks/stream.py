@@ -24,6 +24,7 @@ from benchmarks import by_devices
 from benchmarks.by_devices import backend_of, cards_here, compared
 from benchmarks.gpu import copy_rate, detectors
 from benchmarks.methods import method_sets
+from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
@@ -156,7 +157,7 @@ def _sessions(rounds: int) -> dict:
 
 
 def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
-    """Rates with so many GPUs, in the same rounds."""
+    """Rates with so many GPUs, in the same rounds, from senders that cost next to nothing."""
     results = {}
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         cards = process.submit(cards_here).result()
@@ -164,7 +165,7 @@ def _by_devices(rounds: int, devices: Sequence[int]) -> dict:
         for (key, frames), senders, methods in itertools.product(
             (("192", 1 << 20), ("96u32", 1 << 20)), (4, 8), ("VBF", "all")
         ):
-            with closing(Source(key, senders)) as source:
+            with closing(PlainSource(key, senders)) as source:
                 khz: dict[int, list[float]] = {count: [] for count in devices}
                 for backend in backends.values():
                     measure(process, source, key, 16 * 1024, methods, backend=backend)

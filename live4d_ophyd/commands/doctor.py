@@ -85,7 +85,7 @@ def libzmq() -> Check:
 def socket_buffers() -> Check:
     """The kernel's limits of receive buffers: asked for (rmem_max), and grown by itself (tcp_rmem).
 
-    libzmq asks for none, so that tcp_rmem is what a stream gets.
+    The receivers ask for none, so that tcp_rmem is what a stream gets.
     """
     try:
         fixed, grown = (int(path.read_text().split()[-1]) for path in (_RMEM_MAX, _TCP_RMEM))

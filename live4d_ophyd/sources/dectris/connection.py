@@ -9,6 +9,10 @@ from live4d_ophyd.sources.dectris.series_filter import SeriesFilter
 from live4d_ophyd.sources.dectris.stream import StreamReceiver
 from live4d_ophyd.sources.source import Item
 
+#: How long a frame may wait for others that are decoded with it, s. A batch costs as much as some fifty frames, and an
+#: image is to be 50 ms behind its frames at most.
+_LINGER_S = 0.02
+
 
 class DectrisConnection:
     """Connection ``number`` of a stream; ``series`` is the filter that all its connections share."""
@@ -25,7 +29,7 @@ class DectrisConnection:
         left_over = self._series.left_over() if self._number == 0 else None
         if left_over is not None:
             return self._series.accept(left_over)
-        self._receiver.receive(batch, channel=self._series.channel.encode(), wait=wait)
+        self._receiver.receive(batch, channel=self._series.channel.encode(), wait=wait, linger=_LINGER_S)
         batch.connection = self._number
         return self._series.accept(batch)
 

@@ -1,6 +1,7 @@
 """DectrisStream: connections to the stream of a detector, kept open between series, so that no start is missed.
 
-``LIVE4D_RECEIVER=zmtp`` in the environment chooses `ZmtpReceiver` for ``tcp://HOST:PORT``; libzmq has everything else.
+`ZmtpReceiver` has ``tcp://HOST:PORT``, libzmq everything else. ``LIVE4D_RECEIVER=libzmq`` in the environment leaves all to
+libzmq.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 StreamReceiver = Receiver | ZmtpReceiver
 
 #: which receiver is used where both can be
-RECEIVER = os.environ.get("LIVE4D_RECEIVER", "libzmq")
+RECEIVER = os.environ.get("LIVE4D_RECEIVER", "zmtp")
 
 #: a connection is waited for in pieces so long, so that closing need not wait, s
 _CONNECT_WAIT_S = 0.05

@@ -11,7 +11,7 @@ import cbor2
 from live4d_ophyd.engine.process.client import EngineClient
 from live4d_ophyd.engine.process.protocol import FINAL
 
-PATIENCE_S = 60.0
+PATIENCE_S = 200.0
 MIB = 1 << 20
 
 

@@ -15,7 +15,8 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, end, frames, image, series
 
-pytestmark = pytest.mark.system
+#: 67 million pixels take a busy machine a minute or two
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 SIDE = 8192
 SIZE = {"image_size_x": SIDE, "image_size_y": SIDE, "image_dtype": "uint16", "channels": ["threshold_1"]}
