@@ -120,7 +120,8 @@ def measure(make_session, rounds: int) -> dict:
     results: dict = {case: {"whole": [], "bare": []} for case in CASES}
     with tempfile.TemporaryDirectory() as directory:
         sessions = {
-            kind: make_session(Path(directory) / kind, whole=kind == "whole") for kind in ("whole", "bare")
+            kind: make_session(Path(directory) / kind, figure=whole, catalog=whole)
+            for kind, whole in (("whole", True), ("bare", False))
         }
         gc.collect()
         gc.freeze()  # as the session's startup files do

@@ -1,7 +1,7 @@
 """DectrisStream: connections to the stream of a detector, kept open between series, so that no start is missed.
 
-`ZmtpReceiver` has ``tcp://HOST:PORT``, libzmq everything else. ``LIVE4D_RECEIVER=libzmq`` in the environment leaves all to
-libzmq.
+`ZmtpReceiver` has ``tcp://HOST:PORT``, libzmq everything else. ``LIVE4D_RECEIVER=libzmq`` in the environment leaves all
+to libzmq.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ from live4d_ophyd.sources.dectris.zmtp.ring import (
 #: bytes asked for in one recv: after each the clock is looked at
 _READ_BYTES = 1 << 20
 #: Bytes that the kernel waits for while the slot has messages that are not due (SO_RCVLOWAT): a wake-up brings many,
-#: and a fast sender is read from as often as it needs. 300 MB/s, the detector's own rate, bring as much in 1.7 ms.
+#: and a fast sender is read from as often as it needs. 300 MB/s, the detector's own rate, bring as much in 0.9 ms.
 #: The kernel makes its buffer twice as large.
-_WAKE_BYTES = 512 << 10
+_WAKE_BYTES = 256 << 10
 #: how long to sleep until a slot is free, us: longer and longer; and until those before are taken, ms
 _PAUSE_US, _LONGEST_PAUSE_US, _PAUSE_MS = 300, 5_000, 2
 _SOL_SOCKET, _SO_RCVLOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT

@@ -284,10 +284,10 @@ def wakes_at(wire, least):
 
 
 def test_messages_that_are_not_due_are_read_many_at_a_time():
-    """The reader sleeps until the kernel has 512 kB, or as many as the slot has room for, or the first is due."""
+    """The reader sleeps until the kernel has 256 kB, or as many as the slot has room for, or the first is due."""
     with closing(Wire(slot_bytes=1 << 20, linger=1e6, largest=1 << 20, tcp=True)) as wire:
         wire.peer.sendall(frame(b"first"))
-        wakes_at(wire, 512 << 10)
+        wakes_at(wire, 256 << 10)
         wire.peer.sendall(frame(bytes(300_000)) + frame(bytes(400_000)))
         wakes_at(wire, (1 << 20) - 5 - 2 - 300_000 - 9 - 400_000 - 9)
         wire.ring.ask(b"", 0.0)  # due from now on
@@ -296,13 +296,13 @@ def test_messages_that_are_not_due_are_read_many_at_a_time():
         assert wire.batch().count == 1
 
 
-def test_a_reader_without_messages_is_woken_by_the_first_byte_and_for_a_large_message_by_512_kb():
+def test_a_reader_without_messages_is_woken_by_the_first_byte_and_for_a_large_message_by_256_kb():
     with closing(Wire(slot_bytes=1 << 20, linger=0.0, largest=1 << 20, tcp=True)) as wire:
         wire.peer.sendall(frame(b"first"))
         assert wire.batch().count == 1
         wakes_at(wire, 1)
         large = frame(bytes(900_000))
         wire.peer.sendall(large[:100])
-        wakes_at(wire, 512 << 10)
+        wakes_at(wire, 256 << 10)
         wire.peer.sendall(large[100:])
         assert wire.batch().count == 1
