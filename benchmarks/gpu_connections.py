@@ -1,7 +1,7 @@
 """One and four connections from plain TCP senders onto a GPU: rate, CPU a frame, latency, as JSON lines.
 
-`python -m benchmarks.gpu_connections LABEL` measures the checkout that it runs in. To compare two, run it in turns in both,
-on one card.
+`python -m benchmarks.gpu_connections LABEL` measures the checkout that it runs in. To compare two, run it in both in
+turns, on one card.
 """
 
 from __future__ import annotations

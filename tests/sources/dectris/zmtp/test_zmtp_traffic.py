@@ -288,8 +288,8 @@ def test_messages_that_are_not_due_are_read_many_at_a_time():
     with closing(Wire(slot_bytes=1 << 20, linger=1e6, largest=1 << 20, tcp=True)) as wire:
         wire.peer.sendall(frame(b"first"))
         wakes_at(wire, 256 << 10)
-        wire.peer.sendall(frame(bytes(300_000)) + frame(bytes(400_000)))
-        wakes_at(wire, (1 << 20) - 5 - 2 - 300_000 - 9 - 400_000 - 9)
+        wire.peer.sendall(frame(bytes(300_000)) + frame(bytes(500_000)))
+        wakes_at(wire, (1 << 20) - 5 - 2 - 300_000 - 9 - 500_000 - 9)
         wire.ring.ask(b"", 0.0)  # due from now on
         wire.peer.sendall(frame(bytes(1 << 19)))  # no room: what is there goes
         assert wire.batch().count == 3
