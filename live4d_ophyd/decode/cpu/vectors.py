@@ -7,6 +7,8 @@ Nothing here checks a bound: callers leave :data:`SLACK` bytes behind every buff
 
 from __future__ import annotations
 
+import platform
+
 from llvmlite import ir
 from numba import float64, int64, types
 from numba.core import cgutils
@@ -194,10 +196,21 @@ def add_popcounts(typingctx, total, planes, plane_bytes, used, mask, keep, chunk
     return types.void(*[int64] * 7), codegen
 
 
-def _bits_of(builder, word, group, lanes):
-    """Bits ``group * lanes ...`` of a 64-bit word as a vector of i1."""
-    part = builder.trunc(builder.lshr(word, constant(group * lanes)), ir.IntType(lanes))
-    return builder.bitcast(part, ir.VectorType(I1, lanes))
+#: Whether a register of bits can choose lanes, as AVX-512's can. aarch64 has none: there LLVM would take out bit after
+#: bit, and a test of a bit in each lane is one instruction (cmtst).
+BITS_CHOOSE = platform.machine() != "aarch64"
+
+
+def _bits_of(builder, word, group, lanes, kind):
+    """Bits ``group * lanes ...`` of a 64-bit word as a vector of i1; ``kind``: of the lanes that they choose."""
+    part = builder.lshr(word, constant(group * lanes))
+    if BITS_CHOOSE:
+        return builder.bitcast(builder.trunc(part, ir.IntType(lanes)), ir.VectorType(I1, lanes))
+    if kind != I64:
+        part = builder.trunc(part, kind)
+    vector = ir.VectorType(kind, lanes)
+    bits = builder.and_(splat(builder, part, lanes), ir.Constant(vector, [1 << lane for lane in range(lanes)]))
+    return builder.icmp_unsigned("!=", bits, ir.Constant(vector, [0] * lanes))
 
 
 @intrinsic
@@ -228,7 +241,7 @@ def add_weighted(typingctx, total, planes, plane_bytes, used, mask, keep, weight
                     word = load(builder, builder.add(column, builder.mul(k, plane_bytes)), I64)
                     word = builder.and_(word, wanted)
                     for j, product in enumerate(products):
-                        chosen = builder.select(_bits_of(builder, word, j, 8), weight[j], zero)
+                        chosen = builder.select(_bits_of(builder, word, j, 8, I64), weight[j], zero)
                         builder.store(builder.call(fma, [builder.load(product), two, chosen]), product)
                 for product in products:
                     builder.store(builder.fadd(builder.load(sums), builder.load(product)), sums)
@@ -255,7 +268,7 @@ def _unshuffler(bits):
                     word = load(builder, builder.add(column, builder.mul(k, plane_bytes)), I64)
                     for j, value in enumerate(values):
                         doubled = builder.shl(builder.load(value), ir.Constant(pixels_16, [1] * 16))
-                        bit = builder.zext(_bits_of(builder, word, j, 16), pixels_16)
+                        bit = builder.zext(_bits_of(builder, word, j, 16, lane), pixels_16)
                         builder.store(builder.or_(doubled, bit), value)
                 target = builder.add(pixels, builder.mul(loop.index, constant(8 * bits)))
                 for j, value in enumerate(values):
