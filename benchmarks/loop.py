@@ -82,15 +82,15 @@ def _streamed(session, key: str, rate: float, scan: tuple[int, int], detectors: 
     return watch.report()
 
 
-def _counts(session) -> dict:
-    """200 runs of a small raster in one plan."""
+def _counts(session, number: int) -> dict:
+    """So many runs of a small raster in one plan."""
     from bluesky import plans as bp
 
     from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, live_preview
     from live4d_ophyd.sim import SimulatorProcess
 
     def counts():
-        for _ in range(COUNTS):
+        for _ in range(number):
             yield from bp.count([device])
 
     with SimulatorProcess(rows=16, cols=16, shape=(48, 48), rate=20e3, frozen_noise=True) as simulator:
@@ -108,16 +108,14 @@ def _counts(session) -> dict:
     return watch.report()
 
 
-CASES = {
-    "64x64, previews at 5 Hz": lambda session: _streamed(session, "96", 800.0, (64, 64), 1),
-    "512x512, 3 detectors": lambda session: _streamed(session, "192", 30e3, (512, 512), 3),
-    f"{COUNTS} counts in a row": _counts,
-}
-
-
-def measure(make_session, rounds: int) -> dict:
+def measure(make_session, rounds: int, counts: int = COUNTS) -> dict:
     """By case, whole and bare (without catalog and pictures), interleaved: what each round saw."""
-    results: dict = {case: {"whole": [], "bare": []} for case in CASES}
+    cases = {
+        "64x64, previews at 5 Hz": lambda session: _streamed(session, "96", 800.0, (64, 64), 1),
+        "512x512, 3 detectors": lambda session: _streamed(session, "192", 30e3, (512, 512), 3),
+        f"{counts} counts in a row": lambda session: _counts(session, counts),
+    }
+    results: dict = {case: {"whole": [], "bare": []} for case in cases}
     with tempfile.TemporaryDirectory() as directory:
         sessions = {
             kind: make_session(Path(directory) / kind, figure=whole, catalog=whole)
@@ -126,7 +124,7 @@ def measure(make_session, rounds: int) -> dict:
         gc.collect()
         gc.freeze()  # as the session's startup files do
         for _ in range(rounds):
-            for case, run_case in CASES.items():
+            for case, run_case in cases.items():
                 for kind, session in sessions.items():
                     results[case][kind].append(run_case(session))
     return results
@@ -153,9 +151,13 @@ if __name__ == "__main__":  # this part alone
     from benchmarks.session import Session
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    results = measure(Session, rounds)
+    results = measure(Session, rounds, *map(int, sys.argv[3:4]))
     print("\n".join(table(results)))
-    report = {"benchmark": "loop", "command": f"python -m benchmarks.loop {rounds}", "rounds": rounds}
+    report = {
+        "benchmark": "loop",
+        "command": f"python -m benchmarks.loop {' '.join(sys.argv[1:])}",
+        "rounds": rounds,
+    }
     if len(sys.argv) > 2:
         Path(sys.argv[2]).write_text(
             json.dumps(report | {"machine": machine(), "results": results}, indent=1) + "\n"
