@@ -14,7 +14,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs bench resolve aarch64 readers mutants clean
+.PHONY: help demo session test check docs bench resolve aarch64 long readers mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,10 @@ $(READERS)/.installed:
 	$(READERS)/bin/uv pip install --quiet --python $(READERS)/bin/python --target $(READERS)/h5py-oldest \
 		--no-deps --only-binary h5py --resolution lowest-direct 'h5py>=3'
 	@touch $@
+
+long: $(VENV)/.installed-dev      ## by hand: all mutations and examples of the fuzz tests, and a thousand triggers
+	LIVE4D_LONG=1 ZMTP_MUTATIONS=100000 $(BIN)/python -m pytest --timeout 3600 \
+		tests/decode/test_decode_fuzz.py tests/sources/dectris tests/system/survival/test_load.py
 
 readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which programs read recorded files
 	PYTHONPATH=tests $(BIN)/python tests/by_hand/recorded_files.py out/readers

@@ -10,6 +10,7 @@ import struct
 import numpy as np
 import pytest
 from decode_oracle import batch_of, bslz4, decode_bslz4, guarded, lz4_blocks, patterns_of, project
+from how_many import examples
 
 from live4d_ophyd.decode import CpuDecoder, FrameFormat, Weights
 from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET
@@ -21,7 +22,8 @@ except ImportError:
     decompress = None
 
 SHAPE = (40, 37)
-ROUNDS = 15_000  #: mutations per dtype and kind of detector; 8 of them make 120,000
+#: mutations per dtype and kind of detector; of all 8 of them 120,000
+ROUNDS = examples(15_000)
 
 
 def mutate(blob: bytes, rng: np.random.Generator) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import stream_wire as wire
 from guard_page import GuardedMemory
+from how_many import examples
 
 from live4d_ophyd.frames.batch import (
     ARRAY_TAG,
@@ -36,7 +37,7 @@ from live4d_ophyd.sources.dectris.messages import (
     read_message,
 )
 
-MUTATIONS = 100_000
+MUTATIONS = examples(100_000)
 
 #: what a mutation puts in: heads of all kinds, lengths that lie, break codes, tags, half texts
 TOKENS = [
@@ -186,7 +187,7 @@ def test_random_bytes():
     random = np.random.default_rng(1)
     memory = GuardedMemory()
     row, scratch = np.zeros(COLUMNS, np.int64), np.zeros(SCRATCH_SIZE, np.int64)
-    for _ in range(20_000):
+    for _ in range(examples(20_000)):
         raw = (
             wire.SELF_DESCRIBED
             + bytes([0xA0 | random.integers(0, 32)])

@@ -8,6 +8,7 @@ import pytest
 import stream_wire as wire
 from captures import EIGER2_16M, EIGER2_500K, needs_captures
 from cbor_values import anything
+from how_many import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import typeof
@@ -53,8 +54,8 @@ from live4d_ophyd.sources.dectris.messages import ImageMessage, StreamError, rea
 
 NUMBERS = {"": RAW, "bslz4": BSLZ4, "lz4": LZ4, "bszstd": BSZSTD, "trpx": TRPX}
 
-#: the same 300 examples in every run; no deadline, since the first one compiles
-seeded = settings(derandomize=True, deadline=None, max_examples=300)
+#: the same examples in every run; no deadline, since the first one compiles
+seeded = settings(derandomize=True, deadline=None, max_examples=examples(300))
 
 
 def index_one(raw, channel=""):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import stream_wire as wire
 from cbor_values import PYTHON_WORDS, anything
+from how_many import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -373,7 +374,7 @@ def python_words(notes, odd):
     ]
 
 
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(derandomize=True, deadline=None, max_examples=examples(500))
 @given(st.dictionaries(st.sampled_from(OPTIONAL[StartMessage]), anything, min_size=1, max_size=3))
 def test_whatever_an_optional_field_of_start_holds_the_series_begins(odd):
     message = read_message(
@@ -388,7 +389,7 @@ def test_whatever_an_optional_field_of_start_holds_the_series_begins(odd):
     assert not python_words(message.notes, odd)
 
 
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(derandomize=True, deadline=None, max_examples=examples(500))
 @given(st.dictionaries(st.sampled_from(OPTIONAL[ImageMessage]), anything, min_size=1, max_size=3))
 def test_whatever_an_optional_field_of_an_image_holds_it_is_an_image(odd):
     message = read_message(wire.image(**odd))
