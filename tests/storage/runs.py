@@ -3,13 +3,16 @@
 ``write`` makes runs and prints their uids as JSON; ``read`` opens the catalog by its profile and saves what
 it finds to ``DIRECTORY/read.npz`` and ``read.json``; ``hang`` prints a line after three Events and waits to
 be killed. Of any catalog, also a server's: ``take CATALOG`` takes a run of five Events, waits after the second
-for a line on its standard input, and prints how it ended; ``look CATALOG UID...`` prints what the catalog has of runs.
+for a line on its standard input, and prints how it ended. ``afterwards`` does what lines on its standard input say, and
+answers each with a line: ``["look", CATALOG, UID...]`` what the catalog has of runs; ``["live4d", ...]`` the command's
+exit code, output and errors.
 """
 
 import gc
 import json
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -210,13 +213,33 @@ def look(where, *uids):
                 "exit_status": stop and stop["exit_status"],
             }
         )
-    print(json.dumps(found))
+    return found
+
+
+def live4d(*arguments):
+    """As the console script, in this process: Tiled is imported once for several commands."""
+    from click.testing import CliRunner
+
+    from live4d_ophyd.commands.main import live4d as command
+
+    done = CliRunner().invoke(command, arguments)
+    error = done.stderr
+    if done.exc_info and not isinstance(done.exception, SystemExit | None):
+        error += "".join(traceback.format_exception(*done.exc_info))
+    return done.exit_code, done.stdout, error
+
+
+def afterwards():
+    answers = sys.stdout  # commands have one of their own
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps({"look": look, "live4d": live4d}[name](*arguments)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
     gc.disable()  # of a process of seconds nearly all stays until its end: what the search would cost is a third of it
-    if sys.argv[1] in ("take", "look"):
-        {"take": take, "look": look}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] in ("take", "afterwards"):
+        {"take": take, "afterwards": afterwards}[sys.argv[1]](*sys.argv[2:])
     else:
         {"write": write, "read": read, "hang": hang}[sys.argv[1]](Path(sys.argv[2]))
     gc.freeze()  # the interpreter searches once more when it ends

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 TESTS = Path(__file__).parent.parent
 RUNS = str(TESTS / "storage" / "runs.py")
-LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; main()"]
+#: of a process of seconds nearly all stays until its end: what the search for garbage would cost is a third of it
+TILED = [sys.executable, "-c", "import gc; gc.disable(); from tiled.commandline.main import main; main()"]
 API_KEY = "secret"
 
 WHOLE = {
@@ -37,6 +38,7 @@ class Host:
         self.within = list(within)
         self.state = home / "state"
         self.processes = []
+        self._afterwards = None
 
     def start(self, *command, **options):
         environment = {
@@ -63,18 +65,22 @@ class Host:
         out, error = process.communicate(timeout=120)
         return process.returncode, out, error
 
-    def python(self, *command):
-        """What a Python program prints last, as JSON."""
-        code, out, error = self.run(sys.executable, "-W", "ignore", *command)
-        assert code == 0, error
-        return json.loads(out.splitlines()[-1])
+    def afterwards(self, *command):
+        """What a process says that knows nothing of the sessions: one for all commands, which need Tiled's import."""
+        if self._afterwards is None:
+            self._afterwards = self.start(sys.executable, RUNS, "afterwards", stderr=None)
+        print(json.dumps(command), file=self._afterwards.stdin, flush=True)
+        answer = self._afterwards.stdout.readline()
+        assert answer, f"{command}: its process has ended with {self._afterwards.wait()}"
+        return json.loads(answer)
 
     def look(self, catalog, *uids):
-        """What the catalog has of these runs, for a new process."""
-        return self.python(RUNS, "look", catalog, *uids)
+        """What the catalog has of these runs."""
+        return self.afterwards("look", catalog, *uids)
 
     def live4d(self, *command):
-        return self.run(*LIVE4D, *command)
+        """Exit code, output and errors of a command."""
+        return self.afterwards("live4d", *command)
 
     def backups(self):
         """Name and number of whole lines of each."""
@@ -153,10 +159,10 @@ class TiledServer:
     def start(self):
         with self.log.open("a") as log:
             self.process = self.host.start(
-                sys.executable, "-m", "tiled", "serve", "config", self.config, "--port", self.port,
+                *TILED, "serve", "config", self.config, "--port", self.port,
                 stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 httpx.get(f"{self.url}/api/v1/", timeout=10).raise_for_status()
