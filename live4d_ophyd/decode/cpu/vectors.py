@@ -209,7 +209,9 @@ def _bits_of(builder, word, group, lanes, kind):
     if kind != I64:
         part = builder.trunc(part, kind)
     vector = ir.VectorType(kind, lanes)
-    bits = builder.and_(splat(builder, part, lanes), ir.Constant(vector, [1 << lane for lane in range(lanes)]))
+    bits = builder.and_(
+        splat(builder, part, lanes), ir.Constant(vector, [1 << lane for lane in range(lanes)])
+    )
     return builder.icmp_unsigned("!=", bits, ir.Constant(vector, [0] * lanes))
 
 
