@@ -85,6 +85,8 @@ def movie(detector: Flyable, num: int, md: dict[str, Any] | None = None) -> MsgG
         taken += len((yield from bps.collect(detector)) or ())
 
     def fly() -> MsgGenerator[None]:
+        # Bluesky takes documents of recorded frames in declared streams only.
+        yield from bps.declare_stream(detector, name=f"{detector.name}_movie", collect=True)
         yield from bps.kickoff(detector, wait=True)
         flight = short_uid("movie")
         yield from bps.complete(detector, group=flight, wait=False)

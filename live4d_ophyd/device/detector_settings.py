@@ -20,6 +20,7 @@ from ophyd import Device
 from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.signals import SETTING, Choice, setting
 from live4d_ophyd.device.simplon_signal import FRESH_S, SimplonFact, SimplonSignal
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.sources.dectris.control import TRIGGER_MODES, TRIGGER_PER, Simplon
 from live4d_ophyd.sources.dectris.parameter import Parameter
 from live4d_ophyd.sources.dectris.rest import SimplonError
@@ -33,6 +34,8 @@ COUNTED = 0.9
 #: what others depend on is put back first, what depends on all others last
 _FIRST = ("roi_mode", "binning_mode", "pixel_format", "incident_energy")
 _LAST = ("count_time", "frame_time")
+#: edge of the square of pixels that is one
+_BINNING = {"off": 1} | {f"{n}x{n}": n for n in (1, 2, 4, 8)}
 
 
 class _OfDetector(Device):
@@ -211,6 +214,8 @@ class DetectorSettings(ConsistentSettings, _OfDetector):
     firmware_version = _fact("eiger_fw_version", "fw_version")
     y_pixels = _fact("y_pixels_in_detector")
     x_pixels = _fact("x_pixels_in_detector")
+    #: of a pixel as it is sent; follows other settings
+    bit_depth = Cpt(SimplonSignal, keys=("config/bit_depth_image",), kind="config")
     x_pixel_size = _fact("x_pixel_size")
     y_pixel_size = _fact("y_pixel_size")
     status = Cpt(DetectorStatus, "", kind="omitted")
@@ -231,6 +236,19 @@ class DetectorSettings(ConsistentSettings, _OfDetector):
         sides = (signal.known_number() for signal in (self.y_pixels, self.x_pixels))
         rows, cols = (math.inf if side is None else side for side in sides)
         return rows, cols
+
+    def frames_said(self) -> FrameFormat | None:
+        """What the detector says of the frames that it would send, without asking it; None where that is not known.
+
+        The stream has the last word: a region of interest may make them smaller.
+        """
+        (rows, cols), bits = self.largest_frame(), self.bit_depth.known_number()
+        binning = self.binning_mode._parameter
+        edge = 1 if binning is None else _BINNING.get(binning.value)
+        if not math.isfinite(rows * cols) or bits not in (8, 16, 32) or edge is None:
+            return None
+        rows, cols = int(rows) // edge, int(cols) // edge
+        return FrameFormat(rows, cols, np.dtype(f"u{int(bits) // 8}")) if min(rows, cols) > 0 else None
 
     def as_armed(self) -> dict[str, Any]:
         readings = super().as_armed()

@@ -30,7 +30,7 @@ from live4d_ophyd.device.lost_engine import disarm_for_lost_engine
 from live4d_ophyd.device.method_signals import device_class
 from live4d_ophyd.device.preview import LivePreview
 from live4d_ophyd.device.raster_signals import RasterSignals
-from live4d_ophyd.device.raw_frames import RawFrames
+from live4d_ophyd.device.raw_frames import EventFile, RawFrames
 from live4d_ophyd.device.recording_path import check_seen, seen_at
 from live4d_ophyd.device.scan_start import ScanStarter
 from live4d_ophyd.device.signal_updater import SignalUpdater
@@ -39,6 +39,7 @@ from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
 from live4d_ophyd.device.taken_with import TakenWith
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.request import SATURATED
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.scan import ScanGrid
@@ -226,6 +227,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         check_seen(self.name, self.record.get(), self.record_map.get())
         self._run.clear_shapes()
         self._raw.begin()
+        self._flight, self._kicked_off = None, False
         if not _in_event_loop():
             self._get_ready(request)
             return super().stage()
@@ -267,6 +269,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
             self._disarming = None
         self.preview.clear()
         self._stands = self._arm_per.stays_armed
+        self._raw.triggered(self._frames_said())
         detectors = self.taken_with.begin(self.settings_now())
         self._exposures.start(client, request, SignalUpdater(self, status, detectors, flight))
         return status
@@ -320,14 +323,16 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     # Readings: an image with the settings that it was taken with ---------------------------------
 
-    def publish(self, raster: RasterResult) -> None:
-        """Put a raster into the signals."""
+    def publish(self, raster: RasterResult) -> EventFile | None:
+        """Put a raster into the signals; the file of its frames, None where they were not to be recorded."""
         self.put_outputs(raster.outputs)
         recorded = raster.recorded
         path = "" if recorded is None else seen_at(recorded.path, self.record_map.get())
-        self._raw.raster_done(None if self._flying else recorded, path)
+        file = None if recorded is None else EventFile(recorded, path)
+        self._raw.raster_done(file, flying=self._flying)
         self.put_raster(raster, path)
         self.backend.put(raster.backend)
+        return file
 
     def read(self) -> dict[str, Any]:
         """The newest images, their statistics and counts, and the settings that they were taken with."""
@@ -339,9 +344,16 @@ class Live4D(Flying, EngineLink, RasterSignals):
         return readings
 
     def describe(self) -> dict[str, Any]:
-        """Also of the recorded frames, if the newest raster has some; they are no reading."""
+        """Also of the recorded frames; they are no reading."""
+        return self.describe_readings() | self.describe_frames()
+
+    def describe_frames(self) -> dict[str, Any]:
+        """The data key of recorded frames, if there are or will be some and their size is known."""
         recording = bool(self.record.get()) and self._staged is Staged.yes
-        return self.describe_readings() | self._raw.describe(recording=recording)
+        return self._raw.describe(self.grid().shape, self._frames_said(), recording=recording)
+
+    def _frames_said(self) -> FrameFormat | None:
+        return None if self.control is None else self.detector.frames_said()
 
     def describe_readings(self) -> dict[str, Any]:
         """The data keys of `read`."""
@@ -351,8 +363,12 @@ class Live4D(Flying, EngineLink, RasterSignals):
         return keys
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Documents of the recorded frames of the newest raster, for a stream that has their key."""
-        yield from self._raw.documents()
+        """Documents of the recorded frames of the newest raster, or of the movie, for a stream that has their key."""
+        if self._raw.is_new or self._flight is None:
+            yield from self._raw.documents()
+        else:
+            files = self._flight.take()
+            yield from self._raw.documents(files if self._with_frames else ())
 
     def _check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._staged is Staged.yes or self._run.header:  # else it is not known where a run begins and ends

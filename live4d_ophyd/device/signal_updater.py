@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from live4d_ophyd.device.flight import Flight
+from live4d_ophyd.device.raw_frames import EventFile
 from live4d_ophyd.device.statuses import RasterStatus
 from live4d_ophyd.engine import RasterResult
 from live4d_ophyd.engine.process.client import EngineLost
@@ -21,7 +22,7 @@ class Publishes(Protocol):
     taken_with: Any
     preview: Any
 
-    def publish(self, raster: RasterResult) -> None: ...
+    def publish(self, raster: RasterResult) -> EventFile | None: ...
 
     def read(self) -> Any: ...
 
@@ -51,10 +52,10 @@ class SignalUpdater:
         self._status.report(progress)
 
     def raster_done(self, raster: RasterResult) -> None:
-        self._device.publish(raster)
+        file = self._device.publish(raster)
         if self.flight is not None:
             readings = self._device.without_unknown(self._device.read())
-            self.flight.add(readings, self._detectors)
+            self.flight.add(readings, self._detectors, file)
 
     def ended(self) -> None:
         # An Event has the detector's settings, too.

@@ -160,6 +160,7 @@ class FrameRecorder:
         self._logged: set[str] = set()
         self._over = -1  # rasters up to this one are closed
         self._number = 0  # of the newest file
+        self._newest = -1  # raster that has one, or is over
         self._job: Any = _NOTHING  # the recording thread's next, if it is known
         self._leaving = False  # what still waits is not written
 
@@ -320,6 +321,8 @@ class FrameRecorder:
         with self._lock:
             self._over = max(self._over, raster)
             came, running = self._came[raster], self._thread is not None
+            if not running:
+                self._newest = max(self._newest, raster)
         if running:
             self._flush_lanes(raster)
             self._full.put((raster, done))
@@ -379,6 +382,7 @@ class FrameRecorder:
                 if job is None:
                     break
                 raster, done = job
+                self._make_files(raster)  # of a raster that was lost, too: Event n is in file n
                 done.set_result(self._close_file(raster, complete=True))
             if time.monotonic() - last >= _CHECKPOINT_S:
                 self._flush_lanes(older_than=_FLUSH_S)
@@ -413,25 +417,29 @@ class FrameRecorder:
 
     def _append(self, buffer: _Buffer) -> None:
         raster = buffer.raster
-        if buffer.parts and raster not in self._failed and not self._leaving:
-            self._try(raster, lambda: self._file(raster).append(buffer.memory, buffer.used, buffer.parts))
+        if buffer.parts and not self._leaving:
+            self._make_files(raster)
+            if raster in self._files and raster not in self._failed:
+                file = self._files[raster]
+                self._try(raster, lambda: file.append(buffer.memory, buffer.used, buffer.parts))
         self._give_back(buffer)
 
-    def _file(self, raster: int) -> RasterFile:
-        file = self._files.get(raster)
-        if file is None:
-            assert self._codec is not None
-            what = self._what(self._codec)
-            path = Path(self.recording.path)
-            while True:
-                self._number += 1
-                numbered = path.with_name(f"{path.stem}_{self._number:05d}{path.suffix}")
-                try:
-                    file = self._files[raster] = RasterFile(numbered, what)
-                except FileExistsError:
-                    continue
-                break
-        return file
+    def _make_files(self, last: int) -> None:
+        """Have a file for each raster up to this one, in their order, whichever frames are here first."""
+        for raster in range(self._newest + 1, last + 1):
+            self._newest = raster
+            self._try(raster, lambda: self._make_file(raster))  # noqa: B023  called at once
+
+    def _make_file(self, raster: int) -> None:
+        assert self._codec is not None
+        what = self._what(self._codec)
+        path = Path(self.recording.path)
+        while True:
+            self._number += 1
+            numbered = path.with_name(f"{path.stem}_{self._number:05d}{path.suffix}")
+            with suppress(FileExistsError):
+                self._files[raster] = RasterFile(numbered, what)
+                return
 
     def _try(self, raster: int, step: Callable[[], object]) -> None:
         """Do it, or note that nothing more of the raster is written."""

@@ -16,6 +16,7 @@ from bluesky_tiled_plugins.writing.consolidators import CONSOLIDATOR_REGISTRY, H
 from tiled.adapters.array import ArrayAdapter
 from tiled.client.array import DaskArrayClient
 from tiled.ndslice import NDBlock, NDSlice
+from tiled.structures.data_source import Asset
 from tiled.utils import path_from_uri
 
 from live4d_ophyd.image_streams import RAW_MIMETYPE
@@ -29,6 +30,20 @@ class Consolidator(HDF5Consolidator):
     """What Tiled is told of the files of a stream."""
 
     supported_mimetypes: ClassVar = {RAW_MIMETYPE}
+
+    def __init__(self, stream_resource: Any, descriptor: Any) -> None:
+        super().__init__(stream_resource, descriptor)
+        self._add_further(stream_resource)
+
+    def update_from_stream_resource(self, stream_resource: Any) -> None:
+        super().update_from_stream_resource(stream_resource)
+        self._add_further(stream_resource)
+
+    def _add_further(self, stream_resource: Any) -> None:
+        """Files of a movie's rasters that were collected at once."""
+        for uri in stream_resource["parameters"].get("further_uris", ()):
+            number = len(self.assets)
+            self.assets.append(Asset(uri, is_directory=False, parameter=self.default_asset_role, num=number))
 
     def adapter_parameters(self) -> dict[str, Any]:
         return {}

@@ -12,6 +12,7 @@ from fake_dcu import FakeDcu
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
 from live4d_ophyd.device.detector_settings import DetectorSettings
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
 KEY = "detector/config/"
@@ -47,6 +48,28 @@ def test_a_plan_that_sets_what_the_detector_ignores_fails_with_both_values(dcu, 
     with pytest.raises(SimplonError, match="after it was set to"):
         settings.threshold_1_energy.put(3e4)
     assert settings.set_here() == ()
+
+
+def test_what_the_detector_says_of_its_frames(dcu, settings):
+    assert settings.frames_said() is None  # it was not asked yet
+    dcu.settings |= {
+        KEY + "y_pixels_in_detector": 192,
+        KEY + "x_pixels_in_detector": 256,
+        KEY + "bit_depth_image": 16,
+    }
+    settings.refresh()
+    assert settings.frames_said() == FrameFormat(192, 256, np.dtype("u2"))
+    for key, value, said in (
+        ("bit_depth_image", 32, FrameFormat(192, 256, np.dtype("u4"))),
+        ("binning_mode", "2x2", FrameFormat(96, 128, np.dtype("u4"))),
+        ("binning_mode", "in a way of its own", None),
+        ("binning_mode", "off", FrameFormat(192, 256, np.dtype("u4"))),
+        ("bit_depth_image", 12, None),
+    ):
+        dcu.settings[KEY + key] = value
+        settings.binning_mode.ask()
+        settings.bit_depth.ask()
+        assert settings.frames_said() == said
 
 
 def test_a_plan_that_sets_what_the_detector_rounds_reads_and_says_the_rounded_value(

@@ -52,6 +52,22 @@ def test_a_movie_that_is_over_gives_its_rasters_though_the_detector_never_answer
     assert values(flight) == [{"frame_time": 3}]
 
 
+def test_bluesky_gets_an_event_for_each_file_whatever_ends_while_it_collects(flight):
+    """It asks for the documents of the files first, then for the Events, and numbers both by what it got."""
+    known = Future()
+    known.set_result({})
+    flight.add({"n": reading(1)}, known, "first")
+    assert flight.take() == ["first"]
+    flight.add({"n": reading(2)}, known, "second")
+    assert not flight.collected
+    assert values(flight) == [{"n": 1}]
+    assert flight.take() == ["second"]
+    assert values(flight) == [{"n": 2}]
+    assert not flight.collected
+    flight.status.set_finished()
+    assert flight.collected
+
+
 # Settings -----------------------------------------------------------------------------------------
 
 

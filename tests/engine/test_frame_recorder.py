@@ -128,6 +128,22 @@ def test_each_raster_of_a_movie_has_a_file(dcu, record):
             np.testing.assert_array_equal(file[FRAMES], part)
 
 
+def test_files_of_a_movie_are_numbered_as_its_rasters_are(record):
+    """Another connection may bring the next raster's frames first; a raster whose frames are all lost has a file."""
+    pixels = frames(12)
+    batch = FrameBatch.from_messages([image(frame, n) for n, frame in enumerate(pixels)])
+    index_batch(batch)
+    frame, ids = FrameFormat(24, 32, np.dtype("<u2")), np.arange(12)
+    made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
+    for raster in (2, 0):
+        made.add(batch, ids, 12 * raster + ids, np.zeros(12), frame)
+        made._flush_lanes()
+    done = [made.finish(raster, frame) for raster in range(3)]
+    made.close()
+    assert [os.path.basename(file.path) for file in done] == [f"scan_0000{n}.h5" for n in (1, 2, 3)]
+    assert [file.frames for file in done] == [12, 0, 12]
+
+
 def test_several_connections_share_a_file(dcu, record):
     grid = ScanGrid(40, 50)
     pixels = frames(12)[np.arange(grid.frames) % 12]

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import h5py
@@ -20,9 +21,10 @@ from bluesky.utils import FailedStatus
 from ophyd import Signal
 from served_engine import served_engine
 
-from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, open_catalog
 from live4d_ophyd.recording.template import COMPLETE, FRAMES, GOOD, LOST, STATES
 from live4d_ophyd.sim import SimulatorProcess
+from live4d_ophyd.storage import record
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -32,6 +34,7 @@ from contextlib import closing
 from dataclasses import replace
 from bluesky import RunEngine, plan_stubs as bps, plans as bp
 from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon, open_catalog
+from live4d_ophyd.plans import movie
 from live4d_ophyd.storage import record
 stream, rest, catalog, path, rows, cols, row, col, radius = sys.argv[1:10]
 RE = RunEngine({}, call_returns_result=False)
@@ -51,7 +54,7 @@ import numpy as np
 from databroker import catalog
 from live4d_ophyd import Annulus
 run = catalog["live4d"][sys.argv[1]]
-primary = run.primary
+primary = run[sys.argv[4]]
 raw = primary["live4d_raw"]
 begin = time.monotonic()
 pattern = raw[1, 3, 5]
@@ -93,7 +96,7 @@ def test_a_series_is_recorded_and_its_frames_are_found_through_databroker(home):
     with SimulatorProcess(rows=10, cols=12, rate=5e3) as sim:
         uid = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, template))
         center, radius = json.dumps(sim.bf_center), sim.bf_radius
-    found = in_new_process(READ_BACK, uid, center, radius)
+    found = in_new_process(READ_BACK, uid, center, radius, "primary")
     assert found["shape"][:3] == [3, 10, 12]
     assert found["dims"] == ["time", "scan_y", "scan_x", "q_y", "q_x"]
     assert found["recorded"] == [120] * 3
@@ -145,27 +148,46 @@ def _recorded(path):
         return 0
 
 
-def test_a_movie_has_a_file_for_each_raster(home):
-    plan = """
+def test_a_movie_s_frames_are_found_through_databroker(home):
+    """One file a raster, Event n in file n, however many rasters were collected at once."""
+    plan = "(uid,) = RE(movie(live4d, 5)); print(json.dumps(uid))"
+    with SimulatorProcess(rows=4, cols=7, rate=2e3) as sim:
+        uid = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, home / "m.h5"))
+        center, radius = json.dumps(sim.bf_center), sim.bf_radius
+    found = in_new_process(READ_BACK, uid, center, radius, "live4d_movie")
+    assert found["shape"][:3] == [5, 4, 7]
+    assert found["recorded"] == [28] * 5
+    assert found["equal"]
+    assert found["lazy"].startswith("dask")
+    assert [os.path.basename(path) for path in found["files"]] == [f"m_0000{n}.h5" for n in range(1, 6)]
+
+
+def test_a_movie_whose_stream_is_not_declared_names_the_files(home):
+    """Bluesky takes documents of frames in declared streams only."""
+    documents = []
+
     def movie():
-        yield from bps.open_run({"plan_name": "movie"})
+        yield from bps.open_run()
         yield from bps.kickoff(live4d, wait=True)
         yield from bps.complete(live4d, wait=True)
         yield from bps.collect(live4d)
         yield from bps.close_run()
-    live4d.movie_rasters.put(3)
-    files = []
-    RE(movie(), lambda name, doc: files.extend(
-        doc["data"]["live4d_recorded_file"] if name == "event_page" else [doc["data"]["live4d_recorded_file"]]
-        if name == "event" else []))
-    print(json.dumps(files))
-"""
-    with SimulatorProcess(rows=4, cols=5, rate=2e3) as sim:
-        files = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, home / "m.h5"))
+
+    with (
+        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
+        closing(device(simulator, home / "m.h5")) as live4d,
+    ):
+        live4d.movie_rasters.put(3)
+        RE = RunEngine({})
+        RE.subscribe(live4d.note_run)
+        RE(
+            bpp.stage_wrapper(movie(), [live4d]),
+            lambda name, doc: documents.append((name, doc)),
+        )
+    (page,) = (doc for name, doc in documents if name == "event_page")
+    files = page["data"]["live4d_recorded_file"]
     assert [os.path.basename(path) for path in files] == [f"m_0000{n}.h5" for n in (1, 2, 3)]
-    for path in files:
-        with h5py.File(path) as file:
-            assert (file[STATES][()] == GOOD).all()
+    assert not [name for name, _ in documents if name.startswith("stream")]
 
 
 @pytest.mark.parametrize("options", [(), ("--record-in", "elsewhere"), ("--record-in", "raw/../elsewhere")])
@@ -221,23 +243,26 @@ def test_a_baseline_is_in_the_notes_of_the_files(home):
     assert baseline == {"waveform": [0, 1, 2, 3, 4]}
 
 
-def test_a_run_that_describes_the_device_before_its_first_raster_names_the_files_only(home, caplog):
-    """Bluesky asks once a run: a baseline with the device in it does so at its beginning."""
-    documents = []
+def test_a_device_in_its_own_baseline_has_its_frames_in_both_streams(home):
+    """Bluesky asks for the baseline's keys before the first raster; the detector says how large frames are."""
+    catalog = open_catalog(home / "catalog")
     with (
         SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
         closing(device(simulator, home / "x.h5")) as live4d,
     ):
         RE = RunEngine({})
+        record(RE, catalog)
         RE.subscribe(live4d.note_run)
-        for plan in (bpp.baseline_wrapper(bp.count([live4d], 2), [live4d]), bp.count([live4d], 2)):
-            RE(plan, lambda name, doc: documents.append((name, doc)))
-    runs = [n for n, (name, _) in enumerate(documents) if name == "start"]
-    first, second = documents[: runs[1]], documents[runs[1] :]
-    assert not [name for name, _ in first if name.startswith("stream")]
-    assert all(doc["data"]["live4d_recorded_file"] for name, doc in first if name == "event")
-    assert "live4d_raw is not in this run" in caplog.text
-    assert [name for name, _ in second].count("stream_datum") == 2
+        RE(bps.mv(live4d.detector.binning_mode, "2x2", live4d.detector.pixel_format, "uint32"))
+        RE(bpp.baseline_wrapper(bp.count([live4d], 3), [live4d]))
+    run = catalog[-1]
+    for stream, numbers in (("baseline", (1, 5)), ("primary", (2, 3, 4))):
+        raw = run[stream]["live4d_raw"]
+        assert raw.shape == (len(numbers), 4, 5, 48, 48)
+        assert raw.dtype == np.uint32
+        for event, number in enumerate(numbers):
+            with h5py.File(home / f"x_0000{number}.h5") as file:
+                np.testing.assert_array_equal(raw[event], file["/entry/scan/data"])
 
 
 def test_frames_of_another_kind_are_refused_in_the_same_run(home):
@@ -250,8 +275,9 @@ def test_frames_of_another_kind_are_refused_in_the_same_run(home):
         RE.subscribe(live4d.note_run)
         raster_done = live4d._raw.raster_done
 
-        def deeper(recorded, path):
-            raster_done(recorded if path.endswith("1.h5") else replace(recorded, dtype="<u4"), path)
+        def deeper(file, flying):
+            other = replace(file, recorded=replace(file.recorded, dtype="<u4"))
+            raster_done(file if file.path.endswith("1.h5") else other, flying=flying)
 
         live4d._raw.raster_done = deeper
         with pytest.raises(FailedStatus, match=r"of <u4 after Events of .* of <u2 in the same run"):
