@@ -33,7 +33,8 @@ from live4d_ophyd.frames.codecs import BY_NAME
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.offline import acquire_raster
 from live4d_ophyd.recording.chunk_file import LIBVER
-from live4d_ophyd.recording.template import FRAMES, Recorded, write_template
+from live4d_ophyd.recording.frame_sets import FRAMES
+from live4d_ophyd.recording.template import Recorded, write_template
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.file import FileSource
@@ -110,7 +111,7 @@ def record(folder: Path, size: Size, batch: FrameBatch, count: int) -> dict:
         while frames._made >= WAITING_BYTES and not frames._free:
             time.sleep(0.001)  # for the disk
         within = first % batch.count
-        frames.add(batch, within + entries, first + entries, status, frame)
+        frames.add(batch, within + entries, status, first + entries, status, frame)
     done = frames.finish(0, frame)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     frames.close()

@@ -10,16 +10,24 @@ import numpy as np
 from live4d_ophyd.frames.codecs import BY_NAME
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording.raster_file import RasterFile
-from live4d_ophyd.recording.template import CORRUPT, GOOD, Recorded
+from live4d_ophyd.recording.template import CORRUPT, GOOD, Channel, Recorded
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sim.compress import compress
 
 
 def recorded_file(
-    path: Path, frames: np.ndarray, scan: ScanGrid, *, lost=(), corrupt=(), codec="bslz4", close=True, **known
-) -> Path:
-    """A file of ``frames``, (n, q_y, q_x), without those ``lost``; of those ``corrupt`` half of the bytes are kept."""
-    what = Recorded(scan, FrameFormat(*frames.shape[1:], frames.dtype), BY_NAME[codec], **known)
+    path: Path, frames: np.ndarray, scan: ScanGrid, *, lost=(), corrupt=(), codec="bslz4", close=True, others=None,
+    **known,
+) -> Path:  # fmt: skip
+    """A file of ``frames``, (n, q_y, q_x), without those ``lost``; of those ``corrupt`` half of the bytes are kept.
+
+    ``others``: frames of further channels, by their names; numbers of those lost go on there.
+    """
+    channels = tuple(map(Channel, others or {}))
+    what = Recorded(
+        scan, FrameFormat(*frames.shape[1:], frames.dtype), BY_NAME[codec], others=channels, **known
+    )
+    frames = np.concatenate([frames, *(others or {}).values()])
     file = RasterFile(path, what)
     numbers = np.setdiff1d(np.arange(len(frames)), lost)
     blobs = [compress(frames[n], codec or "none") for n in numbers]

@@ -15,9 +15,11 @@ import numpy as np
 
 from live4d_ophyd.decode import BackendUnavailable
 from live4d_ophyd.engine import AcquisitionError
+from live4d_ophyd.engine.errors import NothingCame
+from live4d_ophyd.engine.results import Losses
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.offline import reprocess
-from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST, STATES
+from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 
@@ -26,6 +28,7 @@ from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 class Found:
     """Of one file: frames that decode, that it does not have, that do not decode, and that it keeps apart as corrupt.
 
+    They are of all channels together.
     ``complete``: it was closed; None where it does not say. ``wrong``: what contradicts what it says, "" for nothing.
     """
 
@@ -64,36 +67,49 @@ def verify(context: click.Context, files: tuple[Path, ...], as_json: bool) -> No
 
 
 def check_file(path: Path, *, quiet: bool = True) -> Found:
-    """Decode all frames of a file. Raises as `reprocess`."""
+    """Decode all frames of a file, of all channels. Raises as `reprocess`."""
     with closing(Hdf5Frames(str(path))) as frames:
-        count, side = frames.count, max(frames.shape)
-        closed, states = frames.value(COMPLETE), frames.value(STATES)
+        closed, states = frames.value(COMPLETE), frames.states()
     complete = None if closed is None else bool(np.ravel(closed)[0])
-    raster = reprocess(path, [Disk("all", radius=side)], ScanGrid(1, count), quiet=quiet)
-    there = np.isfinite(raster.outputs["all"].ravel())
+    said: dict[str, np.ndarray | None] = {**states} or {"": None}
+    every = [
+        _check_frames(path, dataset, of_them, complete=bool(complete), quiet=quiet)
+        for dataset, of_them in said.items()
+    ]
+    decode, lost, bad, corrupt = (sum(counts) for counts in zip(*(counts for counts, _ in every)))
+    wrong = "; ".join(wrong for _, wrong in every if wrong)
+    return Found(str(path), decode, lost, bad, corrupt, complete, wrong)
+
+
+def _check_frames(
+    path: Path, dataset: str, states: np.ndarray | None, *, complete: bool, quiet: bool
+) -> tuple[tuple[int, int, int, int], str]:
+    """(decode, not there, do not decode, corrupt) of a dataset's frames, and what contradicts their ``states``."""
+    with closing(Hdf5Frames(str(path), dataset)) as frames:
+        count, side = frames.count, max(frames.shape)
+    try:
+        raster = reprocess(path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet)
+        there, losses = np.isfinite(raster.outputs["all"].ravel()), raster.losses
+    except NothingCame:
+        if states is None or (states == GOOD).any():
+            raise
+        there, losses = np.zeros(count, bool), Losses(count, 0, count, 0)
     wrong = ""
     if states is not None and len(states) == count:
         # A kill may come between a frame and its state.
-        differ = np.flatnonzero(((states == GOOD) != there) & (bool(complete) | (states == GOOD)))
+        differ = np.flatnonzero(((states == GOOD) != there) & (complete | (states == GOOD)))
         if len(differ):
             n = int(differ[0])
-            says = {LOST: "lost", GOOD: "good", CORRUPT: "corrupt"}.get(
-                int(states[n]), f"in state {states[n]}"
-            )
             wrong = (
-                f"{len(differ)} frames are not what it says: frame {n} is {says}, and "
+                f"{len(differ)} frames of {dataset} are not what it says: frame {n} is {_word(int(states[n]))}, and "
                 f"{'can' if there[n] else 'cannot'} be decoded"
             )
-    losses = raster.losses
-    return Found(
-        file=str(path),
-        frames=losses.received,
-        lost=losses.lost,
-        bad=losses.bad,
-        corrupt=0 if states is None else int((states == CORRUPT).sum()),
-        complete=complete,
-        wrong=wrong,
-    )
+    corrupt = 0 if states is None else int((states == CORRUPT).sum())
+    return (losses.received, losses.lost, losses.bad, corrupt), wrong
+
+
+def _word(state: int) -> str:
+    return {LOST: "lost", GOOD: "good", CORRUPT: "corrupt"}.get(state, f"in state {state}")
 
 
 def in_words(found: Found) -> str:

@@ -27,7 +27,7 @@ class Pending(Protocol):
 class FramesUnderWay:
     """Claimed frames of one batch, under way in the decoder from the start.
 
-    ``record`` takes those that belong to a position, with their positions and what the decoder said.
+    ``record`` takes all of them, with their positions, -1 for none, and what the decoder said.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class FramesUnderWay:
         self._tracker, self._refuse = tracker, refuse
         self._decoder, self._imaging = decoder, imaging
         self._batch, self._entries = batch, entries
-        positions = grid.positions(batch.image_id[entries])
-        self._imaged = np.flatnonzero(positions >= 0)  # the others are flyback and lead-in
-        self._positions = positions[self._imaged]
+        self._all_positions = grid.positions(batch.image_id[entries])
+        self._imaged = np.flatnonzero(self._all_positions >= 0)  # the others are flyback and lead-in
+        self._positions = self._all_positions[self._imaged]
         self._decoded = decoder.submit(batch, entries[self._imaged], imaging.prepared.demand)
 
     @property
@@ -65,8 +65,8 @@ class FramesUnderWay:
                 at = self._imaged[part.at]
                 status[at], flagged[at] = part.status, part.flagged
         batch, entries = self._batch, self._entries
-        if self._record is not None and len(self._imaged):
-            self._record(batch, entries[self._imaged], self._positions, status[self._imaged])
+        if self._record is not None:
+            self._record(batch, entries, self._all_positions, status)
         for bad in np.flatnonzero(status).tolist():
             self._refuse(int(status[bad]), batch, int(entries[bad]))
         self._tracker.finish(

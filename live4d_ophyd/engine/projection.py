@@ -29,6 +29,7 @@ from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.pending import FramesUnderWay, Pending
 from live4d_ophyd.engine.preparation import Preparation, Prepared
 from live4d_ophyd.engine.reasons import why_bad
+from live4d_ophyd.engine.recordable import Recordable
 from live4d_ophyd.engine.recorder import FrameRecorder
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
@@ -53,7 +54,7 @@ class Projection:
         known: SeriesSource,
         recorder: FrameRecorder | None = None,
     ) -> None:
-        self._recorder = recorder
+        self._recordable = None if recorder is None else Recordable(recorder, request.grid, known)
         self._known = known
         self.imaging: Imaging | None = None
         self._backends: set[str] = set()
@@ -76,6 +77,11 @@ class Projection:
     def frame(self) -> FrameFormat | None:
         """Format of the frames; None before they show it."""
         return self._frame
+
+    @property
+    def other_channels(self) -> dict[str, SeriesHeader | None]:
+        """Channels of the frames besides that of the images, as far as they are recorded."""
+        return {} if self._recordable is None else self._recordable.others or {}
 
     @property
     def contradiction(self) -> str:
@@ -152,15 +158,15 @@ class Projection:
             self._backends.add(decoder.backend)
         return FramesUnderWay(
             self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, entries,
-            None if self._recorder is None else self._record,
+            None if self._recordable is None else self._record,
         )  # fmt: skip
 
     def _record(
         self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray
     ) -> None:
-        assert self._recorder is not None
+        assert self._recordable is not None
         assert self._frame is not None
-        self._recorder.add(batch, entries, positions, status, self._frame)
+        self._recordable.add(batch, entries, positions, status, self._frame)
 
     def _refuse_frame(self, status: int, batch: FrameBatch, entry: int) -> None:
         assert self._frame is not None

@@ -15,7 +15,8 @@ from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.versions import software
 from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.encoded_array import EncodedArray
-from live4d_ophyd.recording.template import Recorded
+from live4d_ophyd.recording.template import Channel, Recorded
+from live4d_ophyd.sources.source import SeriesHeader
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,7 @@ def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Reco
     if header is not None:
         names = ("detector", "unique_id", "energy", "threshold", "count_time", "frame_time", "saturation")
         said = {name: getattr(header, name) for name in names}
-        said["pixel_mask"] = _decoded(header.pixel_mask, shape, "pixel mask")
-        said["flatfield"] = _decoded(header.flatfield, shape, "flat field")
+        said |= _tables(header, shape)
     return Recorded(
         request.grid,
         projection.frame,
@@ -47,8 +47,21 @@ def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Reco
             "backend": projection.backend,
             "methods": {method.name: _fields(method) for method in request.methods},
         },
+        others=tuple(
+            Channel(name, threshold=None if other is None else other.threshold, **_tables(other, shape))
+            for name, other in projection.other_channels.items()
+        ),
         **said,
     )
+
+
+def _tables(header: SeriesHeader | None, shape: tuple[int, int]) -> dict[str, Any]:
+    if header is None:
+        return {}
+    return {
+        "pixel_mask": _decoded(header.pixel_mask, shape, "pixel mask"),
+        "flatfield": _decoded(header.flatfield, shape, "flat field"),
+    }
 
 
 def _fields(method: Any) -> dict[str, Any]:

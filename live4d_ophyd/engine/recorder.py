@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 #: of pixels
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+#: channels besides that of the images that a file has at most
+MOST_CHANNELS = 8
 #: bytes of a buffer, and of all together
 BUFFER_BYTES, ALL_BYTES = 8 << 20, 512 << 20
 #: how long frames may wait in a buffer that is not full, and how far checkpoints are apart, s
@@ -91,7 +93,7 @@ class RecordedFile:
 
     path : of the file at the engine's host
     frames : that can be decoded, and are in the file
-    unrecorded : that can be decoded, and are not: the disk was too slow, or full, or the codec changed
+    unrecorded : that can be decoded, and are not, of all channels: the disk was too slow, or full, or the codec changed
     corrupt : that cannot be decoded, and lie in the file apart
     shape : of the frames over the scan, (scan_y, scan_x, q_y, q_x). dtype : of a pixel, as "<u2"
     """
@@ -150,7 +152,7 @@ class FrameRecorder:
         self._free: list[_Buffer] = []
         self._made = 0  # bytes of buffers
         self._lock = threading.Lock()  # of the above, and of what is counted
-        self._came: Counter[int] = Counter()  # frames that can be decoded, by raster
+        self._came: Counter[int] = Counter()  # frames that can be decoded, of all channels, by raster
         self._codec: int | None = None
         self._records = True  # frames of this codec can lie in a file
         self._full: queue.SimpleQueue[_Buffer | tuple[int, Future] | None] = queue.SimpleQueue()
@@ -181,10 +183,10 @@ class FrameRecorder:
     # Receive threads ------------------------------------------------------------------------------
 
     def add(
-        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat
+        self, batch: FrameBatch, entries: np.ndarray, rasters: np.ndarray, numbers: np.ndarray, status: np.ndarray,
+        frame: FrameFormat,
     ) -> None:  # fmt: skip
-        """Take frames of a batch. (n,) each: entries of it, positions over all rasters, what the decoder said."""
-        rasters, numbers = np.divmod(positions, self._scan.size)
+        """Take frames of a batch. (n,) each: entries of it, rasters, numbers of `FrameSet`, what a decoder said."""
         for raster in np.unique(rasters).tolist():
             here = rasters == raster
             good = status[here] == OK
@@ -336,7 +338,8 @@ class FrameRecorder:
         dtype = frame.dtype.newbyteorder("<").str
         if made is None:
             return RecordedFile("", 0, came, 0, shape, dtype)
-        return RecordedFile(str(made.path), made.safe, came - made.safe, made.corrupt, shape, dtype)
+        left = came - made.safe_in_all
+        return RecordedFile(str(made.path), made.safe, left, made.corrupt, shape, dtype)
 
     def close(self) -> None:
         """End: files that are open are closed, and say that they are not complete."""

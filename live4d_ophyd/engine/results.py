@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from live4d_ophyd import checks
-from live4d_ophyd.engine.recorder import RecordedFile
+from live4d_ophyd.engine.recorder import MOST_CHANNELS, RecordedFile
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord
 
@@ -93,7 +93,8 @@ class RasterResult:
         recorded = self.recorded
         if recorded is not None and (
             recorded.shape[:2] != request.grid.shape
-            or recorded.frames + recorded.unrecorded > request.grid.size
+            or recorded.frames > request.grid.size
+            or recorded.frames + recorded.unrecorded > request.grid.size * (1 + MOST_CHANNELS)
             or recorded.corrupt > request.grid.size
         ):
             raise ValueError(

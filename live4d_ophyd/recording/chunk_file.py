@@ -1,4 +1,4 @@
-"""ChunkFile: chunks of one dataset, as bytes, appended to a file that is valid HDF5 at any moment.
+"""ChunkFile: chunks of datasets, as bytes, appended to a file that is valid HDF5 at any moment.
 
 In: a file that libhdf5 made and closed (`template`), and chunks, many a call. Out: the file with them. Until `close`
 nothing here calls libhdf5. Chunks are in the file when `append` returns, and readers find them from the next
@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -41,16 +42,17 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n\x03"
 
 
 class ChunkFile:
-    """The file ``path``, for the chunks of ``dataset``: one dimension of them, two at least, with a filter.
+    """The file ``path``, for the chunks of ``datasets``: of each one dimension of them, two at least, with a filter.
 
+    They are numbered through, those of the second dataset behind those of the first.
     ``in_place``: datasets of one dimension that `put` writes to, contiguous and allocated. ``direct``: past the page
     cache, where the file system can.
     """
 
     def __init__(
-        self, path: Path, dataset: str, in_place: Sequence[str] = (), *, direct: bool = True
+        self, path: Path, datasets: Sequence[str], in_place: Sequence[str] = (), *, direct: bool = True
     ) -> None:
-        first_chunk, count, self._places = _locate(path, dataset, in_place)
+        indexes, self._places = _locate(path, datasets, in_place)
         self._fd = os.open(path, os.O_RDWR)
         self._data_fd = self._fd
         if direct:
@@ -61,12 +63,19 @@ class ChunkFile:
             if not content.startswith(_SIGNATURE):
                 raise NotAsExpected(f"{path} has no superblock of version 3")
             self._superblock = content[:_SUPERBLOCK_BYTES]
+            self._indexes = [ChunkIndex(self._fd, content, *found) for found in indexes]
+            counts = [index.count for index in self._indexes]
+            self._edges = np.cumsum([0, *counts])  # numbers at which a dataset begins, or the last one ends
+            count = sum(counts)
             self.chunks = Chunks.none(count)
-            self._index = ChunkIndex(self._fd, content, first_chunk, count)
+            self._parts = [self.chunks.part(*edges) for edges in pairwise(self._edges.tolist())]
             spare = len(content)
-            self.end = _aligned(spare + self._index.nbytes)  #: the next chunk's place
+            nbytes = sum(index.nbytes for index in self._indexes)
+            self.end = _aligned(spare + nbytes)  #: the next chunk's place
             self._lengthen(_aligned(self.end + _AHEAD_BYTES))
-            self._index.begin(spare, self.chunks)
+            for index, chunks in zip(self._indexes, self._parts):
+                index.begin(spare, chunks)
+                spare += index.nbytes
             #: of `put`, until the chunks that it tells of count
             self._waiting: list[tuple[int, bytes]] = []
             #: which chunks the file names since the last checkpoint, (n,) bool
@@ -105,7 +114,9 @@ class ChunkFile:
         self.chunks.address[numbers] = starts[named] + at
         self.chunks.size[numbers] = sizes[named]
         self.chunks.skipped[numbers] = skipped[named]
-        self._index.touch(numbers)
+        for index, first in zip(self._indexes, self._edges[:-1].tolist()):
+            local = numbers - first
+            index.touch(local[(local >= 0) & (local < index.count)])
         self.end = _aligned(at + len(buffer))
         return at
 
@@ -119,9 +130,11 @@ class ChunkFile:
         """What was appended and put so far is in the file from now on, whatever becomes of process or machine."""
         if self.end > self._stored_end:
             self._lengthen(_aligned(self.end + _AHEAD_BYTES))
-        self._index.write(self.chunks)
+        for index, chunks in zip(self._indexes, self._parts):
+            index.write(chunks)
         os.fdatasync(self._fd)  # of a file, whichever descriptor wrote
-        self._index.name_written()
+        for index in self._indexes:
+            index.name_written()
         os.fdatasync(self._fd)
         self.named = self.chunks.address != UNDEFINED
         for at, data in self._waiting:
@@ -172,16 +185,22 @@ def make_index(dataset: h5py.Dataset) -> None:
 
 
 def _locate(
-    path: Path, dataset: str, in_place: Sequence[str]
-) -> tuple[int, int, dict[str, tuple[np.dtype, int]]]:
+    path: Path, datasets: Sequence[str], in_place: Sequence[str]
+) -> tuple[list[tuple[int, int]], dict[str, tuple[np.dtype, int]]]:
+    """(place of the first chunk, number of chunks) of each dataset; dtype and place of those without chunks."""
+    indexes = []
     with h5py.File(path, "r") as file:
-        frames = file[dataset]
-        if frames.chunks is None or frames.chunks[1:] != frames.shape[1:] or frames.chunks[0] != 1:
-            raise NotAsExpected(f"{dataset} has chunks of {frames.chunks}; expected one along its first axis")
+        for dataset in datasets:
+            frames = file[dataset]
+            if frames.chunks is None or frames.chunks[1:] != frames.shape[1:] or frames.chunks[0] != 1:
+                raise NotAsExpected(
+                    f"{dataset} has chunks of {frames.chunks}; expected one along its first axis"
+                )
+            indexes.append((frames.id.get_chunk_info(0).byte_offset, frames.shape[0]))
         places = {name: (file[name].dtype, file[name].id.get_offset()) for name in in_place}
         if without := [name for name, (_, at) in places.items() if at is None]:
             raise NotAsExpected(f"{without[0]} is not contiguous")
-        return frames.id.get_chunk_info(0).byte_offset, frames.shape[0], places
+        return indexes, places
 
 
 def _aligned(n: int) -> int:

@@ -53,6 +53,10 @@ class Chunks:
     def none(cls, n: int) -> Chunks:
         return cls(np.full(n, UNDEFINED, np.uint64), np.zeros(n, np.uint64), np.zeros(n, np.uint32))
 
+    def part(self, first: int, end: int) -> Chunks:
+        """Some of them; a view."""
+        return Chunks(self.address[first:end], self.size[first:end], self.skipped[first:end])
+
 
 class ChunkIndex:
     """The fixed array of the dataset whose first chunk lies at ``first_chunk``; ``content`` is all of the file.
@@ -99,6 +103,8 @@ class ChunkIndex:
 
     def touch(self, numbers: np.ndarray) -> None:
         """The entries ``numbers`` are others than before."""
+        if not len(numbers):
+            return
         pages = np.unique(numbers // self.per_page)
         for dirty in self._dirty:
             dirty[pages] = True

@@ -18,14 +18,10 @@ import numpy as np
 from live4d_ophyd.recording.chunk_file import ALIGNMENT, ChunkFile
 from live4d_ophyd.recording.template import (
     COMPLETE,
-    CORRUPT_FRAMES,
     END_TIME,
-    FRAMES,
     GOOD,
-    IN_PLACE,
     LOST,
     MOST_CORRUPT,
-    STATES,
     Recorded,
     now_as_text,
     write_template,
@@ -46,9 +42,10 @@ class RasterFile:
         if path.exists():  # before all the work
             raise FileExistsError(f"{path} is there already")
         draft = path.with_name(f".{path.name}.{uuid4().hex}.draft")
+        self._sets = what.sets
         try:
             write_template(draft, what)
-            self._file = ChunkFile(draft, FRAMES, IN_PLACE)
+            self._file = ChunkFile(draft, [s.frames for s in self._sets], what.in_place)
             try:
                 _move(draft, path)
             except BaseException:
@@ -57,18 +54,23 @@ class RasterFile:
         finally:
             draft.unlink(missing_ok=True)
         self.path = path
-        self.safe = self.corrupt = 0  #: frames that the disk has, and that cannot be decoded
-        self._appended = 0
+        self.safe = 0  #: frames of the images' channel that the disk has
+        self.safe_in_all = 0  #: and of all channels
+        self.corrupt = 0  #: frames of the images' channel that cannot be decoded
+        self._corrupt = [0 for _ in self._sets]
+        count = self._sets[-1].end
+        self._appended = np.zeros(len(self._sets), np.int64)
         self._broken = False
-        self._states = np.full(what.scan.size, LOST, np.uint8)
-        self._touched = self._untouched = (what.scan.size, 0)  # states unlike the file's: first, behind last
+        self._states = np.full(count, LOST, np.uint8)
+        self._touched = self._untouched = (count, 0)  # states unlike the file's: first, behind last
         self._crcs: dict[int, int] = {}
         self._step = max(1, min(_PAGE, what.scan.size // _SAMPLED))
 
     def append(self, memory: np.ndarray, used: int, parts: Sequence[tuple[np.ndarray, ...]]) -> None:
         """Write the first ``used`` bytes of ``memory``, (n,) uint8, aligned as the disk wants it.
 
-        ``parts``: (numbers, starts, sizes, whether the filter was skipped, states) of its frames, (n,) each.
+        ``parts``: (numbers, starts, sizes, whether the filter was skipped, states) of its frames, (n,) each; the
+        numbers are those of `FrameSet`.
         """
         numbers, starts, sizes, skipped, states = (np.concatenate(columns) for columns in zip(*parts))
         good = states == GOOD
@@ -82,13 +84,17 @@ class RasterFile:
             min(self._touched[0], int(numbers.min())),
             max(self._touched[1], int(numbers.max()) + 1),
         )
+        which = np.searchsorted([s.end for s in self._sets], numbers, side="right")
+        local = numbers - np.array([s.first for s in self._sets])[which]
         for bad in np.flatnonzero(~good).tolist():
-            if self.corrupt < MOST_CORRUPT:
-                entry = np.array([numbers[bad], at + starts[bad], sizes[bad]])
-                self._file.put(CORRUPT_FRAMES, 3 * self.corrupt, entry)
-            self.corrupt += 1
-        self._appended += int(good.sum())
-        for n in np.flatnonzero(good & (numbers % self._step == 0)).tolist():
+            number = int(which[bad])
+            if (nth := self._corrupt[number]) < MOST_CORRUPT:
+                entry = np.array([local[bad], at + starts[bad], sizes[bad]])
+                self._file.put(self._sets[number].corrupt, 3 * nth, entry)
+            self._corrupt[number] += 1
+        self.corrupt = self._corrupt[0]
+        self._appended += np.bincount(which[good], minlength=len(self._sets))
+        for n in np.flatnonzero(good & (local % self._step == 0)).tolist():
             self._crcs[int(numbers[n])] = zlib.crc32(memory[starts[n] : starts[n] + sizes[n]].data)
 
     def checkpoint(self) -> None:
@@ -98,15 +104,16 @@ class RasterFile:
         say once that it could not write, drop what it had, and succeed the next time.
         """
         try:
-            first, last = self._touched
-            if first < last:
-                self._file.put(STATES, first, self._states[first:last])
+            for s in self._sets:
+                first, last = max(self._touched[0], s.first), min(self._touched[1], s.end)
+                if first < last:
+                    self._file.put(s.states, first - s.first, self._states[first:last])
             self._touched = self._untouched
             self._file.checkpoint()
         except BaseException:
             self._broken = True
             raise
-        self.safe = self._appended
+        self.safe, self.safe_in_all = int(self._appended[0]), int(self._appended.sum())
 
     def close(self, *, complete: bool) -> None:
         """The last checkpoint; libhdf5 reads a sample back; then the file says that it is complete.
@@ -119,7 +126,7 @@ class RasterFile:
             try:
                 self._verify()
             except BaseException:
-                self.safe = 0
+                self.safe = self.safe_in_all = 0
                 raise
             if not self._broken:
                 self._file.put(COMPLETE, 0, np.array([complete]))
@@ -133,10 +140,15 @@ class RasterFile:
         there = self._file.named
         try:
             with h5py.File(self.path, "r") as file:
-                frames = file[FRAMES].id
-                for number, crc in self._crcs.items():
-                    if there[number] and zlib.crc32(frames.read_direct_chunk((number, 0, 0))[1]) != crc:
-                        raise Wrong(f"its frame {number} has other bytes than were written")
+                for s in self._sets:
+                    frames = file[s.frames].id
+                    for number, crc in self._crcs.items():
+                        if not (s.first <= number < s.end and there[number]):
+                            continue
+                        if zlib.crc32(frames.read_direct_chunk((number - s.first, 0, 0))[1]) != crc:
+                            raise Wrong(
+                                f"its frame {number - s.first} of {s.frames} has other bytes than were written"
+                            )
         except Wrong:
             raise
         except Exception as error:  # h5py raises what libhdf5 says

@@ -24,22 +24,13 @@ from h5py import h5z
 from live4d_ophyd.frames.codecs import BY_NAME, Codec
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording.chunk_file import LIBVER, make_index
+from live4d_ophyd.recording.frame_sets import RECORDING, SCAN, FrameSet, frame_sets, names_in_file
 from live4d_ophyd.scan import ScanGrid
 
-#: the frames, in scan order; the only thing in its group: readers of DECTRIS' files add up all that is there
-FRAMES = "/entry/data/data_000001"
-#: the same over the scan, a virtual dataset: (scan_y, scan_x, q_y, q_x)
-SCAN = "/entry/scan/data"
-_RECORDING = "/entry/recording"
-#: what became of each frame, (n,) uint8: `LOST`, `GOOD`, `CORRUPT`
-STATES = f"{_RECORDING}/frame_state"
-#: frames that cannot be decoded, (`MOST_CORRUPT`, 3) int64: number, place in the file, bytes; -1 behind the last
-CORRUPT_FRAMES = f"{_RECORDING}/corrupt_frames"
 #: whether the file was closed, (1,) int8; of a session that was killed it is 0
-COMPLETE = f"{_RECORDING}/complete"
+COMPLETE = f"{RECORDING}/complete"
 #: when, (1,) text
-END_TIME = f"{_RECORDING}/end_time"
-IN_PLACE = (STATES, CORRUPT_FRAMES, COMPLETE, END_TIME)
+END_TIME = f"{RECORDING}/end_time"
 
 LOST, GOOD, CORRUPT = range(3)
 MOST_CORRUPT = 1024
@@ -50,8 +41,20 @@ _ANGSTROM = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "pm": 0.01,
 
 
 @dataclass(frozen=True)
+class Channel:
+    """What is known of one of the detector's channels; as of `Recorded`."""
+
+    name: str
+    threshold: float | None = None
+    pixel_mask: np.ndarray | None = None
+    flatfield: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Recorded:
     """What a file is of. None, "" and empty: not known.
+
+    channel : that of the images; others : further ones, each with frames of the same format
 
     pixel_mask : of the detector, (q_y, q_x) uint32, any bit is bad
     flatfield : of the detector, (q_y, q_x) float32
@@ -75,6 +78,17 @@ class Recorded:
     flatfield: np.ndarray | None = None
     software: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Channel, ...] = ()
+
+    @property
+    def sets(self) -> tuple[FrameSet, ...]:
+        """Datasets of frames."""
+        return frame_sets(self.scan.size, self.channel, [channel.name for channel in self.others])
+
+    @property
+    def in_place(self) -> tuple[str, ...]:
+        """Datasets that are written to in place."""
+        return (*(name for s in self.sets for name in (s.states, s.corrupt)), COMPLETE, END_TIME)
 
 
 def cannot_record(codec: Codec, scan: ScanGrid) -> str:
@@ -91,12 +105,14 @@ def write_template(path: Path, what: Recorded) -> None:
         entry = _group(file, "entry", "NXentry", default="scan")
         entry["title"] = str(what.notes.get("plan_name", "")) or "4D-STEM scan"
         entry["start_time"] = _now()
-        frames = _write_frames(entry, what)
-        _write_scan(entry, frames, what)
+        for frame_set in what.sets:
+            _write_frames(file, frame_set, what)
+            _write_scan(file, frame_set, what)
         _write_instrument(entry, what)
         _write_recording(entry, what)
         _write_emd(file, what)
-        make_index(frames)
+        for frame_set in what.sets:
+            make_index(file[frame_set.frames])
 
 
 def now_as_text() -> np.ndarray:
@@ -104,9 +120,10 @@ def now_as_text() -> np.ndarray:
     return np.array([_now()], "S32")
 
 
-def _write_frames(entry: h5py.Group, what: Recorded) -> h5py.Dataset:
-    group = _group(entry, "data", "NXdata", signal="data_000001")
-    shape = (what.scan.size, *what.format.shape)
+def _write_frames(file: h5py.File, frame_set: FrameSet, what: Recorded) -> None:
+    place, _, name = frame_set.frames.rpartition("/")
+    group = _group(file, place, "NXdata", signal=name)
+    shape = (frame_set.count, *what.format.shape)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_chunk((1, *what.format.shape))
     # Frames without compression have the mark of a filter that was skipped: the index is of one kind for all.
@@ -114,10 +131,8 @@ def _write_frames(entry: h5py.Group, what: Recorded) -> h5py.Dataset:
     properties.set_filter(number, h5z.FLAG_OPTIONAL, options)
     space = h5py.h5s.create_simple(shape)
     dtype = h5py.h5t.py_create(what.format.dtype.newbyteorder("<"))
-    h5py.h5d.create(group.id, b"data_000001", dtype, space, properties)
-    frames = group["data_000001"]
-    frames.attrs.update(image_nr_low=np.uint64(1), image_nr_high=np.uint64(shape[0]))
-    return frames
+    h5py.h5d.create(group.id, name.encode(), dtype, space, properties)
+    group[name].attrs.update(image_nr_low=np.uint64(1), image_nr_high=np.uint64(shape[0]))
 
 
 def _filter_of(what: Recorded) -> tuple[int, tuple[int, ...]]:
@@ -132,9 +147,11 @@ def _filter_of(what: Recorded) -> tuple[int, tuple[int, ...]]:
     return codec.hdf5_filter, options if itself else (0, 3, what.format.dtype.itemsize, *options)
 
 
-def _write_scan(entry: h5py.Group, frames: h5py.Dataset, what: Recorded) -> None:
+def _write_scan(file: h5py.File, frame_set: FrameSet, what: Recorded) -> None:
+    frames = file[frame_set.frames]
     (rows, cols), (q_rows, q_cols), scan = what.scan.shape, what.format.shape, what.scan
-    group = _group(entry, "scan", "NXdata", signal="data", interpretation="image")
+    place = frame_set.scan.rpartition("/")[0]
+    group = _group(file, place, "NXdata", signal="data", interpretation="image")
     group.attrs["axes"] = np.array(_AXES, "S6")
     # As h5py.VirtualLayout does it, without its Python a row. One mapping of all would be slow to read.
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -143,7 +160,7 @@ def _write_scan(entry: h5py.Group, frames: h5py.Dataset, what: Recorded) -> None
     for row in range(rows):
         virtual.select_hyperslab((row, 0, 0, 0), (1, cols, q_rows, q_cols))
         source.select_hyperslab((row * cols, 0, 0), (cols, q_rows, q_cols))
-        properties.set_virtual(virtual, b".", FRAMES.encode(), source)
+        properties.set_virtual(virtual, b".", frame_set.frames.encode(), source)
     virtual.select_all()
     h5py.h5d.create(group.id, b"data", frames.id.get_type(), virtual, properties)
     group["data"].attrs["units"] = "counts"
@@ -161,28 +178,35 @@ def _write_instrument(entry: h5py.Group, what: Recorded) -> None:
     detector = _group(instrument, "detector", "NXdetector")
     if what.detector:
         detector["description"] = what.detector
-    for name, value, units in (
-        ("count_time", what.count_time, "s"), ("frame_time", what.frame_time, "s"),
-        ("threshold_energy", what.threshold, "eV"),
-    ):  # fmt: skip
-        if value is not None and np.isfinite(value):
-            detector[name] = float(value)
-            detector[name].attrs["units"] = units
+    for name, value in (("count_time", what.count_time), ("frame_time", what.frame_time)):
+        _number(detector, name, value, "s")
     if what.saturation:
         detector["saturation_value"] = np.int64(what.saturation)
     detector["bit_depth_image"] = np.uint16(8 * what.format.dtype.itemsize)
-    if what.pixel_mask is not None:
-        detector["pixel_mask"] = what.pixel_mask.astype("<u4")
-    if what.flatfield is not None:
-        detector["flatfield"] = what.flatfield.astype("<f4")
+    _write_channel(detector, what)
+    # Readers of DECTRIS' files look into `detector`: it is of the images' channel.
+    for channel, name in zip(what.others, names_in_file([other.name for other in what.others])):
+        _write_channel(_group(instrument, f"detector_{name}", "NXdetector"), channel)
     specific = _group(detector, "detectorSpecific", "NXcollection")
     specific["nimages"] = np.uint64(1)
     specific["ntrigger"] = np.uint64(what.scan.size)
     specific["y_pixels_in_detector"], specific["x_pixels_in_detector"] = map(np.uint64, what.format.shape)
     if what.energy is not None and np.isfinite(what.energy):
-        beam = _group(instrument, "beam", "NXbeam")
-        beam["incident_energy"] = float(what.energy)
-        beam["incident_energy"].attrs["units"] = "eV"
+        _number(_group(instrument, "beam", "NXbeam"), "incident_energy", what.energy, "eV")
+
+
+def _write_channel(detector: h5py.Group, what: Recorded | Channel) -> None:
+    _number(detector, "threshold_energy", what.threshold, "eV")
+    if what.pixel_mask is not None:
+        detector["pixel_mask"] = what.pixel_mask.astype("<u4")
+    if what.flatfield is not None:
+        detector["flatfield"] = what.flatfield.astype("<f4")
+
+
+def _number(group: h5py.Group, name: str, value: float | None, units: str) -> None:
+    if value is not None and np.isfinite(value):
+        group[name] = float(value)
+        group[name].attrs["units"] = units
 
 
 def _write_recording(entry: h5py.Group, what: Recorded) -> None:
@@ -190,8 +214,10 @@ def _write_recording(entry: h5py.Group, what: Recorded) -> None:
     group = _group(entry, "recording", "NXcollection")
     group["complete"] = np.zeros(1, np.int8)
     group["end_time"] = np.zeros(1, "S32")
-    group["frame_state"] = np.full(what.scan.size, LOST, np.uint8)
-    group["corrupt_frames"] = np.full((MOST_CORRUPT, 3), -1, np.int64)
+    for frame_set in what.sets:
+        group[frame_set.states] = np.full(frame_set.count, LOST, np.uint8)
+        group[frame_set.corrupt] = np.full((MOST_CORRUPT, 3), -1, np.int64)
+        group[frame_set.states].attrs.update(channel=frame_set.channel, frames=frame_set.frames)
     group["channel"] = what.channel
     group["series"] = np.int64(what.series)
     group["series_unique_id"] = what.unique_id

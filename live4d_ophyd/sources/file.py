@@ -156,6 +156,12 @@ class FileSeries:
     def all_came(self, last_missing: int) -> bool:
         return self._left == 0
 
+    def other_channels(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
+        return {}
+
+    def of_channel(self, batch: FrameBatch, entries: np.ndarray, channel: str) -> FrameBatch:
+        raise ValueError("frames of a file are of one dataset; choose another by its name")
+
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
         return name_of(int(batch.index[entry, columns.ALGORITHM]))
 

@@ -197,6 +197,22 @@ class Hdf5Frames:
         found = _at(self._file, place)
         return found[()] if isinstance(found, h5py.Dataset) else None
 
+    def states(self) -> dict[str, np.ndarray]:
+        """What a file that an engine recorded says of its frames, (n,), by their datasets; empty for others."""
+        return {states.attrs["frames"]: states[()] for states in self._states()}
+
+    def other_channels(self) -> dict[str, str]:
+        """Datasets of the channels besides that of the images, in a file that an engine recorded."""
+        first = {part.dataset.name for part in self.parts}
+        every = {states.attrs["channel"]: states.attrs["frames"] for states in self._states()}
+        return {channel: dataset for channel, dataset in every.items() if dataset not in first}
+
+    def _states(self) -> list[h5py.Dataset]:
+        group = _at(self._file, "entry/recording")
+        if not isinstance(group, h5py.Group):
+            return []
+        return [group[name] for name in group if "frames" in group[name].attrs]
+
     def close(self) -> None:
         self._file.close()
 

@@ -182,6 +182,15 @@ class SeriesSource(Protocol):
         ``last_missing`` is the highest id that has not come, -1: all have.
         """
 
+    def other_channels(self, batch: FrameBatch, entry: int) -> Mapping[str, SeriesHeader | None]:
+        """What frames bring besides `channel`, as an entry shows it, and what the series says of each; or None."""
+
+    def of_channel(self, batch: FrameBatch, entries: np.ndarray, channel: str) -> FrameBatch:
+        """The same messages, (n,), as another channel has them; those that do not have it are no IMAGE.
+
+        Its buffer is that of ``batch``, and valid as long.
+        """
+
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
         """What an entry's compression is called, also one that is none of `codecs`; None where nothing says it."""
 

@@ -20,7 +20,7 @@ from tiled.structures.data_source import Asset
 from tiled.utils import path_from_uri
 
 from live4d_ophyd.image_streams import RAW_MIMETYPE
-from live4d_ophyd.recording.template import FRAMES
+from live4d_ophyd.recording.frame_sets import FRAMES
 
 #: by which Tiled's client finds `RawFramesClient` (entry point)
 SPEC = "Live4DRawFrames"

@@ -271,6 +271,17 @@ def test_some_readers_want_that_hdf5plugin_is_imported_before(reader):
         assert read.returncode == 0, read.stderr
 
 
+@pytest.mark.parametrize("channel", ["threshold_2", "difference"])
+def test_further_channels_have_datasets_of_their_own(channel):
+    """By their names, as LiberTEM and h5py take them; in no reader's way."""
+    (path,) = (path for path in SQUARE if path.stem.startswith("channels"))
+    with np.load(path.with_suffix(".npz")) as known:
+        data = known[channel]
+    with h5py.File(path) as file:
+        check(file[f"entry/scan_{channel}/data"], data, data.dtype)
+    check(_libertem("hdf5", str(path), ds_path=f"/entry/scan_{channel}/data"), data, data.dtype)
+
+
 @of_all_files
 def test_h5py_finds_the_axes(path):
     with h5py.File(path) as file:

@@ -26,6 +26,8 @@ KINDS = {
     "lz4": (np.uint16, {"codec": "lz4"}),
     "uncompressed": (np.uint16, {"codec": ""}),
     "lost": (np.uint16, {"lost": [0, 3, 11, 12, 34], "corrupt": [5, 20]}),
+    # Readers give the images' channel, and know nothing of others.
+    "channels": (np.uint16, {"others": ("threshold_2", "difference"), "lost": [2, 37, 40]}),
     # Left after a checkpoint, as by a process that is killed.
     "unclosed": (np.uint16, {"lost": range(20, 35), "close": False}),
 }
@@ -46,14 +48,16 @@ def main(folder):
     for kind, (dtype, how) in KINDS.items():
         for detector, shape in DETECTORS.items():
             frames = frames_of(dtype, shape, rng)
+            others = {name: frames_of(dtype, shape, rng) for name in how.get("others", ())}
             path = recorded_file(
                 folder / f"{kind}_{detector}.h5", frames, SCAN, detector="DECTRIS ARINA", channel="threshold_1",
                 energy=200e3, count_time=1e-4, frame_time=1e-4, pixel_mask=np.zeros(shape, np.uint32),
-                flatfield=np.ones(shape, np.float32), notes={"plan_name": "raster"}, **how,
+                flatfield=np.ones(shape, np.float32), notes={"plan_name": "raster"}, **how | {"others": others},
             )  # fmt: skip
-            frames[[*how.get("lost", ()), *how.get("corrupt", ())]] = 0
-            data = frames.reshape(*SCAN.shape, *shape)
-            np.savez(path.with_suffix(".npz"), data=data)
+            every = np.concatenate([frames, *others.values()])
+            every[[*how.get("lost", ()), *how.get("corrupt", ())]] = 0
+            data, *further = every.reshape(-1, *SCAN.shape, *shape)
+            np.savez(path.with_suffix(".npz"), data=data, **dict(zip(others, further)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from recorded_file import recorded_file
 
 from live4d_ophyd.commands.main import live4d
-from live4d_ophyd.recording.template import FRAMES
+from live4d_ophyd.recording.frame_sets import FRAMES
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.testing.small_dcu import frames
 
@@ -39,6 +39,26 @@ def test_what_was_lost_or_kept_apart_is_said_and_no_fault(tmp_path):
     assert said["complete"] is False
     _, words = verify(path)
     assert "1 are not there; 2 corrupt, kept apart; it was not closed" in words
+
+
+def test_frames_of_all_channels_are_looked_at(tmp_path):
+    first, second, third = frames(12), frames(12, seed=1), frames(12, seed=2)
+    path = recorded_file(
+        tmp_path / "a.h5", first, SCAN, others={"threshold_2": second, "none": third}, lost=[3, 15, *range(24, 36)],
+        corrupt=[17],
+    )  # fmt: skip
+    code, said = found(path)
+    assert (code, said["frames"], said["lost"], said["corrupt"], said["wrong"]) == (0, 21, 15, 1, "")
+    with h5py.File(path) as file:
+        place = file["/entry/data_threshold_2/data_000001"].id.get_chunk_info(4).byte_offset
+    with open(path, "r+b") as file:
+        file.seek(place + 12)
+        file.write(b"\xff" * 100)
+    code, said = found(path)
+    assert (code, said["bad"]) == (1, 1)
+    assert said["wrong"].startswith(
+        "1 frames of /entry/data_threshold_2/data_000001 are not what it says: frame "
+    )
 
 
 def test_a_frame_that_was_damaged_later_is_found(tmp_path):

@@ -22,22 +22,14 @@ from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.status import OUTSIDE_BUFFER
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.recording.chunk_index import write_at
-from live4d_ophyd.recording.template import (
-    COMPLETE,
-    CORRUPT,
-    CORRUPT_FRAMES,
-    FRAMES,
-    GOOD,
-    LOST,
-    SCAN,
-    STATES,
-    Recorded,
-)
+from live4d_ophyd.recording.frame_sets import CORRUPT_FRAMES, FRAMES, SCAN, STATES
+from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST, Recorded
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sim.compress import compress
 from live4d_ophyd.sources.dectris.index import index_batch
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.late_backend import LateBackend
-from live4d_ophyd.testing.small_dcu import damaged_image, end, frames, image, series, start
+from live4d_ophyd.testing.small_dcu import damaged_image, encoded, end, frames, image, series, start
 
 DISK = Disk("vbf", center=(12, 16), radius=6)
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
@@ -136,12 +128,59 @@ def test_files_of_a_movie_are_numbered_as_its_rasters_are(record):
     frame, ids = FrameFormat(24, 32, np.dtype("<u2")), np.arange(12)
     made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
     for raster in (2, 0):
-        made.add(batch, ids, 12 * raster + ids, np.zeros(12), frame)
+        made.add(batch, ids, np.full(12, raster), ids, np.zeros(12), frame)
         made._flush_lanes()
     done = [made.finish(raster, frame) for raster in range(3)]
     made.close()
     assert [os.path.basename(file.path) for file in done] == [f"scan_0000{n}.h5" for n in (1, 2, 3)]
     assert [file.frames for file in done] == [12, 0, 12]
+
+
+def test_every_channel_of_a_message_is_recorded(dcu, record):
+    """The images' channel as ever; the others beside it, with what the series says of them."""
+    first, second, third = np.split(frames(36), 3)
+    mask = np.zeros((24, 32), np.uint32)
+    mask[3, 4] = 2
+    begin = start(
+        number_of_images=12, channels=["threshold_1", "threshold_2", "difference/a"],
+        threshold_energy={"threshold_1": 5e4, "threshold_2": 9e4}, pixel_mask={"threshold_2": encoded(mask)},
+    )  # fmt: skip
+    images = [
+        image(None, n, channels={"threshold_1": first[n], "threshold_2": second[n], "difference/a": third[n]})
+        for n in range(12)
+    ]
+    images[5] = images[5].replace(compress(second[5], "bslz4"), b"\xff" * len(compress(second[5], "bslz4")))
+    images[7] = image(None, 7, channels={"threshold_1": first[7], "difference/a": third[7]})
+    dcu.send([begin, *images, end()])
+    (raster,) = take(dcu, record)
+    recorded = raster.recorded
+    assert (recorded.frames, recorded.unrecorded, recorded.corrupt, raster.losses.bad) == (12, 0, 0, 0)
+    np.testing.assert_array_equal(raster.outputs["vbf"].ravel(), (first * DISK.weights((24, 32))).sum((1, 2)))
+    with h5py.File(recorded.path) as file:
+        second[[5, 7]] = 0
+        for names, pixels in (
+            ((FRAMES, SCAN), first),
+            (("/entry/data_threshold_2/data_000001", "/entry/scan_threshold_2/data"), second),
+            (("/entry/data_difference_a/data_000001", "/entry/scan_difference_a/data"), third),
+        ):
+            for name in names:
+                np.testing.assert_array_equal(file[name], pixels.reshape(file[name].shape))
+        assert list(file["/entry/data"]) == ["data_000001"]
+        states = file["/entry/recording/frame_state_threshold_2"]
+        assert states.attrs["channel"] == "threshold_2"
+        assert states[5] == CORRUPT
+        assert states[7] == LOST
+        assert (np.delete(states, [5, 7]) == GOOD).all()
+        assert (file[STATES][:] == GOOD).all()
+        number, at, size = file["/entry/recording/corrupt_frames_threshold_2"][0]
+        assert (number, size) == (5, len(compress(frames(36)[17], "bslz4")))
+        assert file["/entry/instrument/detector/threshold_energy"][()] == 5e4
+        other = file["/entry/instrument/detector_threshold_2"]
+        assert other["threshold_energy"][()] == 9e4
+        np.testing.assert_array_equal(other["pixel_mask"], mask)
+    with open(recorded.path, "rb") as file:
+        file.seek(at)
+        assert file.read(size) == b"\xff" * size
 
 
 def test_several_connections_share_a_file(dcu, record):
@@ -211,7 +250,7 @@ def test_a_frame_whose_bytes_are_nowhere_costs_no_other(record):
     frame, ids = FrameFormat(24, 32, np.dtype("<u2")), np.arange(12)
     made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
     for part in (ids[1:2], ids[:1], ids[2:]):
-        made.add(batch, part, part, np.where(part == 0, OUTSIDE_BUFFER, 0), frame)
+        made.add(batch, part, 0 * part, part, np.where(part == 0, OUTSIDE_BUFFER, 0), frame)
         made._flush_lanes()
     done = made.finish(0, frame)
     made.close()
@@ -380,7 +419,7 @@ def test_what_an_engine_cannot_have_recorded_is_refused(said):
 
 
 @pytest.mark.parametrize(
-    "said", [{"shape": (4, 3, 24, 32)}, {"frames": 13}, {"unrecorded": 1}, {"corrupt": 13}]
+    "said", [{"shape": (4, 3, 24, 32)}, {"frames": 13}, {"unrecorded": 97}, {"corrupt": 13}]
 )
 def test_what_was_not_asked_for_is_refused(dcu, record, said):
     dcu.send(series(frames(12)))

@@ -16,11 +16,13 @@ from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording import chunk_file
 from live4d_ophyd.recording.chunk_file import ChunkFile
 from live4d_ophyd.recording.chunk_index import NotAsExpected, checksum, write_at
-from live4d_ophyd.recording.template import COMPLETE, FRAMES, IN_PLACE, SCAN, STATES, Recorded, write_template
+from live4d_ophyd.recording.frame_sets import FRAMES, SCAN, STATES
+from live4d_ophyd.recording.template import COMPLETE, Recorded, write_template
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sim.compress import compress
 
 FORMAT = FrameFormat(6, 8, np.dtype("<u2"))
+IN_PLACE = (STATES, COMPLETE)
 
 
 def template(path, rows, cols, codec="bslz4", frame=FORMAT):
@@ -61,7 +63,7 @@ def test_every_chunk_is_where_readers_look_for_it(tmp_path, rows, cols, direct):
     path = template(tmp_path / "a.h5", rows, cols)
     n = rows * cols
     frames = frames_of(n)
-    file = ChunkFile(path, FRAMES, IN_PLACE, direct=direct)
+    file = ChunkFile(path, (FRAMES,), IN_PLACE, direct=direct)
     order = np.random.default_rng(1).permutation(n)
     for part in np.array_split(order, min(5, n)):
         append(file, frames[part], part)
@@ -79,7 +81,7 @@ def test_every_chunk_is_where_readers_look_for_it(tmp_path, rows, cols, direct):
 def test_frames_of_any_codec_and_number_are_read(tmp_path, codec, dtype):
     frame = FrameFormat(24, 32, np.dtype(dtype))
     frames = frames_of(6, frame)
-    file = ChunkFile(template(tmp_path / "a.h5", 2, 3, codec, frame), FRAMES)
+    file = ChunkFile(template(tmp_path / "a.h5", 2, 3, codec, frame), (FRAMES,))
     append(file, frames, range(6), codec)
     file.close()
     with h5py.File(tmp_path / "a.h5") as read:
@@ -88,7 +90,7 @@ def test_frames_of_any_codec_and_number_are_read(tmp_path, codec, dtype):
 
 def test_what_was_not_written_reads_as_zeros_and_has_no_chunk(tmp_path):
     frames = frames_of(6)
-    file = ChunkFile(template(tmp_path / "a.h5", 2, 3), FRAMES)
+    file = ChunkFile(template(tmp_path / "a.h5", 2, 3), (FRAMES,))
     append(file, frames[[4, 1]], [4, 1])
     append(file, frames[[2]], [-1])  # in the file, and in no dataset
     file.close()
@@ -102,7 +104,7 @@ def test_what_was_not_written_reads_as_zeros_and_has_no_chunk(tmp_path):
 @pytest.mark.parametrize("dataset", [FRAMES, SCAN])
 def test_what_was_not_written_is_zeros_in_memory_that_a_reader_uses_again(tmp_path, dataset):
     """As LiberTEM reads: into an array that still has other frames."""
-    file = ChunkFile(template(tmp_path / "a.h5", 2, 3), FRAMES)
+    file = ChunkFile(template(tmp_path / "a.h5", 2, 3), (FRAMES,))
     append(file, frames_of(1), [4])
     file.close()
     with h5py.File(tmp_path / "a.h5") as read:
@@ -113,7 +115,7 @@ def test_what_was_not_written_is_zeros_in_memory_that_a_reader_uses_again(tmp_pa
 
 def test_what_is_put_in_place_is_there_behind_the_checkpoint(tmp_path):
     path = template(tmp_path / "a.h5", 2, 3)
-    file = ChunkFile(path, FRAMES, IN_PLACE)
+    file = ChunkFile(path, (FRAMES,), IN_PLACE)
     file.put(STATES, 2, np.array([1, 2]))
     with h5py.File(path) as read:
         assert not read[STATES][()].any()
@@ -132,7 +134,7 @@ def test_a_file_system_that_refuses_to_go_past_its_cache_gets_it_all_the_same(tm
         return write(fd, data, at)
 
     path = template(tmp_path / "a.h5", 2, 3)
-    file = ChunkFile(path, FRAMES)
+    file = ChunkFile(path, (FRAMES,))
     if not file.direct:
         pytest.skip("this file system does not go past its cache")
     monkeypatch.setattr(os, "pwrite", refuse)
@@ -153,7 +155,7 @@ def _is_direct(fd):
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     path = template(tmp_path / "a.h5", 2, 3)
     frames = frames_of(6)
-    file = ChunkFile(path, FRAMES)
+    file = ChunkFile(path, (FRAMES,))
     append(file, frames[:2], [0, 1])
     monkeypatch.setattr(chunk_file, "write_at", no_space_for_frames)
     with pytest.raises(OSError, match="No space"):
@@ -180,7 +182,7 @@ def test_a_kill_at_any_write_of_a_checkpoint_leaves_a_file_that_opens(tmp_path, 
     first, second = np.arange(n // 2), np.arange(n // 2, n)
 
     def made(name):
-        file = ChunkFile(template(tmp_path / name, rows, cols), FRAMES, IN_PLACE, direct=False)
+        file = ChunkFile(template(tmp_path / name, rows, cols), (FRAMES,), IN_PLACE, direct=False)
         append(file, frames[first], first)
         file.put(STATES, 0, np.ones(len(first)))
         file.checkpoint()
@@ -232,7 +234,7 @@ def test_who_opens_the_file_while_it_grows_finds_it_whole(tmp_path, monkeypatch,
     monkeypatch.setattr(chunk_file, "_AHEAD_BYTES", ahead)
     path = template(tmp_path / "a.h5", 30, 40)
     frames = frames_of(1200)
-    file = ChunkFile(path, FRAMES)
+    file = ChunkFile(path, (FRAMES,))
     lengths, said = [], []
     sync = os.fdatasync
     monkeypatch.setattr(
@@ -256,14 +258,14 @@ def test_a_template_of_another_kind_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w", libver="v110") as file:
         file.create_dataset("x", (4, 6, 8), "u2", chunks=(2, 6, 8), compression=1)
     with pytest.raises(NotAsExpected, match="expected one along its first axis"):
-        ChunkFile(tmp_path / "a.h5", "x")
+        ChunkFile(tmp_path / "a.h5", ("x",))
     with h5py.File(tmp_path / "b.h5", "w", libver="v110") as file:
         made = file.create_dataset(
             "x", (4, 6, 8), "u2", chunks=(1, 6, 8), maxshape=(None, 6, 8), compression=1
         )
         made.id.write_direct_chunk((0, 0, 0), b"\0")
     with pytest.raises(NotAsExpected, match="no fixed array"):
-        ChunkFile(tmp_path / "b.h5", "x")
+        ChunkFile(tmp_path / "b.h5", ("x",))
 
 
 def test_of_two_datasets_of_one_shape_each_has_its_own_index(tmp_path):
@@ -273,12 +275,32 @@ def test_of_two_datasets_of_one_shape_each_has_its_own_index(tmp_path):
             made = file.create_dataset(name, (1200, 6, 8), "<u2", chunks=(1, 6, 8), **hdf5plugin.Bitshuffle())
             chunk_file.make_index(made)
     frames = frames_of(1200)
-    file = ChunkFile(path, "y")
+    file = ChunkFile(path, ("y",))
     append(file, frames, np.arange(1200))
     file.close()
     with h5py.File(path) as read:
         np.testing.assert_array_equal(read["y"], frames)
         assert [read[name].id.get_num_chunks() for name in ("x", "z")] == [1, 1]
+
+
+def test_several_datasets_are_written_to_at_once(tmp_path):
+    """Numbered through; one index is of pages, the other is not."""
+    path = tmp_path / "a.h5"
+    counts = {"x": 1200, "y": 2, "z": 1500}
+    with h5py.File(path, "w", libver=chunk_file.LIBVER) as file:
+        for name, n in counts.items():
+            made = file.create_dataset(name, (n, 6, 8), "<u2", chunks=(1, 6, 8), **hdf5plugin.Bitshuffle())
+            chunk_file.make_index(made)
+    frames = frames_of(2702)
+    file = ChunkFile(path, tuple(counts))
+    order = np.random.default_rng(0).permutation(2702)
+    for part in np.array_split(order, 3):
+        append(file, frames[part], part)
+        file.checkpoint()
+    file.close()
+    with h5py.File(path) as read:
+        for name, part in zip(counts, np.split(frames, [1200, 1202])):
+            np.testing.assert_array_equal(read[name], part)
 
 
 WRITES = """
@@ -287,7 +309,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from recording.test_chunk_file import *
 path = Path(sys.argv[1])
-file = ChunkFile(template(path, 300, 100), FRAMES, IN_PLACE)
+file = ChunkFile(template(path, 300, 100), (FRAMES,), IN_PLACE)
 frames = frames_of(100)
 memory, starts, sizes = packed(frames)
 print("begun", flush=True)

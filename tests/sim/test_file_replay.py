@@ -45,6 +45,22 @@ def test_each_message_is_one_of_the_stream(tmp_path, codec, dtype):
     assert end.series_id == start.series_id
 
 
+def test_all_channels_are_sent(tmp_path):
+    first, second = frames(12), frames(12, seed=1)
+    known = {"channel": "threshold_1", "others": {"threshold_2": second}, "lost": [3, 17]}
+    path = recorded_file(tmp_path / "a.h5", first, SCAN, **known)
+    with closing(FileReplay(path)) as replay:
+        start, *images, _ = [read_message(message) for message, _ in replay]
+    assert start.channels == ("threshold_1", "threshold_2")
+    assert [image.image_id for image in images] == [n for n in range(12) if n != 3]
+    for image in images:
+        n = image.image_id
+        there = {"threshold_1": first[n]} | ({} if n == 5 else {"threshold_2": second[n]})
+        assert image.channels.keys() == there.keys()
+        for name, pixels in there.items():
+            np.testing.assert_array_equal(decode_array(image.channels[name]), pixels)
+
+
 def test_recorded_replayed_and_reprocessed_images_are_equal(tmp_path):
     pixels = frames(12)
     path = recorded_file(tmp_path / "a.h5", pixels, SCAN, lost=[7])

@@ -22,7 +22,8 @@ from ophyd import Signal
 from served_engine import served_engine
 
 from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, open_catalog
-from live4d_ophyd.recording.template import COMPLETE, FRAMES, GOOD, LOST, STATES
+from live4d_ophyd.recording.frame_sets import FRAMES, STATES
+from live4d_ophyd.recording.template import COMPLETE, GOOD, LOST
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.storage import record
 

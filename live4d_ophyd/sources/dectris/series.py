@@ -8,6 +8,7 @@ from live4d_ophyd.frames.batch import ALGORITHM, BLOB_LENGTH, BLOB_OFFSET, ELEM_
 from live4d_ophyd.frames.codecs import name_of
 from live4d_ophyd.frames.encoded_array import StreamError
 from live4d_ophyd.sources.dectris.connection import DectrisConnection
+from live4d_ophyd.sources.dectris.index import index_images
 from live4d_ophyd.sources.dectris.messages import ImageMessage, read_message
 from live4d_ophyd.sources.dectris.other_client import dealt_out
 from live4d_ophyd.sources.dectris.series_filter import SeriesFilter
@@ -63,6 +64,18 @@ class DectrisSeries:
         # One that is cut has nothing under way any more.
         alive = [number for number, connection in enumerate(self.connections) if connection.connected()]
         return self._filter.all_came(alive, last_missing)
+
+    def other_channels(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
+        message = read_message(batch.message(entry))
+        assert isinstance(message, ImageMessage)
+        return {name: self._filter.header_of(name) for name in message.channels if name != self.channel}
+
+    def of_channel(self, batch: FrameBatch, entries: np.ndarray, channel: str) -> FrameBatch:
+        other = FrameBatch(
+            batch.buffer, batch.index[entries].copy(), len(entries), channel.encode(), batch.connection
+        )
+        index_images(other, np.arange(len(entries)), channel)
+        return other
 
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
         index = batch.index[entry]

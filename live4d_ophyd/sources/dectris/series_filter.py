@@ -103,9 +103,11 @@ class SeriesFilter:
     @property
     def header(self) -> SeriesHeader | None:
         """What the series says of itself; None as long as its start has not come."""
-        return (
-            None if self.start is None or self.key is None else header_of(self.start, self.key, self.channel)
-        )
+        return self.header_of(self.channel)
+
+    def header_of(self, channel: str) -> SeriesHeader | None:
+        """What it says where the frames of ``channel`` are taken."""
+        return None if self.start is None or self.key is None else header_of(self.start, self.key, channel)
 
     def expect(self, series_id: int) -> None:
         """Take this series and no other: the detector was armed for it."""

@@ -1,0 +1,78 @@
+"""Recordable: what of a batch goes into the recorded file, and as which of its frames: every channel of a message.
+
+In: frames that were accepted, with what the decoder said of the images' channel. Out: entries for the recorder, with
+the numbers of `FrameSet`. The other channels' frames are no part of any image: here their blocks are checked, on a CPU,
+so that none lies in the file as good that is not. Runs in receive threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+
+from live4d_ophyd.decode import CpuBackend, Demand, FrameFormat, Saturation
+from live4d_ophyd.engine.recorder import MOST_CHANNELS, FrameRecorder
+from live4d_ophyd.frames.batch import IMAGE, FrameBatch
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources.source import SeriesHeader, SeriesSource
+
+log = logging.getLogger(__name__)
+
+_CHECK = Demand(maps=None)
+
+
+class Recordable:
+    """Of one acquisition of ``scan``; ``known`` has the series' channels."""
+
+    def __init__(self, recorder: FrameRecorder, scan: ScanGrid, known: SeriesSource) -> None:
+        self._recorder, self._scan, self._known = recorder, scan, known
+        #: the channels besides that of the images, and what the series says of each; None before the first frame
+        self.others: dict[str, SeriesHeader | None] | None = None
+        self._lock = threading.Lock()
+        self._of_thread = threading.local()
+
+    def add(
+        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat
+    ) -> None:  # fmt: skip
+        """Take frames of a batch. (n,) each: entries, positions over all rasters, -1 for none, and statuses."""
+        imaged = np.flatnonzero(positions >= 0)
+        if not len(imaged):
+            return
+        entries, status = entries[imaged], status[imaged]
+        rasters, numbers = np.divmod(positions[imaged], self._scan.size)
+        others = self._others(batch, int(entries[0]))
+        self._recorder.add(batch, entries, rasters, numbers, status, frame)
+        for nth, channel in enumerate(others, start=1):
+            other = self._known.of_channel(batch, entries, channel)
+            there = np.flatnonzero(other.status == IMAGE)
+            found = self._check(other, there, frame)
+            at = numbers[there] + nth * self._scan.size
+            self._recorder.add(other, there, rasters[there], at, found, frame)
+
+    def _others(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
+        if self.others is None:
+            with self._lock:
+                if self.others is None:
+                    self.others = self._found(batch, entry)
+        return self.others
+
+    def _found(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
+        found = dict(self._known.other_channels(batch, entry))
+        if len(found) > MOST_CHANNELS:
+            log.warning(
+                "frames have %d channels besides %r: %s are not recorded", len(found), self._known.channel,
+                ", ".join(list(found)[MOST_CHANNELS:][:5]),
+            )  # fmt: skip
+        return dict(list(found.items())[:MOST_CHANNELS])
+
+    def _check(self, batch: FrameBatch, entries: np.ndarray, frame: FrameFormat) -> np.ndarray:
+        """What a decoder says of frames that nobody sums, (n,)."""
+        decoder = getattr(self._of_thread, "decoder", None)
+        if decoder is None:
+            decoder = self._of_thread.decoder = CpuBackend().decoder(frame, saturation=Saturation())
+        status = np.zeros(len(entries), np.int64)
+        for part in decoder.submit(batch, entries, _CHECK).parts():
+            status[part.at] = part.status
+        return status

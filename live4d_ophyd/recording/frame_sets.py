@@ -1,0 +1,62 @@
+"""FrameSet: one dataset of frames in a recorded file, and how frames are numbered over all of them.
+
+The images' channel over the scan comes first: its frames have the numbers of their scan positions. Behind it come the
+detector's other channels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: the frames of the images' channel, in scan order; the only thing in its group: readers of DECTRIS' files add up all
+#: that is there
+FRAMES = "/entry/data/data_000001"
+#: the same over the scan, a virtual dataset: (scan_y, scan_x, q_y, q_x)
+SCAN = "/entry/scan/data"
+RECORDING = "/entry/recording"
+#: what became of each frame, (n,) uint8: `LOST`, `GOOD`, `CORRUPT`
+STATES = f"{RECORDING}/frame_state"
+#: frames that cannot be decoded, (`MOST_CORRUPT`, 3) int64: number, place in the file, bytes; -1 behind the last
+CORRUPT_FRAMES = f"{RECORDING}/corrupt_frames"
+
+
+@dataclass(frozen=True)
+class FrameSet:
+    """Frames ``first`` to ``first + count`` of a file: of one channel, in one dataset.
+
+    frames, states, corrupt : datasets, as of `FRAMES`, `STATES`, `CORRUPT_FRAMES`
+    scan : the same frames over the scan, as of `SCAN`
+    """
+
+    frames: str
+    states: str
+    corrupt: str
+    first: int
+    count: int
+    channel: str
+    scan: str
+
+    @property
+    def end(self) -> int:
+        """Behind the last number."""
+        return self.first + self.count
+
+
+def frame_sets(positions: int, channel: str, others: Sequence[str]) -> tuple[FrameSet, ...]:
+    """Of a file with the frames of ``positions`` of the scan, of the images' channel and others."""
+    sets = [FrameSet(FRAMES, STATES, CORRUPT_FRAMES, 0, positions, channel, SCAN)]
+    for other, name in zip(others, names_in_file(others)):
+        places = f"/entry/data_{name}/data_000001", f"{STATES}_{name}", f"{CORRUPT_FRAMES}_{name}"
+        sets.append(FrameSet(*places, sets[-1].end, positions, other, f"/entry/scan_{name}/data"))
+    return tuple(sets)
+
+
+def names_in_file(channels: Sequence[str]) -> list[str]:
+    """What channels are called in names of groups: a stream may call them anything."""
+    names: list[str] = []
+    for channel in channels:
+        name = re.sub(r"[^A-Za-z0-9_]", "_", channel) or "_"
+        names.append(name if name not in names else f"{name}_{len(names)}")
+    return names
