@@ -104,6 +104,11 @@ class ScanGrid:
         flybacks = self.rows if self.last_flyback else self.rows - 1
         return self.lead_in + self.rows * self.cols + flybacks * self.flyback
 
+    @property
+    def aside(self) -> np.ndarray:
+        """Numbers in a raster of the frames that belong to no position, (frames - size,) int64."""
+        return np.flatnonzero(self.positions(np.arange(self.frames)) < 0)
+
     def positions(self, image_ids: np.ndarray) -> np.ndarray:
         """Flat position ``raster * size + row * cols + col`` of each frame, ``(n,) int64``.
 

@@ -21,7 +21,8 @@ def recorded_file(
 ) -> Path:  # fmt: skip
     """A file of ``frames``, (n, q_y, q_x), without those ``lost``; of those ``corrupt`` half of the bytes are kept.
 
-    ``others``: frames of further channels, by their names; numbers of those lost go on there.
+    ``others``: frames of further channels, by their names; numbers of those lost go on there. With ``flyback=True``
+    among ``known``, the frames behind those of the scan belong to no position.
     """
     channels = tuple(map(Channel, others or {}))
     what = Recorded(

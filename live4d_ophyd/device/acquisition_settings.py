@@ -60,6 +60,7 @@ class AcquisitionSettings(ConsistentSettings, Device):
     gain = setting(PixelArray, check=checks.gain)
     record = setting(Text, value="", check=check_template)
     record_map = setting(Text, value="", check=check_map)
+    record_flyback = setting(Flag, value=False)
     timeout = setting(Number, value=10.0, positive=True, most=checks.LONGEST_S, units="s")
     movie_rasters = setting(Whole, value=10, least=1)  #: rasters of one flight (kickoff to complete)
 

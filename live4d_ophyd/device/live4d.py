@@ -89,6 +89,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
     record : where the compressed frames are recorded as they come, one HDF5 file an Event, by a path at the engine's
         host with fields of the run, ``/data/{date}/{scan_id}_{plan_name}.h5``; a number is put behind the name. The
         frames are then in the run, as ``<name>_raw``. "": nowhere
+    record_flyback : flyback and lead-in frames are recorded, too, in a dataset of their own
     record_map : where files of an engine elsewhere are seen here, ``/data=/mnt/gpu-host``
     timeout : longest silence of the stream before a trigger fails (or ends with what came), s
 
@@ -148,6 +149,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         gain: np.ndarray | str | Path | None = None,
         record: str = "",
         record_map: str = "",
+        record_flyback: bool = False,
         timeout: float = 10.0,
         **kwargs: Any,
     ) -> None:
@@ -175,7 +177,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.preview = LivePreview(self)
         self.put_settings(
             scan, endpoint=endpoint, channel=channel, connections=connections, nodata=nodata, saturated=saturated,
-            pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map, timeout=timeout,
+            pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map, record_flyback=record_flyback,
+            timeout=timeout,
         )  # fmt: skip
         for key, shape in self.known_shapes().items():
             getattr(self, key.removeprefix(f"{name}_")).put(np.full(shape, np.nan))

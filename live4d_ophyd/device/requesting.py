@@ -65,7 +65,9 @@ class Requesting(MethodSignals):
             return None
         run = self._run
         known = run.header if run.began is None else {**run.header, "time": run.began}
-        return Recording(expand(template, known, self.name), {"device": self.name, "baseline": run.baseline})
+        path = expand(template, known, self.name)
+        notes = {"device": self.name, "baseline": run.baseline}
+        return Recording(path, notes, flyback=self.record_flyback.get())
 
     def movie_request(self, rasters: int) -> AcquisitionRequest:
         """The same for a movie: without methods that give nothing whose size is known before a series."""

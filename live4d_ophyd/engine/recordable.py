@@ -1,8 +1,8 @@
-"""Recordable: what of a batch goes into the recorded file, and as which of its frames: every channel of a message.
+"""Recordable: what of a batch goes into the recorded file, and as which of its frames: every channel, and flyback.
 
-In: frames that were accepted, with what the decoder said of the images' channel. Out: entries for the recorder, with
-the numbers of `FrameSet`. The other channels' frames are no part of any image: here their blocks are checked, on a CPU,
-so that none lies in the file as good that is not. Runs in receive threads.
+In: frames that were accepted, with what the decoder said of those that are imaged. Out: entries for the recorder, with
+the numbers of `FrameSet`. The other channels' frames, and flyback, are no part of any image: here their blocks are
+checked, on a CPU, so that none lies in the file as good that is not. Runs in receive threads.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Recordable:
 
     def __init__(self, recorder: FrameRecorder, scan: ScanGrid, known: SeriesSource) -> None:
         self._recorder, self._scan, self._known = recorder, scan, known
+        self._aside = scan.aside if recorder.recording.flyback else np.empty(0, np.int64)
         #: the channels besides that of the images, and what the series says of each; None before the first frame
         self.others: dict[str, SeriesHeader | None] | None = None
         self._lock = threading.Lock()
@@ -37,19 +38,37 @@ class Recordable:
         self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat
     ) -> None:  # fmt: skip
         """Take frames of a batch. (n,) each: entries, positions over all rasters, -1 for none, and statuses."""
-        imaged = np.flatnonzero(positions >= 0)
-        if not len(imaged):
+        imaged = positions >= 0
+        if not len(self._aside):
+            entries, positions, status, imaged = (
+                array[imaged] for array in (entries, positions, status, imaged)
+            )
+        if not len(entries):
             return
-        entries, status = entries[imaged], status[imaged]
-        rasters, numbers = np.divmod(positions[imaged], self._scan.size)
         others = self._others(batch, int(entries[0]))
-        self._recorder.add(batch, entries, rasters, numbers, status, frame)
-        for nth, channel in enumerate(others, start=1):
+        rasters, within = np.divmod(batch.image_id[entries], self._scan.frames)
+        if not imaged.all():
+            aside = np.flatnonzero(~imaged)
+            status = status.copy()
+            status[aside] = self._check(batch, entries[aside], frame)
+        first, *further = self._numbers(positions, within, 1 + len(others))
+        self._recorder.add(batch, entries, rasters, first, status, frame)
+        for channel, numbers in zip(others, further):
             other = self._known.of_channel(batch, entries, channel)
             there = np.flatnonzero(other.status == IMAGE)
             found = self._check(other, there, frame)
-            at = numbers[there] + nth * self._scan.size
-            self._recorder.add(other, there, rasters[there], at, found, frame)
+            self._recorder.add(other, there, rasters[there], numbers[there], found, frame)
+
+    def _numbers(self, positions: np.ndarray, within: np.ndarray, channels: int) -> list[np.ndarray]:
+        """Of frames in the file, (n,) for each channel; ``within``: their numbers in the raster."""
+        scan, aside = positions % self._scan.size, np.searchsorted(self._aside, within)
+        kept = max(2, len(self._aside))
+        return [
+            np.where(
+                positions >= 0, nth * self._scan.size + scan, channels * self._scan.size + nth * kept + aside
+            )
+            for nth in range(channels)
+        ]
 
     def _others(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
         if self.others is None:

@@ -47,6 +47,7 @@ def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Reco
             "backend": projection.backend,
             "methods": {method.name: _fields(method) for method in request.methods},
         },
+        flyback=request.record.flyback,
         others=tuple(
             Channel(name, threshold=None if other is None else other.threshold, **_tables(other, shape))
             for name, other in projection.other_channels.items()

@@ -63,13 +63,16 @@ class Recording:
     path : of the files, absolute, at the engine's host; each gets a number behind the name, the first that is free:
         ``/data/12.h5`` becomes ``/data/12_00001.h5``
     notes : what the files say besides what the series says itself: microscope, plan, sample
+    flyback : frames that belong to no position, of flyback and lead-in, are recorded, too, in a dataset of their own
     """
 
     path: str
     notes: Mapping[str, Any] = field(default_factory=dict)
+    flyback: bool = False
 
     def __post_init__(self) -> None:
         checks.text("path", self.path)
+        object.__setattr__(self, "flyback", checks.switch("flyback", self.flyback))
         if not Path(self.path).is_absolute() or Path(self.path).suffix != ".h5":
             raise ValueError(
                 f"the path of a recording is {self.path!r}; expected an absolute path that ends with .h5"

@@ -94,7 +94,7 @@ class RasterResult:
         if recorded is not None and (
             recorded.shape[:2] != request.grid.shape
             or recorded.frames > request.grid.size
-            or recorded.frames + recorded.unrecorded > request.grid.size * (1 + MOST_CHANNELS)
+            or recorded.frames + recorded.unrecorded > request.grid.frames * (1 + MOST_CHANNELS)
             or recorded.corrupt > request.grid.size
         ):
             raise ValueError(

@@ -1,7 +1,7 @@
 """FrameSet: one dataset of frames in a recorded file, and how frames are numbered over all of them.
 
 The images' channel over the scan comes first: its frames have the numbers of their scan positions. Behind it come the
-detector's other channels.
+detector's other channels, then, where they are kept, frames of each that belong to no position: flyback and lead-in.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 FRAMES = "/entry/data/data_000001"
 #: the same over the scan, a virtual dataset: (scan_y, scan_x, q_y, q_x)
 SCAN = "/entry/scan/data"
+#: the group of frames that belong to no position, ``data``, with their ``frame_number`` in the raster
+FLYBACK = "/entry/flyback"
 RECORDING = "/entry/recording"
 #: what became of each frame, (n,) uint8: `LOST`, `GOOD`, `CORRUPT`
 STATES = f"{RECORDING}/frame_state"
@@ -27,7 +29,7 @@ class FrameSet:
     """Frames ``first`` to ``first + count`` of a file: of one channel, in one dataset.
 
     frames, states, corrupt : datasets, as of `FRAMES`, `STATES`, `CORRUPT_FRAMES`
-    scan : the same frames over the scan, as of `SCAN`
+    scan : the same frames over the scan, as of `SCAN`; "": they belong to no position
     """
 
     frames: str
@@ -44,12 +46,25 @@ class FrameSet:
         return self.first + self.count
 
 
-def frame_sets(positions: int, channel: str, others: Sequence[str]) -> tuple[FrameSet, ...]:
-    """Of a file with the frames of ``positions`` of the scan, of the images' channel and others."""
+def frame_sets(positions: int, channel: str, others: Sequence[str], flyback: int = 0) -> tuple[FrameSet, ...]:
+    """Of a file with the frames of ``positions`` of the scan, of the images' channel and others.
+
+    ``flyback``: frames of each that belong to no position.
+    """
     sets = [FrameSet(FRAMES, STATES, CORRUPT_FRAMES, 0, positions, channel, SCAN)]
     for other, name in zip(others, names_in_file(others)):
         places = f"/entry/data_{name}/data_000001", f"{STATES}_{name}", f"{CORRUPT_FRAMES}_{name}"
         sets.append(FrameSet(*places, sets[-1].end, positions, other, f"/entry/scan_{name}/data"))
+    if flyback:
+        # HDF5 has no index for a single chunk.
+        count = max(2, flyback)
+        for each, name in zip((channel, *others), ("", *(f"_{name}" for name in names_in_file(others)))):
+            places = (
+                f"{FLYBACK}{name}/data",
+                f"{RECORDING}/flyback_state{name}",
+                f"{RECORDING}/corrupt_flyback{name}",
+            )
+            sets.append(FrameSet(*places, sets[-1].end, count, each, ""))
     return tuple(sets)
 
 

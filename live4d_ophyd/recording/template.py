@@ -55,6 +55,7 @@ class Recorded:
     """What a file is of. None, "" and empty: not known.
 
     channel : that of the images; others : further ones, each with frames of the same format
+    flyback : frames that belong to no position are in it, too
 
     pixel_mask : of the detector, (q_y, q_x) uint32, any bit is bad
     flatfield : of the detector, (q_y, q_x) float32
@@ -79,11 +80,14 @@ class Recorded:
     software: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Channel, ...] = ()
+    flyback: bool = False
 
     @property
     def sets(self) -> tuple[FrameSet, ...]:
         """Datasets of frames."""
-        return frame_sets(self.scan.size, self.channel, [channel.name for channel in self.others])
+        others = [channel.name for channel in self.others]
+        aside = self.scan.frames - self.scan.size if self.flyback else 0
+        return frame_sets(self.scan.size, self.channel, others, aside)
 
     @property
     def in_place(self) -> tuple[str, ...]:
@@ -107,7 +111,10 @@ def write_template(path: Path, what: Recorded) -> None:
         entry["start_time"] = _now()
         for frame_set in what.sets:
             _write_frames(file, frame_set, what)
-            _write_scan(file, frame_set, what)
+            if frame_set.scan:
+                _write_scan(file, frame_set, what)
+            else:
+                _write_flyback(file, frame_set, what)
         _write_instrument(entry, what)
         _write_recording(entry, what)
         _write_emd(file, what)
@@ -132,7 +139,17 @@ def _write_frames(file: h5py.File, frame_set: FrameSet, what: Recorded) -> None:
     space = h5py.h5s.create_simple(shape)
     dtype = h5py.h5t.py_create(what.format.dtype.newbyteorder("<"))
     h5py.h5d.create(group.id, name.encode(), dtype, space, properties)
-    group[name].attrs.update(image_nr_low=np.uint64(1), image_nr_high=np.uint64(shape[0]))
+    if frame_set.scan:
+        group[name].attrs.update(image_nr_low=np.uint64(1), image_nr_high=np.uint64(shape[0]))
+
+
+def _write_flyback(file: h5py.File, frame_set: FrameSet, what: Recorded) -> None:
+    group = file[frame_set.frames.rpartition("/")[0]]
+    numbers = np.full(frame_set.count, -1, np.int64)
+    numbers[: what.scan.frames - what.scan.size] = what.scan.aside
+    group["frame_number"] = numbers
+    group.attrs["axes"] = np.array(["frame_number", ".", "."], "S12")
+    group.attrs["frame_number_indices"] = 0
 
 
 def _filter_of(what: Recorded) -> tuple[int, tuple[int, ...]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,15 @@ KINDS = {
     "lost": (np.uint16, {"lost": [0, 3, 11, 12, 34], "corrupt": [5, 20]}),
     # Readers give the images' channel, and know nothing of others.
     "channels": (np.uint16, {"others": ("threshold_2", "difference"), "lost": [2, 37, 40]}),
+    "flyback": (np.uint16, {"flyback": True, "lost": [2, 40]}),
     # Left after a checkpoint, as by a process that is killed.
     "unclosed": (np.uint16, {"lost": range(20, 35), "close": False}),
 }
 
 
 def frames_of(dtype, shape, rng):
-    """(positions, q_y, q_x): few counts, and in some pixels whatever the type holds."""
-    frames = rng.poisson(3, (SCAN.size, *shape)).astype(dtype)
+    """(n, q_y, q_x): few counts, and in some pixels whatever the type holds."""
+    frames = rng.poisson(3, shape).astype(dtype)
     bright = rng.random(frames.shape) < 0.02
     frames[bright] = rng.integers(0, np.iinfo(dtype).max, np.count_nonzero(bright), dtype, endpoint=True)
     return frames
@@ -47,17 +49,21 @@ def main(folder):
     rng = np.random.default_rng(2026)
     for kind, (dtype, how) in KINDS.items():
         for detector, shape in DETECTORS.items():
-            frames = frames_of(dtype, shape, rng)
-            others = {name: frames_of(dtype, shape, rng) for name in how.get("others", ())}
+            scan = replace(SCAN, flyback=2) if how.get("flyback") else SCAN
+            count = scan.frames
+            frames = frames_of(dtype, (count, *shape), rng)
+            others = {name: frames_of(dtype, (count, *shape), rng) for name in how.get("others", ())}
             path = recorded_file(
-                folder / f"{kind}_{detector}.h5", frames, SCAN, detector="DECTRIS ARINA", channel="threshold_1",
+                folder / f"{kind}_{detector}.h5", frames, scan, detector="DECTRIS ARINA", channel="threshold_1",
                 energy=200e3, count_time=1e-4, frame_time=1e-4, pixel_mask=np.zeros(shape, np.uint32),
-                flatfield=np.ones(shape, np.float32), notes={"plan_name": "raster"}, **how | {"others": others},
+                flatfield=np.ones(shape, np.float32), notes={"plan_name": "raster"}, **{**how, "others": others},
             )  # fmt: skip
             every = np.concatenate([frames, *others.values()])
             every[[*how.get("lost", ()), *how.get("corrupt", ())]] = 0
-            data, *further = every.reshape(-1, *SCAN.shape, *shape)
-            np.savez(path.with_suffix(".npz"), data=data, **dict(zip(others, further)))
+            data, aside = every[: scan.size], every[scan.size :]
+            np.savez(
+                path.with_suffix(".npz"), data=data.reshape(*scan.shape, *shape), aside=aside,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -52,6 +52,13 @@ def take(dcu, record, grid=GRID, connections=1, methods=(DISK,), timeout=2.0, **
         return list(Acquisition(request, stream).run())
 
 
+def damage(message, pixels):
+    """The message, with bytes for the array of ``pixels`` that cannot be decoded."""
+    blob = compress(pixels, "bslz4")
+    assert blob in message
+    return message.replace(blob, b"\xff" * len(blob))
+
+
 def test_each_frame_is_in_the_file_in_scan_order_as_it_was_sent(dcu, record):
     pixels = frames(GRID.frames)
     dcu.send(
@@ -76,6 +83,26 @@ def test_flyback_is_left_out_and_lines_that_run_backwards_are_turned(dcu, record
     (raster,) = take(dcu, record, grid)
     with h5py.File(raster.recorded.path) as file:
         np.testing.assert_array_equal(file[FRAMES], pixels[[2, 3, 4, 8, 7, 6]])
+
+
+def test_flyback_and_lead_in_are_kept_on_request_apart_from_the_scan(dcu, record):
+    grid = ScanGrid(2, 3, serpentine=True, flyback=1, lead_in=2)
+    first, second = np.split(frames(2 * grid.frames), 2)
+    images = [image(None, n, channels={"threshold_1": first[n], "threshold_2": second[n]}) for n in range(10)]
+    images[5] = damage(images[5], first[5])
+    dcu.send([start(number_of_images=10), *images[:9], end()])
+    (raster,) = take(dcu, replace(record, flyback=True), grid)
+    assert (raster.recorded.frames, raster.recorded.unrecorded, raster.losses.lost) == (6, 0, 1)
+    with h5py.File(raster.recorded.path) as file:
+        np.testing.assert_array_equal(file[FRAMES], first[[2, 3, 4, 8, 7, 6]])
+        np.testing.assert_array_equal(file["/entry/data_threshold_2/data_000001"], second[[2, 3, 4, 8, 7, 6]])
+        first[[5, 9]] = second[9] = 0
+        for name, pixels in (("", first), ("_threshold_2", second)):
+            np.testing.assert_array_equal(file[f"/entry/flyback{name}/data"], pixels[[0, 1, 5, 9]])
+            assert file[f"/entry/flyback{name}/frame_number"][:].tolist() == [0, 1, 5, 9]
+        assert file["/entry/recording/flyback_state"][:].tolist() == [GOOD, GOOD, CORRUPT, LOST]
+        assert file["/entry/recording/flyback_state_threshold_2"][:].tolist() == [GOOD, GOOD, GOOD, LOST]
+        assert file["/entry/recording/corrupt_flyback"][0, 0] == 2
 
 
 def test_what_was_lost_is_marked_and_what_came_twice_is_there_once(dcu, record):
@@ -149,7 +176,7 @@ def test_every_channel_of_a_message_is_recorded(dcu, record):
         image(None, n, channels={"threshold_1": first[n], "threshold_2": second[n], "difference/a": third[n]})
         for n in range(12)
     ]
-    images[5] = images[5].replace(compress(second[5], "bslz4"), b"\xff" * len(compress(second[5], "bslz4")))
+    images[5] = damage(images[5], second[5])
     images[7] = image(None, 7, channels={"threshold_1": first[7], "difference/a": third[7]})
     dcu.send([begin, *images, end()])
     (raster,) = take(dcu, record)
