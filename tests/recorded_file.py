@@ -17,10 +17,11 @@ from live4d_ophyd.sim.compress import compress
 
 def recorded_file(
     path: Path, frames: np.ndarray, scan: ScanGrid, *, lost=(), corrupt=(), codec="bslz4", close=True, others=None,
-    **known,
+    came=None, **known,
 ) -> Path:  # fmt: skip
     """A file of ``frames``, (n, q_y, q_x), without those ``lost``; of those ``corrupt`` half of the bytes are kept.
 
+    ``came``: of those that were lost, the ones that came and were not recorded are True.
     ``others``: frames of further channels, by their names; numbers of those lost go on there. With ``flyback=True``
     among ``known``, the frames behind those of the scan belong to no position.
     """
@@ -41,7 +42,7 @@ def recorded_file(
     skipped = np.full(len(numbers), codec == "")
     file.append(memory, len(data), [(numbers, np.cumsum(sizes) - sizes, sizes, skipped, states)])
     if close:
-        file.close(complete=True)
+        file.close(complete=True, came=came)
     else:
         file.checkpoint()
     return path

@@ -19,16 +19,17 @@ from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.engine.results import Losses
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.offline import reprocess
-from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST
+from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, STATE_WORDS, UNRECORDED
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one file: frames that decode, that it does not have, that do not decode, and that it keeps apart as corrupt.
+    """Of one file: frames that decode, that its datasets do not have, and that do not decode.
 
-    They are of all channels together.
+    Of those that they do not have, the ones that are kept apart as corrupt, and that came and were not recorded; the
+    others never came. They are of all channels together.
     ``complete``: it was closed; None where it does not say. ``wrong``: what contradicts what it says, "" for nothing.
     """
 
@@ -37,6 +38,7 @@ class Found:
     lost: int
     bad: int
     corrupt: int
+    unrecorded: int
     complete: bool | None
     wrong: str
 
@@ -60,7 +62,7 @@ def verify(context: click.Context, files: tuple[Path, ...], as_json: bool) -> No
         except BackendUnavailable as error:
             raise click.ClickException(str(error)) from error
         except (AcquisitionError, ValueError, OSError) as error:
-            found = Found(str(path), 0, 0, 0, 0, None, str(error))
+            found = Found(str(path), 0, 0, 0, 0, 0, None, str(error))
         every.append(found)
         click.echo(json.dumps(asdict(found)) if as_json else in_words(found))
     context.exit(1 if any(found.bad or found.wrong for found in every) else 0)
@@ -76,15 +78,15 @@ def check_file(path: Path, *, quiet: bool = True) -> Found:
         _check_frames(path, dataset, of_them, complete=bool(complete), quiet=quiet)
         for dataset, of_them in said.items()
     ]
-    decode, lost, bad, corrupt = (sum(counts) for counts in zip(*(counts for counts, _ in every)))
+    decode, lost, bad, corrupt, unrecorded = (sum(counts) for counts in zip(*(counts for counts, _ in every)))
     wrong = "; ".join(wrong for _, wrong in every if wrong)
-    return Found(str(path), decode, lost, bad, corrupt, complete, wrong)
+    return Found(str(path), decode, lost, bad, corrupt, unrecorded, complete, wrong)
 
 
 def _check_frames(
     path: Path, dataset: str, states: np.ndarray | None, *, complete: bool, quiet: bool
-) -> tuple[tuple[int, int, int, int], str]:
-    """(decode, not there, do not decode, corrupt) of a dataset's frames, and what contradicts their ``states``."""
+) -> tuple[tuple[int, int, int, int, int], str]:
+    """The numbers of `Found` of a dataset's frames, and what contradicts their ``states``."""
     with closing(Hdf5Frames(str(path), dataset)) as frames:
         count, side = frames.count, max(frames.shape)
     try:
@@ -104,12 +106,14 @@ def _check_frames(
                 f"{len(differ)} frames of {dataset} are not what it says: frame {n} is {_word(int(states[n]))}, and "
                 f"{'can' if there[n] else 'cannot'} be decoded"
             )
-    corrupt = 0 if states is None else int((states == CORRUPT).sum())
-    return (losses.received, losses.lost, losses.bad, corrupt), wrong
+    corrupt, unrecorded = (
+        0 if states is None else int((states == state).sum()) for state in (CORRUPT, UNRECORDED)
+    )
+    return (losses.received, losses.lost, losses.bad, corrupt, unrecorded), wrong
 
 
 def _word(state: int) -> str:
-    return {LOST: "lost", GOOD: "good", CORRUPT: "corrupt"}.get(state, f"in state {state}")
+    return STATE_WORDS[state] if state < len(STATE_WORDS) else f"in state {state}"
 
 
 def in_words(found: Found) -> str:
@@ -118,7 +122,11 @@ def in_words(found: Found) -> str:
     parts += [
         f"{n} {word}"
         for n, word in (
-            (found.lost - found.corrupt, "are not there"),
+            (
+                found.lost - found.corrupt - found.unrecorded,
+                "lost: they never came" if found.complete else "are not there",
+            ),
+            (found.unrecorded, "not recorded: they came, and the disk was too slow, or failed"),
             (found.corrupt, "corrupt, kept apart"),
             (found.bad, "do not decode"),
         )

@@ -28,6 +28,7 @@ import numpy as np
 
 from live4d_ophyd import checks
 from live4d_ophyd.engine.errors import Cancelled, RecordingFailed
+from live4d_ophyd.engine.held_frames import HeldFrame, HeldFrames
 from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.frames.codecs import CODECS, RAW
@@ -137,6 +138,14 @@ class _Buffer:
         self.parts: list[tuple[np.ndarray, ...]] = []
 
 
+@dataclass(frozen=True, eq=False)
+class _End:
+    """A raster is over; ``done`` will have its file, closed."""
+
+    raster: int
+    done: Future[RasterFile | None]
+
+
 @dataclass
 class _Lane:
     """What one receive thread fills; the recording thread may take it away."""
@@ -156,9 +165,11 @@ class FrameRecorder:
         self._made = 0  # bytes of buffers
         self._lock = threading.Lock()  # of the above, and of what is counted
         self._came: Counter[int] = Counter()  # frames that can be decoded, of all channels, by raster
+        self._arrived: dict[int, np.ndarray] = {}  # whether each frame came, (n,) bool, by raster
         self._codec: int | None = None
+        self._held = HeldFrames()
         self._records = True  # frames of this codec can lie in a file
-        self._full: queue.SimpleQueue[_Buffer | tuple[int, Future] | None] = queue.SimpleQueue()
+        self._full: queue.SimpleQueue[_Buffer | _End | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._files: dict[int, RasterFile] = {}
         self._failed: set[int] = set()  # rasters of which nothing more is written
@@ -195,28 +206,34 @@ class FrameRecorder:
             good = status[here] == OK
             with self._lock:
                 self._came[raster] += int(good.sum())
+                self._note_arrived(raster, numbers[here])
             try:
                 self._add(raster, batch, entries[here], numbers[here], good, frame)
             except Exception as error:  # of memory, say; the images go on
                 self._log_once(f"frames are not recorded: {error}")
+
+    def _note_arrived(self, raster: int, numbers: np.ndarray) -> None:
+        came, needed = self._arrived.get(raster), int(numbers.max()) + 1
+        if came is None or len(came) < needed:
+            before = np.zeros(0, bool) if came is None else came
+            came = self._arrived[raster] = np.zeros(max(needed, 2 * len(before), self._scan.size), bool)
+            came[: len(before)] = before
+        came[numbers] = True
 
     def _add(
         self, raster: int, batch: FrameBatch, entries: np.ndarray, numbers: np.ndarray, good: np.ndarray,
         frame: FrameFormat,
     ) -> None:  # fmt: skip
         with self._lock:
-            if self._codec is None and good.any():
-                codecs = batch.column(columns.ALGORITHM)[entries[good]]
-                packed = codecs[codecs != RAW]
-                self._codec = int(packed[0]) if len(packed) else RAW
-                if reason := cannot_record(CODECS[self._codec], self._scan):
-                    self._records = False
-                    self._log_once(reason)
+            if self._codec is None:
+                if good.any():
+                    self._choose_codec(batch.column(columns.ALGORITHM)[entries[good]])
+                elif not self._held.hold(raster, batch, entries, numbers):
+                    self._log_once("more corrupt frames came before the first good one than are kept")
             if raster <= self._over or self._codec is None or not self._records:
                 return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="live4d-record", daemon=True)
-                self._thread.start()
+            held = self._begin()
+        self._release(held)
         rows = batch.index[entries]
         raw = rows[:, columns.ALGORITHM] == RAW
         packed = (rows[:, columns.ALGORITHM] == self._codec) & (
@@ -229,6 +246,39 @@ class FrameRecorder:
         take = np.flatnonzero(fits | ~good)
         states = np.where(good, GOOD, CORRUPT).astype(np.uint8)
         self._copy(raster, batch.buffer, rows[take], numbers[take], raw[take], states[take])
+
+    def _choose_codec(self, codecs: np.ndarray) -> None:
+        """All frames of a file are of one codec, or not compressed. ``codecs``: numbers of some frames', (n,)."""
+        packed = codecs[codecs != RAW]
+        self._codec = int(packed[0]) if len(packed) else RAW
+        if reason := cannot_record(CODECS[self._codec], self._scan):
+            self._records = False
+            self._log_once(reason)
+
+    def _begin(self) -> list[HeldFrame]:
+        """Start the thread, if that was not done; the frames that waited for it."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="live4d-record", daemon=True)
+            self._thread.start()
+        return self._held.take()
+
+    def _release(self, held: list[HeldFrame]) -> None:
+        corrupt, packed = np.array([CORRUPT], np.uint8), np.zeros(1, bool)
+        for frame in held:
+            if frame.raster > self._over:
+                self._copy(frame.raster, frame.blob, frame.row, np.array([frame.number]), packed, corrupt)
+
+    def _begin_without_a_good_frame(self, raster: int) -> None:
+        """A raster is over of which only frames came that cannot be decoded: they say themselves what they are."""
+        with self._lock:
+            codecs = self._held.codecs(raster)
+            if self._codec is not None or not len(codecs):
+                return
+            self._choose_codec(codecs)
+            if not self._records:
+                return
+            held = self._begin()
+        self._release(held)
 
     def _copy(
         self, raster: int, source: np.ndarray, rows: np.ndarray, numbers: np.ndarray, raw: np.ndarray,
@@ -323,6 +373,7 @@ class FrameRecorder:
         Raises Cancelled when ``cancelled`` says so meanwhile: a disk may hang.
         """
         done: Future[RasterFile | None] = Future()
+        self._begin_without_a_good_frame(raster)
         with self._lock:
             self._over = max(self._over, raster)
             came, running = self._came[raster], self._thread is not None
@@ -330,7 +381,7 @@ class FrameRecorder:
                 self._newest = max(self._newest, raster)
         if running:
             self._flush_lanes(raster)
-            self._full.put((raster, done))
+            self._full.put(_End(raster, done))
             while not wait([done], _FLUSH_S).done:
                 if cancelled():
                     raise Cancelled
@@ -387,9 +438,8 @@ class FrameRecorder:
             elif job is not _NOTHING:
                 if job is None:
                     break
-                raster, done = job
-                self._make_files(raster)  # of a raster that was lost, too: Event n is in file n
-                done.set_result(self._close_file(raster, complete=True))
+                self._make_files(job.raster)  # of a raster that was lost, too: Event n is in file n
+                job.done.set_result(self._close_file(job.raster, complete=True))
             if time.monotonic() - last >= _CHECKPOINT_S:
                 self._flush_lanes(older_than=_FLUSH_S)
                 self._catch_up()
@@ -401,7 +451,7 @@ class FrameRecorder:
             self._close_file(raster, complete=False)
 
     def _next_job(self, timeout: float) -> Any:
-        """A buffer, (raster, future) to close its file, None at the end, or `_NOTHING` within ``timeout`` s."""
+        """A buffer, the end of a raster, None at the end of all, or `_NOTHING` within ``timeout`` s."""
         if self._job is not _NOTHING:
             job, self._job = self._job, _NOTHING
             return job
@@ -458,11 +508,13 @@ class FrameRecorder:
     def _close_file(self, raster: int, *, complete: bool) -> RasterFile | None:
         file = self._files.pop(raster, None)
         failed = raster in self._failed
+        with self._lock:
+            came = self._arrived.pop(raster, None)
         self._failed.add(raster)  # what comes late does not begin another file
         if file is None:
             return None
         try:
-            file.close(complete=complete and not failed)
+            file.close(complete=complete and not failed, came=came)
         except Exception as error:
             log.error("the recorded file %s: %s", file.path, error)
         if not complete:

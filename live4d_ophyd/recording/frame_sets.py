@@ -18,7 +18,7 @@ SCAN = "/entry/scan/data"
 #: the group of frames that belong to no position, ``data``, with their ``frame_number`` in the raster
 FLYBACK = "/entry/flyback"
 RECORDING = "/entry/recording"
-#: what became of each frame, (n,) uint8: `LOST`, `GOOD`, `CORRUPT`
+#: what became of each frame, (n,) uint8: `template.LOST` and those with it
 STATES = f"{RECORDING}/frame_state"
 #: frames that cannot be decoded, (`MOST_CORRUPT`, 3) int64: number, place in the file, bytes; -1 behind the last
 CORRUPT_FRAMES = f"{RECORDING}/corrupt_frames"

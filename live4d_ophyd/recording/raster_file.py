@@ -22,6 +22,7 @@ from live4d_ophyd.recording.template import (
     GOOD,
     LOST,
     MOST_CORRUPT,
+    UNRECORDED,
     Recorded,
     now_as_text,
     write_template,
@@ -80,10 +81,7 @@ class RasterFile:
             np.where(good, numbers, -1), skipped.astype(np.uint32),
         )  # fmt: skip
         self._states[numbers] = states
-        self._touched = (
-            min(self._touched[0], int(numbers.min())),
-            max(self._touched[1], int(numbers.max()) + 1),
-        )
+        self._touch(numbers)
         which = np.searchsorted([s.end for s in self._sets], numbers, side="right")
         local = numbers - np.array([s.first for s in self._sets])[which]
         for bad in np.flatnonzero(~good).tolist():
@@ -115,13 +113,16 @@ class RasterFile:
             raise
         self.safe, self.safe_in_all = int(self._appended[0]), int(self._appended.sum())
 
-    def close(self, *, complete: bool) -> None:
+    def close(self, *, complete: bool, came: np.ndarray | None = None) -> None:
         """The last checkpoint; libhdf5 reads a sample back; then the file says that it is complete.
 
+        ``came``: (n,) bool of the first n frames; of those that came and were not appended the file says so.
         Raises OSError, and Wrong: then none of its frames is `safe`.
         """
         try:
             if not self._broken:
+                if came is not None:
+                    self._note_unrecorded(came)
                 self.checkpoint()
             try:
                 self._verify()
@@ -134,6 +135,17 @@ class RasterFile:
                 self._file.close()
         finally:
             self._file.abandon()
+
+    def _note_unrecorded(self, came: np.ndarray) -> None:
+        count = min(len(came), len(self._states))
+        unrecorded = np.flatnonzero(came[:count] & (self._states[:count] == LOST))
+        if len(unrecorded):
+            self._states[unrecorded] = UNRECORDED
+            self._touch(unrecorded)
+
+    def _touch(self, numbers: np.ndarray) -> None:
+        first, last = self._touched
+        self._touched = min(first, int(numbers.min())), max(last, int(numbers.max()) + 1)
 
     def _verify(self) -> None:
         """A sample of frames by libhdf5: one of every page of the index, whose entries share a checksum."""

@@ -32,7 +32,11 @@ COMPLETE = f"{RECORDING}/complete"
 #: when, (1,) text
 END_TIME = f"{RECORDING}/end_time"
 
-LOST, GOOD, CORRUPT = range(3)
+#: of a frame: it never came; it is in the file; it came, cannot be decoded, and lies in the file apart; it came, and is
+#: not in the file, because the disk was too slow, say. In a file that is not complete, LOST may be UNRECORDED, too
+LOST, GOOD, CORRUPT, UNRECORDED = range(4)
+#: the same in words
+STATE_WORDS = ("lost", "good", "corrupt", "not recorded")
 MOST_CORRUPT = 1024
 
 _AXES = ("scan_y", "scan_x", "q_y", "q_x")
@@ -234,7 +238,18 @@ def _write_recording(entry: h5py.Group, what: Recorded) -> None:
     for frame_set in what.sets:
         group[frame_set.states] = np.full(frame_set.count, LOST, np.uint8)
         group[frame_set.corrupt] = np.full((MOST_CORRUPT, 3), -1, np.int64)
-        group[frame_set.states].attrs.update(channel=frame_set.channel, frames=frame_set.frames)
+        group[frame_set.states].attrs.update(
+            channel=frame_set.channel,
+            frames=frame_set.frames,
+            # As the CF conventions have it.
+            flag_values=np.arange(len(STATE_WORDS), dtype=np.uint8),
+            flag_meanings=" ".join(word.replace(" ", "_") for word in STATE_WORDS),
+            description=(
+                "lost: the frame never came. good: it is in the dataset of `frames`. corrupt: it came, cannot be "
+                "decoded, and lies in the file apart. not recorded: it came, and is not in the file, because the disk "
+                "was too slow, full, or failed. In a file that is not complete, lost may also be not recorded."
+            ),
+        )
     group["channel"] = what.channel
     group["series"] = np.int64(what.series)
     group["series_unique_id"] = what.unique_id

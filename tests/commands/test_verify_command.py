@@ -3,6 +3,7 @@
 import json
 
 import h5py
+import numpy as np
 from click.testing import CliRunner
 from recorded_file import recorded_file
 
@@ -39,6 +40,14 @@ def test_what_was_lost_or_kept_apart_is_said_and_no_fault(tmp_path):
     assert said["complete"] is False
     _, words = verify(path)
     assert "1 are not there; 2 corrupt, kept apart; it was not closed" in words
+
+
+def test_what_the_disk_did_not_take_is_told_from_what_never_came(tmp_path):
+    path = recorded_file(tmp_path / "a.h5", frames(12), SCAN, lost=[3, 4, 8], came=np.arange(12) != 8)
+    code, said = found(path)
+    assert (code, said["frames"], said["lost"], said["unrecorded"]) == (0, 9, 3, 2)
+    _, words = verify(path)
+    assert "1 lost: they never came; 2 not recorded: they came, and the disk was too slow" in words
 
 
 def test_frames_of_all_channels_are_looked_at(tmp_path):

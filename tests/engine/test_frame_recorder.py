@@ -5,6 +5,7 @@ import os
 import threading
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import hdf5_filter  # noqa: F401  registers what h5py reads the files with
@@ -16,14 +17,14 @@ from live4d_ophyd.engine import Acquisition, AcquisitionRequest, recorder
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.errors import Cancelled, MethodFailed, NothingCame, RecordingFailed
 from live4d_ophyd.engine.recorder import RecordedFile, Recording
-from live4d_ophyd.frames.batch import BLOB_OFFSET, FrameBatch
+from live4d_ophyd.frames.batch import BLOB_LENGTH, BLOB_OFFSET, FrameBatch
 from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.frames.status import OUTSIDE_BUFFER
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.recording.chunk_index import write_at
 from live4d_ophyd.recording.frame_sets import CORRUPT_FRAMES, FRAMES, SCAN, STATES
-from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST, Recorded
+from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, LOST, UNRECORDED, Recorded
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sim.compress import compress
 from live4d_ophyd.sources.dectris.index import index_batch
@@ -50,6 +51,18 @@ def take(dcu, record, grid=GRID, connections=1, methods=(DISK,), timeout=2.0, **
     request = AcquisitionRequest(source, grid, methods, timeout=timeout, record=record, **options)
     with closing(OpenStream(request.source)) as stream:
         return list(Acquisition(request, stream).run())
+
+
+def recorder_of(record):
+    """A recorder by itself, a batch of twelve frames, and their format."""
+    batch = FrameBatch.from_messages([image(frame, n) for n, frame in enumerate(frames(12))])
+    index_batch(batch)
+    frame = FrameFormat(24, 32, np.dtype("<u2"))
+    return (
+        recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec])),
+        batch,
+        frame,
+    )
 
 
 def damage(message, pixels):
@@ -135,6 +148,56 @@ def test_a_damaged_frame_is_kept_apart(dcu, record, tmp_path):
     with open(raster.recorded.path, "rb") as file:
         file.seek(at)
         assert file.read(size) in damaged
+
+
+def test_damaged_frames_that_come_before_the_first_good_one_are_kept_too(record):
+    """Only a good one tells the codec of the file."""
+    made, batch, frame = recorder_of(record)
+    ids = np.arange(12)
+    for part, status in ((ids[:2], 7), (ids[2:3], OUTSIDE_BUFFER), (ids[4:], 0)):
+        if status == OUTSIDE_BUFFER:
+            batch.index[2, BLOB_OFFSET] = 1 << 40
+        made.add(batch, part, 0 * part, part, np.full(len(part), status), frame)
+    done = made.finish(0, frame)
+    made.close()
+    assert (done.frames, done.unrecorded, done.corrupt) == (8, 0, 2)
+    with h5py.File(done.path) as file:
+        assert file[STATES][:5].tolist() == [CORRUPT, CORRUPT, UNRECORDED, LOST, GOOD]
+        places = file[CORRUPT_FRAMES][:3]
+    assert places[:, 0].tolist() == [0, 1, -1]
+    content = Path(done.path).read_bytes()
+    for number, at, size in places[:2].tolist():
+        first, length = batch.index[number, BLOB_OFFSET], batch.index[number, BLOB_LENGTH]
+        assert content[at : at + size] == batch.buffer[first : first + length].tobytes()
+
+
+def test_a_raster_of_nothing_but_damaged_frames_has_them_in_its_file(record):
+    made, batch, frame = recorder_of(record)
+    ids = np.arange(12)
+    made.add(batch, ids, 0 * ids, ids, np.full(12, 7), frame)
+    done = made.finish(0, frame)
+    made.close()
+    assert (done.frames, done.unrecorded, done.corrupt) == (0, 0, 12)
+    with h5py.File(done.path) as file:
+        assert (file[STATES][:] == CORRUPT).all()
+        assert file[FRAMES].id.get_num_chunks() == 0
+
+
+def test_damaged_frames_before_the_first_good_one_fill_no_memory(record, monkeypatch, caplog):
+    monkeypatch.setattr("live4d_ophyd.engine.held_frames.HELD_BYTES", 3000)
+    made, batch, frame = recorder_of(record)
+    ids = np.arange(12)
+    made.add(batch, ids[:11], 0 * ids[:11], ids[:11], np.full(11, 7), frame)
+    assert 0 < made._held.nbytes <= 3000
+    assert "more corrupt frames came before the first good one than are kept" in caplog.text
+    made.add(batch, ids[11:], 0 * ids[11:], ids[11:], np.zeros(1), frame)
+    done = made.finish(0, frame)
+    made.close()
+    with h5py.File(done.path) as file:
+        states = file[STATES][:]
+    kept = int((states == CORRUPT).sum())
+    assert 0 < kept == done.corrupt < 11
+    assert states.tolist() == [CORRUPT] * kept + [UNRECORDED] * (11 - kept) + [GOOD]
 
 
 def test_each_raster_of_a_movie_has_a_file(dcu, record):
@@ -264,7 +327,7 @@ def test_a_disk_that_is_full_costs_the_file_and_not_the_image(dcu, record, monke
     assert (raster.recorded.frames, raster.recorded.unrecorded) == (0, 12)
     assert "No space left on device" in caplog.text
     with h5py.File(raster.recorded.path) as file:
-        assert (file[STATES][()] == LOST).all()
+        assert (file[STATES][()] == UNRECORDED).all()
         assert file[COMPLETE][0] == 0
 
 
@@ -385,6 +448,8 @@ def test_a_disk_that_is_slower_than_the_stream_costs_frames_that_are_counted(
     with h5py.File(recorded.path) as file:
         good = file[STATES][()] == GOOD
         assert good.sum() == recorded.frames
+        assert (file[STATES][~good] == UNRECORDED).all()
+        assert file[STATES].attrs["flag_meanings"].split()[UNRECORDED] == "not_recorded"
         np.testing.assert_array_equal(file[FRAMES][:][good], pixels[good])
 
 
