@@ -17,15 +17,15 @@ from live4d_ophyd.sim.compress import compress
 
 def recorded_file(
     path: Path, frames: np.ndarray, scan: ScanGrid, *, lost=(), corrupt=(), codec="bslz4", close=True, others=None,
-    came=None, **known,
+    came=None, masks=None, **known,
 ) -> Path:  # fmt: skip
     """A file of ``frames``, (n, q_y, q_x), without those ``lost``; of those ``corrupt`` half of the bytes are kept.
 
     ``came``: of those that were lost, the ones that came and were not recorded are True.
-    ``others``: frames of further channels, by their names; numbers of those lost go on there. With ``flyback=True``
-    among ``known``, the frames behind those of the scan belong to no position.
+    ``others``: frames of further channels, by their names; numbers of those lost go on there. ``masks``: theirs.
+    With ``flyback=True`` among ``known``, the frames behind those of the scan belong to no position.
     """
-    channels = tuple(map(Channel, others or {}))
+    channels = tuple(Channel(name, pixel_mask=(masks or {}).get(name)) for name in others or {})
     what = Recorded(
         scan, FrameFormat(*frames.shape[1:], frames.dtype), BY_NAME[codec], others=channels, **known
     )

@@ -52,9 +52,10 @@ def frame_sets(positions: int, channel: str, others: Sequence[str], flyback: int
     ``flyback``: frames of each that belong to no position.
     """
     sets = [FrameSet(FRAMES, STATES, CORRUPT_FRAMES, 0, positions, channel, SCAN)]
+    # RosettaSciIO takes all whose names begin as that of the default plot does, quantem the first of the alphabet.
     for other, name in zip(others, names_in_file(others)):
         places = f"/entry/data_{name}/data_000001", f"{STATES}_{name}", f"{CORRUPT_FRAMES}_{name}"
-        sets.append(FrameSet(*places, sets[-1].end, positions, other, f"/entry/scan_{name}/data"))
+        sets.append(FrameSet(*places, sets[-1].end, positions, other, f"/entry/stack_{name}/data"))
     if flyback:
         # HDF5 has no index for a single chunk.
         count = max(2, flyback)

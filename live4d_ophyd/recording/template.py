@@ -207,7 +207,11 @@ def _write_instrument(entry: h5py.Group, what: Recorded) -> None:
     _write_channel(detector, what)
     # Readers of DECTRIS' files look into `detector`: it is of the images' channel.
     for channel, name in zip(what.others, names_in_file([other.name for other in what.others])):
-        _write_channel(_group(instrument, f"detector_{name}", "NXdetector"), channel)
+        other = _group(instrument, f"detector_{name}", "NXdetector")
+        _write_channel(other, channel)
+        for shared in ("description", "count_time", "frame_time", "saturation_value"):
+            if shared in detector:
+                other[shared] = detector[shared]
     specific = _group(detector, "detectorSpecific", "NXcollection")
     specific["nimages"] = np.uint64(1)
     specific["ntrigger"] = np.uint64(what.scan.size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,6 +28,7 @@ _BITSHUFFLE, _LZ4 = BY_NAME["bslz4"].hdf5_filter, BY_NAME["lz4"].hdf5_filter
 _BY_BITSHUFFLE = {codec.bitshuffle: codec for codec in CODECS if codec.bitshuffle is not None}
 #: where a file may say something of its frames, under the groups of `_ENTRIES`; the first that is there is taken
 _ENTRIES = ("entry", "")
+_DETECTOR = "instrument/detector"
 _PLACES = {
     "pixel_mask": ("instrument/detector/pixel_mask", "instrument/detector/detectorSpecific/pixel_mask"),
     "saturation": (
@@ -185,12 +187,21 @@ class Hdf5Frames:
     def said(self) -> dict[str, Any]:
         """What the file says of its frames: ``pixel_mask`` as an array, numbers, and the detector's ``description``."""
         found: dict[str, Any] = {}
+        own = self._detector()
         for name, places in _PLACES.items():
+            if own != _DETECTOR:
+                places = tuple(place.replace(f"{_DETECTOR}/", f"{own}/") for place in places)
             for place in (f"{entry}/{place}".strip("/") for entry in _ENTRIES for place in places):
                 with suppress(OSError):
                     if (value := self.value(place)) is not None:
                         found.setdefault(name, value)
         return found
+
+    def _detector(self) -> str:
+        """The group with what is known of the frames' channel, in a file that an engine recorded."""
+        name = self.parts[0].dataset.name if self.parts else ""
+        own = re.sub(r"^/entry/(data|stack|flyback)_(\w+)/.*", rf"{_DETECTOR}_\2", name)
+        return own if own != name and f"/entry/{own}" in self._file else _DETECTOR
 
     def value(self, place: str) -> Any:
         """What a dataset holds; None where there is none."""

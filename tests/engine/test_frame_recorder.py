@@ -250,8 +250,8 @@ def test_every_channel_of_a_message_is_recorded(dcu, record):
         second[[5, 7]] = 0
         for names, pixels in (
             ((FRAMES, SCAN), first),
-            (("/entry/data_threshold_2/data_000001", "/entry/scan_threshold_2/data"), second),
-            (("/entry/data_difference_a/data_000001", "/entry/scan_difference_a/data"), third),
+            (("/entry/data_threshold_2/data_000001", "/entry/stack_threshold_2/data"), second),
+            (("/entry/data_difference_a/data_000001", "/entry/stack_difference_a/data"), third),
         ):
             for name in names:
                 np.testing.assert_array_equal(file[name], pixels.reshape(file[name].shape))

@@ -121,6 +121,22 @@ def test_several_threads_share_the_frames(tmp_path, pixels, connections):
     check(take(write(tmp_path / "a.h5", pixels), connections=connections), pixels)
 
 
+def test_of_a_recorded_file_each_channel_has_its_own_mask(tmp_path):
+    from recorded_file import recorded_file
+
+    masks = [np.zeros((24, 32), np.uint32) for _ in range(2)]
+    masks[0][1, 2] = masks[1][3, 4] = 1
+    path = recorded_file(
+        tmp_path / "a.h5", frames(12), ScanGrid(3, 4), others={"threshold_2": frames(12, seed=1)}, count_time=1e-4,
+        pixel_mask=masks[0], masks={"threshold_2": masks[1]},
+    )  # fmt: skip
+    for dataset, mask in zip(("", "/entry/data_threshold_2/data_000001"), masks):
+        with closing(Hdf5Frames(str(path), dataset)) as found:
+            said = found.said()
+        np.testing.assert_array_equal(said["pixel_mask"], mask)
+        assert said["count_time"] == 1e-4
+
+
 def test_a_master_file_s_data_files_are_one_series(tmp_path, pixels):
     with h5py.File(tmp_path / "scan_master.h5", "w") as master:
         for n, part in enumerate(np.array_split(pixels, 3), 1):
