@@ -39,19 +39,19 @@ class Recordable:
     ) -> None:  # fmt: skip
         """Take frames of a batch. (n,) each: entries, positions over all rasters, -1 for none, and statuses."""
         imaged = positions >= 0
-        if not len(self._aside):
-            entries, positions, status, imaged = (
-                array[imaged] for array in (entries, positions, status, imaged)
-            )
+        if not len(self._aside) and not imaged.all():
+            entries, positions, status = entries[imaged], positions[imaged], status[imaged]
         if not len(entries):
             return
         others = self._others(batch, int(entries[0]))
-        rasters, within = np.divmod(batch.image_id[entries], self._scan.frames)
-        if not imaged.all():
-            aside = np.flatnonzero(~imaged)
+        if len(self._aside):
             status = status.copy()
-            status[aside] = self._check(batch, entries[aside], frame)
-        first, *further = self._numbers(positions, within, 1 + len(others))
+            status[~imaged] = self._check(batch, entries[~imaged], frame)
+            rasters, within = np.divmod(batch.image_id[entries], self._scan.frames)
+            first, *further = self._numbers(positions, within, 1 + len(others))
+        else:
+            rasters, first = np.divmod(positions, self._scan.size)
+            further = [first + nth * self._scan.size for nth in range(1, 1 + len(others))]
         self._recorder.add(batch, entries, rasters, first, status, frame)
         for channel, numbers in zip(others, further):
             other = self._known.of_channel(batch, entries, channel)
@@ -61,12 +61,10 @@ class Recordable:
 
     def _numbers(self, positions: np.ndarray, within: np.ndarray, channels: int) -> list[np.ndarray]:
         """Of frames in the file, (n,) for each channel; ``within``: their numbers in the raster."""
-        scan, aside = positions % self._scan.size, np.searchsorted(self._aside, within)
-        kept = max(2, len(self._aside))
+        size, kept = self._scan.size, max(2, len(self._aside))
+        on_scan, aside = positions % size, np.searchsorted(self._aside, within)
         return [
-            np.where(
-                positions >= 0, nth * self._scan.size + scan, channels * self._scan.size + nth * kept + aside
-            )
+            np.where(positions >= 0, nth * size + on_scan, channels * size + nth * kept + aside)
             for nth in range(channels)
         ]
 
