@@ -7,7 +7,6 @@ are right, whatever `start` says. Where they do not agree, those that `start` an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,10 +32,15 @@ def plausible(batch: FrameBatch, entries: np.ndarray) -> np.ndarray:
     return size <= _MOST[index[:, ALGORITHM]] * index[:, BLOB_LENGTH]
 
 
-def formats_of(batch: FrameBatch, entries: np.ndarray) -> Iterator[FrameFormat]:
-    """The format of each of these frames as it names it."""
-    for height, width, tag in batch.index[entries][:, [ROWS, COLS, ARRAY_TAG]].tolist():
-        yield FrameFormat(height, width, dtype_of_tag(tag))
+def formats_of(batch: FrameBatch, entries: np.ndarray) -> Counter[FrameFormat]:
+    """The formats that these frames name, and how many name each; in the order in which they come first."""
+    named = batch.index[entries][:, [ROWS, COLS, ARRAY_TAG]]
+    _, first, counts = np.unique(named, axis=0, return_index=True, return_counts=True)
+    found: Counter[FrameFormat] = Counter()
+    for n in np.argsort(first):
+        height, width, tag = named[first[n]].tolist()
+        found[FrameFormat(height, width, dtype_of_tag(tag))] += int(counts[n])
+    return found
 
 
 def agrees(header: SeriesHeader | None, frame: FrameFormat) -> bool:

@@ -25,6 +25,7 @@ _GAP_BYTES = 1 << 20
 _BATCH_BYTES = 8 << 20
 #: connections at most
 MAX_CONNECTIONS = 64
+_MOST_FRAMES = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class FileSource:
     paths : files, each a series
     dataset : where in them the frames are; "" looks for them
     connections : that share the frames of a file; each is a thread that decodes
+    begin, end : frames of each file that are brought, from ``begin`` to before ``end``; None: to the last
     """
 
     paths: tuple[str, ...]
     dataset: str = ""
     connections: int = 1
+    begin: int = 0
+    end: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.paths, str) or not self.paths:
@@ -49,6 +53,9 @@ class FileSource:
         checks.text("dataset", self.dataset)
         number = checks.whole("connections", self.connections, 1, MAX_CONNECTIONS)
         object.__setattr__(self, "connections", number)
+        object.__setattr__(self, "begin", checks.whole("begin", self.begin, 0, _MOST_FRAMES))
+        if self.end is not None:
+            object.__setattr__(self, "end", checks.whole("end", self.end, self.begin, _MOST_FRAMES))
 
     @property
     def name(self) -> str:
@@ -71,8 +78,8 @@ class FileSource:
         return OpenFiles(self.paths, self.dataset)
 
     def next_series(self, opened: OpenFiles) -> FileSeries:
-        """The next file, from its first frame on."""
-        return FileSeries(opened, self.connections)
+        """The next file."""
+        return FileSeries(opened, self.connections, self.begin, self.end)
 
     def control(self) -> None:
         return None
@@ -108,18 +115,19 @@ class OpenFiles:
 
 
 class FileSeries:
-    """The frames of one file, shared out over ``connections``: each has a stretch of them."""
+    """Frames ``begin`` to ``end`` of one file, shared out over ``connections``: each has a stretch of them."""
 
-    def __init__(self, opened: OpenFiles, connections: int) -> None:
+    def __init__(self, opened: OpenFiles, connections: int, begin: int = 0, end: int | None = None) -> None:
         self._frames = opened.next()
         self._number = opened.taken
         self._stopped = False
         self._left = connections
         self._lock = threading.Lock()  # of how many are left
         count = 0 if self._frames is None else self._frames.count
-        edges = np.linspace(0, count, connections + 1).astype(int).tolist()
+        last = count if end is None else min(end, count)
+        edges = np.linspace(min(begin, last), last, connections + 1).astype(int).tolist()
         self.connections = [
-            FileConnection(self, n, begin, end) for n, (begin, end) in enumerate(itertools.pairwise(edges))
+            FileConnection(self, n, *stretch) for n, stretch in enumerate(itertools.pairwise(edges))
         ]
         self.header = None if self._frames is None else _header(self._frames, self._number)
 

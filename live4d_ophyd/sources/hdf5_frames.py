@@ -22,6 +22,7 @@ import numpy as np
 
 from live4d_ophyd.frames.batch import SLACK
 from live4d_ophyd.frames.codecs import BY_NAME, CODECS, RAW
+from live4d_ophyd.sources.chunk_table import chunk_table
 
 #: registered numbers of filters
 _BITSHUFFLE, _LZ4 = BY_NAME["bslz4"].hdf5_filter, BY_NAME["lz4"].hdf5_filter
@@ -133,17 +134,10 @@ class Hdf5Frames:
         if codec is None or not dataset.dtype.isnative:
             return None
         number, elem_size = codec
-        at, nbytes, codecs = (np.full(count, fill, np.int64) for fill in (-1, 0, number))
-        frame_bytes, strides = rows * cols * dataset.dtype.itemsize, [*lead[1:], 1]
-
-        def note(chunk: Any) -> None:
-            offset = chunk.chunk_offset
-            n = offset[0] * strides[0] + offset[1] if len(lead) == 2 else offset[0]
-            at[n], nbytes[n] = chunk.byte_offset, chunk.size
-            if chunk.filter_mask:  # stored as it is: the filter could not make it smaller
-                codecs[n] = RAW if chunk.size == frame_bytes else -1
-
-        dataset.id.chunk_iter(note)
+        at, nbytes, masks = chunk_table(dataset)
+        # Stored as it is: the filter could not make it smaller.
+        raw = np.where(nbytes == rows * cols * dataset.dtype.itemsize, RAW, -1)
+        codecs = np.where(masks == 0, number, raw)
         if (codecs < 0).any():
             return None
         content = self._content(dataset.file.filename)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.decode import FrameFormat
-from live4d_ophyd.engine.frame_format import agrees, announced_in_words, choose_format, in_words
+from live4d_ophyd.engine.frame_format import agrees, announced_in_words, choose_format, formats_of, in_words
+from live4d_ophyd.frames.batch import ARRAY_TAG, COLS, ROWS, FrameBatch
 from live4d_ophyd.sources.source import SeriesHeader
 
 SMALL, LARGE = FrameFormat(2, 3, np.dtype("<u2")), FrameFormat(20, 30, np.dtype("<u2"))
@@ -69,3 +70,12 @@ def test_formats_in_words():
     assert announced_in_words(start(2, 3)) == "2 x 3 px"
     assert announced_in_words(start(dtype="u4")) == "uint32"
     assert announced_in_words(start(2, 3, "u4")) == "2 x 3 px of uint32"
+
+
+def test_formats_are_counted_in_the_order_in_which_they_come():
+    """That of several which are as many decides which one is taken."""
+    batch = FrameBatch.allocate(64, 6)
+    for entry, frame in enumerate([LARGE, SMALL, SMALL, LARGE, SMALL, LARGE]):
+        batch.index[entry, [ROWS, COLS, ARRAY_TAG]] = *frame.shape, frame.tag
+    assert list(formats_of(batch, np.arange(6)).items()) == [(LARGE, 3), (SMALL, 3)]
+    assert list(formats_of(batch, np.array([1, 4, 5])).items()) == [(SMALL, 2), (LARGE, 1)]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sources import chunk_table
 from live4d_ophyd.sources.file import FileSource
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 from live4d_ophyd.testing import SourceTests
@@ -255,3 +257,56 @@ def test_no_error_of_h5py_is_asked_for(tmp_path, pixels, monkeypatch):
     check(take(path), pixels)
     with pytest.raises(ValueError, match="no dataset 'none'"):
         take(path, dataset="none")
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize(("begin", "end"), [(0, 5), (5, 15), (15, 20), (15, None), (7, 7), (20, 30)])
+def test_a_part_of_a_file_brings_its_frames_and_no_others(tmp_path, pixels, begin, end, connections):
+    source = FileSource((write(tmp_path / "a.h5", pixels),), "", connections, begin, end)
+    request = AcquisitionRequest(source, GRID, (DISK,), timeout=20.0)
+    whole = take(tmp_path / "a.h5", methods=(DISK,)).outputs["vbf"].reshape(-1)
+    expected = np.full(20, np.nan)
+    expected[begin:end] = whole[begin:end]
+    with closing(OpenStream(source)) as opened:
+        acquisition = Acquisition(request, opened)
+        if not np.isfinite(expected).any():
+            with pytest.raises(NothingCame):
+                next(acquisition.run())
+            return
+        raster = next(acquisition.run())
+    np.testing.assert_array_equal(raster.outputs["vbf"].reshape(-1), expected)
+    assert raster.losses.received == np.isfinite(expected).sum()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("shape", [(7, 4, 6), (3, 5, 4, 6)])
+@pytest.mark.parametrize("maxshape", ["fixed", "unlimited"])
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+def test_places_of_chunks_are_those_that_h5py_says(tmp_path, monkeypatch, shape, maxshape, libver, compiled):
+    """Of every kind of index that HDF5 has for them, and of chunks of several frames; some were never written."""
+    if not compiled:
+        monkeypatch.setattr(chunk_table, "_iterate", lambda: None)
+    chunks = (*[1] * (len(shape) - 3), 2, 4, 3)
+    with h5py.File(tmp_path / "a.h5", "w", libver=(libver, "v110")) as file:
+        options = {"maxshape": (None, *shape[1:])} if maxshape == "unlimited" else {}
+        dataset = file.create_dataset("a", shape, "u2", chunks=chunks, compression="gzip", **options)
+        dataset[: shape[0] - 2] = np.random.default_rng(1).integers(0, 999, (shape[0] - 2, *shape[1:]))
+        dataset.id.write_direct_chunk((0,) * len(shape), b"x" * 48, filter_mask=1)
+        sides = [-(-size // side) for size, side in zip(shape, chunks)]
+        at, nbytes, masks = chunk_table.chunk_table(dataset)
+        expected = [
+            dataset.id.get_chunk_info_by_coord(tuple(np.multiply(where, chunks)))
+            for where in np.ndindex(*sides)
+        ]
+    assert len(at) == np.prod(sides)
+    for n, chunk in enumerate(expected):
+        written = chunk.byte_offset is not None
+        assert (at[n], nbytes[n], masks[n]) == (
+            (chunk.byte_offset, chunk.size, chunk.filter_mask) if written else (-1, 0, 0)
+        )
+    assert masks[0] == 1
+    assert (at == -1).any()
+
+
+def test_this_h5py_lets_compiled_code_read_the_places():
+    assert chunk_table._iterate() is not None
