@@ -8,6 +8,7 @@ from .decode.errors import GpuMemoryError as GpuMemoryError
 from .device.live4d import Live4D as Live4D
 from .device.scan_start import ScanGenerator as ScanGenerator
 from .engine.errors import AcquisitionError as AcquisitionError
+from .engine.errors import ClusterFailed as ClusterFailed
 from .engine.errors import DetectorInUse as DetectorInUse
 from .engine.errors import EngineFault as EngineFault
 from .engine.errors import EngineInUse as EngineInUse

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from live4d_ophyd.cluster import acquire_on
 from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import warm_up
@@ -36,6 +37,7 @@ def reprocess(
     dataset: str = "",
     backend: str = "auto",
     workers: int | None = None,
+    cluster: Any = None,
     quiet: bool = False,
     nodata: bool = True,
     saturated: str = "leave_out",
@@ -52,6 +54,8 @@ def reprocess(
     dataset : where in the file the frames are; "" looks for them
     backend : "auto", "cpu", "gpu", or GPUs by number, "gpu:0,1"
     workers : threads that decode; None: one a core
+    cluster : machines that share the work, by dask.distributed: the address of a scheduler, ``tcp://host:8786``; a
+        number of processes on this machine; or a ``distributed.Client``. All see the file by the same path
     quiet : without a progress bar
     nodata, saturated, pixel_mask, gain : as of `Live4D`
 
@@ -68,17 +72,22 @@ def reprocess(
         There is no such file.
     NothingCame, MethodFailed, BackendUnavailable
         As of a live scan.
+    ClusterFailed, NoMethod
+        The cluster lacks something: the reason says what, and what to do.
 
     Examples
     --------
     >>> reprocess("scan_master.h5", [Disk("bf", radius=12)], ScanGrid(256, 256)).outputs["bf"]  # doctest: +SKIP
     """
     scan = scan or _scan_of(str(path), dataset)
-    source = FileSource((str(path),), dataset, workers or len(os.sched_getaffinity(0)))
+    threads = 1 if cluster is not None else workers or len(os.sched_getaffinity(0))
+    source = FileSource((os.path.abspath(path),), dataset, threads)
     request = AcquisitionRequest(
         source, scan, tuple(methods), timeout=SILENCE_S, nodata=nodata, saturated=saturated, pixel_mask=pixel_mask,
         gain=gain,
     )  # fmt: skip
+    if cluster is not None:
+        return acquire_on(cluster, request, backend, quiet=quiet)
     return acquire_raster(request, choose_backend(backend), quiet=quiet)
 
 

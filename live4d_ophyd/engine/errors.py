@@ -11,6 +11,7 @@ do; of any other the nearest ancestor among them is raised, and where there is n
     +-- DetectorInUse
     +-- MethodFailed
     +-- NoMethod
+    +-- ClusterFailed
     +-- EngineFault
     +-- EngineInUse
     +-- EngineLost
@@ -115,6 +116,10 @@ class NoMethod(AcquisitionError):
     """The engine does not have a method's class, or does not take it."""
 
 
+class ClusterFailed(AcquisitionError):
+    """The cluster that frames were to be reprocessed on does not answer, lacks something, or its workers died."""
+
+
 class EngineFault(AcquisitionError):
     """The engine failed at something that it should be able to do. Its log has the traceback."""
 
@@ -137,8 +142,8 @@ class ProtocolError(AcquisitionError):
 
 _PUBLIC: tuple[type[Exception], ...] = (
     AcquisitionError, Cancelled, NothingCame, NoStream, ScanMismatch, DetectorInUse, RecordingFailed, MethodFailed,
-    NoMethod, EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, BackendUnavailable, GpuError,
-    GpuMemoryError, GpuLost, *sources.ERRORS, ValueError, MemoryError,
+    NoMethod, ClusterFailed, EngineFault, EngineInUse, EngineLost, NoEngine, ProtocolError, BackendUnavailable,
+    GpuError, GpuMemoryError, GpuLost, *sources.ERRORS, ValueError, MemoryError,
 )  # fmt: skip
 #: errors that keep their class from the engine to the session
 PUBLIC = {kind.__name__: kind for kind in _PUBLIC}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -108,6 +108,28 @@ class Imaging:
         if self._failed.setdefault(method.name, error) is error:
             log.error("the method %s failed", method.name, exc_info=error)
 
+    def parts(self, raster: int) -> list[list[Any]]:
+        """The accumulators of a raster: of each device and thread one a method, None for those that have none.
+
+        Raises MethodFailed, naming the method, if one failed.
+        """
+        for where in self._devices(raster):
+            _wait_for(where)
+        self._raise_failure()
+        with self._lock:
+            return [made for key, made in self._accumulators.items() if key[0] == raster]
+
+    def take_over(self, raster: int, parts: Sequence[list[Any]]) -> None:
+        """Have `parts` that another made of frames of this raster, for the results; with arrays on the host."""
+        with self._lock:
+            begin = len(self._accumulators)
+            self._accumulators.update({(raster, None, begin + n): made for n, made in enumerate(parts)})
+
+    def _raise_failure(self) -> None:
+        for method in self.prepared.methods:
+            if error := self._failed.get(method.name):
+                raise MethodFailed.of(method, error) from error
+
     def release(self, raster: int) -> None:
         """Free what is held for a raster that is over."""
         with self._lock:
@@ -131,9 +153,7 @@ class Imaging:
         for refitting in self.refitting:
             self.refit(refitting, raster, stop)
         outputs = self._outputs(raster, {method.name for method in self.prepared.methods})
-        for method in self.prepared.methods:
-            if error := self._failed.get(method.name):
-                raise MethodFailed.of(method, error) from error
+        self._raise_failure()
         return outputs
 
     def refit(self, method: Refitting, raster: int, stop: Callable[[], bool]) -> None:

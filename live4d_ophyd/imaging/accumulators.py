@@ -1,7 +1,8 @@
 """Accumulators that most methods need: values at scan positions, and sums over frames.
 
 One belongs to one raster and one device. Receive threads add at the same time without a lock: every frame comes once,
-so that writes to positions are disjoint, and sums over frames keep one partial a thread.
+so that writes to positions are disjoint, and sums over frames keep one partial a thread. Pickled, for a process that
+merges the parts of several, their arrays are NumPy's.
 """
 
 from __future__ import annotations
@@ -33,6 +34,18 @@ class Scatter:
     def add(self, positions: Any, values: Any) -> None:
         """``values`` (n, count) at ``positions`` (n,)."""
         self.values[:, positions] = array_namespace(values).astype(values, self.values.dtype).T
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the stretch of positions that frames came for, on the host."""
+        values = on_host(self.values)
+        came = np.flatnonzero(~np.isnan(values).all(axis=0))
+        first, last = (int(came[0]), int(came[-1]) + 1) if len(came) else (0, 0)
+        return {"shape": values.shape, "first": first, "values": values[:, first:last].copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.values = np.full(state["shape"], np.nan)
+        first, values = state["first"], state["values"]
+        self.values[:, first : first + values.shape[1]] = values
 
     @staticmethod
     def merged(parts: Sequence[Scatter], scan: ScanGrid, count: int) -> np.ndarray:
@@ -79,6 +92,11 @@ class PatternSums:
         import torch
 
         return torch.zeros(self._shape, dtype=getattr(torch, dtype), device=self._device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the sums, on the host."""
+        merged = PatternSums.merged([self])
+        return {**vars(self), "_device": None, "_of_thread": {} if merged is None else {0: merged}}
 
     @staticmethod
     def merged(parts: Sequence[PatternSums]) -> tuple[np.ndarray, np.ndarray] | None:
