@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Size
-from live4d_ophyd.offline import reprocess
+from live4d_ophyd.offline import reprocess_file
 from live4d_ophyd.scan import ScanGrid
 
 #: frames of a file, and those that the straightforward way reads
@@ -57,7 +57,7 @@ def straightforward(path: Path, size: Size) -> float:
 def measure(path: Path, size: Size) -> float:
     """Frames a second, opening the file included."""
     started = time.perf_counter()
-    raster = reprocess(path, [size.disk], ScanGrid(FRAMES // 256, 256), quiet=True)
+    raster = reprocess_file(path, [size.disk], ScanGrid(FRAMES // 256, 256), quiet=True)
     seconds = time.perf_counter() - started
     if (raster.outputs["vbf"].reshape(-1) != size.image(FRAMES)).any():
         raise RuntimeError("sums are wrong: no number is reported")

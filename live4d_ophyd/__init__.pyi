@@ -28,7 +28,6 @@ from .imaging.virtual_detectors import Disk as Disk
 from .live import Live4DBestEffortCallback as Live4DBestEffortCallback
 from .live import ScanProgressBar as ScanProgressBar
 from .live import live_preview as live_preview
-from .offline import reprocess as reprocess
 from .plans.focus import FocusNotFound as FocusNotFound
 from .runs.delete import RunInUse as RunInUse
 from .runs.description import describe as describe
@@ -38,6 +37,7 @@ from .runs.find import NoSuchRun as NoSuchRun
 from .runs.images import image as image
 from .runs.images import images as images
 from .runs.images import plot_image as plot_image
+from .runs.reprocessing import reprocess as reprocess
 from .scan import ScanGrid as ScanGrid
 from .sources.dectris.control import Simplon as Simplon
 from .sources.dectris.rest import SimplonError as SimplonError

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,75 +21,85 @@ from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
+from live4d_ophyd.engine.recorded_settings import settings_in
 from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sources.file import FileSource
+from live4d_ophyd.sources.file import MAX_CONNECTIONS, FileSource
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 
 #: longest that a file may bring nothing, s: disks may be slow, and far away
 SILENCE_S = 600.0
 
 
-def reprocess(
+def reprocess_file(
     path: str | os.PathLike,
-    methods: Sequence[Method],
+    methods: Sequence[Method] | None = None,
+    scan: ScanGrid | None = None,
+    *,
+    backend: str = "auto",
+    cluster: Any = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> RasterResult:
+    """Images of the frames in an HDF5 file, by the engine that makes them live; parameters as of `reprocess`."""
+    return make(request_for(path, methods, scan, **settings), backend, cluster, quiet=quiet)
+
+
+def request_for(
+    path: str | os.PathLike,
+    methods: Sequence[Method] | None = None,
     scan: ScanGrid | None = None,
     *,
     dataset: str = "",
-    backend: str = "auto",
     workers: int | None = None,
-    cluster: Any = None,
-    quiet: bool = False,
-    nodata: bool = True,
-    saturated: str = "leave_out",
+    nodata: bool | None = None,
+    saturated: str | None = None,
     pixel_mask: np.ndarray | None = None,
     gain: np.ndarray | None = None,
-) -> RasterResult:
-    """Images of the frames in an HDF5 file, by the engine that makes them live.
+) -> AcquisitionRequest:
+    """What the engine is asked for; None: as the file says that the live image was made.
 
-    Parameters
-    ----------
-    path : a DECTRIS master file, or any HDF5 file with a dataset (frames, q_y, q_x) or (scan_y, scan_x, q_y, q_x)
-    methods : virtual detectors and other methods
-    scan : the scan's geometry; None takes it from a dataset of four dimensions
-    dataset : where in the file the frames are; "" looks for them
-    backend : "auto", "cpu", "gpu", or GPUs by number, "gpu:0,1"
-    workers : threads that decode; None: one a core
-    cluster : machines that share the work, by dask.distributed: the address of a scheduler, ``tcp://host:8786``; a
-        number of processes on this machine; or a ``distributed.Client``. All see the file by the same path
-    quiet : without a progress bar
-    nodata, saturated, pixel_mask, gain : as of `Live4D`
-
-    Returns
-    -------
-    RasterResult
-        ``outputs`` by name, float64, NaN where the file has no frame that can be read; ``losses`` counts them.
-
-    Raises
-    ------
-    ValueError
-        The file has no frames, or no scan is given for a dataset of three dimensions; the settings do not fit.
-    FileNotFoundError
-        There is no such file.
-    NothingCame, MethodFailed, BackendUnavailable
-        As of a live scan.
-    ClusterFailed, NoMethod
-        The cluster lacks something: the reason says what, and what to do.
-
-    Examples
-    --------
-    >>> reprocess("scan_master.h5", [Disk("bf", radius=12)], ScanGrid(256, 256)).outputs["bf"]  # doctest: +SKIP
+    Raises ValueError where neither says what is needed; FileNotFoundError.
     """
-    scan = scan or _scan_of(str(path), dataset)
-    threads = 1 if cluster is not None else workers or len(os.sched_getaffinity(0))
-    source = FileSource((os.path.abspath(path),), dataset, threads)
-    request = AcquisitionRequest(
-        source, scan, tuple(methods), timeout=SILENCE_S, nodata=nodata, saturated=saturated, pixel_mask=pixel_mask,
-        gain=gain,
-    )  # fmt: skip
-    if cluster is not None:
-        return acquire_on(cluster, request, backend, quiet=quiet)
-    return acquire_raster(request, choose_backend(backend), quiet=quiet)
+    with closing(Hdf5Frames(str(path), dataset, places=False)) as frames:
+        recorded = settings_in(frames.notes())
+        scan = scan or frames.scan()
+        if scan is None:
+            raise ValueError(
+                f"{Path(path).name} has {frames.count} frames one behind the other: give the scan, ScanGrid(rows, cols)"
+            )
+    if methods is None:
+        methods = recorded.methods
+    if methods is None:
+        raise ValueError(f"{Path(path).name}: give the methods, [Disk(...)]: {recorded.why_no_methods}")
+    defaults = AcquisitionRequest
+    return AcquisitionRequest(
+        FileSource(
+            (os.path.abspath(path),), dataset, workers or min(MAX_CONNECTIONS, len(os.sched_getaffinity(0)))
+        ),
+        scan,
+        tuple(methods),
+        timeout=SILENCE_S,
+        nodata=_first(nodata, recorded.nodata, defaults.nodata),
+        saturated=_first(saturated, recorded.saturated, defaults.saturated),
+        pixel_mask=_first(pixel_mask, recorded.pixel_mask),
+        gain=_first(gain, recorded.gain),
+    )
+
+
+def make(
+    request: AcquisitionRequest, backend: str, cluster: Any = None, *, quiet: bool = False
+) -> RasterResult:
+    """The raster of ``request``, here or on a cluster. Raises as `reprocess`."""
+    if cluster is None:
+        return acquire_raster(request, choose_backend(backend), quiet=quiet)
+    alone = replace(request.source, connections=1)  # type: ignore[type-var]
+    return acquire_on(cluster, replace(request, source=alone), backend, quiet=quiet)
+
+
+def _first(*values: Any) -> Any:
+    """The first that is given."""
+    return next((value for value in values if value is not None), None)
 
 
 def acquire_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:
@@ -108,12 +119,3 @@ def acquire_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool
             (raster,) = acquisition.run()
             show()
     return raster
-
-
-def _scan_of(path: str, dataset: str) -> ScanGrid:
-    with closing(Hdf5Frames(path, dataset)) as frames:
-        if frames.scan_shape is None:
-            raise ValueError(
-                f"{Path(path).name} has {frames.count} frames one behind the other: give the scan, ScanGrid(rows, cols)"
-            )
-        return ScanGrid(*frames.scan_shape)

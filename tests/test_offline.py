@@ -1,20 +1,29 @@
 """Recorded frames give the images that they gave live, by function and by command."""
 
 import json
+import pathlib
 
 import h5py
 import hdf5plugin
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from recorded_file import recorded_file
 
 from live4d_ophyd import Disk, ScanGrid, reprocess
 from live4d_ophyd.commands.main import live4d
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.engine.recorded_settings import noted
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.offline import request_for
+from live4d_ophyd.runs.reprocessing import is_file
+from live4d_ophyd.sources.file import FileSource
 from live4d_ophyd.testing.small_dcu import frames
 
 GRID = ScanGrid(4, 5)
 DISK = Disk("bf", center=(12, 16), radius=6)
+METHODS = (DISK, CenterOfMass("com", DISK))
+STEPS = ScanGrid(4, 5, step=(0.3, 0.1), unit="nm")
 
 
 @pytest.fixture
@@ -67,6 +76,45 @@ def test_a_mask_of_the_user_s_is_applied(tmp_path, pixels):
     np.testing.assert_array_equal(raster.outputs["bf"], sums(pixels, mask))
 
 
+def recorded(tmp_path, pixels, **settings):
+    """As an engine records it that was asked for these settings."""
+    request = AcquisitionRequest(FileSource(("live",)), STEPS, METHODS, **settings)
+    notes = {"device": "live4d", "uid": "7c1e", **noted(request)}
+    return recorded_file(tmp_path / "a.h5", pixels, STEPS, notes=notes, saturation=20)
+
+
+def test_a_recorded_file_gives_its_live_image_again(tmp_path, pixels):
+    """Methods, mask, gain and what becomes of saturated pixels are in its notes; what is given goes first."""
+    rng = np.random.default_rng(2)
+    mask, gain = rng.random((24, 32)) < 0.2, rng.uniform(0.5, 2, (24, 32))
+    path = recorded(tmp_path, pixels, pixel_mask=mask, gain=gain, saturated="count", nodata=False)
+    raster = reprocess(path, backend="cpu", quiet=True)
+    assert list(raster.outputs) == ["bf", "com_sum", "com_y", "com_x"]
+    weights = DISK.weights((24, 32)) * ~mask
+    expected = (pixels * weights * gain).sum(axis=(1, 2)).reshape(4, 5)
+    np.testing.assert_allclose(raster.outputs["bf"], expected, rtol=1e-13)
+    assert (pixels > 20).any()
+    plain = reprocess(
+        path, [DISK], backend="cpu", quiet=True, pixel_mask=np.zeros((24, 32), bool), gain=np.ones((24, 32))
+    )
+    np.testing.assert_array_equal(plain.outputs["bf"], sums(pixels))
+
+
+def test_a_recorded_file_knows_step_and_unit_of_its_scan(tmp_path, pixels):
+    assert request_for(recorded(tmp_path, pixels)).grid == STEPS
+
+
+def test_a_file_that_does_not_say_its_methods_needs_some(tmp_path, pixels):
+    with pytest.raises(
+        ValueError, match=r"a\.h5: give the methods, \[Disk\(\.\.\.\)\]: the file does not say"
+    ):
+        reprocess(write(tmp_path / "a.h5", pixels), scan=GRID)
+    notes = {"methods": {"x": {"kind": "os:system"}}}
+    path = recorded_file(tmp_path / "b.h5", pixels, GRID, notes=notes)
+    with pytest.raises(ValueError, match=r"b\.h5: give the methods.*by module \(os:system\)"):
+        reprocess(path)
+
+
 def call(*arguments):
     return CliRunner().invoke(live4d, ["reprocess", *map(str, arguments)])
 
@@ -82,7 +130,8 @@ def test_the_command_writes_images_and_says_where_the_frames_are(tmp_path, pixel
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--scan", "4x5"), "no detector: give --disk"),
+        (("--scan", "4x5"), "give the methods"),
+        (("--disk", "12,16,6", "--scan", "4x5", "--event", "1"), "event, stream and device are of a run"),
         (("--disk", "12,16,6"), "give the scan"),
         (("--disk", "12,16,6", "--serpentine"), "give --scan ROWSxCOLS"),
         (("--scan", "4x5", "--disk", "12,16,6", "--dataset", "x"), "has no dataset 'x' of frames"),
@@ -93,3 +142,25 @@ def test_what_is_missing_is_said(tmp_path, pixels, arguments, words):
     result = call(write(tmp_path / "a.h5", pixels), *arguments)
     assert result.exit_code != 0
     assert words in result.output
+
+
+def test_the_command_writes_all_images_of_a_recorded_file(tmp_path, pixels):
+    path = recorded(tmp_path, pixels)
+    result = call(path, "--out", tmp_path / "new" / "image.tif", "--backend", "cpu")
+    assert result.exit_code == 0, result.output
+    names = sorted(found.name for found in (tmp_path / "new").iterdir())
+    assert names == ["image-bf.tif", "image-com_sum.tif", "image-com_x.tif", "image-com_y.tif"]
+    assert "no file" in call(tmp_path / "gone.h5").output
+
+
+@pytest.mark.parametrize(
+    ("which", "file"),
+    [
+        (pathlib.Path("a"), True), ("scan.h5", True), ("folder/scan", True), ("here", True), ("ca3108a4", False),
+        ("17", False), (17, False), ("-1", False), (-1, False), ("ca3108a4-52f1-4a4d-8f39-1234567890ab", False),
+    ],
+)  # fmt: skip
+def test_what_is_no_name_of_a_run_is_a_file(tmp_path, monkeypatch, which, file):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    assert is_file(which) is file

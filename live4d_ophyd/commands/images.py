@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,17 @@ def detectors_of(
     return detectors
 
 
-def report(raster: RasterResult, detectors: list[Disk | Annulus], out: Path | None, as_json: bool) -> None:
-    """Write the images to ``out``, if there is one, and print where the frames are."""
-    files = _save(out, detectors, raster) if out else []
+def report(
+    raster: RasterResult, detectors: list[Disk | Annulus] | None, out: Path | None, as_json: bool
+) -> None:
+    """Write the images to ``out``, if there is one, and print where the frames are; of no ``detectors`` all images."""
+    if detectors is None:
+        said: dict[str, dict[str, Any]] = {
+            name: {} for name, array in raster.outputs.items() if array.ndim == 2
+        }
+    else:
+        said = {detector.name: {"detector": registry.to_dict(detector)} for detector in detectors}
+    files = _save(out, said, raster) if out else []
     counts = {
         "frames_expected": raster.losses.expected,
         "frames_received": raster.losses.received,
@@ -91,16 +99,15 @@ def report(raster: RasterResult, detectors: list[Disk | Annulus], out: Path | No
             click.echo(f"{'image':16} {path}")
 
 
-def _save(out: Path, detectors: list[Disk | Annulus], raster: RasterResult) -> list[Path]:
+def _save(out: Path, said: Mapping[str, Mapping[str, Any]], raster: RasterResult) -> list[Path]:
+    """``said``: of each image, what its file says of it."""
     files = []
-    for detector in detectors:
-        image = raster.outputs[detector.name]
-        path = (
-            out if len(detectors) == 1 else out.with_name(f"{out.stem}-{detector.name}{out.suffix or '.npy'}")
-        )
+    for name, metadata in said.items():
+        image = raster.outputs[name]
+        path = out if len(said) == 1 else out.with_name(f"{out.stem}-{name}{out.suffix or '.npy'}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in tiff.SUFFIXES:
-            tiff.write_tiff(path, image, metadata={"detector": registry.to_dict(detector)})
+            tiff.write_tiff(path, image, metadata=dict(metadata))
         else:
             with open(path, "wb") as file:  # np.save would add .npy to a name without it
                 np.save(file, image)

@@ -18,7 +18,7 @@ from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.engine.results import Losses
 from live4d_ophyd.imaging.virtual_detectors import Disk
-from live4d_ophyd.offline import reprocess
+from live4d_ophyd.offline import reprocess_file
 from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, STATE_WORDS, UNRECORDED
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
@@ -69,7 +69,7 @@ def verify(context: click.Context, files: tuple[Path, ...], as_json: bool) -> No
 
 
 def check_file(path: Path, *, quiet: bool = True) -> Found:
-    """Decode all frames of a file, of all channels. Raises as `reprocess`."""
+    """Decode all frames of a file, of all channels. Raises as `reprocess_file`."""
     with closing(Hdf5Frames(str(path))) as frames:
         closed, states = frames.value(COMPLETE), frames.states()
     complete = None if closed is None else bool(np.ravel(closed)[0])
@@ -90,7 +90,7 @@ def _check_frames(
     with closing(Hdf5Frames(str(path), dataset)) as frames:
         count, side = frames.count, max(frames.shape)
     try:
-        raster = reprocess(path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet)
+        raster = reprocess_file(path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet)
         there, losses = np.isfinite(raster.outputs["all"].ravel()), raster.losses
     except NothingCame:
         if states is None or (states == GOOD).any():

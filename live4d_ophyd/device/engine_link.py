@@ -20,12 +20,16 @@ from live4d_ophyd.engine.process.client import EngineClient
 log = logging.getLogger(__name__)
 
 
-class EngineLink(Device):
-    """A device with an engine."""
+class BackendSignals(Device):
+    """What decoded, for the record."""
 
     backend = Cpt(Value, value="", kind=SETTING)
     backend_detail = Cpt(Value, value="", kind=SETTING)
     versions = Cpt(Value, value="", kind="config")  #: of the software that decodes
+
+
+class EngineLink(BackendSignals):
+    """A device with an engine."""
 
     def __init__(
         self,

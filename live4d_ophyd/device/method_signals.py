@@ -20,7 +20,7 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind
 from ophyd.device import create_device_from_components
 
-from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
+from live4d_ophyd.device.imaging_settings import ImagingSettings
 from live4d_ophyd.device.parameters import parameters, with_settings
 from live4d_ophyd.device.signals import Result, Value, Vector
 from live4d_ophyd.imaging import registry
@@ -146,7 +146,7 @@ def all_outputs(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
     return outputs_of(replace(method, enabled=True) if switched_off else method, grid)
 
 
-class MethodSignals(AcquisitionSettings):
+class MethodSignals(ImagingSettings):
     """A device of a `device_class` and the methods that it is made for; parameters are as its signals have them."""
 
     def __init__(self, *args: Any, methods: Sequence[Any], **kwargs: Any) -> None:

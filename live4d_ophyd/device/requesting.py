@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
+from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
 from live4d_ophyd.device.arm_per import ArmPer
 from live4d_ophyd.device.method_signals import MethodSignals
 from live4d_ophyd.device.recording_path import expand
@@ -21,7 +22,7 @@ from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.sources.dectris.control import Simplon
 
 
-class Requesting(MethodSignals):
+class Requesting(MethodSignals, AcquisitionSettings):
     """A device that makes requests. ``control`` and ``scan`` as of `Live4D`; None where there is none."""
 
     def __init__(

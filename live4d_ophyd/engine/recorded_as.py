@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from live4d_ophyd.decode import decode_array
 from live4d_ophyd.engine.header_scan import note_of
+from live4d_ophyd.engine.recorded_settings import noted
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series import Series
+from live4d_ophyd.engine.series_record import saturation_value
 from live4d_ophyd.engine.versions import software
 from live4d_ophyd.frames.codecs import CODECS
 from live4d_ophyd.frames.encoded_array import EncodedArray
@@ -29,8 +30,9 @@ def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Reco
     shape = projection.frame.shape
     said: dict[str, Any] = {}
     if header is not None:
-        names = ("detector", "unique_id", "energy", "threshold", "count_time", "frame_time", "saturation")
+        names = ("detector", "unique_id", "energy", "threshold", "count_time", "frame_time")
         said = {name: getattr(header, name) for name in names}
+        said["saturation"] = saturation_value(header)
         said |= _tables(header, shape)
     return Recorded(
         request.grid,
@@ -45,7 +47,7 @@ def recorded_as(request: AcquisitionRequest, series: Series, codec: int) -> Reco
             **request.record.notes,
             "source": request.source.name,
             "backend": projection.backend,
-            "methods": {method.name: _fields(method) for method in request.methods},
+            **noted(request),
         },
         flyback=request.record.flyback,
         others=tuple(
@@ -63,10 +65,6 @@ def _tables(header: SeriesHeader | None, shape: tuple[int, int]) -> dict[str, An
         "pixel_mask": _decoded(header.pixel_mask, shape, "pixel mask"),
         "flatfield": _decoded(header.flatfield, shape, "flat field"),
     }
-
-
-def _fields(method: Any) -> dict[str, Any]:
-    return {"class": type(method).__name__} | {f.name: getattr(method, f.name) for f in fields(method)}
 
 
 def _decoded(array: EncodedArray | None, shape: tuple[int, int], what: str) -> np.ndarray | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -112,3 +113,25 @@ def to_dict(method: Any) -> dict[str, Any]:
             value = to_dict(value)
         values[field.name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def from_dict(values: Mapping[str, Any], *, allow_modules: bool = False) -> Any:
+    """The method of these plain values, `to_dict`'s; lists stand for tuples. Raises ValueError for what is none."""
+    if not isinstance(values.get("kind"), str):
+        raise ValueError(f"{dict(values)!r} is no method: it has no kind")
+    of = class_of(values["kind"], allow_modules=allow_modules)
+    given = {
+        field.name: _from_plain(values[field.name], allow_modules)
+        for field in fields(of)
+        if field.init and field.name in values
+    }
+    try:
+        return of(**given)
+    except TypeError as error:
+        raise ValueError(f"the method {values['kind']!r} cannot be made of {given}: {error}") from error
+
+
+def _from_plain(value: Any, allow_modules: bool) -> Any:
+    if isinstance(value, Mapping) and "kind" in value:
+        return from_dict(value, allow_modules=allow_modules)
+    return tuple(value) if isinstance(value, list) else value

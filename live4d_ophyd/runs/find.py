@@ -55,14 +55,14 @@ def find_run(db: Any, which: Any) -> Any:
 def opened(run: Any, catalog: str | None = None) -> Iterator[Any]:
     """The client of a run: ``run`` itself, or, by what `find_run` takes, that of a catalog opened for the time."""
     if hasattr(run, "metadata"):
-        yield _as_stored(run)
+        yield as_stored(run)
         return
     db = existing_catalog(catalog)
     with closing(db.context):
-        yield _as_stored(find_run(db, run))
+        yield as_stored(find_run(db, run))
 
 
-def _as_stored(run: Any) -> Any:
+def as_stored(run: Any) -> Any:
     """The run with its streams as they are stored.
 
     One use of ``run.v2``, ``db.v1`` or ``Broker`` makes bluesky-tiled-plugins 2.0.12 give all later runs of the

@@ -53,12 +53,14 @@ class RunReadings:
         self.moved: dict[str, list[Any]] = {}  #: what else the image streams hold, with full names
         self.moved_in: dict[str, dict[str, list[Any]]] = {}  #: the same by stream: not all have all
         self.units: dict[str, str] = {}  #: by full name
+        self.data_keys: dict[str, dict[str, Any]] = {}  #: of the baseline, by full name
         self.baseline: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  #: device of a key, by full name
         for stream in run:
             metadata = run[stream].metadata
             if stream == "baseline":
                 self._note_keys(metadata["data_keys"])
+                self.data_keys = {key: dict(entry) for key, entry in metadata["data_keys"].items()}
                 self.baseline = numbers_and_texts(run[stream], metadata["data_keys"])
             elif image_keys(metadata["data_keys"]) and not previewed_device({**metadata, "name": stream}):
                 self._note_keys(metadata["data_keys"])

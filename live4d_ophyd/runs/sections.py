@@ -16,7 +16,7 @@ from live4d_ophyd.runs.readings import DeviceReadings, RunReadings, is_known, sa
 from live4d_ophyd.runs.shapes import virtual_detector
 
 #: of a start document: what Bluesky and its plans put there, and the table has elsewhere
-_BLUESKYS = {
+BLUESKYS = {
     "uid", "time", "versions", "scan_id", "plan_type", "plan_name", "plan_args", "detectors", "motors", "num_points",
     "num_intervals", "hints", "plan_pattern", "plan_pattern_args", "plan_pattern_module", "shape", "extents", "snaking",
 }  # fmt: skip
@@ -48,7 +48,7 @@ def sections_of(
         "metadata": {
             key: _fact(value)
             for key, value in readings.start.items()
-            if key not in _BLUESKYS and is_known(value)
+            if key not in BLUESKYS and is_known(value)
         },
         "plan": _plan(readings),
     }
@@ -273,16 +273,16 @@ def _values(values: list[Any], unit: str) -> Fact:
 
 def _fact(value: Any) -> Fact:
     """Of metadata: nested ones a line each."""
-    value = _unwrapped(value)
+    value = unwrapped(value)
     if isinstance(value, dict):
         return Fact(value, text=", ".join(f"{key}: {text_of(item, '')}" for key, item in value.items()))
     return Fact(value)
 
 
-def _unwrapped(value: Any) -> Any:
+def unwrapped(value: Any) -> Any:
     """What Tiled gives as views, as the dicts and lists that they show."""
     if isinstance(value, Mapping):
-        return {key: _unwrapped(item) for key, item in value.items()}
+        return {key: unwrapped(item) for key, item in value.items()}
     if isinstance(value, list | tuple) or type(value).__name__ == "ListView":
-        return [_unwrapped(item) for item in value]
+        return [unwrapped(item) for item in value]
     return value

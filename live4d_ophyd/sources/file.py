@@ -290,16 +290,17 @@ def _header(frames: Hdf5Frames, number: int) -> SeriesHeader:
     path = hashlib.sha256(frames.path.encode()).digest()
     return SeriesHeader(
         key=(number, int.from_bytes(path[:7], "big") | 1),
-        channel="",
+        channel=text_in(said.get("channel")),
         rows=frames.shape[0],
         cols=frames.shape[1],
         dtype=frames.dtype.newbyteorder("="),
         frames=frames.count,
         pixel_mask=None if mask is None else EncodedArray(mask.shape, mask.dtype, "", 0, mask.tobytes()),
         saturation=None if (limit := number_in(said.get("saturation"))) is None else int(limit),
-        unique_id="",
+        unique_id=text_in(said.get("unique_id")),
         detector=text_in(said.get("description")),
         energy=number_in(said.get("energy")),
+        threshold=number_in(said.get("threshold")),
         count_time=number_in(said.get("count_time")),
         frame_time=number_in(said.get("frame_time")),
     )

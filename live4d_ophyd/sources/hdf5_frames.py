@@ -7,11 +7,12 @@ that h5py can read is read by it. DECTRIS' master files name their data files by
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 from live4d_ophyd.frames.batch import SLACK
 from live4d_ophyd.frames.codecs import BY_NAME, CODECS, RAW
+from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.chunk_table import chunk_table
 
 #: registered numbers of filters
@@ -42,6 +44,7 @@ _PLACES = {
     "description": ("instrument/detector/description",),
     "threshold": ("instrument/detector/threshold_energy",),
     "channel": ("recording/channel",),
+    "unique_id": ("recording/series_unique_id",),
 }
 
 
@@ -64,12 +67,16 @@ class Part:
 
 
 class Hdf5Frames:
-    """The frames of one file. Raises ValueError for a file without any; FileNotFoundError, OSError from h5py."""
+    """The frames of one file. Raises ValueError for a file without any; FileNotFoundError, OSError from h5py.
 
-    def __init__(self, path: str, dataset: str = "") -> None:
+    Without ``places``, for what the file says only: where its frames lie is not looked up.
+    """
+
+    def __init__(self, path: str, dataset: str = "", *, places: bool = True) -> None:
         if not Path(path).exists():
             raise FileNotFoundError(f"there is no file {path}")
         self.path = path
+        self._places = places
         self._file = _opened(path)
         self._maps: dict[str, np.ndarray] = {}
         self._lock = threading.Lock()  # of h5py, which reads for one thread at a time
@@ -83,6 +90,30 @@ class Hdf5Frames:
         except BaseException:
             self.close()
             raise
+
+    def scan(self) -> ScanGrid | None:
+        """Of a dataset over a scan, or of a file that knows its scan: positions, and their step; None for others."""
+        if self.scan_shape is None:
+            return None
+        steps, units = [1.0, 1.0], ["px", "px"]
+        for axis, name in enumerate(("scan_y", "scan_x")):
+            positions = _at(self._file, f"entry/scan/{name}")
+            if isinstance(positions, h5py.Dataset) and len(positions) == self.scan_shape[axis] > 1:
+                steps[axis], units[axis] = (
+                    float(positions[1] - positions[0]),
+                    text_in(positions.attrs.get("units")),
+                )
+        if min(steps) <= 0 or units[0] != units[1]:
+            return ScanGrid(*self.scan_shape)
+        return ScanGrid(*self.scan_shape, step=(steps[0], steps[1]), unit=units[0])
+
+    def notes(self) -> Mapping[str, Any]:
+        """What an engine that recorded the file noted: {} where there is nothing."""
+        try:
+            found = json.loads(text_in(self.value("entry/recording/notes")) or "{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _recorded_scan(self) -> tuple[int, int] | None:
         """(rows, columns) of a file that an engine recorded."""
@@ -128,7 +159,7 @@ class Hdf5Frames:
     def _mapped(self, dataset: h5py.Dataset, first: int, count: int) -> Part | None:
         """The dataset as it lies in its file; None where that is of no use."""
         *lead, rows, cols = dataset.shape
-        if dataset.is_virtual or dataset.chunks != (*[1] * len(lead), rows, cols):
+        if not self._places or dataset.is_virtual or dataset.chunks != (*[1] * len(lead), rows, cols):
             return None
         codec = _codec(dataset)
         if codec is None or not dataset.dtype.isnative:

@@ -41,7 +41,7 @@ class ScanIds:
         """The next one; at least one more than the metadata hold."""
         known = md.get("scan_id", 0)
         # In a thread: a disk or a server may take its time, and the RunEngine's loop must not.
-        asking = asyncio.get_running_loop().run_in_executor(None, self._next, known)
+        asking = asyncio.get_running_loop().run_in_executor(None, self.next, known)
         try:
             return await asyncio.wait_for(asking, PATIENCE_S)
         except Exception as error:
@@ -59,7 +59,8 @@ class ScanIds:
                 _count_on(self._file, largest, by=0)
         return largest
 
-    def _next(self, known: int) -> int:
+    def next(self, known: int = 0) -> int:
+        """The next one; at least one more than ``known``. Waits for disk or server."""
         if self._file is None:
             return 1 + max(known, self.largest())
         return _count_on(self._file, known, by=1)

@@ -20,7 +20,7 @@ from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
-from live4d_ophyd.offline import reprocess
+from live4d_ophyd.offline import reprocess_file
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.testing.small_dcu import SmallDcu, damaged_image, end, frames, image, start
@@ -94,7 +94,7 @@ def test_what_a_gpu_decodes_is_recorded_and_reprocessed_on_it(on_the_cpu, tmp_pa
     ]  # one lost, one corrupt
     assert [raster.recorded.corrupt for raster in rasters] == [1, 0]
     for raster, live in zip(rasters, on_the_cpu):
-        again = reprocess(raster.recorded.path, METHODS, backend="gpu", quiet=True)
+        again = reprocess_file(raster.recorded.path, METHODS, backend="gpu", quiet=True)
         assert again.backend == "gpu"
         for name, array in live.outputs.items():
             np.testing.assert_array_equal(again.outputs[name], array, err_msg=name)

@@ -1,11 +1,15 @@
 """Methods cross to the engine by name and plain fields, and are refused by name where they are not known."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
 
+from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.imaging.registry import class_of, kind_of
+from live4d_ophyd.imaging.registry import class_of, from_dict, kind_of, to_dict
+from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,31 @@ def test_a_module_that_fails_when_it_is_imported_is_named_and_ends_nothing(tmp_p
     (tmp_path / f"{name}.py").write_text(code)
     with pytest.raises(ValueError, match=f"the method '{name}:M' cannot be imported by the engine: "):
         class_of(f"{name}:M", allow_modules=True)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Disk("vbf", center=(1.5, 2), radius=3, soft=True),
+        Annulus("adf", inner=3, outer=8),
+        CenterOfMass("com", Annulus("adf", center=(4, 5), inner=3, outer=8)),
+        Segments("dpc", inner=2, outer=9),
+        MeanPattern("pattern", enabled=False),
+    ],
+)
+def test_a_method_comes_back_from_plain_values(method):
+    """Through JSON, as the notes of a recorded file have it; what else is there is left alone."""
+    assert from_dict(json.loads(json.dumps({"class": "x", **to_dict(method)}))) == method
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "vbf"}, "it has no kind"),
+        ({"kind": "os:system"}, "does not take methods by module"),
+        ({"kind": "disk"}, r"the method 'disk' cannot be made of \{\}: .*name"),
+    ],
+)
+def test_plain_values_that_are_no_method_are_refused(values, words):
+    with pytest.raises(ValueError, match=words):
+        from_dict(values)

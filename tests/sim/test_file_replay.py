@@ -10,7 +10,7 @@ from live4d_ophyd.decode import decode_array
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.imaging.virtual_detectors import Disk
-from live4d_ophyd.offline import reprocess
+from live4d_ophyd.offline import reprocess_file
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sim.file_replay import FileReplay
 from live4d_ophyd.sources.dectris.messages import read_message
@@ -72,7 +72,7 @@ def test_recorded_replayed_and_reprocessed_images_are_equal(tmp_path):
         with closing(OpenStream(request.source)) as stream:
             (raster,) = Acquisition(request, stream).run()
     np.testing.assert_array_equal(raster.outputs["vbf"].ravel(), truth)
-    again = reprocess(path, [DISK], quiet=True)
+    again = reprocess_file(path, [DISK], quiet=True)
     np.testing.assert_array_equal(again.outputs["vbf"].ravel(), truth)
     assert again.losses.lost == 1
 

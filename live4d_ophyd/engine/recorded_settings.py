@@ -1,0 +1,86 @@
+"""How the live image of a recorded raster was made: what an acquisition was asked for, in the notes of its file.
+
+In: an `AcquisitionRequest`, as its frames are recorded; or notes. Out: plain values for JSON; or `RecordedSettings`,
+with which the frames give that image again.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from live4d_ophyd.engine.request import AcquisitionRequest
+from live4d_ophyd.imaging import registry
+from live4d_ophyd.imaging.method import Method
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedSettings:
+    """Those that change a number. None: the file does not say, or there was none; see `AcquisitionRequest`."""
+
+    methods: tuple[Method, ...] | None = None
+    nodata: bool | None = None
+    saturated: str | None = None
+    pixel_mask: np.ndarray | None = None
+    gain: np.ndarray | None = None
+    #: why the methods are not known, for an error
+    why_no_methods: str = "the file does not say which made the live image"
+
+
+def noted(request: AcquisitionRequest) -> dict[str, Any]:
+    """The settings of a request as the notes have them."""
+    return {
+        "methods": {method.name: _plain(method) for method in request.methods},
+        "nodata": request.nodata,
+        "saturated": request.saturated,
+        "pixel_mask": None if request.pixel_mask is None else _packed(request.pixel_mask.astype(bool)),
+        "gain": None if request.gain is None else _packed(request.gain),
+    }
+
+
+def settings_in(notes: Mapping[str, Any]) -> RecordedSettings:
+    """The settings that the notes of a file have. Raises ValueError for arrays that cannot be read."""
+    said = notes.get("methods")
+    methods, why = None, RecordedSettings.why_no_methods
+    if isinstance(said, Mapping) and said:
+        try:
+            methods = tuple(registry.from_dict(values) for values in said.values())
+        except ValueError as error:
+            why = str(error)
+    nodata, saturated = notes.get("nodata"), notes.get("saturated")
+    return RecordedSettings(
+        methods,
+        nodata if isinstance(nodata, bool) else None,
+        saturated if isinstance(saturated, str) else None,
+        _unpacked("pixel mask", notes.get("pixel_mask")),
+        _unpacked("gain", notes.get("gain")),
+        why,
+    )
+
+
+def _plain(method: Any) -> dict[str, Any]:
+    values = {"class": type(method).__name__}
+    with suppress(ValueError):  # of a class that only this process has
+        return values | registry.to_dict(method)
+    return values | {field.name: getattr(method, field.name) for field in fields(method)}
+
+
+def _packed(array: np.ndarray) -> dict[str, Any]:
+    data = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib": base64.b64encode(data).decode()}
+
+
+def _unpacked(what: str, packed: Any) -> np.ndarray | None:
+    if packed is None:
+        return None
+    try:
+        data = zlib.decompress(base64.b64decode(packed["zlib"]))
+        return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"])
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(f"the {what} in the notes cannot be read ({error}): give another") from error
