@@ -48,7 +48,7 @@ def bench(
     receive: receiving with libzmq and without, from a plain TCP sender and libzmq's; also onto a GPU if there is one.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
     record: compressed frames to a file, against plain writes and h5py; and the engine with recording and without.
-    reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy.
+    reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy, and on a cluster of 1 and 2 processes.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a
     busy Python thread in the session.
     soak: 1,000 triggers in a row, then 10 million frames; memory, threads, sockets and file handles of both processes.

@@ -1,6 +1,9 @@
 """Scatter: each number at its position, NaN elsewhere, from any number of devices. PatternSums: none is lost."""
 
+import pickle
+
 import numpy as np
+import pytest
 from rival import Rival
 
 from live4d_ophyd.frames.format import FrameFormat
@@ -9,6 +12,7 @@ from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
 
 GRID = ScanGrid(2, 3)
+SERIES = SeriesInfo((1, 0), FrameFormat(2, 3, np.dtype(np.uint8)), saturation=255)
 
 
 def test_images_have_each_sum_at_its_position_and_nan_elsewhere():
@@ -55,3 +59,30 @@ def test_sums_that_two_threads_add_to_at_once_have_the_frames_of_both(monkeypatc
     total, seen = PatternSums.merged([sums])
     np.testing.assert_array_equal(total, patterns.sum(axis=0))
     assert (seen == 2).all()
+
+
+def test_what_another_process_gets_is_the_same():
+    """Of a stretch of the scan only that is sent."""
+    large = ScanGrid(100, 100)
+    images = Scatter(large, 2)
+    images.add(np.array([507, 503]), np.array([[1, 2], [np.nan, 4]]))
+    sent = pickle.dumps(images)
+    assert len(sent) < 1000
+    expected = np.full((2, 10_000), np.nan)
+    expected[:, 507], expected[1, 503] = (1, 2), 4
+    np.testing.assert_array_equal(pickle.loads(sent).values, expected)
+    assert np.isnan(pickle.loads(pickle.dumps(Scatter(GRID, 1))).values).all()
+
+
+def test_what_another_process_gets_of_tensors_is_numpys():
+    torch = pytest.importorskip("torch")
+    images, sums = Scatter(GRID, 1, torch.device("cpu")), PatternSums(SERIES, torch.device("cpu"))
+    images.add(torch.tensor([4]), torch.tensor([[7]]))
+    sums.add(torch.tensor([4]), torch.full((1, 2, 3), 5, dtype=torch.uint8))
+    images, sums = pickle.loads(pickle.dumps((images, sums)))
+    np.testing.assert_array_equal(images.values, [[np.nan] * 4 + [7, np.nan]])
+    for total, seen in sums._of_thread.values():
+        assert (type(total), type(seen)) == (np.ndarray, np.ndarray)
+        assert (total == 5).all()
+        assert (seen == 1).all()
+    assert len(sums._of_thread) == 1
