@@ -35,7 +35,7 @@ CONNECT_S, WORKERS_S = 10.0, 30.0
 #: tasks for each thread of a worker: a slow one then holds up little
 _TASKS_A_THREAD = 4
 #: frames that are worth a task of their own
-_FEWEST_FRAMES = 4096
+_FEWEST_FRAMES = 1 << 14
 _PACKAGE = "live4d-ophyd"
 
 

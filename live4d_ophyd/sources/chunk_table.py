@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+import threading
+import time
 from typing import Any
 
 import h5py
@@ -19,14 +22,34 @@ from live4d_ophyd.frames import memory
 #: what `chunk_table` is read by, as h5py declares it; of an h5py that declares another its Python way is taken
 _DECLARED = b"herr_t (hid_t, hid_t, H5D_chunk_iter_op_t, void *)"
 _MOST_DIMS = 4
+#: tables that are kept: of files that are read again, as by the tasks of a cluster
+_MOST_KEPT = 4
+#: a file that was changed so recently may be changed again without a later time, s
+_SETTLED_S = 2.0
+_kept: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+_lock = threading.Lock()  # of what is kept: who wants the same waits for it
 _DEFAULT = 0  # list of properties
 
 
 def chunk_table(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First byte in the file, bytes, and mask of skipped filters, of each chunk, in the order of the chunks.
 
-    Each (chunks,) int64; of a chunk that was never written -1, 0 and 0. For at most four dimensions.
+    Each (chunks,) int64, read-only; of a chunk that was never written -1, 0 and 0. For at most four dimensions. Of the
+    last few files it is kept, as long as they are as they were.
     """
+    file = os.stat(dataset.file.filename)
+    if time.time() - file.st_mtime < _SETTLED_S:
+        return _read(dataset)
+    key = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, dataset.name)
+    with _lock:
+        found = _kept.pop(key, None)
+        _kept[key] = found = _read(dataset) if found is None else found
+        while len(_kept) > _MOST_KEPT:
+            del _kept[next(iter(_kept))]
+        return found
+
+
+def _read(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     sides = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
     count = math.prod(sides)
     at, nbytes, masks = np.full(count, -1, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -39,13 +62,19 @@ def chunk_table(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarr
             at[n], nbytes[n], masks[n] = chunk.byte_offset, chunk.size, chunk.filter_mask
 
         dataset.id.chunk_iter(note)
-        return at, nbytes, masks
+        return _frozen(at, nbytes, masks)
     where = np.zeros(5 + 2 * _MOST_DIMS, np.int64)
     where[:5] = count, len(sides), at.ctypes.data, nbytes.ctypes.data, masks.ctypes.data
     where[5 : 5 + len(sides)] = dataset.chunks
     where[5 + _MOST_DIMS : 5 + _MOST_DIMS + len(sides)] = strides
     iterate(dataset.id.id, _DEFAULT, _note.address, where.ctypes.data)
-    return at, nbytes, masks
+    return _frozen(at, nbytes, masks)
+
+
+def _frozen(*arrays: np.ndarray) -> Any:
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
 
 
 def _iterate() -> Any:

@@ -159,5 +159,5 @@ def test_each_task_takes_whole_rows_and_each_row_is_of_one_task(grid, tasks):
 
 
 def test_a_small_file_is_one_task():
-    assert stretches_of(ScanGrid(64, 63), 100) == [(0, None)]
-    assert len(stretches_of(ScanGrid(64, 128), 100)) == 2
+    assert stretches_of(ScanGrid(128, 255), 100) == [(0, None)]
+    assert len(stretches_of(ScanGrid(128, 256), 100)) == 2

@@ -1,5 +1,6 @@
 """Files are a source as the engine expects one, and give the numbers that the stream gives."""
 
+import os
 from contextlib import closing, contextmanager
 
 import h5py
@@ -310,3 +311,21 @@ def test_places_of_chunks_are_those_that_h5py_says(tmp_path, monkeypatch, shape,
 
 def test_this_h5py_lets_compiled_code_read_the_places():
     assert chunk_table._iterate() is not None
+
+
+def test_places_of_a_file_that_is_as_it_was_are_not_read_again(tmp_path, pixels, monkeypatch):
+    path, reads = write(tmp_path / "a.h5", pixels), []
+    read = chunk_table._read
+    monkeypatch.setattr(chunk_table, "_read", lambda dataset: reads.append(1) or read(dataset))
+    check(take(path), pixels)
+    check(take(path), pixels)
+    assert len(reads) == 2, "it might be changed again within the tick of the clock"
+    os.utime(path, (1e9, 1e9))
+    for _ in range(3):
+        check(take(path), pixels)
+    assert len(reads) == 3
+    with h5py.File(path, "a") as file:
+        file["entry/data/data_000001"].id.write_direct_chunk((0, 0, 0), b"no frame")
+    os.utime(path, (1e9, 2e9))
+    assert take(path).losses.bad == 1
+    assert len(reads) == 4
