@@ -11,7 +11,7 @@ from typing import Any
 from live4d_ophyd import checks
 from live4d_ophyd.device.imaging_settings import ImagingSettings
 from live4d_ophyd.device.recording_path import check_map, check_template
-from live4d_ophyd.device.signals import Number, Text, Whole, setting
+from live4d_ophyd.device.signals import Flag, Number, Text, Whole, setting
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.sources.dectris.control import Simplon
 from live4d_ophyd.sources.dectris.source import MAX_CONNECTIONS, DectrisSource
