@@ -1,6 +1,7 @@
 # The public names, once: for type checkers, and at run time for lazy_loader, which imports a module when a name of it
 # is asked for.
 from . import plans as plans
+from .calibration import Calibration as Calibration
 from .decode.errors import BackendUnavailable as BackendUnavailable
 from .decode.errors import GpuError as GpuError
 from .decode.errors import GpuLost as GpuLost
@@ -21,8 +22,15 @@ from .engine.errors import NothingCame as NothingCame
 from .engine.errors import ProtocolError as ProtocolError
 from .engine.errors import ScanMismatch as ScanMismatch
 from .imaging.center_of_mass import CenterOfMass as CenterOfMass
+from .imaging.drawn_detectors import Mask as Mask
+from .imaging.drawn_detectors import Points as Points
+from .imaging.drawn_detectors import Polygon as Polygon
 from .imaging.mean_pattern import MeanPattern as MeanPattern
 from .imaging.segments import Segments as Segments
+from .imaging.virtual_detectors import ABF as ABF
+from .imaging.virtual_detectors import ADF as ADF
+from .imaging.virtual_detectors import BF as BF
+from .imaging.virtual_detectors import HAADF as HAADF
 from .imaging.virtual_detectors import Annulus as Annulus
 from .imaging.virtual_detectors import Disk as Disk
 from .live import Live4DBestEffortCallback as Live4DBestEffortCallback

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.cluster import acquire_on
 from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, RasterResult
@@ -56,6 +57,7 @@ def request_for(
     saturated: str | None = None,
     pixel_mask: np.ndarray | None = None,
     gain: np.ndarray | None = None,
+    calibration: Calibration | None = None,
 ) -> AcquisitionRequest:
     """What the engine is asked for; None: as the file says that the live image was made.
 
@@ -84,6 +86,7 @@ def request_for(
         saturated=_first(saturated, recorded.saturated, defaults.saturated),
         pixel_mask=_first(pixel_mask, recorded.pixel_mask),
         gain=_first(gain, recorded.gain),
+        calibration=_first(calibration, recorded.calibration, NOT_CALIBRATED),
     )
 
 

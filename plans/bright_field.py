@@ -21,13 +21,17 @@ _MOST_HOT = 200
 
 @plan
 def calibrate_bright_field(
-    detector: Readable, name: str = "vbf", md: dict[str, Any] | None = None
+    detector: Readable,
+    name: str = "vbf",
+    semiangle: float | None = None,
+    md: dict[str, Any] | None = None,
 ) -> MsgGenerator[DiskFit]:
     """
-    Fit the bright-field disk of one raster's mean diffraction pattern and set the virtual detector to it.
+    Fit the bright-field disk of one raster's mean diffraction pattern and set calibration and virtual detector to it.
 
-    Methods that had the same centre get the new one, too. Nothing is changed when the pattern shows
-    no disk. The pattern is in the run's stream ``primary``, the new centres and the radius in
+    Virtual detectors in mrad or in radii of the disk follow the calibration. Of one in px the centre and radius are
+    set, and the centre of methods that had the same. Nothing is changed when the pattern shows
+    no disk. The pattern is in the run's stream ``primary``, what was set in
     ``bright_field``. Pixels that are hot by the pattern are printed, as a mask for ``Live4D(pixel_mask=...)``.
 
     Parameters
@@ -36,6 +40,8 @@ def calibrate_bright_field(
         Device with a disk called ``name``.
     name : str, optional
         Virtual detector that shall be the bright-field disk.
+    semiangle : float, optional
+        Convergence semi-angle, mrad: with it an angle of a pixel is known, for virtual detectors in mrad.
     md : dict, optional
         Metadata of the run.
 
@@ -50,8 +56,14 @@ def calibrate_bright_field(
     >>> live4d.vbf_center.get(), live4d.vbf_radius.get()
     >>> db[-1]["bright_field"].read()
     """
+    if semiangle is not None and not semiangle > 0:
+        raise ValueError(f"semiangle is {semiangle!r}; expected an angle above 0 mrad")
     radius = component(detector, f"{name}_radius")
-    centers = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
+    center, bf_radius, mrad_per_px = (
+        component(detector, f"calibration_{what}") for what in ("center", "bf_radius", "mrad_per_px")
+    )
+    in_px = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
+    radii = [radius, bf_radius] if _in_px(detector, name) else [bf_radius]
     pattern_name = _pattern_of(detector)
     pattern_enabled = component(detector, f"{pattern_name}_enabled")
     start = {
@@ -59,7 +71,7 @@ def calibrate_bright_field(
         "purpose": "bright-field calibration",
         "detectors": [detector.name],
         "num_points": 1,
-        "plan_args": {"detector": repr(detector), "name": name},
+        "plan_args": {"detector": repr(detector), "name": name, "semiangle": semiangle},
         "hints": {},
         **(md or {}),
     }
@@ -80,23 +92,32 @@ def calibrate_bright_field(
                 f"{detector.name}: {error}. {name} stays as it was; is the beam on the detector, and "
                 "most of the disk?"
             ) from error
-        frames = int(np.isfinite(reading[f"{detector.name}_{name}"]["value"]).sum())
+        frames = int(reading[f"{detector.name}_frames_received"]["value"])
         hot = find_hot_pixels(pattern, frames, fit)
-        for center in centers:
-            yield from bps.mv(center, fit.center)
-        yield from bps.mv(radius, fit.radius)
+        for signal in (center, *in_px):
+            yield from bps.mv(signal, fit.center)
+        for signal in radii:
+            yield from bps.mv(signal, fit.radius)
+        if semiangle is not None:
+            yield from bps.mv(mrad_per_px, semiangle / fit.radius)
         yield from bps.create(STREAM)
-        for signal in (*centers, radius):
+        for signal in (center, *in_px, *radii, mrad_per_px):
             yield from bps.read(signal)
         yield from bps.save()
 
+    # What is in units that are not known yet could not be taken.
+    switched = [component(detector, f"{other}_enabled") for other in _uncalibrated(detector)]
     before = yield from bps.rd(pattern_enabled)
 
     def restore() -> MsgGenerator[None]:
+        for signal in switched:
+            yield from bps.mv(signal, 1)
         yield from bps.mv(pattern_enabled, before)
 
     def calibrate() -> MsgGenerator[None]:
         yield from bps.mv(pattern_enabled, 1)
+        for signal in switched:
+            yield from bps.mv(signal, 0)
         yield from measure_and_set()
 
     yield from bpp.finalize_wrapper(calibrate(), restore)
@@ -130,8 +151,10 @@ def _pattern_of(detector: Any) -> str:
 
 
 def _concentric(detector: Any, name: str) -> list[str]:
-    """Names of the methods with the centre of ``name``, which comes first."""
+    """Names of the methods with the centre of ``name``, which comes first; none where that is the calibration's."""
     centers = {method.name: _center(method) for method in detector.methods()}
+    if centers[name] is None and not _in_px(detector, name):
+        return []
     others = [other for other, center in centers.items() if center == centers[name] and other != name]
     return [name, *others]
 
@@ -139,3 +162,20 @@ def _concentric(detector: Any, name: str) -> list[str]:
 def _center(method: Any) -> Any:
     """Centre of a method, or of what it looks within; False for one that has none."""
     return getattr(method, "center", getattr(getattr(method, "within", None), "center", False))
+
+
+def _in_px(detector: Any, name: str) -> bool:
+    """Whether the lengths of a method are px."""
+    return next(_unit(method) == "px" for method in detector.methods() if method.name == name)
+
+
+def _unit(method: Any) -> str:
+    """Unit of a method's lengths, or of what it looks within."""
+    return getattr(method, "unit", getattr(getattr(method, "within", None), "unit", "px"))
+
+
+def _uncalibrated(detector: Any) -> list[str]:
+    """Names of the enabled methods that are in a unit which the calibration does not know."""
+    calibration = detector.calibration()
+    known = {"px": 1.0, "bf": calibration.bf_radius, "mrad": calibration.mrad_per_px}
+    return [m.name for m in detector.methods() if known[_unit(m)] is None and getattr(m, "enabled", False)]

@@ -65,5 +65,6 @@ class AcquisitionSettings(ImagingSettings):
             saturated=self.saturated.get(),
             pixel_mask=self.pixel_mask.get(),
             gain=self.gain.get(),
+            calibration=self.calibration(),
             **others,
         )

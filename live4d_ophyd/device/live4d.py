@@ -21,6 +21,7 @@ from ophyd import Component as Cpt
 from ophyd import Kind
 from ophyd.device import Staged
 
+from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.device import summary
 from live4d_ophyd.device.detector_settings import DetectorSettings
 from live4d_ophyd.device.engine_link import EngineLink
@@ -60,9 +61,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
     endpoint : stream v2 of the detector control unit, ``tcp://dcu:31001``; several addresses with commas between
     name : name of the device and prefix of its data keys
     scan : geometry of the raster the microscope runs
-    methods : what makes images: Disk, Annulus, Segments, CenterOfMass, MeanPattern, or your own. Each image gives
-        ``<name>_<image>``, ``..._mean`` and ``..._contrast`` (std / mean); parameters are settings,
-        ``<name>_<method>_<parameter>``. Tables and plots show the numbers of the first virtual detector;
+    methods : what makes images: Disk, Annulus, Points, Polygon, Mask, Segments, CenterOfMass, MeanPattern, or your
+        own. Each image gives ``<name>_<image>``, ``..._mean`` and ``..._contrast`` (std / mean); parameters are
+        settings, ``<name>_<method>_<parameter>``. Tables and plots show the numbers of the first virtual detector;
         ``live4d.adf_mean.kind = "hinted"`` adds others. Without a MeanPattern there is one that is not enabled:
         ``bps.mv(live4d.pattern_enabled, 1)``
     control : ``Simplon(url)`` configures, arms, triggers and disarms; the detector's own settings are then signals of
@@ -86,6 +87,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
         left out of the sums ("leave_out"), counted as they are ("count"), or make their position NaN ("nan")
     pixel_mask, gain : bad pixels (not 0) and pixel factors, (det rows, det cols), or the path of a ``.npy`` file
+    calibration : centre and radius of the bright-field disk and the angle of a pixel, for virtual detectors that are
+        not in px: `calibrate_bright_field` measures it
     record : where the compressed frames are recorded as they come, one HDF5 file an Event, by a path at the engine's
         host with fields of the run, ``/data/{date}/{scan_id}_{plan_name}.h5``; a number is put behind the name. The
         frames are then in the run, as ``<name>_raw``. "": nowhere
@@ -147,6 +150,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         saturated: str = SATURATED[0],
         pixel_mask: np.ndarray | str | Path | None = None,
         gain: np.ndarray | str | Path | None = None,
+        calibration: Calibration = NOT_CALIBRATED,
         record: str = "",
         record_map: str = "",
         record_flyback: bool = False,
@@ -176,8 +180,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
         )
         self.preview = LivePreview(self)
         self.put_settings(
-            scan, endpoint=endpoint, channel=channel, connections=connections, nodata=nodata, saturated=saturated,
-            pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map, record_flyback=record_flyback,
+            scan, calibration, endpoint=endpoint, channel=channel, connections=connections, nodata=nodata,
+            saturated=saturated, pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map,
+            record_flyback=record_flyback,
             timeout=timeout,
         )  # fmt: skip
         for key, shape in self.known_shapes().items():

@@ -1,6 +1,7 @@
 """Parameters of a method as settings: one signal a field, with the unit and the smallest value in its metadata.
 
-In: a frozen dataclass, ``radius: float = field(metadata={"units": "px", "least": 0})``. Out: components ``vbf_radius``
+In: a frozen dataclass, ``radius: float = field(metadata={"units": "px", "least": 0})``; ``units_of`` names the field
+that has the unit, and what is ``fixed`` cannot be set. Out: components ``vbf_radius``
 for a device's class, and the method again, with the values of the signals. Fields of a field that is a dataclass
 itself count as the method's own: ``com_radius`` for ``CenterOfMass("com", within=Disk(..., radius=30))``.
 """
@@ -16,8 +17,22 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 from ophyd import Component as Cpt
 
-from live4d_ophyd.device.signals import Flag, Number, Setting, Text, Value, Vector, Whole, setting
-from live4d_ophyd.engine.series_record import digest
+from live4d_ophyd import checks
+from live4d_ophyd.device.pixel_array import PixelArray
+from live4d_ophyd.device.signals import (
+    Flag,
+    Number,
+    Positions,
+    Setting,
+    Text,
+    Value,
+    Vector,
+    Whole,
+    setting,
+)
+
+#: units of lengths, in the words of a data key
+UNITS = {"bf": "bright-field radius"}
 
 
 @dataclass(frozen=True)
@@ -39,8 +54,8 @@ def _parameters(part: Any, prefix: str, path: tuple[str, ...]) -> Iterator[Param
     hints = _hints(part)
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name == "name" or not field.init:
-            continue
+        if field.name == "name" or not field.init or (path and field.name == "enabled"):
+            continue  # a part has its method's name, and is enabled with it
         if is_dataclass(value):
             yield from _parameters(value, prefix, (*path, field.name))
             continue
@@ -48,7 +63,11 @@ def _parameters(part: Any, prefix: str, path: tuple[str, ...]) -> Iterator[Param
             get_args(hints[field.name]) if NoneType in get_args(hints[field.name]) else (hints[field.name],)
         )
         optional = NoneType in kinds
-        component = _setting(value, [kind for kind in kinds if kind is not NoneType], optional, field)
+        units = field.metadata.get("units")
+        if "units_of" in field.metadata:
+            unit = getattr(part, field.metadata["units_of"])
+            units = UNITS.get(unit, unit)
+        component = _setting(value, [kind for kind in kinds if kind is not NoneType], optional, field, units)
         yield Parameter(f"{prefix}_{field.name}", (*path, field.name), component, optional)
 
 
@@ -60,11 +79,12 @@ def _hints(part: Any) -> dict[str, Any]:
         return {field.name: type(getattr(part, field.name)) for field in fields(part)}
 
 
-def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field) -> Cpt:
-    """The setting of a field; what is neither number, text nor position is recorded, and cannot be set."""
+def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field, units: str | None) -> Cpt:
+    """The setting of a field; what is no number, text, position or array is recorded, and cannot be set."""
     (kind,) = kinds if len(kinds) == 1 else (None,)
-    units = field.metadata.get("units")
     least = field.metadata.get("least", -math.inf)
+    if field.metadata.get("fixed"):
+        return Cpt(Value, value=value, kind="config")
     if kind is bool:
         return setting(Flag, value=value)
     if kind is int and not optional:
@@ -77,10 +97,17 @@ def _setting(value: Any, kinds: Sequence[Any], optional: bool, field: Field) -> 
     if get_origin(kind) is tuple and get_args(kind) == (float, float):
         position = (math.nan, math.nan) if value is None else tuple(map(float, value))
         return setting(Vector, value=position, units=units)
-    if isinstance(value, np.ndarray):
-        sizes = " x ".join(map(str, value.shape))
-        return Cpt(Value, value=f"{sizes} {value.dtype.name}, sha256 {digest(value)}", kind="config")
+    if kind == tuple[tuple[float, float], ...]:
+        return setting(Positions, value=value, units=units)
+    if kind is np.ndarray and value.ndim == 2:
+        return setting(PixelArray, value=value, check=_check_map, optional=False)
     return Cpt(Value, value=repr(value), kind="config")
+
+
+def _check_map(array: Any) -> None:
+    """Raise ValueError unless it is one number a pixel; what else it must be the method says."""
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise ValueError(f"it is {checks.shown(array)}; expected an array (q_y, q_x) of numbers")
 
 
 def with_settings(method: Any, device: Any, settings: Sequence[Parameter]) -> Any:
@@ -96,7 +123,7 @@ def with_settings(method: Any, device: Any, settings: Sequence[Parameter]) -> An
         if isinstance(signal, Setting):
             *path, name = parameter.path
             value = signal.get()
-            none = parameter.optional and np.isnan(value).any()
+            none = parameter.optional and np.isnan(value).any()  # only numbers and positions may be
             changes.setdefault(tuple(path), {})[name] = None if none else value
     return _changed(method, (), changes)
 

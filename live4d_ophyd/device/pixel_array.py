@@ -20,21 +20,29 @@ from live4d_ophyd.engine.series_record import digest
 
 
 class PixelArray(Setting):
-    """An array (det rows, det cols), given as such or as the path of a ``.npy`` file; None is none.
+    """An array (det rows, det cols), given as such or as the path of a ``.npy`` file; None is none, if ``optional``.
 
     It is too large for a record: read, it is a text that says how large it is, where it came from, and its `digest`.
     ``get()`` gives the array. ``check`` raises ValueError for other arrays; ``mask``: what is not 0 is bad, and
     counted.
     """
 
-    def __init__(self, *args: Any, check: Callable[[Any], None], mask: bool = False, **kwargs: Any) -> None:
-        self._check, self._mask = check, mask
-        self._summary = "none"
+    def __init__(
+        self,
+        *args: Any,
+        check: Callable[[Any], None],
+        mask: bool = False,
+        value: np.ndarray | None = None,
+        optional: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self._check, self._mask, self._optional = check, mask, optional
+        self._summary = self._summarize(value, "")
         self._one_at_a_time = threading.Lock()
-        super().__init__(*args, value=None, **kwargs)
+        super().__init__(*args, value=value, **kwargs)
 
     def accepted(self, value: Any) -> np.ndarray | None:
-        if value is None:
+        if value is None and self._optional:
             return None
         array = _load(self.name, value) if isinstance(value, str | Path) else value
         try:

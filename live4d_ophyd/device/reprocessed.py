@@ -27,8 +27,8 @@ class Reprocessed(BackendSignals, MethodSignals, RasterSignals):
         made = device_class(cls, request.methods, request.grid)
         device: Reprocessed = made("", name=name, methods=request.methods)
         device.put_settings(
-            request.grid, nodata=request.nodata, saturated=request.saturated, pixel_mask=request.pixel_mask,
-            gain=request.gain,
+            request.grid, request.calibration, nodata=request.nodata, saturated=request.saturated,
+            pixel_mask=request.pixel_mask, gain=request.gain,
         )  # fmt: skip
         device.versions.put(software())
         return device

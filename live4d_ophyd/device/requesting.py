@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
+from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.device.acquisition_settings import AcquisitionSettings
 from live4d_ophyd.device.arm_per import ArmPer
 from live4d_ophyd.device.method_signals import MethodSignals
@@ -45,7 +46,7 @@ class Requesting(MethodSignals, AcquisitionSettings):
         control = self._control()
         methods = self.methods()
         sides = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
-        check_centers(self.name, methods, sides)
+        check_centers(self.name, methods, self.calibration(), sides)
         self.check_outputs(methods)
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
@@ -104,14 +105,16 @@ class Requesting(MethodSignals, AcquisitionSettings):
         self._run.note(name, doc)
 
 
-def check_centers(name: str, methods: Sequence[Any], sides: tuple[float, float]) -> None:
+def check_centers(
+    name: str, methods: Sequence[Any], calibration: Calibration, sides: tuple[float, float]
+) -> None:
     """Raise ValueError for a centre that lies off a detector of ``sides`` (rows, cols); infinity: not known yet."""
     rows, cols = sides
-    parts = [(method, part) for method in methods for part in (method, *vars(method).values())]
-    for method, part in parts:
+    parts = [(method.name, part) for method in methods for part in (method, *vars(method).values())]
+    for owner, part in [("calibration", calibration), *parts]:
         center = getattr(part, "center", None) if is_dataclass(part) else None
         if center is not None and not (0 <= center[0] <= rows - 1 and 0 <= center[1] <= cols - 1):
             raise ValueError(
-                f"{name}_{method.name}_center is {tuple(center)}: the detector has {rows:g} x {cols:g} px, "
+                f"{name}_{owner}_center is {tuple(center)}: the detector has {rows:g} x {cols:g} px, "
                 f"its last is ({rows - 1:g}, {cols - 1:g})"
             )

@@ -5,6 +5,7 @@ Both describe themselves in full (type, shape, unit), so that storage keeps what
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from ophyd.utils import ReadOnlyError
 
 from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.statuses import TellingStatus
+from live4d_ophyd.imaging.drawn_detectors import positions
 
 
 class Result(Signal):
@@ -193,6 +195,24 @@ class Choice(Setting):
         if not isinstance(value, str) or value not in self._choices:
             raise self.refused(value, f"one of {', '.join(self._choices)}")
         return value
+
+
+class Positions(Setting):
+    """A list of positions (row, col), kept as tuples of floats; given as such, or as its JSON text.
+
+    Read, it is that text: lists of any length are then of one type in a run.
+    """
+
+    def accepted(self, value: Any) -> tuple[tuple[float, float], ...]:
+        return positions(self.name, value)
+
+    def read(self) -> dict[str, Any]:
+        ((name, reading),) = super().read().items()
+        return {name: {**reading, "value": json.dumps(reading["value"])}}
+
+    def describe(self) -> dict[str, Any]:
+        entry = {"source": f"live4d:{self.name}", "dtype": "string", "shape": []}
+        return {self.name: {**entry, "units": self._units} if self._units else entry}
 
 
 class Vector(Setting):

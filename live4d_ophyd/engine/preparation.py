@@ -71,9 +71,10 @@ class Preparation:
         user's mask or a method does not fit the frames.
         """
         frame = series.format
+        series = replace(series, calibration=request.calibration)
         made_of = (
             request.methods, request.grid, frame.shape, frame.dtype.newbyteorder("="), series.saturation,
-            series.energy, detectors_mask, request.pixel_mask, request.gain,
+            series.energy, request.calibration, detectors_mask, request.pixel_mask, request.gain,
         )  # fmt: skip
         if self._prepared is None or not _same(made_of, self._made_of):
             self._made_of = None

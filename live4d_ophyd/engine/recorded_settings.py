@@ -10,11 +10,12 @@ import base64
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import Method
@@ -29,6 +30,7 @@ class RecordedSettings:
     saturated: str | None = None
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
+    calibration: Calibration | None = None
     #: why the methods are not known, for an error
     why_no_methods: str = "the file does not say which made the live image"
 
@@ -41,6 +43,7 @@ def noted(request: AcquisitionRequest) -> dict[str, Any]:
         "saturated": request.saturated,
         "pixel_mask": None if request.pixel_mask is None else _packed(request.pixel_mask.astype(bool)),
         "gain": None if request.gain is None else _packed(request.gain),
+        "calibration": asdict(request.calibration),
     }
 
 
@@ -60,6 +63,7 @@ def settings_in(notes: Mapping[str, Any]) -> RecordedSettings:
         saturated if isinstance(saturated, str) else None,
         _unpacked("pixel mask", notes.get("pixel_mask")),
         _unpacked("gain", notes.get("gain")),
+        _calibration(notes.get("calibration")),
         why,
     )
 
@@ -69,6 +73,15 @@ def _plain(method: Any) -> dict[str, Any]:
     with suppress(ValueError):  # of a class that only this process has
         return values | registry.to_dict(method)
     return values | {field.name: getattr(method, field.name) for field in fields(method)}
+
+
+def _calibration(said: Any) -> Calibration | None:
+    if not isinstance(said, Mapping):
+        return None
+    try:
+        return Calibration(**said)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the calibration in the notes cannot be read ({error}): give another") from error
 
 
 def _packed(array: np.ndarray) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from live4d_ophyd import checks
+from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, refuse_method
 from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.method import Method, Output
@@ -40,6 +41,7 @@ class AcquisitionRequest:
         "leave_out" of the sums, "count" them as they are, or make the position "nan"
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums
+    calibration : of the pattern, for virtual detectors that are not in px
     frame_time : dwell time to set on the detector, s; None leaves it
     timeout : longest silence of the stream, s, from the start of listening on
     record : where the compressed frames are recorded; None: nowhere
@@ -55,6 +57,7 @@ class AcquisitionRequest:
     saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
+    calibration: Calibration = NOT_CALIBRATED
     frame_time: float | None = None
     timeout: float = 10.0
     record: Recording | None = None
@@ -63,6 +66,8 @@ class AcquisitionRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.grid, ScanGrid):
             raise ValueError(f"grid is {checks.shown(self.grid)}; expected a ScanGrid")
+        if not isinstance(self.calibration, Calibration):
+            raise ValueError(f"calibration is {checks.shown(self.calibration)}; expected a Calibration")
         self._check_methods()
         self._set("rasters", checks.whole("rasters", self.rasters, 1, MAX_FRAMES))
         self._set("timeout", checks.seconds("timeout", self.timeout))

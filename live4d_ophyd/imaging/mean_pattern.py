@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from live4d_ophyd import checks
 from live4d_ophyd.imaging.accumulators import PatternSums
 from live4d_ophyd.imaging.method import PATTERN, Output, Patterns, checked_name
 from live4d_ophyd.scan import ScanGrid
@@ -28,9 +29,7 @@ class MeanPattern:
 
     def __post_init__(self) -> None:
         checked_name(self.name)
-        if not isinstance(self.enabled, bool | np.bool_):
-            raise ValueError(f"enabled of {self.name} is {self.enabled!r}; expected True or False")
-        object.__setattr__(self, "enabled", bool(self.enabled))
+        object.__setattr__(self, "enabled", checks.switch(f"enabled of {self.name}", self.enabled))
 
     def demand(self, series: SeriesInfo, scan: ScanGrid) -> Patterns:
         return Patterns()

@@ -25,6 +25,13 @@ from live4d_ophyd.sources.source import SeriesInfo
 SCAN = ("scan_y", "scan_x")
 PATTERN = ("q_y", "q_x")
 
+# Metadata of fields, which become settings of the device: "units", or "units_of" the field that says them; "least", the
+# smallest value; "fixed", recorded and not to be set.
+PIXELS = {"units": "px"}
+#: of a length in the unit that the field ``unit`` says
+LENGTH = {"units_of": "unit", "least": 0.0}
+UNIT = {"fixed": True}
+
 
 @dataclass(frozen=True)
 class Output:

@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
@@ -24,6 +25,9 @@ GROUP = "live4d_ophyd.methods"
 _OWN: dict[str, type] = {
     "disk": Disk,
     "annulus": Annulus,
+    "points": Points,
+    "polygon": Polygon,
+    "mask": Mask,
     "segments": Segments,
     "center_of_mass": CenterOfMass,
     "mean_pattern": MeanPattern,

@@ -109,6 +109,8 @@ def angular_scale(device: DeviceReadings, known: dict[str, Known]) -> AngularSca
         entry = known.get(name)
         return entry.value if entry is not None and entry.value and entry.value > 0 else None
 
+    if is_known(said := device.get("calibration_mrad_per_px")) and not isinstance(said, list):
+        return AngularScale(said, f"{device.name}_calibration_mrad_per_px")
     missing = [entry.problem for entry in known.values() if entry.problem]
     length, convergence = value("camera_length"), value("convergence_angle")
     if length is not None:
@@ -143,7 +145,11 @@ def _pixel_size(device: DeviceReadings) -> float | None:
 
 def _disk_radius(device: DeviceReadings) -> tuple[float | None, str]:
     """Radius of the first disk, which `calibrate_bright_field` sets to that of the bright-field disk."""
+    if isinstance(radius := device.get("calibration_bf_radius"), int | float) and radius > 0:
+        return float(radius), "the calibrated radius of the bright-field disk"
     for image in device.images:
+        if device.get(f"{image}_unit") not in (None, "px"):
+            continue
         radius = device.get(f"{image}_radius")
         if isinstance(radius, int | float) and radius > 0:
             return float(radius), f"the radius of {image}"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.engine import AcquisitionRequest, RasterResult
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.imaging import registry
@@ -68,6 +69,7 @@ def reprocess(
     saturated: str | None = None,
     pixel_mask: np.ndarray | None = None,
     gain: np.ndarray | None = None,
+    calibration: Calibration | None = None,
 ) -> Any:
     """Images of recorded frames, by the engine that makes them live.
 
@@ -89,7 +91,8 @@ def reprocess(
     cluster : machines that share the work, by dask.distributed: the address of a scheduler, ``tcp://host:8786``; a
         number of processes on this machine; or a ``distributed.Client``. All see the file by the same path
     quiet : without a progress bar
-    nodata, saturated, pixel_mask, gain : as of `Live4D`; None: as the file says they were, else True, "leave_out", none
+    nodata, saturated, pixel_mask, gain, calibration : as of `Live4D`; None: as the file says they were, else True,
+        "leave_out", none
 
     Returns
     -------
@@ -119,7 +122,7 @@ def reprocess(
     """
     settings = {
         "dataset": dataset, "workers": workers, "nodata": nodata, "saturated": saturated, "pixel_mask": pixel_mask,
-        "gain": gain,
+        "gain": gain, "calibration": calibration,
     }  # fmt: skip
 
     def request_of(path: str, **of_event: Any) -> AcquisitionRequest:

@@ -13,11 +13,13 @@ from live4d_ophyd.runs.readings import DeviceReadings, is_known
 
 #: parameters of a method that say which pixels it takes
 _LENGTHS = ("radius", "inner", "outer")
-_SHAPE = (*_LENGTHS, "center", "center_row", "center_col", "soft", "kind")
+_SHAPE = (*_LENGTHS, "center", "center_row", "center_col", "soft", "kind", "unit", "enabled")
 
 
 def virtual_detector(device: DeviceReadings, name: str, scale: AngularScale) -> Fact:
     """The shape under an image: a dict with ``kind``, ``center``, lengths in px and, as ``..._mrad``, in mrad.
+
+    Of a detector in another ``unit`` these are the px that it was, and the text has what was set, too.
 
     And whatever else its method was set to: ``sectors``, ``rotation``.
     """
@@ -37,10 +39,16 @@ def virtual_detector(device: DeviceReadings, name: str, scale: AngularScale) -> 
             texts.append(f"in a{'n' * (of_lengths == 'annulus')} {of_lengths}")
         elif recorded is None:
             texts.append(of_lengths)
+    unit = device.get(f"{method}_unit") or "px"
+    if unit != "px":
+        shape["unit"] = unit
     for key in lengths:
-        value = shape[key] = device.get(f"{method}_{key}")
-        text = f"{key} {text_by_event(value, 'px') if isinstance(value, list) else text_of(value, 'px')}"
-        if not isinstance(value, list) and (angle := scale.angle(value)) is not None:
+        set_to, words = device.get(f"{method}_{key}"), device.units.get(f"{method}_{key}") or unit
+        value = shape[key] = set_to if unit == "px" else device.get(f"{method}_{key}_px")
+        text = f"{key} {_text(value, 'px')}"
+        if unit != "px":
+            text = f"{key} {_text(set_to, words)}" + (f" = {_text(value, 'px')}" if value is not None else "")
+        if is_known(value) and not isinstance(value, list) and (angle := scale.angle(value)) is not None:
             shape[f"{key}_mrad"] = angle
             text += f" = {angle:.4g} mrad"
         texts.append(text)
@@ -82,7 +90,15 @@ def _method_of(device: DeviceReadings, image: str) -> tuple[str, list[str]]:
 
 
 def _center(device: DeviceReadings, name: str) -> list[Any] | None:
-    row, col = device.get(f"{name}_center_row"), device.get(f"{name}_center_col")
-    if row is None:
-        row, col = device.configuration.get(f"{name}_center") or (None, None)
-    return [row, col] if is_known(row) and is_known(col) else None
+    """Where it was: as it was set, else as the calibration has it; None is the middle of the frame."""
+    for what, end in ((name, "_px"), (name, ""), ("calibration", "")):
+        row, col = device.get(f"{what}_center_row{end}"), device.get(f"{what}_center_col{end}")
+        if row is None and not end:
+            row, col = device.configuration.get(f"{what}_center") or (None, None)
+        if is_known(row) and is_known(col):
+            return [row, col]
+    return None
+
+
+def _text(value: Any, unit: str) -> str:
+    return text_by_event(value, unit) if isinstance(value, list) else text_of(value, unit)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.format import FrameFormat
@@ -72,6 +73,7 @@ class SeriesInfo:
     saturation: int | None = None  #: counts; a pixel at or above holds no count
     energy: float | None = None  #: of the electrons, eV
     note: Mapping[str, Any] = field(default_factory=dict)  #: what its header says of scan and run
+    calibration: Calibration = NOT_CALIBRATED  #: of the pattern: what whoever asks for images knows
 
 
 @dataclass(frozen=True, eq=False)

@@ -287,8 +287,9 @@ class MethodTests:
             dcu.wait_for_clients(2)
             dcu.send([small_dcu.start(number_of_images=len(frames)), *messages, small_dcu.end()])
             request = AcquisitionRequest(
-                DectrisSource(dcu.endpoint, connections=2), self.scan, (self.method(),), timeout=_PATIENCE_S
-            )
+                DectrisSource(dcu.endpoint, connections=2), self.scan, (self.method(),), timeout=_PATIENCE_S,
+                calibration=self.series().calibration,
+            )  # fmt: skip
             (raster,) = Acquisition(request, stream).run()
         losses = raster.losses
         here = np.setdiff1d(np.arange(self.scan.size), missing)

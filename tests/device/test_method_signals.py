@@ -25,11 +25,15 @@ OWN = {
     "series_detector_mask", "frame_rate", "backend", "backend_detail", "connections", "endpoint", "channel",
     "scan_rows", "scan_cols", "scan_serpentine", "scan_flyback", "scan_last_flyback", "scan_lead_in", "scan_step_y",
     "scan_step_x", "scan_unit", "dwell_time", "nodata", "saturated", "pixel_mask", "gain", "timeout", "record",
-    "record_map", "record_flyback", "movie_rasters", "pattern_enabled",
+    "record_map", "record_flyback", "movie_rasters", "pattern_enabled", "calibration_center_row", "calibration_center_col",
+    "calibration_bf_radius", "calibration_mrad_per_px",
 }  # fmt: skip
-OF_VBF = {"vbf", "vbf_mean", "vbf_contrast", "vbf_center_row", "vbf_center_col", "vbf_soft", "vbf_radius"}
+OF_VBF = {
+    "vbf", "vbf_mean", "vbf_contrast", "vbf_enabled", "vbf_center_row", "vbf_center_col", "vbf_soft", "vbf_radius",
+}  # fmt: skip
 OF_ADF = {
-    "adf", "adf_mean", "adf_contrast", "adf_center_row", "adf_center_col", "adf_soft", "adf_inner", "adf_outer",
+    "adf", "adf_mean", "adf_contrast", "adf_enabled", "adf_center_row", "adf_center_col", "adf_soft", "adf_inner",
+    "adf_outer",
 }  # fmt: skip
 
 
@@ -55,8 +59,12 @@ def test_the_settings_are_in_the_configuration_with_positions_as_pairs(live4d):
     settings = {
         name for name in OWN if not name.startswith(("frames_", "series_", "frame_rate", "recorded_"))
     }
-    of_methods = {"vbf_center", "vbf_soft", "vbf_radius", "adf_center", "adf_soft", "adf_inner", "adf_outer"}
-    kinds = {"vbf_kind", "adf_kind", "pattern_kind"}
+    settings = settings - {"calibration_center_row", "calibration_center_col"} | {"calibration_center"}
+    of_methods = {
+        "vbf_enabled", "vbf_center", "vbf_soft", "vbf_radius", "adf_enabled", "adf_center", "adf_soft", "adf_inner",
+        "adf_outer",
+    }  # fmt: skip
+    kinds = {"vbf_kind", "adf_kind", "pattern_kind", "vbf_unit", "adf_unit"}
     assert set(configuration) == {f"live4d_{name}" for name in settings | of_methods | kinds | {"versions"}}
     assert configuration["live4d_vbf_center"]["value"] == (12, 16)
     np.testing.assert_array_equal(configuration["live4d_adf_center"]["value"], (np.nan, np.nan))
@@ -76,14 +84,15 @@ def test_devices_of_other_methods_are_all_live4ds(live4d):
 
 def test_a_field_called_enabled_that_is_no_switch_is_a_parameter_like_others():
     @dataclass(frozen=True)
-    class Counted(Disk):
-        enabled: int = field(default=3, kw_only=True)
+    class Counted:
+        name: str
+        enabled: int = 3
 
         def outputs(self, series, scan):
             assert self.enabled == 3
-            return super().outputs(series, scan)
+            return {self.name: Output(SCAN, scan.shape)}
 
-    assert list(all_outputs(Counted("a", radius=3), GRID)) == ["a"]
+    assert list(all_outputs(Counted("a"), GRID)) == ["a"]
 
 
 # Any method ---------------------------------------------------------------------------------------
@@ -232,7 +241,7 @@ def test_which_method_it_is_and_arrays_in_it_are_recorded():
     assert configuration["live4d_vbf_kind"] == "disk"
     assert configuration["live4d_com_kind"] == "center_of_mass"
     assert configuration["live4d_map_kind"].startswith(f"{Map.__module__}:Map (")
-    assert configuration["live4d_map_weights"] == f"4 x 4 float64, sha256 {digest(np.eye(4))}"
+    assert configuration["live4d_map_weights"] == f"4 x 4 px, sha256 {digest(np.eye(4))}"
 
 
 def test_a_parameter_that_takes_outputs_away_is_refused():

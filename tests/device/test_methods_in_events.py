@@ -8,9 +8,23 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky import FailedStatus, RunEngine
+from ophyd.utils import ReadOnlyError
 from test_device import Documents
 
-from live4d_ophyd import CenterOfMass, Disk, Live4D, MeanPattern, ScanGrid, Segments
+from live4d_ophyd import (
+    ABF,
+    Annulus,
+    CenterOfMass,
+    Disk,
+    Live4D,
+    Mask,
+    MeanPattern,
+    Points,
+    Polygon,
+    ScanGrid,
+    Segments,
+)
+from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.testing.small_dcu import frames, series
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
@@ -117,3 +131,83 @@ def test_a_parameter_that_would_give_other_outputs_is_refused_and_put_back(live4
 def test_a_centre_off_the_detector_is_refused_for_any_method(live4d, RE):
     with pytest.raises(FailedStatus, match=r"live4d_com_center is \(-1\.0, 16\.0\)"):
         RE(bps.mv(live4d.com_center, (-1, 16)))
+
+
+def test_drawn_detectors_and_the_calibration_move_between_events(dcu, RE):
+    """And what was used is in the Events: px of what is in other units, the text of positions, the digest of a mask."""
+    half = np.zeros((24, 32), bool)
+    half[:, :16] = True
+    methods = [
+        ABF("abf"),
+        Points("spots", [(3, 4), (9, 20)], radius=1.5),
+        Polygon("cell", [(2, 3), (2, 9), (7, 9), (7, 3)]),
+        Mask("half", half),
+    ]
+    live4d = Live4D(dcu.endpoint, name="it", scan=GRID, methods=methods, timeout=20.0, backend="cpu")
+    pixels = frames(2 * GRID.frames).reshape(2, GRID.frames, 24, 32)
+    dcu.send(
+        [message for number, part in enumerate(pixels) for message in series(part, number, f"T{number}")]
+    )
+
+    def move(points, corners, mask, radius):
+        yield from bps.mv(
+            live4d.spots_points, points, live4d.cell_points, corners, live4d.half_array, mask,
+            live4d.calibration_bf_radius, radius, live4d.calibration_center, (12, 15),
+        )  # fmt: skip
+
+    square, triangle = [(2, 3), (2, 9), (7, 9), (7, 3)], "[[2, 3], [2, 20], [20, 3]]"
+
+    @bpp.stage_decorator([live4d])
+    @bpp.run_decorator()
+    def plan():
+        yield from move([(3, 4)], square, half, 8.0)
+        yield from bps.trigger_and_read([live4d])
+        yield from move([(3, 4), (9, 20), (15, 9)], triangle, ~half, 10.0)
+        yield from bps.trigger_and_read([live4d])
+
+    docs = Documents()
+    with closing(live4d):
+        RE(plan(), docs)
+        with pytest.raises(FailedStatus, match=r"points of detector cell have the shape .* expected 3 to"):
+            RE(bps.mv(live4d.cell_points, [(1, 2), (3, 4)]))
+        with pytest.raises(FailedStatus, match="array of detector half is 0 everywhere"):
+            RE(bps.mv(live4d.half_array, np.zeros((24, 32))))
+        assert len(live4d.cell_points.get()) == 3
+    asked = [
+        [
+            Annulus("a", (12, 15), inner=radius / 2, outer=radius),
+            Points("p", points, radius=1.5),
+            Polygon("c", corners),
+            Mask("m", mask),
+        ]
+        for points, corners, mask, radius in (
+            ([(3, 4)], square, half, 8.0),
+            ([(3, 4), (9, 20), (15, 9)], triangle, ~half, 10.0),
+        )
+    ]
+    for event, part, detectors in zip(docs.events(), pixels, asked, strict=True):
+        for key, detector in zip(("abf", "spots", "cell", "half"), detectors):
+            expected = (part * detector.weights((24, 32))).sum(axis=(1, 2)).reshape(GRID.shape)
+            np.testing.assert_array_equal(event["data"][f"it_{key}"], expected)
+        used = [event["data"][f"it_abf_{key}_px"] for key in ("inner", "outer", "center_row", "center_col")]
+        assert used == [detectors[0].inner, detectors[0].outer, 12, 15]
+    data = docs.events()[1]["data"]
+    assert data["it_spots_points"] == "[[3.0, 4.0], [9.0, 20.0], [15.0, 9.0]]"
+    assert data["it_half_array"] == f"24 x 32 px, sha256 {digest(~half)}"
+    assert docs.of("descriptor")[0]["data_keys"]["it_abf_inner"]["units"] == "bright-field radius"
+
+
+def test_a_unit_is_of_the_device(RE):
+    live4d = Live4D("tcp://127.0.0.1:9", name="it", scan=GRID, methods=[ABF("abf")])
+    with pytest.raises(ReadOnlyError, match="abf_unit is a result, and no setting"):
+        RE(bps.mv(live4d.abf_unit, "px"))
+
+
+def test_what_is_not_calibrated_fails_the_trigger_by_name(dcu, RE):
+    live4d = Live4D(dcu.endpoint, name="it", scan=GRID, methods=[ABF("abf")], timeout=20.0, backend="cpu")
+    dcu.send(series(frames(GRID.frames), 1, "U1"))
+    with (
+        closing(live4d),
+        pytest.raises(FailedStatus, match="abf is in units of the bright-field radius, which is not"),
+    ):
+        RE(bp.count([live4d]))

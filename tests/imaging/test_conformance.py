@@ -1,12 +1,16 @@
 """The methods of this package keep the contract, each with its numbers by plain NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.segments import Segments
-from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.imaging.virtual_detectors import ABF, Annulus, Disk
 from live4d_ophyd.testing import MethodTests
 
 CENTER = (5.5, 7.0)
@@ -76,3 +80,47 @@ class TestMeanPattern(MethodTests):
     def expected(self, frames, scan, series):
         here = frames[np.isfinite(frames[..., 0, 0])]
         return {"pattern": here.mean(axis=0) if len(here) else np.full(self.shape, np.nan)}
+
+
+class TestPoints(MethodTests):
+    def method(self):
+        return Points("spots", [(3, 4), (4, 5), (9, 12)], radius=2)
+
+    def expected(self, frames, scan, series):
+        row, col = np.indices(self.shape)
+        spots = [np.hypot(row - r, col - c) <= 2 for r, c in ((3, 4), (4, 5), (9, 12))]
+        return {"spots": (frames * np.any(spots, axis=0)).sum(axis=(2, 3))}
+
+
+class TestPolygon(MethodTests):
+    def method(self):
+        return Polygon("cell", [(2, 3), (2, 9), (7, 9), (7, 3)])
+
+    def expected(self, frames, scan, series):
+        return {"cell": frames[:, :, 2:7, 3:9].sum(axis=(2, 3))}
+
+
+class TestMask(MethodTests):
+    array = np.random.default_rng(3).normal(size=(12, 16))
+
+    def method(self):
+        return Mask("random", self.array)
+
+    def expected(self, frames, scan, series):
+        return {"random": (frames * self.array).sum(axis=(2, 3))}
+
+
+class TestDetectorInAnotherUnit(MethodTests):
+    def series(self):
+        return replace(super().series(), calibration=Calibration(CENTER, bf_radius=4.0))
+
+    def method(self):
+        return ABF()
+
+    def expected(self, frames, scan, series):
+        far = distance(self.shape)
+        used = {"inner": 2.0, "outer": 4.0, "center_row": CENTER[0], "center_col": CENTER[1]}
+        return {
+            "abf": (frames * ((far > 2) & (far <= 4))).sum(axis=(2, 3)),
+            **{f"abf_{name}_px": np.array(value) for name, value in used.items()},
+        }

@@ -152,10 +152,11 @@ def test_an_annulus_beside_the_frame_is_named_with_its_sizes():
 
 def test_a_detector_as_plain_values():
     assert to_dict(Disk("a", radius=3)) == {
-        "kind": "disk", "name": "a", "center": None, "soft": False, "radius": 3.0,
+        "kind": "disk", "name": "a", "center": None, "soft": False, "radius": 3.0, "unit": "px", "enabled": True,
     }  # fmt: skip
     assert to_dict(Annulus("b", (1, 2), inner=3, outer=4, soft=True)) == {
         "kind": "annulus", "name": "b", "center": [1.0, 2.0], "soft": True, "inner": 3.0, "outer": 4.0,
+        "unit": "px", "enabled": True,
     }  # fmt: skip
     with pytest.raises(ValueError, match="'disk' is no imaging method: it has no name"):
         to_dict("disk")

@@ -91,10 +91,8 @@ class FormulaEngine:
         away = (self.defocus.position - BEST_DEFOCUS) / 40
         stripes = np.sin(np.arange(request.grid.cols))[np.newaxis, :] * np.ones((request.grid.rows, 1))
         image = self.counts * (1 + 0.2 * self.contrast / (1 + away**2) * stripes)
-        outputs = {
-            name: image if output.dims == method.SCAN else self._pattern()
-            for name, output in request.outputs().items()
-        }
+        made = {method.SCAN: image, method.PATTERN: self._pattern(), (): np.array(RADIUS)}
+        outputs = {name: made[output.dims] for name, output in request.outputs().items()}
         losses = Losses(request.grid.frames, request.grid.frames, 0, 0)
         return RasterResult(
             index,

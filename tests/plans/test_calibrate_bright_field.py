@@ -5,6 +5,7 @@ import pytest
 from bluesky.utils import FailedStatus
 from scanned_field import CENTER, DETECTOR, RADIUS
 
+from live4d_ophyd import ABF, BF, Annulus, Calibration, Live4D, ScanGrid
 from live4d_ophyd.plans import calibrate_bright_field
 
 
@@ -45,6 +46,10 @@ def test_the_run_holds_the_pattern_and_what_was_set(RE, run, live4d):
     assert run.descriptors["primary"]["data_keys"]["live4d_pattern"]["shape"] == list(DETECTOR)
     assert run.events["primary"][0]["data"]["live4d_pattern"].shape == DETECTOR
     assert run.events["bright_field"][0]["data"] == {
+        "live4d_calibration_center_row": live4d.vbf_center.get()[0],
+        "live4d_calibration_center_col": live4d.vbf_center.get()[1],
+        "live4d_calibration_bf_radius": live4d.vbf_radius.get(),
+        "live4d_calibration_mrad_per_px": pytest.approx(np.nan, nan_ok=True),
         "live4d_vbf_center_row": live4d.vbf_center.get()[0],
         "live4d_vbf_center_col": live4d.vbf_center.get()[1],
         "live4d_adf_center_row": live4d.vbf_center.get()[0],
@@ -83,3 +88,33 @@ def test_a_failed_raster_restores_the_device(RE, live4d, engine):
 def test_only_disks_can_be_calibrated(RE, live4d, name):
     with pytest.raises(ValueError, match=rf"live4d has no '{name}_radius'.*are: vbf, adf, spot"):
         RE(calibrate_bright_field(live4d, name))
+
+
+def test_detectors_in_radii_of_the_disk_follow_the_calibration_and_are_left_as_they_are(RE, run, engine):
+    methods = [BF(), ABF(), Annulus("ring", inner=5, outer=9, unit="mrad")]
+    live4d = Live4D("tcp://nowhere:1", name="live4d", scan=ScanGrid(24, 32), methods=methods)
+    live4d._client = engine
+    RE(calibrate_bright_field(live4d, "bf", semiangle=20.0))
+    # Not known before, so that they could not be made: the run has the pattern alone.
+    assert [method.name for method in engine.asked[-1].methods if method.outputs(None, live4d.grid())] == [
+        "pattern"
+    ]
+    assert "live4d_abf" not in run.events["primary"][0]["data"]
+    assert (live4d.bf_radius.get(), live4d.abf_inner.get(), live4d.abf_outer.get()) == (1.0, 0.5, 1.0)
+    assert [live4d.bf_enabled.get(), live4d.abf_enabled.get(), live4d.ring_enabled.get()] == [True] * 3
+    known = engine.asked[-1].calibration, live4d.calibration()
+    assert known[0] == Calibration()
+    assert known[1].bf_radius == pytest.approx(RADIUS, abs=0.1)
+    assert known[1].center == pytest.approx(CENTER, abs=0.05)
+    assert known[1].mrad_per_px == pytest.approx(20 / RADIUS, rel=0.01)
+    RE(calibrate_bright_field(live4d, "bf"))  # what is known already is taken, too
+    assert {"live4d_bf", "live4d_abf", "live4d_ring", "live4d_pattern"} <= set(
+        run.events["primary"][0]["data"]
+    )
+
+
+@pytest.mark.parametrize("semiangle", [0, -3])
+def test_an_angle_that_is_none_is_refused_before_a_raster(RE, live4d, engine, semiangle):
+    with pytest.raises(ValueError, match=f"semiangle is {semiangle}; expected an angle above 0 mrad"):
+        RE(calibrate_bright_field(live4d, semiangle=semiangle))
+    assert engine.asked == []

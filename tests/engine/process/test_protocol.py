@@ -353,7 +353,7 @@ def test_a_method_that_cannot_be_had_or_made_is_refused_by_name():
         (
             lambda ring: ring.pop("kind"),
             ProtocolError,
-            r"methods\[1\] is a map of length 5; expected a map that says",
+            r"methods\[1\] is a map of length 7; expected a map that says",
         ),
         (lambda ring: ring.update(inner="1"), ProtocolError, r"methods\[1\].inner is '1'; expected a number"),
         (
@@ -364,7 +364,7 @@ def test_a_method_that_cannot_be_had_or_made_is_refused_by_name():
         (
             lambda ring: ring.pop("soft"),
             ProtocolError,
-            r"methods\[1\] has no 'soft'; its fields are name, center",
+            r"methods\[1\] has no 'soft'; its fields are name, enabled, center",
         ),
     ):
         with pytest.raises(kind, match=words):

@@ -1,0 +1,81 @@
+"""Calibration: where the bright-field disk is on the detector, and what angle a pixel is. A plain frozen value.
+
+Virtual detectors whose lengths are in units of the bright-field radius, or in mrad, are turned into px with it: one
+calibration moves them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+#: what lengths on the pattern may be in: pixels, scattering angle, radii of the bright-field disk
+UNITS = ("px", "mrad", "bf")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of the pattern's geometry; None is not known.
+
+    Raises ValueError for a radius or an angle that is not positive, and a centre that is no position. A centre may lie
+    off the detector, as that of a beam that is shifted for dark field does.
+    """
+
+    #: of the bright-field disk, (row, col), px
+    center: tuple[float, float] | None = None
+    #: of the bright-field disk, px
+    bf_radius: float | None = None
+    #: scattering angle that a pixel is wide, mrad
+    mrad_per_px: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.center is not None:
+            center = tuple(self.center) if isinstance(self.center, Sequence) else ()
+            if len(center) != 2 or not all(map(_is_finite, center)):
+                raise ValueError(f"center of the calibration is {self.center!r}; expected (row, col) in px")
+            object.__setattr__(self, "center", (float(center[0]), float(center[1])))
+        for name, unit in (("bf_radius", "px"), ("mrad_per_px", "mrad")):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not _is_finite(value) or value <= 0:
+                raise ValueError(
+                    f"{name} of the calibration is {value!r}; expected a number above 0 {unit}, or None"
+                )
+            object.__setattr__(self, name, float(value))
+
+    def in_px(self, unit: str, what: str) -> float:
+        """How many px one ``unit`` is. Raises ValueError that names ``what`` if the calibration does not say."""
+        if unit == "px":
+            return 1.0
+        if unit == "bf":
+            if self.bf_radius is None:
+                raise ValueError(
+                    f"{what} is in units of the bright-field radius, which is not known: run "
+                    "calibrate_bright_field, or set calibration_bf_radius"
+                )
+            return self.bf_radius
+        if self.mrad_per_px is None:
+            raise ValueError(
+                f"{what} is in mrad, and how many a pixel is wide is not known: set calibration_mrad_per_px"
+            )
+        return 1 / self.mrad_per_px
+
+
+def checked_unit(what: str, unit: Any) -> None:
+    """Raise ValueError unless it is one of `UNITS`."""
+    if not isinstance(unit, str) or unit not in UNITS:
+        raise ValueError(
+            f"unit of {what} is {unit!r}; expected one of {', '.join(UNITS)} (radii of the bright-field disk)"
+        )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+#: nothing is known
+NOT_CALIBRATED = Calibration()
