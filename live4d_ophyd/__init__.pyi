@@ -22,10 +22,15 @@ from .engine.errors import NothingCame as NothingCame
 from .engine.errors import ProtocolError as ProtocolError
 from .engine.errors import ScanMismatch as ScanMismatch
 from .imaging.center_of_mass import CenterOfMass as CenterOfMass
+from .imaging.dpc import DPC as DPC
+from .imaging.dpc import IDPC as IDPC
 from .imaging.drawn_detectors import Mask as Mask
 from .imaging.drawn_detectors import Points as Points
 from .imaging.drawn_detectors import Polygon as Polygon
 from .imaging.mean_pattern import MeanPattern as MeanPattern
+from .imaging.pattern_statistics import LastPattern as LastPattern
+from .imaging.pattern_statistics import MaxPattern as MaxPattern
+from .imaging.pattern_statistics import StdPattern as StdPattern
 from .imaging.segments import Segments as Segments
 from .imaging.virtual_detectors import ABF as ABF
 from .imaging.virtual_detectors import ADF as ADF

@@ -12,8 +12,18 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from scipy import constants
+
 #: what lengths on the pattern may be in: pixels, scattering angle, radii of the bright-field disk
 UNITS = ("px", "mrad", "bf")
+
+_REST_ENERGY_EV = constants.m_e * constants.c**2 / constants.e  # of the electron
+_HC_EV_M = constants.h * constants.c / constants.e
+
+
+def wavelength_m(energy_ev: float) -> float:
+    """De Broglie wavelength of an electron of this kinetic energy, relativistic."""
+    return _HC_EV_M / math.sqrt(energy_ev * (energy_ev + 2 * _REST_ENERGY_EV))
 
 
 @dataclass(frozen=True)

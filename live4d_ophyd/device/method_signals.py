@@ -43,7 +43,7 @@ class OutputArray(Result):
         output = self.parent.output(self.attr_name)
         # What depends on the detector is known when it has come.
         shape = output.shape if all(output.shape) else np.shape(self._readback)
-        return {self.name: array_key(self.name, output, shape)}
+        return {self.name: array_key(self.parent.name, self.attr_name, output, shape)}
 
 
 class OutputNumber(Value):
@@ -62,16 +62,20 @@ class Mean(Value):
         return {name: {**entry, "units": self.parent.output(self.attr_name.removesuffix("_mean")).units}}
 
 
-def array_key(name: str, output: Output, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Data key of an output. Without ``dtype_numpy`` storage would guess, without ``dims`` it could not name axes."""
-    return {
-        "source": f"live4d:{name}",
+def array_key(device: str, name: str, output: Output, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Data key of an output. Without ``dtype_numpy`` storage would guess, without ``dims`` it could not name axes.
+
+    ``brightness`` is the data key that an angle is shown with.
+    """
+    key = {
+        "source": f"live4d:{device}_{name}",
         "dtype": "array",
         "dtype_numpy": "<f8",
         "shape": list(shape),
         "dims": list(output.dims),
         "units": output.units,
     }
+    return {**key, "brightness": f"{device}_{output.brightness}"} if output.brightness else key
 
 
 def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **more: Cpt) -> type[Device]:
@@ -214,7 +218,7 @@ class MethodSignals(ImagingSettings):
     def preview_keys(self) -> dict[str, dict[str, Any]]:
         """Data keys of the outputs that are shown while a raster runs, by the names of the signals."""
         return {
-            name: array_key(f"{self.name}_{name}", output, output.shape)
+            name: array_key(self.name, name, output, output.shape)
             for name, output in self.outputs().items()
             if output.preview and output.dims and all(output.shape)
         }

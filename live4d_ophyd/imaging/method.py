@@ -42,6 +42,8 @@ class Output:
     units: str = ""
     hinted: bool = False  #: its mean is in tables and plots, where no method before it has one there
     preview: bool = True  #: shown while the raster runs
+    #: of angles in degrees, from +x towards +y: shown as a colour wheel, as bright as the output of this name is large
+    brightness: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 
@@ -30,7 +32,12 @@ _OWN: dict[str, type] = {
     "mask": Mask,
     "segments": Segments,
     "center_of_mass": CenterOfMass,
+    "dpc": DPC,
+    "idpc": IDPC,
     "mean_pattern": MeanPattern,
+    "max_pattern": MaxPattern,
+    "std_pattern": StdPattern,
+    "last_pattern": LastPattern,
 }
 
 

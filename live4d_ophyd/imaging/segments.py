@@ -27,10 +27,10 @@ class Segments:
     """``rings`` x ``sectors`` images, each summed over one part of an annulus.
 
     Ring 0 is the innermost; rings have the same width. Sector 0 begins at the direction in which the scan's columns
-    run (+x), and sectors follow towards that of its rows (+y). ``rotation`` turns the detector into the scan: a vector
-    v on the detector is R(rotation) v in the scan. Pixels further than ``inner`` from the centre and within ``outer``
-    belong to exactly one segment, whole pixels: sums are exact. Outputs are ``<name>_<ring>_<sector>``, counts.
-    """
+    run (+x), and sectors follow towards that of its rows (+y). ``rotation`` turns the detector into the scan, positive
+    from its rows towards its columns, as that of `DPC` does. Pixels further than ``inner`` from the centre and within
+    ``outer`` belong to exactly one segment, whole pixels: sums are exact. Outputs are ``<name>_<ring>_<sector>``,
+    counts."""
 
     name: str
     #: (row, col), px; None is the centre of the calibration, and without one the middle of the frame
@@ -87,7 +87,7 @@ class Segments:
         row, col = self.center
         y, x = np.ogrid[: shape[0], : shape[1]]
         distance = np.hypot(y - row, x - col)
-        angle = np.degrees(np.arctan2(y - row, x - col)) + self.rotation
+        angle = np.degrees(np.arctan2(y - row, x - col)) - self.rotation
         sector = np.floor((angle % 360) * (self.sectors / 360)).astype(int) % self.sectors
         width = (self.outer - self.inner) / self.rings
         # A distance that is the outer radius of a ring belongs to it, as that of the annulus does.

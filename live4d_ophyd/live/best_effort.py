@@ -137,7 +137,9 @@ class Live4DBestEffortCallback(BestEffortCallback):
             panels = self._panels.setdefault(device, {})
             for key in keys:
                 image = np.asarray(doc["data"][key], dtype=float)
-                panels[key] = Panel(image, self._axes[device], data_keys[key].get("units") or "")
+                units, brightness = data_keys[key].get("units") or "", data_keys[key].get("brightness")
+                bright = None if brightness not in doc["data"] else np.asarray(doc["data"][brightness], float)
+                panels[key] = Panel(image, self._axes[device], units, bright)
             if not preview:
                 self._finished[device] = doc["seq_num"]
             number = (

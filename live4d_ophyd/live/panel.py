@@ -16,9 +16,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from live4d_ophyd.folders import make_private
+from live4d_ophyd.live.color_wheel import draw_legend, wheel_colors
 
 NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
 ALARM = "#c81e1e"
@@ -41,11 +43,15 @@ class ScanAxes:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows: an image (rows, cols), NaN where nothing was seen, its axes, and the unit of its values."""
+    """What one panel shows: an image (rows, cols), NaN where nothing was seen, its axes, and the unit of its values.
+
+    With a ``brightness`` (rows, cols) the image is an angle in degrees, and both are shown as a colour wheel.
+    """
 
     image: np.ndarray
     axes: ScanAxes
     units: str
+    brightness: np.ndarray | None = None
 
 
 class ImageFigure:
@@ -119,17 +125,24 @@ class _DrawnPanel:
         )
         self._bar = ax.figure.colorbar(self._image, cax=ax.inset_axes((1.04, 0, 0.05, 1)))
         (self._line,) = ax.plot([], [], ".-")
+        self._wheel: Any = None
 
     def show(self, key: str, panel: Panel, percentiles: tuple[float, float]) -> None:
         image = panel.image
         seen = np.isfinite(image)
         is_line = min(image.shape) == 1 < image.size
+        is_wheel = panel.brightness is not None and not is_line
+        if is_wheel and self._wheel is None:
+            self._wheel = self._ax.inset_axes((1.04, 0.82, 0.18, 0.18))
+            draw_legend(self._wheel)
         for artist, visible in (
             (self._image, not is_line),
-            (self._bar.ax, not is_line),
+            (self._bar.ax, not is_line and not is_wheel),
             (self._line, is_line),
+            (self._wheel, is_wheel),
         ):
-            artist.set_visible(visible)
+            if artist is not None:
+                artist.set_visible(visible)
         low, high = np.percentile(image[seen], (0, 100) if is_line else percentiles) if seen.any() else (0, 1)
         high = high if high > low else low + 1
         (self._show_line if is_line else self._show_image)(panel, low, high)
@@ -138,7 +151,11 @@ class _DrawnPanel:
 
     def _show_image(self, panel: Panel, low: float, high: float) -> None:
         extent = panel.axes.extent(panel.image.shape)
-        self._image.set_data(np.ma.masked_invalid(panel.image))
+        if panel.brightness is None:
+            self._image.set_data(np.ma.masked_invalid(panel.image))
+        else:
+            colors = wheel_colors(panel.image, panel.brightness)
+            self._image.set_data(np.where(np.isfinite(colors), colors, to_rgb(NOT_SEEN)))
         self._image.set_extent(extent)
         self._image.set_clim(low, high)
         self._ax.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")

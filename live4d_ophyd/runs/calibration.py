@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import constants
-
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings, is_known, same
 
 _LENGTHS = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "nm": 1e-9}
@@ -28,9 +26,6 @@ MICROSCOPE: dict[str, tuple[dict[str, float], str]] = {
     "detector_pixel_size": (_LENGTHS, "m"),
     "bright_field_radius": ({"px": 1.0, "": 1.0}, "px"),
 }
-
-_REST_ENERGY_EV = constants.m_e * constants.c**2 / constants.e  # of the electron
-_HC_EV_M = constants.h * constants.c / constants.e
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,6 @@ class AngularScale:
         if self.tangent is not None:
             return 1e3 * math.atan(pixels * self.tangent)
         return None if self.mrad is None else pixels * self.mrad
-
-
-def wavelength_m(energy_ev: float) -> float:
-    """De Broglie wavelength of an electron of this kinetic energy, relativistic."""
-    return _HC_EV_M / math.sqrt(energy_ev * (energy_ev + 2 * _REST_ENERGY_EV))
 
 
 def microscope(readings: RunReadings) -> dict[str, Known]:

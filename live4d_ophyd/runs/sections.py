@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from live4d_ophyd.runs.calibration import AngularScale, angular_scale, microscope, wavelength_m
+from live4d_ophyd.calibration import wavelength_m
+from live4d_ophyd.runs.calibration import AngularScale, angular_scale, microscope
 from live4d_ophyd.runs.facts import Fact, local_time, only_known, text_of
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings, is_known, same
 from live4d_ophyd.runs.shapes import virtual_detector

@@ -13,6 +13,8 @@ from test_device import Documents
 
 from live4d_ophyd import (
     ABF,
+    DPC,
+    IDPC,
     Annulus,
     CenterOfMass,
     Disk,
@@ -209,5 +211,43 @@ def test_what_is_not_calibrated_fails_the_trigger_by_name(dcu, RE):
     with (
         closing(live4d),
         pytest.raises(FailedStatus, match="abf is in units of the bright-field radius, which is not"),
+    ):
+        RE(bp.count([live4d]))
+
+
+def test_images_made_of_images_are_in_the_event_with_what_was_fitted(dcu, RE):
+    """Phase contrast: of the centre of mass, and of that the phase; an angle says what it is as bright as."""
+    grid = ScanGrid(6, 8, step=0.5, unit="nm")
+    methods = [IDPC("idpc"), DPC("dpc"), CenterOfMass("com", Disk("d", center=(12, 16), radius=8))]
+    live4d = Live4D(dcu.endpoint, name="it", scan=grid, methods=methods, timeout=20.0, backend="cpu")
+    pixels = frames(grid.frames)
+    pixels[11] = 0  # a frame without counts has no centre of mass
+    dcu.send(series(pixels, 3, "D3"))
+    docs = Documents()
+    with closing(live4d):
+        assert {"it_dpc_angle", "it_idpc", "it_com_y"} <= set(live4d.preview.describe())
+        RE(bp.count([live4d]), docs)
+    data = docs.events()[0]["data"]
+    parts = {key: np.asarray(data[f"it_{key}"]) for key in ("com_y", "com_x")}
+    dpc = DPC("dpc")
+    fit = dpc.refit(None, grid, parts, None, lambda: False)
+    expected = dict(dpc.results(None, grid, parts, fit))
+    expected |= IDPC("idpc").results(None, grid, expected)
+    for key, array in expected.items():
+        np.testing.assert_allclose(data[f"it_{key}"], array, rtol=1e-12, err_msg=key)
+    assert np.isnan(np.ravel(data["it_idpc"])).nonzero()[0].tolist() == [11]
+    assert np.isfinite([data["it_dpc_rotation_used"], data["it_dpc_skewness"]]).all()
+    keys = docs.of("descriptor")[0]["data_keys"]
+    assert keys["it_dpc_angle"]["brightness"] == "it_dpc_magnitude"
+    assert (keys["it_idpc"]["units"], keys["it_dpc_divergence"]["units"]) == ("px nm", "px/nm")
+
+
+def test_a_phase_in_radians_that_cannot_be_is_refused_by_name(dcu, RE):
+    methods = [IDPC("idpc", unit="rad"), DPC("dpc"), CenterOfMass("com", Disk("d", radius=8))]
+    live4d = Live4D(dcu.endpoint, name="it", scan=GRID, methods=methods, timeout=20.0, backend="cpu")
+    dcu.send(series(frames(GRID.frames), 4, "D4"))
+    with (
+        closing(live4d),
+        pytest.raises(FailedStatus, match="idpc is in rad, and how many mrad a pixel is wide is not"),
     ):
         RE(bp.count([live4d]))

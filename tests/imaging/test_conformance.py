@@ -9,6 +9,7 @@ from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import ABF, Annulus, Disk
 from live4d_ophyd.testing import MethodTests
@@ -124,3 +125,59 @@ class TestDetectorInAnotherUnit(MethodTests):
             "abf": (frames * ((far > 2) & (far <= 4))).sum(axis=(2, 3)),
             **{f"abf_{name}_px": np.array(value) for name, value in used.items()},
         }
+
+
+class _OfPatterns(MethodTests):
+    """Frames with pixels that hold no count, one of which never does; one pixel is masked."""
+
+    rtol = 1e-10
+
+    @pytest.fixture(autouse=True, params=["uint8", "uint16", "uint32"])
+    def _of_dtype(self, request):
+        self.dtype = request.param
+
+    def frames(self):
+        frames = super().frames()
+        most = np.iinfo(self.dtype).max
+        frames[np.random.default_rng(9).random(frames.shape) < 0.1] = most
+        frames[:, 3, 4] = most
+        return frames
+
+    def series(self):
+        return replace(super().series(), saturation=np.iinfo(self.dtype).max)
+
+    def counts(self, frames):
+        here = frames[np.isfinite(frames[..., 0, 0])]
+        return np.where(here == np.iinfo(self.dtype).max, np.nan, here)
+
+
+class TestMaxPattern(_OfPatterns):
+    def method(self):
+        return MaxPattern()
+
+    def expected(self, frames, scan, series):
+        counts = self.counts(frames)
+        highest = np.max(np.where(np.isnan(counts), -1, counts), axis=0, initial=-1)
+        return {"max_pattern": np.where(highest < 0, np.nan, highest)}
+
+
+class TestStdPattern(_OfPatterns):
+    def method(self):
+        return StdPattern()
+
+    def expected(self, frames, scan, series):
+        counts = np.ma.masked_invalid(self.counts(frames))
+        return {
+            "std_pattern": np.ma.filled(counts.std(axis=0), np.nan)
+            if len(counts)
+            else np.full(self.shape, np.nan)
+        }
+
+
+class TestLastPattern(_OfPatterns):
+    def method(self):
+        return LastPattern()
+
+    def expected(self, frames, scan, series):
+        counts = self.counts(frames)
+        return {"last_pattern": counts[-1] if len(counts) else np.full(self.shape, np.nan)}

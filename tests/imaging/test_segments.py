@@ -56,11 +56,11 @@ def test_sector_0_lies_between_the_columns_direction_and_the_rows():
     assert [int(m[24 - 4, 32 + 4]) for m in maps] == [0, 0, 0, 1]
 
 
-def test_a_detector_that_is_turned_into_the_scan_by_90_degrees_has_its_columns_along_the_rows():
-    """R(90) takes the detector's +x to the scan's +y: its first quadrant is the scan's second."""
+def test_a_detector_that_is_turned_into_the_scan_by_90_degrees_has_its_rows_along_the_columns():
+    """As of DPC, 90 degrees takes the detector's +y to the scan's +x: its second quadrant is the scan's first."""
     straight = whole_maps(Segments("s", (24, 32), inner=3, outer=9, sectors=4))
     turned = whole_maps(Segments("s", (24, 32), inner=3, outer=9, sectors=4, rotation=90))
-    np.testing.assert_array_equal(turned[1], straight[0])
+    np.testing.assert_array_equal(turned[0], straight[1])
 
 
 def test_ring_0_is_the_innermost_and_rings_have_one_width():
