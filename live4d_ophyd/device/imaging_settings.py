@@ -1,4 +1,4 @@
-"""ImagingSettings: what a user sets of images besides the methods: scan, pixels that count, calibration. Live and later.
+"""ImagingSettings: what a user sets of images besides the methods: scan, pixels that count, calibration. Live or not.
 
 In: constructor arguments and ``set`` of plans. Out: a `ScanGrid`. Threads: the callers'.
 """

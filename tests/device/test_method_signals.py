@@ -25,8 +25,8 @@ OWN = {
     "series_detector_mask", "frame_rate", "backend", "backend_detail", "connections", "endpoint", "channel",
     "scan_rows", "scan_cols", "scan_serpentine", "scan_flyback", "scan_last_flyback", "scan_lead_in", "scan_step_y",
     "scan_step_x", "scan_unit", "dwell_time", "nodata", "saturated", "pixel_mask", "gain", "timeout", "record",
-    "record_map", "record_flyback", "movie_rasters", "pattern_enabled", "calibration_center_row", "calibration_center_col",
-    "calibration_bf_radius", "calibration_mrad_per_px",
+    "record_map", "record_flyback", "movie_rasters", "pattern_enabled", "calibration_center_row",
+    "calibration_center_col", "calibration_bf_radius", "calibration_mrad_per_px",
 }  # fmt: skip
 OF_VBF = {
     "vbf", "vbf_mean", "vbf_contrast", "vbf_enabled", "vbf_center_row", "vbf_center_col", "vbf_soft", "vbf_radius",
