@@ -4,6 +4,7 @@ VENV   ?= .venv
 TICKIT := .venv-tickit
 MUTANTS := .venv-mutants
 READERS := .venv-readers
+ORACLES := .venv-oracles
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
 WORKERS ?= 2
 # of `make mutants`: how many are tested, and which
@@ -14,7 +15,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs bench resolve aarch64 long readers mutants clean
+.PHONY: help demo session test check docs gallery bench resolve aarch64 long readers oracles mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +66,9 @@ docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs out/docs
 	@echo out/docs/index.html
 
+gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from a simulated scan
+	MPLBACKEND=agg $(BIN)/python docs/gallery.py
+
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu
 
@@ -93,6 +97,18 @@ readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which program
 	PYTHONPATH=tests $(BIN)/python tests/by_hand/recorded_files.py out/readers
 	$(READERS)/bin/python -m pytest -q --noconftest tests/by_hand/readers.py
 
+# py4DSTEM says that it needs NumPy 1, and works with 2.3.
+$(ORACLES)/.installed:
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy==2.3.5' 'libertem==0.16.0' h5py emdfile \
+		ncempy mpire dill scikit-optimize threadpoolctl colorspacious gdown pylops
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'py4DSTEM==0.14.18'
+	@touch $@
+
+oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images beside LiberTEM's and py4DSTEM's
+	$(BIN)/python tests/by_hand/oracles.py ours out/oracles
+	$(ORACLES)/bin/python tests/by_hand/oracles.py theirs out/oracles
+
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(MUTANTS)
@@ -104,4 +120,4 @@ mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices
 	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) .venv-torch mutants out build dist
+	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) $(ORACLES) .venv-torch mutants out build dist

@@ -31,8 +31,11 @@ from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.preparation import Preparation
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.dpc import DPC, IDPC
+from live4d_ophyd.imaging.drawn_detectors import Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.imaging.pattern_statistics import MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus
 from live4d_ophyd.scan import ScanGrid
@@ -51,9 +54,29 @@ def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
     adf = Annulus("adf", center=center, inner=1.2 * size.radius, outer=3 * size.radius)
     tiles = Segments("tiles", center=center, inner=0.3 * size.radius, outer=size.radius, rings=4, sectors=12)
     mass = CenterOfMass("com", replace(disk, name="com_disk"))
+    # What an operator looks at: annular bright and dark field, a cell between the disks, a few spots, phase contrast.
+    (row, col), radius = center or ((size.side - 1) / 2,) * 2, size.radius
+    corners = [
+        (row + y * radius, col + x * radius) for y, x in ((-0.5, 1.2), (-0.5, 2.2), (0.5, 2.2), (0.5, 1.2))
+    ]
+    spots = [(row + y * radius, col + x * radius) for y, x in ((1.7, 0), (-1.7, 0), (0, 1.7), (0, -1.7))]
+    live = (
+        disk,
+        Annulus("abf", center=center, inner=0.5 * radius, outer=radius),
+        adf,
+        Points("spots", spots, radius=0.3 * radius),
+        Polygon("cell", corners),
+        mass,
+        DPC("dpc"),
+        IDPC("idpc"),
+    )
     return {
         "VBF": (disk,),
+        "VBF, 4 detectors, CoM": live,
+        "VBF, 4 detectors, CoM, mean pattern": (*live, MeanPattern()),
         "mean pattern": (disk, MeanPattern()),
+        "maximum pattern": (disk, MaxPattern()),
+        "standard deviation pattern": (disk, StdPattern()),
         "all": (disk, adf, tiles, mass, MeanPattern()),
     }
 

@@ -105,8 +105,7 @@ def calibrate_bright_field(
             yield from bps.read(signal)
         yield from bps.save()
 
-    # What is in units that are not known yet could not be taken.
-    switched = [component(detector, f"{other}_enabled") for other in _uncalibrated(detector)]
+    switched = [component(detector, f"{other}_enabled") for other in _not_yet_possible(detector)]
     before = yield from bps.rd(pattern_enabled)
 
     def restore() -> MsgGenerator[None]:
@@ -174,8 +173,14 @@ def _unit(method: Any) -> str:
     return getattr(method, "unit", getattr(getattr(method, "within", None), "unit", "px"))
 
 
-def _uncalibrated(detector: Any) -> list[str]:
-    """Names of the enabled methods that are in a unit which the calibration does not know."""
+def _not_yet_possible(detector: Any) -> list[str]:
+    """Names of the methods to leave out: none, or all that can be, where one is in a unit that is not calibrated.
+
+    Others may be made of that one.
+    """
     calibration = detector.calibration()
-    known = {"px": 1.0, "bf": calibration.bf_radius, "mrad": calibration.mrad_per_px}
-    return [m.name for m in detector.methods() if known[_unit(m)] is None and getattr(m, "enabled", False)]
+    known = {"bf": calibration.bf_radius, "mrad": calibration.mrad_per_px, "rad": calibration.mrad_per_px}
+    enabled = [method for method in detector.methods() if getattr(method, "enabled", None) is True]
+    if all(known.get(_unit(method), 1.0) is not None for method in enabled):
+        return []
+    return [method.name for method in enabled if not isinstance(method, MeanPattern)]

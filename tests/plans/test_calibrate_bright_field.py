@@ -5,7 +5,7 @@ import pytest
 from bluesky.utils import FailedStatus
 from scanned_field import CENTER, DETECTOR, RADIUS
 
-from live4d_ophyd import ABF, BF, Annulus, Calibration, Live4D, ScanGrid
+from live4d_ophyd import ABF, BF, DPC, IDPC, Annulus, Calibration, CenterOfMass, Live4D, ScanGrid
 from live4d_ophyd.plans import calibrate_bright_field
 
 
@@ -91,7 +91,10 @@ def test_only_disks_can_be_calibrated(RE, live4d, name):
 
 
 def test_detectors_in_radii_of_the_disk_follow_the_calibration_and_are_left_as_they_are(RE, run, engine):
-    methods = [BF(), ABF(), Annulus("ring", inner=5, outer=9, unit="mrad")]
+    methods = [
+        BF(), ABF(), Annulus("ring", inner=5, outer=9, unit="mrad"), CenterOfMass("com", BF()), DPC("dpc"),
+        IDPC("idpc", unit="rad"),
+    ]  # fmt: skip
     live4d = Live4D("tcp://nowhere:1", name="live4d", scan=ScanGrid(24, 32), methods=methods)
     live4d._client = engine
     RE(calibrate_bright_field(live4d, "bf", semiangle=20.0))
@@ -108,7 +111,7 @@ def test_detectors_in_radii_of_the_disk_follow_the_calibration_and_are_left_as_t
     assert known[1].center == pytest.approx(CENTER, abs=0.05)
     assert known[1].mrad_per_px == pytest.approx(20 / RADIUS, rel=0.01)
     RE(calibrate_bright_field(live4d, "bf"))  # what is known already is taken, too
-    assert {"live4d_bf", "live4d_abf", "live4d_ring", "live4d_pattern"} <= set(
+    assert {"live4d_bf", "live4d_abf", "live4d_ring", "live4d_idpc", "live4d_pattern"} <= set(
         run.events["primary"][0]["data"]
     )
 
