@@ -187,7 +187,7 @@ def _client(cluster: Any) -> Iterator[Any]:
         try:
             client.wait_for_workers(1, timeout=WORKERS_S)
         except TimeoutError as error:
-            address = client.scheduler.address
+            address = getattr(client.scheduler, "address", cluster)
             raise ClusterFailed(
                 f"the scheduler {address} has no workers",
                 remedy=f"start `dask worker {address}` on each machine",

@@ -90,7 +90,9 @@ def _check_frames(
     with closing(Hdf5Frames(str(path), dataset)) as frames:
         count, side = frames.count, max(frames.shape)
     try:
-        raster = reprocess_file(path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet)
+        raster = reprocess_file(
+            path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet
+        )
         there, losses = np.isfinite(raster.outputs["all"].ravel()), raster.losses
     except NothingCame:
         if states is None or (states == GOOD).any():
