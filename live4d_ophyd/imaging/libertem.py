@@ -134,6 +134,22 @@ class Partitions:
         self._whole: Any = None  #: the UDF of the whole scan, made with the first frame
         self._seen = np.zeros(scan.size, bool)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: how the UDF is made, and its buffers."""
+        with self._lock:
+            filled = {} if self._whole is None else _filled(self._whole)
+            buffers = {name: buffer.raw_data.copy() for name, buffer in filled.items()}
+            state = {name: value for name, value in vars(self).items() if name not in ("_lock", "_whole")}
+            return {**state, "_seen": self._seen.copy(), "buffers": buffers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        buffers = state.pop("buffers")
+        vars(self).update(state, _lock=threading.Lock(), _whole=None)
+        if buffers:
+            self._whole = _whole(self._new(), self._series, self._scan)
+            for name, buffer in _filled(self._whole).items():
+                buffer.raw_data[...] = buffers[name]
+
     def add(self, positions: Any, patterns: Any) -> None:
         """``patterns`` (n, q_y, q_x) at ``positions`` (n,)."""
         at, frames = on_host(positions), on_host(patterns)
@@ -193,12 +209,17 @@ class Partitions:
             return _results(whole), seen
 
 
+def _filled(udf: Any) -> dict[str, Any]:
+    """The buffers that hold something before the results are asked for."""
+    return {name: buffer for name, buffer in udf.results.items() if buffer.use != "result_only"}
+
+
 def _merge(whole: Any, positions: np.ndarray, results: Any, taken: Any = slice(None)) -> None:
     """Merge results of frames at ``positions`` into the UDF of the whole scan; ``taken``: of results of a whole one."""
     from libertem.udf.base import MergeAttrMapping
 
     dest, src = {}, {}
-    filled = {name: buffer for name, buffer in whole.results.items() if buffer.use != "result_only"}
+    filled = _filled(whole)
     for name, buffer in filled.items():
         of_positions = buffer.kind == "nav"
         dest[name] = buffer.raw_data[positions] if of_positions else buffer.raw_data

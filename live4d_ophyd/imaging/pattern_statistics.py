@@ -43,9 +43,21 @@ class _Partials:
         values = xp.astype(patterns, xp.float64)
         return values if self._limit is None else xp.where(values >= self._limit, xp.nan, values)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the states, on the host. It takes no more frames there."""
+        states = [_on_host(state) for state in list(self._of_thread.values())]
+        return {"_limit": self._limit, "_of_thread": dict(enumerate(states))}
+
     @staticmethod
     def of(parts: Sequence[_Partials]) -> list[Any]:
         return [state for part in parts for state in list(part._of_thread.values())]
+
+
+def _on_host(state: Any) -> Any:
+    """A state with NumPy's arrays in it."""
+    if isinstance(state, list):
+        return [_on_host(item) for item in state]
+    return state if state is None or isinstance(state, int) else on_host(state)
 
 
 def _pieces(patterns: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """UDF: LiberTEM's own functions run live, and give what LiberTEM gives offline on the same frames."""
 
+import pickle
 from contextlib import closing
 
 import numpy as np
@@ -174,6 +175,17 @@ def test_it_gives_what_libertem_gives_offline_on_the_same_frames(context, frames
     for key, values in expected.items():
         # Both have some sums in float32, whose order differs.
         np.testing.assert_allclose(found[key], values, rtol=2e-5, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("make", [StdDevUDF, Brightest])
+def test_what_it_has_so_far_goes_to_another_process(frames, make):
+    method = UDF("u", make)
+    parts = [method.accumulator(SERIES, GRID, None) for _ in range(3)]  # one without a frame
+    for part, here in zip(parts, np.array_split(np.arange(35), 2)):
+        part.add(here, frames[here])
+    found = method.results(SERIES, GRID, pickle.loads(pickle.dumps(parts)))
+    for key, values in method.results(SERIES, GRID, parts).items():
+        np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
 class _Functions(MethodTests):

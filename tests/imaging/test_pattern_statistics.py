@@ -1,5 +1,7 @@
 """Maximum, standard deviation and last pattern: masked pixels, large counts, and what is switched off."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,16 @@ def test_what_is_not_enabled_gives_nothing():
         assert kind(enabled=False).outputs(None, GRID) == {}
         with pytest.raises(ValueError, match=r"enabled of .*_pattern is 2; expected True or False"):
             kind(enabled=2)
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
+def test_what_it_has_so_far_goes_to_another_process(method):
+    frames = np.random.default_rng(5).integers(0, 99, (100, 4, 5)).astype(np.uint16)
+    series = SeriesInfo((1, 0), FrameFormat(4, 5, frames.dtype))
+    parts = [method.accumulator(series, GRID, None) for _ in range(3)]  # one without a frame
+    for part, here in zip(parts, np.array_split(np.arange(100), 2)):
+        part.add(here, frames[here])
+    sent = pickle.loads(pickle.dumps(parts))
+    np.testing.assert_allclose(
+        method.results(series, GRID, sent)[method.name], taken(method, frames), rtol=1e-12
+    )
