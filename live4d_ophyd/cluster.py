@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -32,6 +32,8 @@ from live4d_ophyd.urls import shown
 
 #: how long a scheduler may take to answer, and then to have a worker, s
 CONNECT_S, WORKERS_S = 10.0, 30.0
+#: how often it is looked whether there still are workers, s
+_LOOK_S = 1.0
 #: tasks for each thread of a worker: a slow one then holds up little
 _TASKS_A_THREAD = 4
 #: frames that are worth a task of their own
@@ -90,7 +92,7 @@ def _gathered(
     client: Any, told: bytes, backend: str, stretches: list[tuple[int, int | None]]
 ) -> Iterator[PartialRaster]:
     """What the tasks give, as they are done; all are given up where one fails."""
-    from distributed import as_completed
+    from distributed import wait
 
     # A result like the others: made again if the worker that has it dies.
     shared = client.submit(bytes, told, pure=False)
@@ -98,14 +100,27 @@ def _gathered(
         client.submit(_take, shared, backend, begin, end, pure=False): (begin, end)
         for begin, end in stretches
     }
+    left, last_seen = set(futures), time.monotonic()
     try:
-        for future in as_completed(futures):
-            if future.status != "finished":
-                raise _named(future, *futures[future])
-            part = future.result()
-            if not isinstance(part, PartialRaster):
-                raise protocol.Failure(**part).error
-            yield part
+        while left:
+            with suppress(TimeoutError):
+                wait(list(left), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+            if client.nthreads():
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > WORKERS_S:
+                raise ClusterFailed(
+                    f"all workers have gone, {len(left)} of {len(futures)} parts are missing",
+                    remedy="their logs, or the batch system's, say why; a worker that comes within "
+                    f"{WORKERS_S:g} s goes on",
+                )
+            for future in [future for future in left if future.done()]:
+                left.remove(future)
+                if future.status != "finished":
+                    raise _named(future, *futures[future])
+                part = future.result()
+                if not isinstance(part, PartialRaster):
+                    raise protocol.Failure(**part).error
+                yield part
     finally:
         client.cancel([shared, *futures])
 

@@ -64,7 +64,14 @@ def request_for(
     Raises ValueError where neither says what is needed; FileNotFoundError.
     """
     with closing(Hdf5Frames(str(path), dataset, places=False)) as frames:
-        recorded = settings_in(frames.notes())
+        given = {
+            "methods": methods, "nodata": nodata, "saturated": saturated, "pixel_mask": pixel_mask, "gain": gain,
+            "calibration": calibration,
+        }  # fmt: skip
+        pixels = frames.shape[0] * frames.shape[1]
+        recorded = settings_in(
+            frames.notes(), pixels, [name for name, value in given.items() if value is not None]
+        )
         scan = scan or frames.scan()
         if scan is None:
             raise ValueError(

@@ -20,6 +20,9 @@ from live4d_ophyd import (
     cluster,
     reprocess,
 )
+from live4d_ophyd.cluster import acquire_on
+from live4d_ophyd.engine import AcquisitionRequest
+from live4d_ophyd.sources.file import FileSource
 from live4d_ophyd.testing.small_dcu import frames
 
 GRID = ScanGrid(4, 5)
@@ -74,12 +77,12 @@ def test_a_method_that_workers_cannot_import_is_named(path, client, tmp_path, mo
 
 
 @pytest.mark.timeout(300)
-def test_errors_of_tasks_keep_their_class_and_words(path, client, monkeypatch):
+def test_errors_of_tasks_keep_their_class_and_words(path, client):
     with pytest.raises(ValueError, match=r"vbf.*no pixel on a frame"):
         reprocess(path, [Disk("vbf", center=(500, 16), radius=6)], backend="cpu", quiet=True, cluster=client)
-    monkeypatch.setattr("live4d_ophyd.offline._scan_of", lambda *_: GRID)
+    request = AcquisitionRequest(FileSource(("/nowhere/a.h5",)), GRID, METHODS)
     with pytest.raises(ClusterFailed, match=r"a worker does not see /nowhere/a\.h5: files must be where all"):
-        reprocess("/nowhere/a.h5", METHODS, backend="cpu", quiet=True, cluster=client)
+        acquire_on(client, request, "cpu", quiet=True)
 
 
 def test_a_number_is_so_many_processes_here(path, client, monkeypatch):
@@ -148,3 +151,31 @@ def test_workers_with_another_version_are_named(theirs, words):
     client = SimpleNamespace(run=lambda *_, **__: {"tcp://far:1": theirs})
     with pytest.raises(ClusterFailed, match=f"the worker tcp://far:1 {words}.*pip install"):
         cluster._check_versions(client)
+
+
+class Deserted:
+    """A client of a scheduler whose workers have gone; a future of its that is never done."""
+
+    def submit(self, *_, **__):
+        return Deserted()
+
+    def done(self):
+        return False
+
+    def nthreads(self):
+        return {}
+
+    def cancel(self, futures):
+        pass
+
+
+def test_a_cluster_that_all_workers_have_left_is_named(monkeypatch):
+    pytest.importorskip("distributed", reason="needs dask.distributed: the extra 'cluster'")
+
+    def wait(futures, **_):
+        raise TimeoutError
+
+    monkeypatch.setattr("distributed.wait", wait)
+    monkeypatch.setattr(cluster, "WORKERS_S", 0.0)
+    with pytest.raises(ClusterFailed, match="all workers have gone, 2 of 2 parts are missing"):
+        list(cluster._gathered(Deserted(), b"", "cpu", [(0, 5), (5, None)]))

@@ -1,7 +1,10 @@
 """Recorded frames give the images that they gave live, by function and by command."""
 
+import base64
 import json
 import pathlib
+import zlib
+from contextlib import closing
 
 import h5py
 import hdf5plugin
@@ -14,7 +17,9 @@ from live4d_ophyd import Disk, ScanGrid, reprocess
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.recorded_settings import noted
+from live4d_ophyd.frames.batch import HOST_MEMORY
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
+from live4d_ophyd.imaging.drawn_detectors import Mask
 from live4d_ophyd.offline import request_for
 from live4d_ophyd.runs.reprocessing import is_file
 from live4d_ophyd.sources.file import FileSource
@@ -164,3 +169,44 @@ def test_what_is_no_name_of_a_run_is_a_file(tmp_path, monkeypatch, which, file):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").touch()
     assert is_file(which) is file
+
+
+def test_masks_are_in_the_notes_as_they_are(tmp_path, pixels):
+    mask = Mask("m", np.random.default_rng(3).random((24, 32)) < 0.5)
+    request = AcquisitionRequest(FileSource(("live",)), STEPS, (mask, DISK))
+    path = recorded_file(tmp_path / "a.h5", pixels, STEPS, notes=noted(request))
+    assert request_for(path).methods == (mask, DISK)
+
+
+def test_what_is_given_is_not_read_in_the_notes_and_what_is_read_is_bounded(tmp_path, pixels):
+    many = {
+        "dtype": "|u1",
+        "shape": [1 << 28],
+        "zlib": base64.b64encode(zlib.compress(bytes(1 << 24))).decode(),
+    }
+    for name, notes in {
+        "a": {"gain": "x"}, "b": {"methods": {"a": 3}}, "c": {"gain": many},
+        "d": {"methods": {"a": {"kind": "disk", "name": "a", "radius": 10**400}}},
+    }.items():  # fmt: skip
+        path = recorded_file(tmp_path / f"{name}.h5", pixels, STEPS, notes=notes)
+        ones = np.ones((24, 32))
+        assert request_for(path, [DISK], gain=ones).gain is ones
+        with pytest.raises(ValueError, match=r"cannot be read|give the methods"):
+            request_for(path)
+
+
+@pytest.mark.parametrize(
+    "scan", [ScanGrid(1, 8, step=(0.5, 0.25), unit="nm"), ScanGrid(8, 1, step=(0.5, 0.25), unit="nm")]
+)
+def test_a_line_scan_keeps_its_steps(tmp_path, pixels, scan):
+    path = recorded_file(tmp_path / "a.h5", pixels[:8], scan)
+    assert request_for(path, [DISK]).grid == scan
+
+
+def test_frames_of_a_further_channel_are_said_to_be_of_it(tmp_path, pixels):
+    path = recorded_file(
+        tmp_path / "a.h5", pixels, GRID, channel="threshold_1", others={"threshold_2": pixels + 1}
+    )
+    for dataset, channel in {"": "threshold_1", "/entry/data_threshold_2/data_000001": "threshold_2"}.items():
+        with closing(FileSource((str(path),), dataset).open(HOST_MEMORY)) as opened:
+            assert FileSource((str(path),), dataset).next_series(opened).channel == channel

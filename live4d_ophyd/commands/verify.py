@@ -6,6 +6,7 @@ Compressed frames have no checksum: bytes that were changed so that they still d
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,14 +14,15 @@ from pathlib import Path
 import click
 import numpy as np
 
-from live4d_ophyd.decode import BackendUnavailable
-from live4d_ophyd.engine import AcquisitionError
+from live4d_ophyd.decode import BackendUnavailable, choose_backend
+from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest
 from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.engine.results import Losses
 from live4d_ophyd.imaging.virtual_detectors import Disk
-from live4d_ophyd.offline import reprocess_file
+from live4d_ophyd.offline import SILENCE_S, acquire_raster
 from live4d_ophyd.recording.template import COMPLETE, CORRUPT, GOOD, STATE_WORDS, UNRECORDED
-from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.scan import MOST, ScanGrid
+from live4d_ophyd.sources.file import MAX_CONNECTIONS, FileSource
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames
 
 
@@ -69,7 +71,7 @@ def verify(context: click.Context, files: tuple[Path, ...], as_json: bool) -> No
 
 
 def check_file(path: Path, *, quiet: bool = True) -> Found:
-    """Decode all frames of a file, of all channels. Raises as `reprocess_file`."""
+    """Decode all frames of a file, of all channels. Raises as `reprocess`."""
     with closing(Hdf5Frames(str(path))) as frames:
         closed, states = frames.value(COMPLETE), frames.states()
     complete = None if closed is None else bool(np.ravel(closed)[0])
@@ -90,9 +92,12 @@ def _check_frames(
     with closing(Hdf5Frames(str(path), dataset)) as frames:
         count, side = frames.count, max(frames.shape)
     try:
-        raster = reprocess_file(
-            path, [Disk("all", radius=side)], ScanGrid(1, count), dataset=dataset, quiet=quiet
-        )
+        # Not with the settings of the live image: every pixel counts, whatever it holds.
+        request = AcquisitionRequest(
+            FileSource((str(path),), dataset, min(MAX_CONNECTIONS, len(os.sched_getaffinity(0)))), _grid_of(count),
+            (Disk("all", radius=side),), timeout=SILENCE_S, nodata=False, saturated="count",
+        )  # fmt: skip
+        raster = acquire_raster(request, choose_backend("auto"), quiet=quiet)
         there, losses = np.isfinite(raster.outputs["all"].ravel()), raster.losses
     except NothingCame:
         if states is None or (states == GOOD).any():
@@ -112,6 +117,12 @@ def _check_frames(
         0 if states is None else int((states == state).sum()) for state in (CORRUPT, UNRECORDED)
     )
     return (losses.received, losses.lost, losses.bad, corrupt, unrecorded), wrong
+
+
+def _grid_of(count: int) -> ScanGrid:
+    """So many positions, in rows as long as there may be."""
+    cols = next(n for n in range(min(count, MOST), 0, -1) if count % n == 0)
+    return ScanGrid(count // cols, cols)
 
 
 def _word(state: int) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -47,22 +46,26 @@ def noted(request: AcquisitionRequest) -> dict[str, Any]:
     }
 
 
-def settings_in(notes: Mapping[str, Any]) -> RecordedSettings:
-    """The settings that the notes of a file have. Raises ValueError for arrays that cannot be read."""
+def settings_in(notes: Mapping[str, Any], pixels: int, given: Collection[str] = ()) -> RecordedSettings:
+    """The settings that the notes of a file have, but those that are ``given``; arrays have ``pixels`` at most.
+
+    Raises ValueError for what cannot be read.
+    """
+    notes = {name: value for name, value in notes.items() if name not in given}
     said = notes.get("methods")
     methods, why = None, RecordedSettings.why_no_methods
     if isinstance(said, Mapping) and said:
         try:
-            methods = tuple(registry.from_dict(values) for values in said.values())
-        except ValueError as error:
+            methods = tuple(registry.from_dict(_with_arrays(values, pixels)) for values in said.values())
+        except (ValueError, OverflowError) as error:
             why = str(error)
     nodata, saturated = notes.get("nodata"), notes.get("saturated")
     return RecordedSettings(
         methods,
         nodata if isinstance(nodata, bool) else None,
         saturated if isinstance(saturated, str) else None,
-        _unpacked("pixel mask", notes.get("pixel_mask")),
-        _unpacked("gain", notes.get("gain")),
+        _unpacked("pixel mask", notes.get("pixel_mask"), pixels),
+        _unpacked("gain", notes.get("gain"), pixels),
         _calibration(notes.get("calibration")),
         why,
     )
@@ -70,9 +73,22 @@ def settings_in(notes: Mapping[str, Any]) -> RecordedSettings:
 
 def _plain(method: Any) -> dict[str, Any]:
     values = {"class": type(method).__name__}
-    with suppress(ValueError):  # of a class that only this process has
-        return values | registry.to_dict(method)
-    return values | {field.name: getattr(method, field.name) for field in fields(method)}
+    try:
+        values |= registry.to_dict(method)
+    except ValueError:  # of a class that only this process has
+        values |= {field.name: getattr(method, field.name) for field in fields(method)}
+    return {
+        name: _packed(value) if isinstance(value, np.ndarray) else value for name, value in values.items()
+    }
+
+
+def _with_arrays(values: Any, pixels: int) -> Mapping[str, Any]:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"the notes have {values!r} for a method")
+    return {
+        name: _unpacked(name, value, pixels) if isinstance(value, Mapping) and "zlib" in value else value
+        for name, value in values.items()
+    }
 
 
 def _calibration(said: Any) -> Calibration | None:
@@ -89,11 +105,17 @@ def _packed(array: np.ndarray) -> dict[str, Any]:
     return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib": base64.b64encode(data).decode()}
 
 
-def _unpacked(what: str, packed: Any) -> np.ndarray | None:
+def _unpacked(what: str, packed: Any, pixels: int) -> np.ndarray | None:
     if packed is None:
         return None
     try:
-        data = zlib.decompress(base64.b64decode(packed["zlib"]))
-        return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"])
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        dtype = np.dtype(packed["dtype"])
+        if dtype.kind not in "biuf":
+            raise ValueError(f"numbers of the type {dtype}")
+        inflating = zlib.decompressobj()
+        data = inflating.decompress(base64.b64decode(packed["zlib"]), pixels * dtype.itemsize + 1)
+        if len(data) > pixels * dtype.itemsize:
+            raise ValueError(f"more than the {pixels} pixels of a frame")
+        return np.frombuffer(data, dtype).reshape(packed["shape"])
+    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         raise ValueError(f"the {what} in the notes cannot be read ({error}): give another") from error

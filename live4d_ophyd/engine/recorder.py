@@ -206,7 +206,8 @@ class FrameRecorder:
             good = status[here] == OK
             with self._lock:
                 self._came[raster] += int(good.sum())
-                self._note_arrived(raster, numbers[here])
+                if self._records:
+                    self._note_arrived(raster, numbers[here])
             try:
                 self._add(raster, batch, entries[here], numbers[here], good, frame)
             except Exception as error:  # of memory, say; the images go on
@@ -379,6 +380,7 @@ class FrameRecorder:
             came, running = self._came[raster], self._thread is not None
             if not running:
                 self._newest = max(self._newest, raster)
+                self._arrived.pop(raster, None)  # else who closes the file does it
         if running:
             self._flush_lanes(raster)
             self._full.put(_End(raster, done))

@@ -23,6 +23,9 @@ from live4d_ophyd.sources.source import SeriesInfo
 class Scatter:
     """Numbers of each frame at its scan position: ``count`` images, NaN where no frame came."""
 
+    #: position that ``values`` begin with: other than 0 in what came from another process
+    first = 0
+
     def __init__(self, scan: ScanGrid, count: int, device: Any = None) -> None:
         if device is None:
             self.values: Any = np.full((count, scan.size), np.nan)
@@ -40,18 +43,21 @@ class Scatter:
         values = on_host(self.values)
         came = np.flatnonzero(~np.isnan(values).all(axis=0))
         first, last = (int(came[0]), int(came[-1]) + 1) if len(came) else (0, 0)
-        return {"shape": values.shape, "first": first, "values": values[:, first:last].copy()}
+        return {"first": self.first + first, "values": values[:, first:last].copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.values = np.full(state["shape"], np.nan)
-        first, values = state["first"], state["values"]
-        self.values[:, first : first + values.shape[1]] = values
+        self.first, self.values = state["first"], state["values"]
 
     @staticmethod
     def merged(parts: Sequence[Scatter], scan: ScanGrid, count: int) -> np.ndarray:
         """What is known so far, (count, scan_y, scan_x) float64 on the host; a copy."""
-        if not parts:
-            return np.full((count, *scan.shape), np.nan)
+        if not parts or any(part.values.shape[1] != scan.size for part in parts):
+            every = np.full((count, scan.size), np.nan)
+            for part in parts:
+                values = on_host(part.values)
+                there = every[:, part.first : part.first + values.shape[1]]
+                np.copyto(there, values, where=~np.isnan(values))
+            return every.reshape(count, *scan.shape)
         values = parts[0].values
         for part in parts[1:]:  # where they are: on a GPU several times as fast, and one copy to the host
             xp, more = array_namespace(values), part.values

@@ -16,7 +16,7 @@ import numpy as np
 from live4d_ophyd import checks
 from live4d_ophyd.calibration import Calibration, checked_unit
 from live4d_ophyd.imaging.method import LENGTH, UNIT, Output
-from live4d_ophyd.imaging.virtual_detectors import VirtualDetector, center_in_px, length, reached
+from live4d_ophyd.imaging.virtual_detectors import VirtualDetector, between, center_in_px, length, reached
 from live4d_ophyd.sources.source import SeriesInfo
 
 Positions = tuple[tuple[float, float], ...]
@@ -104,8 +104,7 @@ class Points(_Placed):
 
     def _band(self, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
         row_of = [row for row, _ in self.points]
-        first, last = min(row_of) - self.radius, max(row_of) + self.radius
-        rows = reached((first + last) / 2, (last - first) / 2, shape[0])
+        rows = between(min(row_of) - self.radius, max(row_of) + self.radius, shape[0])
         weights = np.zeros((len(rows), shape[1]), bool)
         for row, col in self.points:
             near_rows, near_cols = (reached(at, self.radius, n) for at, n in zip((row, col), shape))
@@ -135,8 +134,7 @@ class Polygon(_Placed):
 
     def _band(self, shape: tuple[int, int]) -> tuple[int, np.ndarray]:
         corners = np.asarray(self.points)
-        first, last = corners[:, 0].min(), corners[:, 0].max()
-        rows = reached((first + last) / 2, (last - first) / 2, shape[0])
+        rows = between(corners[:, 0].min(), corners[:, 0].max(), shape[0])
         y, x = np.arange(rows.start, rows.stop)[:, np.newaxis], np.arange(shape[1])
         inside = np.zeros((len(rows), shape[1]), bool)
         for (row, col), (next_row, next_col) in zip(corners, np.roll(corners, -1, axis=0)):

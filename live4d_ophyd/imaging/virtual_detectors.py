@@ -220,7 +220,12 @@ class _Round(VirtualDetector):
 
 def reached(center: float, reach: float, pixels: int) -> range:
     """Of ``pixels`` in a line those that are not further than ``reach`` from ``center``."""
-    low, high = np.clip([np.ceil(center - reach), np.floor(center + reach) + 1], 0, pixels)
+    return between(center - reach, center + reach, pixels)
+
+
+def between(first: float, last: float, pixels: int) -> range:
+    """Of ``pixels`` in a line those from ``first`` to ``last``, both included."""
+    low, high = np.clip([np.ceil(first), np.floor(last) + 1], 0, pixels)
     return range(int(low), int(high))
 
 

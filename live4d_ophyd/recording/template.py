@@ -191,7 +191,7 @@ def _write_scan(file: h5py.File, frame_set: FrameSet, what: Recorded) -> None:
         group.attrs[f"{axis}_indices"] = number
         origin = (n - 1) / 2 if axis in _AXES[2:] else 0.0
         group[axis] = (np.arange(n) - origin) * steps[axis]
-        group[axis].attrs["units"] = scan.unit if axis in _AXES[:2] else "px"
+        group[axis].attrs.update(units=scan.unit if axis in _AXES[:2] else "px", step=float(steps[axis]))
 
 
 def _write_instrument(entry: h5py.Group, what: Recorded) -> None:

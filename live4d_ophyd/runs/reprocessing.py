@@ -48,6 +48,7 @@ _OWN = (
     "files",
     "methods",
     "decoded_on",
+    "dataset",
 )
 
 
@@ -133,6 +134,8 @@ def reprocess(
         return make(request, backend, cluster, quiet=quiet)
 
     said = {"decoded_on": backend if cluster is None else f"{backend}, cluster"}
+    if dataset:
+        said["dataset"] = dataset
     if is_file(run_or_file):
         if event is not None or stream is not None or device is not None:
             raise ValueError(f"event, stream and device are of a run; {run_or_file} is a file")
@@ -240,6 +243,8 @@ def _of_run(
         settings = {key: taken.get(key) for key in ("nodata", "saturated") if taken.get(key) is not None}
         sources.append(_Source(of_stream, path, partial(request_of, path, **settings), also, mask))
         events.append({"stream": of_stream, "event": number})
+    if not sources:
+        raise ValueError(f"the stream {stream!r} of {name} has no recorded frames")
     kept = {
         key: unwrapped(value)
         for key, value in readings.start.items()

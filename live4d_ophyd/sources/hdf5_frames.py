@@ -32,6 +32,8 @@ _BY_BITSHUFFLE = {codec.bitshuffle: codec for codec in CODECS if codec.bitshuffl
 #: where a file may say something of its frames, under the groups of `_ENTRIES`; the first that is there is taken
 _ENTRIES = ("entry", "")
 _DETECTOR = "instrument/detector"
+#: datasets of channels besides that of the images, in files that an engine recorded
+_FURTHER = re.compile(r"/entry/(data|stack|flyback)_(\w+)/")
 _PLACES = {
     "pixel_mask": ("instrument/detector/pixel_mask", "instrument/detector/detectorSpecific/pixel_mask"),
     "saturation": (
@@ -98,11 +100,15 @@ class Hdf5Frames:
         steps, units = [1.0, 1.0], ["px", "px"]
         for axis, name in enumerate(("scan_y", "scan_x")):
             positions = _at(self._file, f"entry/scan/{name}")
-            if isinstance(positions, h5py.Dataset) and len(positions) == self.scan_shape[axis] > 1:
-                steps[axis], units[axis] = (
-                    float(positions[1] - positions[0]),
-                    text_in(positions.attrs.get("units")),
-                )
+            if not isinstance(positions, h5py.Dataset) or len(positions) != self.scan_shape[axis]:
+                continue
+            step = number_in(
+                positions.attrs.get("step")
+            )  # of a single row or column, positions do not tell it
+            if step is None and len(positions) > 1:
+                step = float(positions[1] - positions[0])
+            if step is not None:
+                steps[axis], units[axis] = step, text_in(positions.attrs.get("units"))
         if min(steps) <= 0 or units[0] != units[1]:
             return ScanGrid(*self.scan_shape)
         return ScanGrid(*self.scan_shape, step=(steps[0], steps[1]), unit=units[0])
@@ -220,13 +226,24 @@ class Hdf5Frames:
                 with suppress(OSError):
                     if (value := self.value(place)) is not None:
                         found.setdefault(name, value)
+        if (channel := self._further_channel()) is not None:
+            found["channel"] = channel
         return found
+
+    def _further_channel(self) -> str | None:
+        """The channel of the frames, where it is not that of the images, in a file that an engine recorded."""
+        further = _FURTHER.match(self.parts[0].dataset.name if self.parts else "")
+        for states in self._states() if further else ():
+            if further and states.attrs["frames"].startswith(f"/entry/data_{further[2]}/"):
+                return str(states.attrs["channel"])
+        return None
 
     def _detector(self) -> str:
         """The group with what is known of the frames' channel, in a file that an engine recorded."""
         name = self.parts[0].dataset.name if self.parts else ""
-        own = re.sub(r"^/entry/(data|stack|flyback)_(\w+)/.*", rf"{_DETECTOR}_\2", name)
-        return own if own != name and f"/entry/{own}" in self._file else _DETECTOR
+        further = _FURTHER.match(name)
+        own = f"{_DETECTOR}_{further[2]}" if further else _DETECTOR
+        return own if f"/entry/{own}" in self._file else _DETECTOR
 
     def value(self, place: str) -> Any:
         """What a dataset holds; None where there is none."""

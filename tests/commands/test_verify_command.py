@@ -7,6 +7,7 @@ import numpy as np
 from click.testing import CliRunner
 from recorded_file import recorded_file
 
+from live4d_ophyd.commands import verify as verify_command
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.recording.frame_sets import FRAMES
 from live4d_ophyd.scan import ScanGrid
@@ -88,3 +89,16 @@ def test_what_is_no_file_of_frames_is_named(tmp_path):
     result = CliRunner().invoke(live4d, ["verify", str(tmp_path / "a.h5")])
     assert result.exit_code == 1
     assert "is no HDF5 file" in result.output
+
+
+def test_a_file_is_looked_at_without_the_settings_of_its_live_image(tmp_path):
+    pixels = frames(4)
+    pixels[1, 0, 0] = 65535
+    mask = {"dtype": "|b1", "shape": [1, 1], "zlib": "x"}
+    notes = {"saturated": "nan", "gain": "nonsense", "pixel_mask": mask}
+    path = recorded_file(tmp_path / "a.h5", pixels, ScanGrid(2, 2), notes=notes)
+    assert verify(path) == (0, f"ok      {path}: 4 frames decode\n")
+
+
+def test_scans_of_more_frames_than_a_row_may_have_are_looked_at():
+    assert verify_command._grid_of(1440000).size == 1440000

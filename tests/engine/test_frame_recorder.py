@@ -226,6 +226,20 @@ def test_files_of_a_movie_are_numbered_as_its_rasters_are(record):
     assert [file.frames for file in done] == [12, 0, 12]
 
 
+def test_rasters_that_cannot_be_recorded_leave_nothing_behind(record, monkeypatch):
+    """Of a codec that no file can have, as trpx."""
+    monkeypatch.setattr(recorder, "cannot_record", lambda *_: "HDF5 has no filter for it")
+    batch = FrameBatch.from_messages([image(frame, n) for n, frame in enumerate(frames(12))])
+    index_batch(batch)
+    frame, ids = FrameFormat(24, 32, np.dtype("<u2")), np.arange(12)
+    made = recorder.FrameRecorder(record, GRID, lambda codec: Recorded(GRID, frame, CODECS[codec]))
+    for raster in range(3):
+        made.add(batch, ids, np.full(12, raster), ids, np.zeros(12), frame)
+        assert made.finish(raster, frame).unrecorded == 12
+        assert not made._arrived
+    made.close()
+
+
 def test_every_channel_of_a_message_is_recorded(dcu, record):
     """The images' channel as ever; the others beside it, with what the series says of them."""
     first, second, third = np.split(frames(36), 3)

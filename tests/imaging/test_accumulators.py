@@ -68,10 +68,10 @@ def test_what_another_process_gets_is_the_same():
     images.add(np.array([507, 503]), np.array([[1, 2], [np.nan, 4]]))
     sent = pickle.dumps(images)
     assert len(sent) < 1000
-    expected = np.full((2, 10_000), np.nan)
-    expected[:, 507], expected[1, 503] = (1, 2), 4
-    np.testing.assert_array_equal(pickle.loads(sent).values, expected)
-    assert np.isnan(pickle.loads(pickle.dumps(Scatter(GRID, 1))).values).all()
+    expected = np.full((2, 100, 100), np.nan)
+    expected[:, 5, 7], expected[1, 5, 3] = (1, 2), 4
+    np.testing.assert_array_equal(Scatter.merged([pickle.loads(sent)], large, 2), expected)
+    assert np.isnan(Scatter.merged([pickle.loads(pickle.dumps(Scatter(GRID, 1)))], GRID, 1)).all()
 
 
 def test_what_another_process_gets_of_tensors_is_numpys():
@@ -86,3 +86,17 @@ def test_what_another_process_gets_of_tensors_is_numpys():
         assert (total == 5).all()
         assert (seen == 1).all()
     assert len(sums._of_thread) == 1
+
+
+def test_parts_from_other_processes_stay_as_small_as_they_came():
+    large = ScanGrid(1024, 1024)
+    parts = []
+    for first in (2048, 0):
+        images = Scatter(large, 2)
+        images.add(np.arange(first, first + 5), np.arange(10.0).reshape(5, 2) + first)
+        parts.append(pickle.loads(pickle.dumps(images)))
+        assert parts[-1].values.nbytes == 80
+    merged = Scatter.merged(parts, large, 2).reshape(2, -1)
+    assert np.count_nonzero(np.isfinite(merged)) == 20
+    np.testing.assert_array_equal(merged[1, 2048:2053], [2049, 2051, 2053, 2055, 2057])
+    np.testing.assert_array_equal(merged[0, :5], [0, 2, 4, 6, 8])

@@ -133,3 +133,17 @@ def test_positions_may_be_a_text():
 def test_points_in_px_need_no_calibration_and_take_none():
     points = Points("p", [(3, 3)], radius=2)
     assert points.on(SHAPE, Calibration((1, 1), 5, 5)) == points
+
+
+def test_a_row_of_pixels_on_an_edge_is_in_whatever_the_other_edge_is():
+    """2 is no float once it was the middle of 2 and 14.1, less half of what lies between them."""
+    weights = Polygon("p", points=((2, 5), (2, 25), (14.1, 25), (14.1, 5))).weights((32, 32))
+    assert np.flatnonzero(weights.any(axis=1)).tolist() == list(range(2, 15))
+
+
+def test_points_reach_as_many_rows_as_each_of_them():
+    points = ((39.9, 42.9), (34.7, 36.5), (25.0, 46.6))
+    found = Points("p", points=points, radius=1.0).weights((64, 64))
+    row, col = np.indices((64, 64))
+    expected = np.any([np.hypot(row - y, col - x) <= 1 for y, x in points], axis=0)
+    np.testing.assert_array_equal(found, expected)

@@ -75,7 +75,7 @@ def test_a_file_becomes_a_run_where_a_catalog_is_given(catalog, pixels, tmp_path
     )
     assert list(start["files"]) == [str(path)]
     assert dict(start["methods"]["vbf"]) | {"center": None} == {
-        "kind": "disk", "name": "vbf", "center": None, "radius": 6.0, "soft": False,
+        "kind": "disk", "name": "vbf", "center": None, "radius": 6.0, "soft": False, "unit": "px", "enabled": True,
     }  # fmt: skip
     np.testing.assert_array_equal(image(made, "eye_vbf"), sums(pixels[0], DISK, lost=[3]))
     pattern = made.primary.read(["eye_pattern"])["eye_pattern"].values[0]
@@ -196,3 +196,9 @@ def test_the_command_takes_a_run_as_show_does(run, catalog, monkeypatch, tmp_pat
     refused = CliRunner().invoke(command, ["reprocess", uid[:8], "--out", str(tmp_path / "a.tif")])
     assert "`live4d export` writes the images of a run" in refused.output
     assert "no run -999" in CliRunner().invoke(command, ["reprocess", "-999"]).output
+
+
+def test_a_stream_without_recorded_frames_is_named(run, monkeypatch):
+    monkeypatch.setattr(reprocessing, "_events_of", lambda *_: iter(()))
+    with pytest.raises(ValueError, match=r"the stream 'dark' of run .* has no recorded frames"):
+        reprocess(run, [WIDE], stream="dark", **QUIETLY)
