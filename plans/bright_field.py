@@ -11,6 +11,7 @@ from bluesky.utils import MsgGenerator, plan
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.plans.components import component
 
 #: stream that holds what the calibration has set
@@ -181,6 +182,9 @@ def _not_yet_possible(detector: Any) -> list[str]:
     calibration = detector.calibration()
     known = {"bf": calibration.bf_radius, "mrad": calibration.mrad_per_px, "rad": calibration.mrad_per_px}
     enabled = [method for method in detector.methods() if getattr(method, "enabled", None) is True]
-    if all(known.get(_unit(method), 1.0) is not None for method in enabled):
+    needed = {_unit(method) for method in enabled}
+    if any(isinstance(method, Parallax) for method in enabled):
+        needed.add("mrad")
+    if all(known.get(unit, 1.0) is not None for unit in needed):
         return []
     return [method.name for method in enabled if not isinstance(method, MeanPattern)]

@@ -303,19 +303,30 @@ class IDPC:
         """The gradient, a unit of the scan, that moves the centre of mass by 1 px. Raises ValueError if not known."""
         if self.unit == "px":
             return 1.0
-        metres, mrad, energy = _METRES.get(scan.unit), series.calibration.mrad_per_px, series.energy
-        missing = {
-            "the scan's step is in no unit of length: set scan_step_y, scan_step_x and scan_unit": metres,
-            "how many mrad a pixel is wide is not known: set calibration_mrad_per_px": mrad,
-            "the series does not say the electrons' energy: set it on the detector": energy,
-        }
-        for why, value in missing.items():
-            if not value:
-                raise ValueError(f"{self.name} is in rad, and {why}; or make it with unit='px'")
-        assert metres is not None
-        assert mrad is not None
-        assert energy is not None
+        metres, mrad, energy = optics_of(
+            f"{self.name} is in rad, and", series, scan, "; or make it with unit='px'"
+        )
         return 2 * math.pi * (mrad * 1e-3 / wavelength_m(energy)) * metres
+
+
+def optics_of(why: str, series: SeriesInfo, scan: ScanGrid, remedy: str = "") -> tuple[float, float, float]:
+    """The unit of the scan in m, how wide a pixel is in mrad, and the electrons' energy in eV.
+
+    Raises ValueError, which begins with ``why``, for the first that is not known.
+    """
+    metres, mrad, energy = _METRES.get(scan.unit), series.calibration.mrad_per_px, series.energy
+    missing = {
+        "the scan's step is in no unit of length: set scan_step_y, scan_step_x and scan_unit": metres,
+        "how many mrad a pixel is wide is not known: set calibration_mrad_per_px": mrad,
+        "the series does not say the electrons' energy: set it on the detector": energy,
+    }
+    for what, value in missing.items():
+        if not value:
+            raise ValueError(f"{why} {what}{remedy}")
+    assert metres is not None
+    assert mrad is not None
+    assert energy is not None
+    return metres, mrad, energy
 
 
 def integrated(gradient: np.ndarray, steps: tuple[float, float], high_pass: float = 0.0) -> np.ndarray:

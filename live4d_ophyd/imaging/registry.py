@@ -18,6 +18,7 @@ from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
@@ -34,6 +35,7 @@ _OWN: dict[str, type] = {
     "center_of_mass": CenterOfMass,
     "dpc": DPC,
     "idpc": IDPC,
+    "parallax": Parallax,
     "mean_pattern": MeanPattern,
     "max_pattern": MaxPattern,
     "std_pattern": StdPattern,

@@ -285,7 +285,8 @@ class MethodTests:
             closing(OpenStream(DectrisSource(dcu.endpoint, connections=2))) as stream,
         ):
             dcu.wait_for_clients(2)
-            dcu.send([small_dcu.start(number_of_images=len(frames)), *messages, small_dcu.end()])
+            start = small_dcu.start(number_of_images=len(frames), incident_energy=self.series().energy)
+            dcu.send([start, *messages, small_dcu.end()])
             request = AcquisitionRequest(
                 DectrisSource(dcu.endpoint, connections=2), self.scan, (self.method(),), timeout=_PATIENCE_S,
                 calibration=self.series().calibration,
