@@ -21,13 +21,15 @@ from live4d_ophyd import (
     Live4D,
     Mask,
     MeanPattern,
+    Parallax,
     Points,
     Polygon,
     ScanGrid,
     Segments,
 )
 from live4d_ophyd.engine.series_record import digest
-from live4d_ophyd.testing.small_dcu import frames, series
+from live4d_ophyd.imaging.parallax import Reason
+from live4d_ophyd.testing.small_dcu import frames, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
 
@@ -251,3 +253,24 @@ def test_a_phase_in_radians_that_cannot_be_is_refused_by_name(dcu, RE):
         pytest.raises(FailedStatus, match="idpc is in rad, and how many mrad a pixel is wide is not"),
     ):
         RE(bp.count([live4d]))
+
+
+def test_an_image_finer_than_the_scan_is_in_the_event_with_axes_of_its_own(dcu, RE):
+    methods = [Parallax("parallax", center=(12, 16), radius=8, unit="px")]
+    grid = ScanGrid(6, 8, step=0.1, unit="nm")
+    live4d = Live4D(dcu.endpoint, name="it", scan=grid, methods=methods, timeout=20.0, backend="cpu")
+    live4d.calibration_mrad_per_px.put(2.5)
+    _, *images = series(frames(grid.frames), 5, "D5")
+    dcu.send([start(5, "D5", grid.frames, incident_energy=300e3), *images])
+    docs = Documents()
+    with closing(live4d):
+        assert "it_parallax" in live4d.preview.describe()
+        RE(bp.count([live4d]), docs)
+    data, keys = docs.events()[0]["data"], docs.of("descriptor")[0]["data_keys"]
+    assert np.shape(data["it_parallax"]) == (12, 16)
+    assert (keys["it_parallax"]["dims"], keys["it_parallax_C10"]["units"]) == (
+        ["parallax_y", "parallax_x"],
+        "A",
+    )
+    assert data["it_parallax_reason"] == Reason.TOO_FEW_POSITIONS
+    assert np.isnan([data["it_parallax_defocus"], data["it_parallax_C10_error"]]).all()

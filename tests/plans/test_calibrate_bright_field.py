@@ -5,7 +5,7 @@ import pytest
 from bluesky.utils import FailedStatus
 from scanned_field import CENTER, DETECTOR, RADIUS
 
-from live4d_ophyd import ABF, BF, DPC, IDPC, Annulus, Calibration, CenterOfMass, Live4D, ScanGrid
+from live4d_ophyd import ABF, BF, DPC, IDPC, Annulus, Calibration, CenterOfMass, Live4D, Parallax, ScanGrid
 from live4d_ophyd.plans import calibrate_bright_field
 
 
@@ -114,6 +114,15 @@ def test_detectors_in_radii_of_the_disk_follow_the_calibration_and_are_left_as_t
     assert {"live4d_bf", "live4d_abf", "live4d_ring", "live4d_idpc", "live4d_pattern"} <= set(
         run.events["primary"][0]["data"]
     )
+
+
+def test_parallax_waits_for_the_angle_of_a_pixel_though_its_radius_is_in_radii_of_the_disk(RE, run, engine):
+    live4d = Live4D("tcp://nowhere:1", name="live4d", scan=ScanGrid(24, 32), methods=[BF(), Parallax("p")])
+    live4d._client = engine
+    live4d.calibration_bf_radius.put(RADIUS)
+    RE(calibrate_bright_field(live4d, "bf", semiangle=20.0))
+    asked = engine.asked[-1].methods
+    assert [method.name for method in asked if method.outputs(None, live4d.grid())] == ["pattern"]
 
 
 @pytest.mark.parametrize("semiangle", [0, -3])
