@@ -66,8 +66,9 @@ docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs out/docs
 	@echo out/docs/index.html
 
-gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from a simulated scan
+gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from simulated scans
 	MPLBACKEND=agg $(BIN)/python docs/gallery.py
+	MPLBACKEND=agg $(BIN)/python docs/parallax.py
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu

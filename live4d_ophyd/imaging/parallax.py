@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import cmath
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ from live4d_ophyd import checks
 from live4d_ophyd.calibration import Calibration, checked_unit, wavelength_m
 from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.dpc import optics_of
-from live4d_ophyd.imaging.method import LENGTH, PIXELS, UNIT, Output, Sums, checked_name, number
+from live4d_ophyd.imaging.method import LENGTH, PIXELS, SCAN, UNIT, Output, Sums, checked_name, number
 from live4d_ophyd.imaging.virtual_detectors import center_in_px, outputs_in_px, results_in_px
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -105,10 +105,11 @@ class Fit:
 class Parallax:
     """The phase contrast of a defocused scan, sharp, and the probe's aberrations.
 
-    ``<name>`` is the image, on a grid ``upsampling`` times as fine as the scan, axes ``<name>_y`` and ``<name>_x``:
-    relative intensity, mean 0, with phase flip, so that positive phase is bright. It is the weighted mean of the
-    shifted tiles at each pixel; a missing frame leaves less weight, and a pixel with less than a tenth of the whole
-    weight is NaN.
+    ``<name>`` is the image at the scan's positions: relative intensity, mean 0, with phase flip, so that positive phase
+    is bright. ``<name>_fine`` is the same on a grid ``upsampling`` times as fine, with the axes ``<name>_y`` and
+    ``<name>_x``: it has what tiles see between positions, and the noise of that. Both are the weighted mean of the
+    shifted tiles at each pixel; a missing frame leaves less weight, and a pixel with less than a tenth of the whole is
+    NaN.
 
     Fitted are ``<name>_C10`` and ``<name>_defocus`` = -C10 (A; positive is underfocus), ``<name>_C12`` (A),
     ``<name>_phi12`` (rad, from the scan's rows towards its columns) and ``<name>_rotation_used`` (degrees, from the
@@ -132,7 +133,7 @@ class Parallax:
     unit: str = field(default="bf", kw_only=True, metadata=UNIT)
     #: how many groups of pixels there are, at most; fewer are faster, and blur
     tiles: int = field(default=188, kw_only=True)
-    #: pixels of the image a scan position
+    #: pixels of the fine image a scan position, along an axis; 1: there is none
     upsampling: int = field(default=2, kw_only=True, metadata=UNIT)
     #: from the detector to the scan, degrees, to within 90; None: not known
     rotation: float | None = field(default=None, kw_only=True, metadata={"units": "deg"})
@@ -191,9 +192,12 @@ class Parallax:
         if not self.enabled:
             return {}
         name, units = self.name, {"C10": "A", "C12": "A", "phi12": "rad", "rotation": "deg"}
-        axes, shape = (f"{name}_y", f"{name}_x"), (scan.rows * self.upsampling, scan.cols * self.upsampling)
+        images = {name: Output(SCAN, scan.shape)}
+        if self.upsampling > 1:
+            shape = (scan.rows * self.upsampling, scan.cols * self.upsampling)
+            images[f"{name}_fine"] = Output((f"{name}_y", f"{name}_x"), shape)
         return {
-            name: Output(axes, shape),
+            **images,
             f"{name}_C10": Output((), (), "A"),
             f"{name}_defocus": Output((), (), "A", hinted=True),
             f"{name}_C12": Output((), (), "A"),
@@ -235,7 +239,7 @@ class Parallax:
         if abs(solution.c10) < max(solution.c12, 5 * solution.errors[0]):
             return Fit(Reason.NEAR_FOCUS)
         if self.rotation is None:
-            image = self._image(deviations, weights, seen, tiles, optics, solution)
+            image = image_of(deviations, weights, seen, self._angles(tiles, optics), optics, solution, 1)
             skewness = _skewness(image[np.isfinite(image)])
             if abs(skewness) < _LEAST_SKEWNESS * math.sqrt(6 / seen.sum()):
                 return Fit(Reason.UNKNOWN_SIGN)
@@ -248,12 +252,16 @@ class Parallax:
     ) -> Mapping[str, np.ndarray]:
         known: Fit = fit or Fit(Reason.TOO_FEW_POSITIONS)
         name = self.name
-        image = np.full((scan.rows * self.upsampling, scan.cols * self.upsampling), np.nan)
+        grids = {name: 1} if self.upsampling == 1 else {name: 1, f"{name}_fine": self.upsampling}
+        images = {key: np.full((scan.rows * by, scan.cols * by), np.nan) for key, by in grids.items()}
         if known.reason is Reason.FITTED and parts:
             tiles, optics = self.tiles_on(series), self._optics(series, scan)
             stack = Scatter.merged(parts, scan, len(tiles.maps))
             seen = np.isfinite(stack).all(axis=0)
-            image = self._image(*relative(stack, seen, tiles.pixels), seen, tiles, optics, known)
+            deviations, weights = relative(stack, seen, tiles.pixels)
+            angles = self._angles(tiles, optics)
+            for key, by in grids.items():
+                images[key] = image_of(deviations, weights, seen, angles, optics, known, by)
         numbers = {
             "C10": known.c10,
             "defocus": -known.c10,
@@ -265,7 +273,7 @@ class Parallax:
             "reason": float(known.reason),
         }
         return {
-            name: image,
+            **images,
             **{f"{name}_{key}": np.array(value) for key, value in numbers.items()},
             **results_in_px(self, name, series),
         }
@@ -280,21 +288,6 @@ class Parallax:
     def _angles(self, tiles: Tiles, optics: Optics) -> np.ndarray:
         """Of the tiles, (tiles, 2) rad, rows and columns exchanged where they are on the detector."""
         return (tiles.at[:, ::-1] if self.transpose else tiles.at) * optics.rad_per_px
-
-    def _image(
-        self,
-        deviations: np.ndarray,
-        weights: np.ndarray,
-        seen: np.ndarray,
-        tiles: Tiles,
-        optics: Optics,
-        fit: Fit,
-    ) -> np.ndarray:
-        shifts = self._angles(tiles, optics) @ fit.matrix.T / np.array(optics.steps)
-        image = summed(deviations, weights, seen, shifts, self.upsampling)
-        fine = optics.steps[0] / self.upsampling, optics.steps[1] / self.upsampling
-        margin = math.ceil(2 * self.upsampling * np.abs(shifts).max())
-        return flipped(image, fit.probe, optics.wavelength, fine, margin)
 
 
 @dataclass(frozen=True)
@@ -340,20 +333,24 @@ def relative(stack: np.ndarray, seen: np.ndarray, pixels: np.ndarray) -> tuple[n
 
     And their weights, (tiles,): the counts a frame, 0 of a tile that is much darker than others.
     """
-    rows, cols = np.nonzero(seen)
-    design = np.stack([np.ones(len(rows)), rows - rows.mean(), cols - cols.mean()], axis=1).astype(np.float32)
-    there = stack[:, seen]
-    plane = there @ np.linalg.pinv(design).T
+    rows, cols = np.indices(seen.shape)
+    middle = rows[seen].mean(), cols[seen].mean()
+    design = np.stack([np.ones(seen.shape), rows - middle[0], cols - middle[1]]) * seen
+    design = design.reshape(3, -1)
+    to_plane = np.linalg.solve(design @ design.T, design).astype(np.float32)
+    flat = stack.reshape(len(stack), -1).copy()
+    flat[:, ~seen.ravel()] = 0.0
+    plane = flat @ to_plane.T
     weights = plane[:, 0].astype(float)
     level = weights / pixels
     weights[~(level > 0.2 * np.median(level))] = 0.0
-    deviations = np.zeros(stack.shape, np.float32)
-    scale = np.divide(1.0, plane[:, 0], out=np.zeros(len(plane), np.float32), where=weights > 0)
-    there = (there - plane @ design.T) * scale[:, np.newaxis]
+    flat -= plane @ design.astype(np.float32)
+    flat *= np.divide(
+        1.0, plane[:, :1], out=np.zeros((len(plane), 1), np.float32), where=weights[:, None] > 0
+    )
     # What all tiles have in common without a shift is the beam's current, not the specimen.
-    there -= (weights / max(weights.sum(), 1.0)).astype(np.float32) @ there
-    deviations[:, seen] = there
-    return deviations, weights
+    flat -= (weights / max(weights.sum(), 1.0)).astype(np.float32) @ flat
+    return flat.reshape(stack.shape), weights
 
 
 # The fit ------------------------------------------------------------------------------------------
@@ -401,13 +398,12 @@ def fitted_matrix(
         mean = np.stack([np.bincount(group, weights * angles[:, axis]) / mass for axis in (0, 1)], axis=1)
         last = turn >= len(_PASSES) - _REFINED
         images = np.zeros((len(cells), *spectra.shape[1:]), spectra.dtype)
-        for image, spectrum, angle in zip(group, spectra, angles):
-            if last:
-                images[image] += (
-                    spectrum * transfer(matrix * steps[:, np.newaxis], angle, optics, (n, m)).conj()
-                )
-            else:
-                images[image] += spectrum * _ramp(matrix @ angle, (n, m))
+        if last:
+            undone = (one.conj() for one in transfers(matrix * steps[:, np.newaxis], angles, optics, (n, m)))
+        else:
+            undone = (_ramp(shift, (n, m)) for shift in angles @ matrix.T)
+        for image, spectrum, by in zip(group, spectra, undone):
+            images[image] += spectrum * by
         order = np.argsort(np.hypot(*mean.T))
         shifts = np.zeros((len(cells), 2))
         everything = images.sum(axis=0) if last else None
@@ -486,27 +482,28 @@ def _ramp(shift: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.outer(y, x).astype(np.complex64)
 
 
-def transfer(matrix: np.ndarray, angle: np.ndarray, optics: Optics, shape: tuple[int, int]) -> np.ndarray:
-    """What a weak phase is multiplied by in the image of a tile at ``angle`` (rad), a spectrum of scipy.fft.rfft2.
+def transfers(
+    matrix: np.ndarray, angles: np.ndarray, optics: Optics, shape: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """What a weak phase is multiplied by in the images of tiles at ``angles`` (tiles, 2) rad, for each complex64.
 
-    i A(k - q) exp(i chi(k) - i chi(k - q)) - i A(k + q) exp(-i chi(k) + i chi(k + q)), complex64. Where both disks
-    overlap that is a shift; where one does, its phase is another one, by which the shifts of the outer tiles are off.
+    i A(k - q) exp(i chi(k) - i chi(k - q)) - i A(k + q) exp(-i chi(k) + i chi(k + q)), a spectrum of scipy.fft.rfft2.
+    Where both disks overlap that is a shift, times a real number. Where one does, its phase is another one, by which
+    the shifts of the outer tiles would be off.
     """
     c10, c12, phi12, rotation = aberrations(matrix, 0.0)
     probe = Fit(Reason.FITTED, c10=c10, c12=c12, phi12=phi12).probe
-    turn = math.radians(rotation)
-    k = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) @ angle
-    q_y = scipy.fft.fftfreq(shape[0], optics.steps[0])[:, np.newaxis] * optics.wavelength
-    q_x = scipy.fft.rfftfreq(shape[1], optics.steps[1]) * optics.wavelength
-    even = (probe[0, 0] * q_y**2 + 2 * probe[0, 1] * q_y * q_x + probe[1, 1] * q_x**2) * (
-        math.pi / optics.wavelength
-    )
-    s = probe @ k * (2 * math.pi / optics.wavelength)
-    minus = np.hypot(k[0] - q_y, k[1] - q_x) <= optics.semiangle
-    plus = np.hypot(k[0] + q_y, k[1] + q_x) <= optics.semiangle
-    shifted = np.exp(1j * (s[0] * q_y + s[1] * q_x))
-    wave = np.exp(1j * even)
-    return (1j * shifted * (minus * wave.conj() - plus * wave)).astype(np.complex64)
+    turn, per_rad = math.radians(rotation), math.pi / optics.wavelength
+    y = scipy.fft.fftfreq(shape[0], optics.steps[0])[:, np.newaxis] * optics.wavelength
+    x = scipy.fft.rfftfreq(shape[1], optics.steps[1]) * optics.wavelength
+    chi = per_rad * (probe[0, 0] * y**2 + 2 * probe[0, 1] * y * x + probe[1, 1] * x**2)
+    wave = (1j * np.exp(1j * chi)).astype(np.complex64)
+    for k in angles @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]):
+        shift = 2 * per_rad * (probe @ k)
+        ramp = np.outer(np.exp(1j * shift[0] * y), np.exp(1j * shift[1] * x)).astype(np.complex64)
+        minus = (k[0] - y) ** 2 + (k[1] - x) ** 2 <= optics.semiangle**2
+        plus = (k[0] + y) ** 2 + (k[1] + x) ** 2 <= optics.semiangle**2
+        yield -ramp * (minus * wave.conj() + plus * wave)
 
 
 def _faded(n: int) -> np.ndarray:
@@ -564,6 +561,24 @@ def _skewness(values: np.ndarray) -> float:
 
 
 # The image ----------------------------------------------------------------------------------------
+
+
+def image_of(
+    deviations: np.ndarray,
+    weights: np.ndarray,
+    seen: np.ndarray,
+    angles: np.ndarray,
+    optics: Optics,
+    fit: Fit,
+    upsampling: int,
+) -> np.ndarray:
+    """Tiles as of `relative`, shifted by the fit, summed and flipped: (rows, cols) of a grid so much finer."""
+    shifts = angles @ fit.matrix.T / np.array(optics.steps)
+    image = summed(deviations, weights, seen, shifts, upsampling)
+    steps = optics.steps[0] / upsampling, optics.steps[1] / upsampling
+    return flipped(
+        image, fit.probe, optics.wavelength, steps, math.ceil(2 * upsampling * np.abs(shifts).max())
+    )
 
 
 def summed(

@@ -264,13 +264,13 @@ def test_an_image_finer_than_the_scan_is_in_the_event_with_axes_of_its_own(dcu, 
     dcu.send([start(5, "D5", grid.frames, incident_energy=300e3), *images])
     docs = Documents()
     with closing(live4d):
-        assert "it_parallax" in live4d.preview.describe()
+        assert {"it_parallax", "it_parallax_fine"} <= set(live4d.preview.describe())
         RE(bp.count([live4d]), docs)
     data, keys = docs.events()[0]["data"], docs.of("descriptor")[0]["data_keys"]
-    assert np.shape(data["it_parallax"]) == (12, 16)
-    assert (keys["it_parallax"]["dims"], keys["it_parallax_C10"]["units"]) == (
-        ["parallax_y", "parallax_x"],
-        "A",
-    )
+    assert np.shape(data["it_parallax"]) == (6, 8)
+    assert np.shape(data["it_parallax_fine"]) == (12, 16)
+    assert keys["it_parallax"]["dims"] == ["scan_y", "scan_x"]
+    assert keys["it_parallax_fine"]["dims"] == ["parallax_y", "parallax_x"]
+    assert keys["it_parallax_C10"]["units"] == "A"
     assert data["it_parallax_reason"] == Reason.TOO_FEW_POSITIONS
     assert np.isnan([data["it_parallax_defocus"], data["it_parallax_C10_error"]]).all()

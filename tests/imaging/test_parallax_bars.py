@@ -88,7 +88,7 @@ def test_after_a_quarter_of_the_rows_defocus_is_within_its_bar(scan):
 
 
 def test_the_image_is_the_specimen_where_bright_field_is_blind(scan):
-    image = found_in(scan, upsampling=1)["p"]
+    image = found_in(scan)["p"]
     bright_field = scan.frames.sum(axis=(1, 2)).reshape(GRID.shape)
     assert like(image, scan.phase) > 0.82
     assert abs(like(bright_field, scan.phase)) < 0.2
