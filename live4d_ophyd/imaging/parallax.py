@@ -333,11 +333,10 @@ def relative(stack: np.ndarray, seen: np.ndarray, pixels: np.ndarray) -> tuple[n
 
     And their weights, (tiles,): the counts a frame, 0 of a tile that is much darker than others.
     """
-    rows, cols = np.indices(seen.shape)
-    middle = rows[seen].mean(), cols[seen].mean()
-    design = np.stack([np.ones(seen.shape), rows - middle[0], cols - middle[1]]) * seen
-    design = design.reshape(3, -1)
-    to_plane = np.linalg.solve(design @ design.T, design).astype(np.float32)
+    grid = np.indices(seen.shape)
+    rows, cols = grid[0] - grid[0][seen].mean(), grid[1] - grid[1][seen].mean()
+    design = (np.stack([np.ones(seen.shape), rows, cols]) * seen).reshape(3, -1)
+    to_plane = (np.linalg.pinv(design @ design.T) @ design).astype(np.float32)
     flat = stack.reshape(len(stack), -1).copy()
     flat[:, ~seen.ravel()] = 0.0
     plane = flat @ to_plane.T
