@@ -90,6 +90,15 @@ def test_what_another_process_gets_of_tensors_is_numpys():
     assert len(sums._of_thread) == 1
 
 
+def test_as_float32_it_takes_half_the_memory_also_from_another_process():
+    images = Scatter(GRID, 1, dtype="float32")
+    images.add(np.array([4]), np.array([[2**24]]))
+    for parts in ([images], [pickle.loads(pickle.dumps(images))]):
+        merged = Scatter.merged(parts, GRID, 1)
+        assert merged.dtype == np.float32
+        np.testing.assert_array_equal(merged.ravel(), [np.nan] * 4 + [2**24, np.nan])
+
+
 def test_parts_from_other_processes_stay_as_small_as_they_came():
     large = ScanGrid(1024, 1024)
     parts = []
