@@ -141,7 +141,11 @@ class Polygon(_Placed):
             if row == next_row:
                 continue
             crosses = (row <= y) != (next_row <= y)
-            inside ^= crosses & (x >= col + (y - row) * ((next_col - col) / (next_row - row)))
+            with np.errstate(
+                over="ignore", divide="ignore", invalid="ignore"
+            ):  # rows that a flat edge does not cross
+                reached = (y - row) / (next_row - row)
+                inside ^= crosses & (x >= col + reached * (next_col - col))
         return rows.start, inside
 
 

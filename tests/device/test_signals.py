@@ -260,7 +260,7 @@ class Parent:
 
     def preview_keys(self):
         image = Output(SCAN, (2, 3), "counts")
-        return {name: array_key(f"live4d_{name}", image, image.shape) for name in ("vbf", "adf")}
+        return {name: array_key("live4d", name, image, image.shape) for name in ("vbf", "adf")}
 
     def request_preview(self):
         self.asked += 1

@@ -10,9 +10,10 @@ from click.testing import CliRunner
 from scipy import constants
 
 from live4d_ophyd import describe
+from live4d_ophyd.calibration import wavelength_m
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.runs import sections
-from live4d_ophyd.runs.calibration import Known, angular_scale, microscope, wavelength_m
+from live4d_ophyd.runs.calibration import Known, angular_scale, microscope
 from live4d_ophyd.runs.readings import DeviceReadings, RunReadings
 from live4d_ophyd.runs.sections import sections_of_devices
 
