@@ -18,11 +18,10 @@ import numpy as np
 from live4d_ophyd.engine.recorder import RecordedFile
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.image_streams import RAW_MIMETYPE
+from live4d_ophyd.recording.frame_sets import SCAN
 
 log = logging.getLogger(__name__)
 
-#: dataset in the file: (scan_y, scan_x, q_y, q_x)
-_DATASET = "/entry/scan/data"
 _DIMS = ("scan_y", "scan_x", "q_y", "q_x")
 
 
@@ -146,7 +145,7 @@ class RawFrames:
             f"file://localhost{quote(file.path or f'/not-recorded/{resource}_{n}.h5')}"
             for n, file in enumerate(movie)
         ]
-        parameters = {"dataset": _DATASET, "chunk_shape": [1, 1, self._described["shape"][1]]}
+        parameters = {"dataset": SCAN, "chunk_shape": [1, 1, self._described["shape"][1]]}
         yield (
             "stream_resource",
             {

@@ -15,6 +15,7 @@ import numpy as np
 from live4d_ophyd.decode import CpuBackend, Demand, FrameFormat, Saturation
 from live4d_ophyd.engine.recorder import MOST_CHANNELS, FrameRecorder
 from live4d_ophyd.frames.batch import IMAGE, FrameBatch
+from live4d_ophyd.recording.frame_sets import room_aside
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesHeader, SeriesSource
 
@@ -61,7 +62,7 @@ class Recordable:
 
     def _numbers(self, positions: np.ndarray, within: np.ndarray, channels: int) -> list[np.ndarray]:
         """Of frames in the file, (n,) for each channel; ``within``: their numbers in the raster."""
-        size, kept = self._scan.size, max(2, len(self._aside))
+        size, kept = self._scan.size, room_aside(len(self._aside))
         on_scan, aside = positions % size, np.searchsorted(self._aside, within)
         return [
             np.where(positions >= 0, nth * size + on_scan, channels * size + nth * kept + aside)

@@ -83,7 +83,7 @@ class CenterOfMass:
 def _origin(first: int, weights: np.ndarray) -> tuple[int, int]:
     """Where the maps count rows and columns from: near the centre, so that sums stay small.
 
-    Off the pixels of a detector of one row or column, whose weights would else all be 0.
+    A detector of a single row or column gets an origin one pixel away from it: with its own, all its weights were 0.
     """
     rows, cols = first + np.flatnonzero(weights.any(axis=1)), np.flatnonzero(weights.any(axis=0))
     row, col = (round(float(there.mean())) - (len(there) == 1) for there in (rows, cols))

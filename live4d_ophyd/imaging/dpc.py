@@ -230,9 +230,13 @@ def curl_and_skewness(vector: np.ndarray, steps: tuple[float, float]) -> tuple[f
     if inner is None:
         return math.nan, math.nan
     div, curl = inner
-    spread = div - div.mean()
-    skewness = (spread**3).mean() / (spread**2).mean() ** 1.5
-    return float(np.sqrt((curl**2).mean() / (div**2).mean())), float(skewness)
+    return float(np.sqrt((curl**2).mean() / (div**2).mean())), skewness_of(div)
+
+
+def skewness_of(values: np.ndarray) -> float:
+    """Third standardized moment: above 0 where the tail above the mean is the heavier one."""
+    spread = values - values.mean()
+    return float((spread**3).mean() / (spread**2).mean() ** 1.5)
 
 
 def _inner(div: np.ndarray, curl: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -16,7 +16,13 @@ import numpy as np
 from live4d_ophyd import checks
 from live4d_ophyd.calibration import Calibration, checked_unit
 from live4d_ophyd.imaging.method import LENGTH, UNIT, Output
-from live4d_ophyd.imaging.virtual_detectors import VirtualDetector, between, center_in_px, length, reached
+from live4d_ophyd.imaging.virtual_detectors import (
+    VirtualDetector,
+    between,
+    center_in_px,
+    checked_radius,
+    reached,
+)
 from live4d_ophyd.sources.source import SeriesInfo
 
 Positions = tuple[tuple[float, float], ...]
@@ -94,10 +100,7 @@ class Points(_Placed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        what = f"radius of detector {self.name}"
-        object.__setattr__(self, "radius", length(self.radius, what, self.unit))
-        if self.radius <= 0:
-            raise ValueError(f"{what} is {self.radius:g} {self.unit}: expected more than 0")
+        object.__setattr__(self, "radius", checked_radius(self))
 
     def _scaled(self, scale: float) -> dict[str, float]:
         return {"radius": self.radius * scale}

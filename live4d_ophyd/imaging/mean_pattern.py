@@ -16,14 +16,11 @@ from live4d_ophyd.sources.source import SeriesInfo
 
 
 @dataclass(frozen=True)
-class MeanPattern:
-    """Mean diffraction pattern of each raster, (q_y, q_x) counts a frame.
-
-    Pixels that hold no count are left out of the mean; a pixel that never held one, and a masked pixel, is NaN.
-    """
+class OfPatterns:
+    """What methods share that make one pattern of all frames of a raster."""
 
     #: name of the output, an identifier
-    name: str = "pattern"
+    name: str
     #: False: no pattern is made
     enabled: bool = True
 
@@ -37,6 +34,16 @@ class MeanPattern:
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
         shape = (0, 0) if series is None else series.format.shape
         return {self.name: Output(PATTERN, shape, "counts", preview=False)} if self.enabled else {}
+
+
+@dataclass(frozen=True)
+class MeanPattern(OfPatterns):
+    """Mean diffraction pattern of each raster, (q_y, q_x) counts a frame.
+
+    Pixels that hold no count are left out of the mean; a pixel that never held one, and a masked pixel, is NaN.
+    """
+
+    name: str = "pattern"
 
     def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> PatternSums:
         return PatternSums(series, device)

@@ -29,7 +29,7 @@ from scipy import ndimage
 from live4d_ophyd import checks
 from live4d_ophyd.calibration import Calibration, checked_unit, wavelength_m
 from live4d_ophyd.imaging.accumulators import Scatter
-from live4d_ophyd.imaging.dpc import optics_of
+from live4d_ophyd.imaging.dpc import optics_of, skewness_of
 from live4d_ophyd.imaging.method import LENGTH, PIXELS, SCAN, UNIT, Output, Sums, checked_name, number
 from live4d_ophyd.imaging.virtual_detectors import center_in_px, outputs_in_px, results_in_px
 from live4d_ophyd.scan import ScanGrid
@@ -243,7 +243,7 @@ class Parallax:
             return Fit(Reason.NEAR_FOCUS)
         if self.rotation is None:
             image = image_of(deviations, weights, seen, self._angles(tiles, optics), optics, solution, 1)
-            skewness = _skewness(image[np.isfinite(image)])
+            skewness = skewness_of(image[np.isfinite(image)])
             if abs(skewness) < _LEAST_SKEWNESS * math.sqrt(6 / seen.sum()):
                 return Fit(Reason.UNKNOWN_SIGN)
             if skewness < 0:  # the other solution has the same image, dark for bright
@@ -555,11 +555,6 @@ def solved(found: Matrix, about: float) -> Fit:
     errors[2] = min(errors[2], math.pi / 2)
     c10, c12, phi12, rotation = values.tolist()
     return Fit(Reason.FITTED, found.matrix, c10, c12, phi12, rotation, tuple(errors.tolist()), found.residual)
-
-
-def _skewness(values: np.ndarray) -> float:
-    spread = values - values.mean()
-    return float((spread**3).mean() / (spread**2).mean() ** 1.5)
 
 
 # The image ----------------------------------------------------------------------------------------

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from live4d_ophyd import checks
 from live4d_ophyd.imaging.accumulators import on_host
-from live4d_ophyd.imaging.method import PATTERN, Output, Patterns, checked_name
+from live4d_ophyd.imaging.mean_pattern import OfPatterns
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -134,26 +133,8 @@ def _filled(shape: tuple[int, ...], value: float, device: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _OfPatterns:
-    """What these methods share: one pattern of a raster."""
-
-    name: str
-    #: False: no pattern is made
-    enabled: bool = True
-
-    def __post_init__(self) -> None:
-        checked_name(self.name)
-        object.__setattr__(self, "enabled", checks.switch(f"enabled of {self.name}", self.enabled))
-
-    def demand(self, series: SeriesInfo, scan: ScanGrid) -> Patterns:
-        return Patterns()
-
-    def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
-        shape = (0, 0) if series is None else series.format.shape
-        return {self.name: Output(PATTERN, shape, "counts", preview=False)} if self.enabled else {}
-
-    def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> Any:
-        raise NotImplementedError
+class _OfStates(OfPatterns):
+    """A pattern that is made of the states of `_Partials`."""
 
     def results(self, series: SeriesInfo, scan: ScanGrid, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
         states = _Partials.of(parts)
@@ -168,7 +149,7 @@ class _OfPatterns:
 
 
 @dataclass(frozen=True)
-class MaxPattern(_OfPatterns):
+class MaxPattern(_OfStates):
     """The highest count of each pixel in a raster, (q_y, q_x): weak spots that few positions have."""
 
     name: str = "max_pattern"
@@ -182,7 +163,7 @@ class MaxPattern(_OfPatterns):
 
 
 @dataclass(frozen=True)
-class StdPattern(_OfPatterns):
+class StdPattern(_OfStates):
     """Standard deviation of each pixel over a raster, (q_y, q_x) counts, of all frames: their number divides."""
 
     name: str = "std_pattern"
@@ -201,7 +182,7 @@ class StdPattern(_OfPatterns):
 
 
 @dataclass(frozen=True)
-class LastPattern(_OfPatterns):
+class LastPattern(_OfStates):
     """The frame of the last position of a raster that came, (q_y, q_x) counts; rows are one behind the other."""
 
     name: str = "last_pattern"

@@ -240,6 +240,15 @@ def length(value: float, what: str, unit: str) -> float:
     return float(value)
 
 
+def checked_radius(detector: Any) -> float:
+    """The radius of a detector as a float. Raises ValueError for what is no length, or not above 0."""
+    what = f"radius of detector {detector.name}"
+    radius = length(detector.radius, what, detector.unit)
+    if radius <= 0:
+        raise ValueError(f"{what} is {radius:g} {detector.unit}: expected more than 0")
+    return radius
+
+
 @dataclass(frozen=True)
 class Disk(_Round):
     """Pixels within ``radius`` of the centre: bright field, or one diffraction disk."""
@@ -248,10 +257,7 @@ class Disk(_Round):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        what = f"radius of detector {self.name}"
-        object.__setattr__(self, "radius", length(self.radius, what, self.unit))
-        if self.radius <= 0:
-            raise ValueError(f"{what} is {self.radius:g} {self.unit}: expected more than 0")
+        object.__setattr__(self, "radius", checked_radius(self))
 
     def _at(self, distance: np.ndarray) -> np.ndarray:
         return _within(distance, self.radius, self.soft)

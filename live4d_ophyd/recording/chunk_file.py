@@ -97,7 +97,8 @@ class ChunkFile:
         """Write all of ``buffer``; chunk ``numbers[i]`` is ``sizes[i]`` bytes of it from ``starts[i]`` on.
 
         Chunks of which the number is -1 are in the file and in no dataset. Returns where in the file it lies.
-        Where the file is ``direct``, memory and length are aligned. Raises OSError; then the file has none of them.
+        The memory and its length must be aligned where the file is ``direct``. After an OSError the file has none of
+        these bytes.
         """
         at = self.end
         try:

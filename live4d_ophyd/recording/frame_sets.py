@@ -57,8 +57,7 @@ def frame_sets(positions: int, channel: str, others: Sequence[str], flyback: int
         places = f"/entry/data_{name}/data_000001", f"{STATES}_{name}", f"{CORRUPT_FRAMES}_{name}"
         sets.append(FrameSet(*places, sets[-1].end, positions, other, f"/entry/stack_{name}/data"))
     if flyback:
-        # HDF5 has no index for a single chunk.
-        count = max(2, flyback)
+        count = room_aside(flyback)
         for each, name in zip((channel, *others), ("", *(f"_{name}" for name in names_in_file(others)))):
             places = (
                 f"{FLYBACK}{name}/data",
@@ -67,6 +66,11 @@ def frame_sets(positions: int, channel: str, others: Sequence[str], flyback: int
             )
             sets.append(FrameSet(*places, sets[-1].end, count, each, ""))
     return tuple(sets)
+
+
+def room_aside(flyback: int) -> int:
+    """Chunks of a dataset of frames that belong to no position: HDF5 has no index for a single one."""
+    return max(2, flyback)
 
 
 def names_in_file(channels: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ def test_a_module_that_fails_when_it_is_imported_is_named_and_ends_nothing(tmp_p
     ],
 )
 def test_a_method_comes_back_from_plain_values(method):
-    """Through JSON, as the notes of a recorded file have it; what else is there is left alone."""
+    """Through JSON, as a recorded file has it in its notes. Keys that are no field of the method do not count."""
     assert from_dict(json.loads(json.dumps({"class": "x", **to_dict(method)}))) == method
 
 
