@@ -1,11 +1,20 @@
 """Kernels are compiled once, before the first test: no test's time-out should pay for that."""
 
 import gc
+import os
+import tempfile
 
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 
 pytest_plugins = ["empty_catalog"]
+
+# No test meets the catalogs of the user who runs it, nor leaves one. Tiled reads its variable when it is imported.
+_nowhere = tempfile.TemporaryDirectory(prefix="live4d-tests-")
+for _name in ("TILED_PROFILES", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+    os.environ[_name] = os.path.join(_nowhere.name, _name.lower())
+for _name in ("LIVE4D_CATALOG", "LIVE4D_PROFILE"):
+    os.environ.pop(_name, None)
 
 gc.disable()  # until all modules are imported: of what they make nothing is garbage
 

@@ -48,3 +48,17 @@ def test_what_is_made_is_for_nobody_else_and_what_is_there_stays(tmp_path):
     assert (tmp_path / "shared").stat().st_mode == before
     for made in ("catalog", "catalog/images"):
         assert (tmp_path / "shared" / made).stat().st_mode & 0o777 == 0o700
+
+
+def test_tests_have_folders_of_their_own():
+    """Else they open the catalog of whoever runs them, or fail for a profile that is there already."""
+    places = subprocess.check_output([sys.executable, "-c", PLACES], text=True).split()
+    assert len(places) == 3
+    assert all("live4d-tests-" in place for place in places)
+
+
+PLACES = """
+from tiled.profiles import paths
+from live4d_ophyd.folders import FOLDERS
+print(paths[-1], FOLDERS.user_state_path, FOLDERS.user_data_path)
+"""

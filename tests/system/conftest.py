@@ -31,10 +31,11 @@ def new_user(tmp_path, copy_empty_catalog):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home of its own: catalogs and profiles of the test must not meet the user's. Kernels may be shared."""
+    """A home of its own: catalogs and profiles of the test must not meet another's. Kernels may be shared."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG"):
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LIVE4D_CATALOG", "TILED_PROFILES"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tiled.profiles.paths", [tmp_path / ".config/tiled/profiles"])  # in this process, too
     return tmp_path
