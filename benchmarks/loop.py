@@ -1,4 +1,5 @@
-"""How long the RunEngine's loop is held up, with catalog, pictures and previews and without: part of `bench session`.
+"""How long the RunEngine's loop is held up, with catalog, pictures and previews and without:
+`python -m benchmarks.loop ROUNDS REPORT.json COUNTS`.
 
 A call that the loop should make every 5 ms says how late it is. Bluesky gives a suspender 0.1 s to be heard.
 """
@@ -143,7 +144,7 @@ def table(results: dict) -> list[str]:
     return lines
 
 
-if __name__ == "__main__":  # this part alone
+if __name__ == "__main__":
     import json
     import sys
 

@@ -1,7 +1,7 @@
 """`live4d bench session`: streams kept up with while a whole Bluesky session runs beside them.
 
 The session is this process: RunEngine, live preview into the catalog, live figure, BestEffortCallback. The
-engine and the sender are processes of their own on the same cores.
+engine and the sender, a plain TCP socket, are processes of their own on the same cores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks import loop
+from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 
@@ -147,6 +147,8 @@ class Session:
             "lost": data["live4d_frames_lost"],
             "bad": data["live4d_frames_bad"],
             "previews": self.previews,
+            "sender_late_ms": 1e3 * sender["late_s"],
+            "engine_us_a_frame": 1e6 * engine_cpu / count,
             "cores": {
                 "sender": sender["cpu_seconds"] / streaming,
                 "engine": engine_cpu / streaming,
@@ -156,21 +158,21 @@ class Session:
 
 
 def run(rounds: int = 3) -> dict:
-    """How late the loop is; paced streams once in each state of the session; flat-out streams in interleaved rounds."""
+    """Paced streams once in each state of the session; flat-out streams in interleaved rounds."""
     import matplotlib
 
     matplotlib.use("Agg")
-    results: dict = {"loop": loop.measure(Session, rounds), "paced": {}, "flat_out": {}}
+    results: dict = {"paced": {}, "flat_out": {}}
     with tempfile.TemporaryDirectory() as directory:
         session = Session(Path(directory))
         for key, rate, scan in PACED:
-            with closing(Source(key)) as source:
+            with closing(PlainSource(key)) as source:
                 session.count(source, key, rate, (64, 64), "idle")
                 results["paced"][f"{SIZES[key].name} at {rate / 1e3:g} kHz"] = {
                     state: session.count(source, key, rate, scan, state) for state in STATES
                 }
         for key, rate, scan in FLAT_OUT:
-            with closing(Source(key)) as source:
+            with closing(PlainSource(key)) as source:
                 session.count(source, key, rate, (64, 64), "idle")
                 runs: dict[str, list[dict]] = {state: [] for state in STATES}
                 for _ in range(rounds):
@@ -192,13 +194,15 @@ def run(rounds: int = 3) -> dict:
 
 def table(report: dict) -> str:
     lines = [
-        f"{'stream':26} {'session':16} {'kHz':>7} {'lost':>6} {'previews':>9}   cores: sender engine session"
+        f"{'stream':26} {'session':16} {'kHz':>7} {'lost':>6} {'previews':>9} {'late ms':>8} {'us/frame':>9}"
+        "   cores: sender engine session"
     ]
 
     def line(stream: str, state: str, r: dict) -> str:
         shares = r["cores"]
         return (
             f"{stream:26} {state:16} {r['khz']:7.1f} {r['lost']:6d} {r['previews']:9d}"
+            f" {r['sender_late_ms']:8.1f} {r['engine_us_a_frame']:9.1f}"
             f"          {shares['sender']:6.2f} {shares['engine']:6.2f} {shares['session']:7.2f}"
         )
 
@@ -209,4 +213,4 @@ def table(report: dict) -> str:
             middle = sorted(runs, key=lambda r: r["khz"])[len(runs) // 2]
             text = line(f"{stream}, flat out", state, middle)
             lines.append(f"{text}   {result['ratio_to_idle'][state]:.2f} of idle")
-    return "\n".join([*lines, "", *loop.table(report["results"]["loop"])])
+    return "\n".join(lines)

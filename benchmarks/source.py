@@ -213,11 +213,12 @@ class Source:
             process.stdin.flush()
 
     def finish(self) -> dict:
-        """Wait for the series' end; seconds of the slowest sender and CPU seconds of all."""
+        """Wait for the series' end; seconds of the slowest sender, CPU seconds of all, how late a frame was at most."""
         reports = self.reports()
         return {
             "seconds": max(r["seconds"] for r in reports),
             "cpu_seconds": sum(r["cpu_seconds"] for r in reports),
+            "late_s": max(r.get("late_s", 0.0) for r in reports),
         }
 
     def close(self) -> None:
