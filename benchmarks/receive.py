@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from statistics import median
 
@@ -55,29 +56,41 @@ GPU_CASES = (
 )  # fmt: skip
 
 
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+@dataclass(frozen=True)
+class _Cost:
+    """What a series took: seconds of CPU and of the clock, how often the process waited, how late the sender was, s."""
+
+    cpu: float
+    wall: float
+    waits: int
+    late: float = 0.0
+
+    @classmethod
+    def so_far(cls) -> _Cost:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(used.ru_utime + used.ru_stime, time.perf_counter(), used.ru_nvcsw)
+
+    def until_now(self) -> _Cost:
+        now = _Cost.so_far()
+        return _Cost(now.cpu - self.cpu, now.wall - self.wall, now.waits - self.waits)
 
 
-def receive(
-    source: Source, key: str, count: int, rate: float, stall: float | None = None
-) -> tuple[float, float, float]:
+def receive(source: Source, key: str, count: int, rate: float, stall: float | None = None) -> _Cost:
     """Take all frames and do nothing with them, but hold the GIL for ``stall`` s when half of them are there.
 
-    Returns seconds of CPU and of the clock, from the first to the last, and how late the sender was, s.
+    Measured from the first frame to the last.
     """
     batches = [FrameBatch.allocate() for _ in range(3)]
     seen = np.zeros(count, bool)
     with closing(stream.receiver_of(source.endpoint)) as receiver:
         source.start(count, rate)
-        taken, turn, cpu, wall = 0, 0, 0.0, 0.0
+        taken, turn, began = 0, 0, _Cost.so_far()
         while taken < count:
             batch = receiver.receive(batches[turn % 3], wait=10.0)
             if not batch.count:
                 raise RuntimeError(f"{taken} of {count} frames came")
             if turn == 0:
-                cpu, wall = _cpu(), time.perf_counter()
+                began = _Cost.so_far()
             ids = batch.image_id[batch.status == IMAGE]
             seen[ids] = True
             taken += len(ids)
@@ -85,32 +98,32 @@ def receive(
             if stall and taken > count // 2:
                 ctypes.PyDLL(None).usleep(int(1e6 * stall))
                 stall = None
-        cpu, wall = _cpu() - cpu, time.perf_counter() - wall
+        cost = began.until_now()
         (report,) = source.reports()
     if not seen.all():
         raise RuntimeError("frames are missing")
-    return cpu, wall, report.get("late_s", 0.0)
+    return replace(cost, late=report.get("late_s", 0.0))
 
 
-def decode(source: Source, key: str, count: int, rate: float) -> tuple[float, float, float]:
+def decode(source: Source, key: str, count: int, rate: float) -> _Cost:
     """The engine's acquisition of one bright-field image on the CPU."""
     size = SIZES[key]
     detector = DectrisSource(source.endpoint)
     request = AcquisitionRequest(detector, ScanGrid(count // DISTINCT, DISTINCT), (size.disk,), timeout=20.0)
     with closing(OpenStream(detector)) as opened:
         source.start(count, rate)
-        cpu, wall = _cpu(), time.perf_counter()
+        began = _Cost.so_far()
         (raster,) = Acquisition(request, opened, CpuBackend()).run()
-        cpu, wall = _cpu() - cpu, time.perf_counter() - wall
+        cost = began.until_now()
         (report,) = source.reports()
     np.testing.assert_array_equal(raster.outputs["vbf"].reshape(-1), size.image(count))
-    return cpu, wall, report.get("late_s", 0.0)
+    return replace(cost, late=report.get("late_s", 0.0))
 
 
 def _on_cpu(rounds: int) -> list[dict]:
     rows = []
     for sender, key, count, rate, what in CASES:
-        results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in RECEIVERS}
+        results: dict[str, list[_Cost]] = {name: [] for name in RECEIVERS}
         with closing(SENDERS[sender](key)) as source:
             for _ in range(rounds):
                 for name, taken in results.items():
@@ -122,9 +135,10 @@ def _on_cpu(rounds: int) -> list[dict]:
             about = {"bytes": source.message_bytes, "rate": rate, "what": what}
             row = {"sender": sender, "size": SIZES[key].name, **about}
         for name, taken in results.items():
-            row[f"{name}_us"] = round(1e6 * median(cpu for cpu, _, _ in taken) / count, 2)
-            row[f"{name}_khz"] = round(count / median(wall for _, wall, _ in taken) / 1e3, 1)
-            row[f"{name}_late_ms"] = round(1e3 * median(late for _, _, late in taken), 1)
+            row[f"{name}_us"] = round(1e6 * median(cost.cpu for cost in taken) / count, 2)
+            row[f"{name}_khz"] = round(count / median(cost.wall for cost in taken) / 1e3, 1)
+            row[f"{name}_late_ms"] = round(1e3 * median(cost.late for cost in taken), 1)
+            row[f"{name}_waits_hz"] = round(median(cost.waits / cost.wall for cost in taken))
         print(json.dumps(row), file=sys.stderr, flush=True)
         rows.append(row)
     return rows
@@ -169,10 +183,15 @@ def run(rounds: int = 3) -> dict:
 
 
 def table(report: dict) -> str:
-    lines = [f"{'sender, size, rate, what':50} {'libzmq us':>10} {'kHz':>7} {'zmtp us':>10} {'kHz':>7}"]
+    lines = [
+        f"{'sender, size, rate, what':50} {'libzmq us':>10} {'kHz':>7} {'zmtp us':>10} {'kHz':>7}"
+        "   waits/s: libzmq, zmtp"
+    ]
     for row in report["rows"]:
         rate = f"{row['rate'] / 1e3:g} kHz" if row["rate"] else "flat out"
-        lines.append(_line(f"{row['sender']}, {row['size']}, {rate}, {row['what']}", row))
+        name = f"{row['sender']}, {row['size']}, {rate}, {row['what']}"
+        waits = " ".join(f"{row[f'{receiver}_waits_hz']:7d}" for receiver in RECEIVERS)
+        lines.append(f"{_line(name, row)}          {waits}")
     for row in report.get("gpu", ()):
         lines.append(_line(f"{row['sender']}, {row['size']}, {row['connections']} connections, GPU", row))
     return "\n".join(lines)
