@@ -8,6 +8,7 @@ import pytest
 from weak_phase import ENERGY, Truth, phase_of_atoms, scan_of, taken
 
 from live4d_ophyd.calibration import Calibration, wavelength_m
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.parallax import (
     Matrix,
     Optics,
@@ -23,6 +24,10 @@ from live4d_ophyd.imaging.parallax import (
     transfers,
 )
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sim.patterns import Optics as PatternOptics
+from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
+from live4d_ophyd.sim.specimen import truth as truth_of
+from live4d_ophyd.sources.source import SeriesInfo
 from live4d_ophyd.testing import MethodTests
 
 GRID = ScanGrid(40, 44, step=0.1, unit="nm")
@@ -192,6 +197,29 @@ def test_what_cannot_be_known_is_nan_with_a_reason(phase, truth, electrons, reas
     assert np.isnan(found["p_fine"]).all()
 
 
+@pytest.mark.parametrize("defocus", [20.0, -30.0, 60.0, -90.0])
+def test_a_strong_specimen_is_within_the_errors_or_too_near(defocus):
+    """The simulator's gold at 100 kV, whose depth of field is 37 nm: near focus a fit has twice the defocus."""
+    microscope, detector = Microscope(defocus_nm=defocus, astigmatism_nm=4.0), Detector(64, 64)
+    at, grid = truth_of(microscope, detector), ScanGrid(48, 48, step=0.25, unit="nm")
+    kept = PatternOptics(Specimen(), microscope, detector).quantised(Scan(48, 48, 0.25).positions_nm())
+    rng = np.random.default_rng(3)
+    counts = [
+        rng.poisson(a.astype(float) ** 2 * (2e4 * unit)) for a, unit in zip(kept.amplitudes, kept.units)
+    ]
+    frames = np.stack(counts).astype(np.uint16)
+    series = SeriesInfo(
+        (1, 0), FrameFormat(64, 64, frames.dtype), len(frames), energy=100e3,
+        calibration=Calibration(at.bf_center, at.bf_radius, at.mrad_per_px),
+    )  # fmt: skip
+    found = made(Parallax("p", rotation=0.0), frames, series, grid)
+    if abs(defocus) < 1.5 * 37:
+        assert found["p_reason"] == Reason.NEAR_FOCUS
+        assert np.isnan(found["p_C10"])
+    else:
+        assert abs(found["p_C10"] + 10 * defocus) < 2 * found["p_C10_error"] < 0.2 * 10 * abs(defocus)
+
+
 def test_frames_without_counts_are_a_reason():
     _, series, grid, _ = scan(Truth(), electrons=100)
     found = made(Parallax("p"), np.zeros((grid.size, *series.format.shape), np.int64), series, grid)
@@ -267,7 +295,7 @@ def test_any_matrix_is_that_of_its_aberrations():
         assert np.exp(2j * found[2]) == pytest.approx(np.exp(2j * phi))
         assert np.exp(1j * np.radians(found[3])) == pytest.approx(np.exp(1j * turn))
         # And the errors are those that a change of the matrix makes.
-        fit = solved(Matrix(matrix, np.zeros((4, 4)), 0.0, 1.0, 0.0), np.degrees(turn))
+        fit = solved(Matrix(matrix, np.zeros((4, 4)), 0.0, 1.0, 0.0), np.degrees(turn), 0.0)
         assert fit.errors[0] == pytest.approx(0.012 * abs(c10))
 
 
