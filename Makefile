@@ -90,9 +90,10 @@ $(READERS)/.installed:
 		--no-deps --only-binary h5py --resolution lowest-direct 'h5py>=3'
 	@touch $@
 
-long: $(VENV)/.installed-dev      ## by hand: all mutations and examples of the fuzz tests, and a thousand triggers
+long: $(VENV)/.installed-dev      ## by hand: all mutations and examples of the fuzz tests, a thousand triggers, ten starts
 	LIVE4D_LONG=1 ZMTP_MUTATIONS=100000 $(BIN)/python -m pytest --timeout 3600 \
-		tests/decode/test_decode_fuzz.py tests/sources/dectris tests/system/survival/test_load.py
+		tests/decode/test_decode_fuzz.py tests/sources/dectris tests/system/survival/test_load.py \
+		tests/system/test_corrected_aberrations.py
 
 readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which programs read recorded files
 	PYTHONPATH=tests $(BIN)/python tests/by_hand/recorded_files.py out/readers

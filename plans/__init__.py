@@ -6,15 +6,19 @@ The folder is a part of the package: ``from live4d_ophyd.plans import autofocus`
 if __name__ != "live4d_ophyd.plans":  # from the checkout's folder it would all be there twice
     raise ImportError(f"import the plans as live4d_ophyd.plans, not as {__name__}")
 
+from live4d_ophyd.plans.aberrations import AstigmatismNotFound, correct_astigmatism, correct_defocus
 from live4d_ophyd.plans.bright_field import calibrate_bright_field
 from live4d_ophyd.plans.focus import FocusNotFound, autofocus
 from live4d_ophyd.plans.images import movie, single_image
 from live4d_ophyd.plans.series import focal_series, tile_scan
 
 __all__ = [
+    "AstigmatismNotFound",
     "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
+    "correct_astigmatism",
+    "correct_defocus",
     "focal_series",
     "movie",
     "single_image",

@@ -21,22 +21,10 @@ from live4d_ophyd.calibration import wavelength_m
 from live4d_ophyd.imaging.method import SCAN, UNIT, Images, Output, checked_name, number
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
+from live4d_ophyd.units import METRES
 
 DESCAN = ("plane", "constant", "none")
 PHASE_UNITS = ("px", "rad")
-
-#: of a scan's unit, m
-_METRES = {
-    "m": 1.0,
-    "mm": 1e-3,
-    "um": 1e-6,
-    "µm": 1e-6,
-    "μm": 1e-6,
-    "nm": 1e-9,
-    "A": 1e-10,
-    "Å": 1e-10,
-    "pm": 1e-12,
-}
 
 
 @dataclass(frozen=True)
@@ -318,7 +306,7 @@ def optics_of(why: str, series: SeriesInfo, scan: ScanGrid, remedy: str = "") ->
 
     Raises ValueError, which begins with ``why``, for the first that is not known.
     """
-    metres, mrad, energy = _METRES.get(scan.unit), series.calibration.mrad_per_px, series.energy
+    metres, mrad, energy = METRES.get(scan.unit), series.calibration.mrad_per_px, series.energy
     missing = {
         "the scan's step is in no unit of length: set scan_step_y, scan_step_x and scan_unit": metres,
         "how many mrad a pixel is wide is not known: set calibration_mrad_per_px": mrad,

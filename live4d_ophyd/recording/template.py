@@ -26,6 +26,7 @@ from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.recording.chunk_file import LIBVER, make_index
 from live4d_ophyd.recording.frame_sets import RECORDING, SCAN, FrameSet, frame_sets, names_in_file
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.units import ANGSTROM_M, METRES
 
 #: whether the file was closed, (1,) int8; of a session that was killed it is 0
 COMPLETE = f"{RECORDING}/complete"
@@ -40,8 +41,6 @@ STATE_WORDS = ("lost", "good", "corrupt", "not recorded")
 MOST_CORRUPT = 1024
 
 _AXES = ("scan_y", "scan_x", "q_y", "q_x")
-#: units of length that EMD's readers know, and what one is in angstrom
-_ANGSTROM = {"A": 1.0, "Å": 1.0, "nm": 10.0, "um": 1e4, "µm": 1e4, "pm": 0.01, "m": 1e10}
 
 
 @dataclass(frozen=True)
@@ -278,9 +277,9 @@ def _write_emd(file: h5py.File, what: Recorded) -> None:
     cube = root.create_group("datacube")
     cube.attrs.update(emd_group_type="array", python_class="DataCube")
     cube["data"] = file[SCAN]
-    factor = _ANGSTROM.get(what.scan.unit)
-    step_y, step_x = (step * (factor or 1.0) for step in what.scan.steps)
-    unit = "A" if factor else "pixels"
+    metres = METRES.get(what.scan.unit)
+    step_y, step_x = (step * (metres / ANGSTROM_M if metres else 1.0) for step in what.scan.steps)
+    unit = "A" if metres else "pixels"  # what EMD's readers know
     # x comes first in py4DSTEM: its Rx is scan_y.
     for number, (name, size, units) in enumerate(
         (("Rx", step_y, unit), ("Ry", step_x, unit), ("Qx", 1.0, "pixels"), ("Qy", 1.0, "pixels"))

@@ -6,6 +6,8 @@ simulated DCU. No thread of its own.
 
 from __future__ import annotations
 
+import cmath
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,6 +138,58 @@ class MicroscopeSignal(SimSignal):
         return {"fields": [self.name]}
 
 
+class StigmatorSignal(Signal):
+    """One of two stigmators: astigmatism C12 along an axis of the detector, as a part of a vector, nm.
+
+    ``turn`` is half the angle of the part: C12 cos 2 (angle - turn).
+    """
+
+    def __init__(self, *, turn: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._turn = turn
+
+    def _vector(self) -> complex:
+        """C12 as this part and the other one."""
+        size, angle = self.parent.astigmatism.get(), self.parent.astigmatism_angle.get()
+        return cmath.rect(size, math.radians(2 * (angle - self._turn)))
+
+    def get(self, **kwargs: Any) -> float:
+        return self._vector().real
+
+    def put(self, value: float, **kwargs: Any) -> None:
+        """Raises LimitError if the two stigmators together exceed what the astigmatism may be."""
+        vector = complex(value, self._vector().imag)
+        size, angle = abs(vector), math.degrees(cmath.phase(vector)) / 2 + self._turn
+        self.parent.astigmatism.put(size)
+        self.parent.astigmatism_angle.put((angle + 90) % 180 - 90)
+        super().put(value, force=True)
+
+    def set(self, value: float, **kwargs: Any) -> Status:
+        status = Status(self)
+        self.put(value)
+        status.set_finished()
+        return status
+
+    @property
+    def position(self) -> float:
+        return self.get()
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        return {"fields": [self.name]}
+
+    def read(self) -> dict[str, Any]:
+        return {self.name: {"value": self.get(), "timestamp": self.timestamp}}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            self.name: {
+                "source": f"SIM:{self.name}", "dtype": "number", "dtype_numpy": "<f8", "shape": [], "units": "nm",
+                "precision": 3,
+            }
+        }  # fmt: skip
+
+
 def _component(name: str) -> Component:
     return Component(MicroscopeSignal, path=f"/microscope/{name}", kind=Kind.normal)
 
@@ -167,6 +221,9 @@ class SimMicroscope(SimDevice):
     astigmatism = _component("astigmatism")
     #: degrees from the detector's row axis towards its columns
     astigmatism_angle = _component("astigmatism_angle")
+    #: the same as a vector, C12 cos and sin of twice the angle, nm
+    stigmator_a = Component(StigmatorSignal, turn=0.0, kind=Kind.omitted)
+    stigmator_b = Component(StigmatorSignal, turn=45.0, kind=Kind.omitted)
     #: nm, positive towards larger columns of the specimen
     stage_x = _component("stage_x")
     #: nm, positive towards larger rows of the specimen

@@ -93,6 +93,11 @@ CALLS = [
     ("calibrate_bright_field", ["live4d"], {}, 2),
     ("autofocus", ["live4d", "defocus", -100, 100], {"num": 5}, None),
 ]
+#: what takes a device that this one is not, and is only asked for here: tests/plans/test_aberrations.py
+ASKED = [
+    ("correct_defocus", ["live4d", "defocus", 90], {"target": 80}),
+    ("correct_astigmatism", ["live4d", "stage_y", "stage_x", 4.5], {"num": 2}),
+]
 
 
 @pytest.mark.parametrize(("name", "args", "kwargs", "events"), CALLS)
@@ -102,6 +107,13 @@ def test_a_call_of_names_is_accepted_and_runs(RE, run, queue, name, args, kwargs
     assert run.start["plan_name"] == name
     taken = sum(map(len, run.events.values()))
     assert taken == events or (events is None and taken > 1)
+
+
+@pytest.mark.parametrize(("name", "args", "kwargs"), ASKED)
+def test_a_call_of_names_is_accepted(RE, queue, name, args, kwargs):
+    assert queue.validate(name, *args, **kwargs) is None
+    with pytest.raises(ValueError, match="live4d has no 'parallax_enabled'"):
+        RE(queue.plan(name, *args, **kwargs))
 
 
 @pytest.mark.parametrize(
@@ -124,4 +136,4 @@ def test_axes_and_settings_are_moved_by_name(RE, queue, name, args, device, valu
 
 
 def test_every_plan_of_the_profile_is_called_here(queue):
-    assert queue.offered == {name for name, *_ in CALLS} | {"mv", "mvr", "sleep"}
+    assert queue.offered == {name for name, *_ in CALLS + ASKED} | {"mv", "mvr", "sleep"}

@@ -1,5 +1,7 @@
 """The microscope as plans see it."""
 
+import math
+
 import pytest
 from bluesky import RunEngine
 from bluesky import plan_stubs as bps
@@ -17,7 +19,7 @@ def microscope(simulator):
     yield microscope
     if microscope.client.is_closed:
         return
-    for name, value in (("defocus", 0), ("stage_x", 0), ("beam_current", 100)):
+    for name, value in (("defocus", 0), ("stage_x", 0), ("beam_current", 100), ("astigmatism", 0)):
         getattr(microscope, name).put(value)
     microscope.destroy()
 
@@ -79,6 +81,18 @@ def test_limits_are_those_of_the_microscope(microscope, run):
     with pytest.raises(LimitError, match=r"microscope_defocus = 300 nm: allowed from -250\.0 to 250\.0 nm"):
         microscope.defocus.set(300)
     assert microscope.defocus.get() == 0
+
+
+def test_two_stigmators_are_the_astigmatism_as_a_vector(microscope, run):
+    run(bps.mv(microscope.stigmator_a, 3.0, microscope.stigmator_b, 4.0))
+    assert microscope.astigmatism.get() == pytest.approx(5)
+    assert microscope.astigmatism_angle.get() == pytest.approx(math.degrees(math.atan2(4, 3)) / 2)
+    run(bps.mv(microscope.stigmator_a, -3.0))
+    assert microscope.stigmator_b.get() == pytest.approx(4)
+    assert microscope.astigmatism_angle.get() == pytest.approx(math.degrees(math.atan2(4, -3)) / 2)
+    with pytest.raises(LimitError, match="microscope_astigmatism"):
+        microscope.stigmator_b.put(1e4)
+    assert microscope.stigmator_a.get() == pytest.approx(-3)
 
 
 def test_truth_and_raster(microscope, simulator):
