@@ -49,6 +49,15 @@ def _text(error: Exception) -> str:
 @click.option(
     "--bf-radius", type=click.FloatRange(1), help="Radius of the bright-field disk, px.  [default: 15 of 96]"
 )
+@click.option(
+    "--bf-ellipticity", default=1.0, show_default=True, help="Major over minor axis of the bright-field disk."
+)
+@click.option(
+    "--bf-ellipse-angle",
+    default=0.0,
+    show_default=True,
+    help="Of the major axis, from the detector's rows towards its columns, degrees.",
+)
 @click.option("--defocus", default=0.0, show_default=True, help="Defocus at the start, nm.")
 @click.option("--beam-current", default=100.0, show_default=True, help="Beam current at the start, pA.")
 @click.option(
@@ -59,6 +68,11 @@ def _text(error: Exception) -> str:
     help="Frames a second (frame_time at the start).",
 )
 @click.option("--dead-pixels", default=0, show_default=True, help="Pixels without data, at random places.")
+@click.option("--hot-pixels", default=0, show_default=True, help="Pixels that count in every frame.")
+@click.option("--cold-pixels", default=0, show_default=True, help="Pixels that count nothing, unmasked.")
+@click.option(
+    "--gain-spread", default=0.0, show_default=True, help="How much pixels differ, standard deviation / mean."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the counts and the dead pixels.")
 @click.option(
     "--frozen-noise", is_flag=True, help="Same counts in every series while nothing changes; no waiting."

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from live4d_ophyd.sim.flaws import NO_FLAWS, Flaws
 from live4d_ophyd.sim.kept import Kept
-from live4d_ophyd.sim.patterns import Optics, Quantised
+from live4d_ophyd.sim.patterns import Flood, Optics, Quantised
 from live4d_ophyd.sim.payloads import PayloadEncoder, Payloads, Stopped
 from live4d_ophyd.sim.poisson import frame_seeds, poisson_counts
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
@@ -105,6 +106,7 @@ class FrameSource:
         seed: int = 0,
         frozen_noise: bool = False,
         dead_pixels: int = 0,
+        flaws: Flaws = NO_FLAWS,
         kept_bytes: int = KEPT_BYTES,
         threads: int | None = None,
     ) -> None:
@@ -116,11 +118,12 @@ class FrameSource:
         self.seed = seed
         self.frozen_noise = frozen_noise
         self.dead_pixels = dead_pixels
+        self.flaws = flaws
         self.encoded: Kept[Payloads] = Kept(kept_bytes // 2)
         self.patterns: Kept[Quantised] = Kept(kept_bytes // 2)
         self._threads = max(1, min(8, (os.cpu_count() or 1) // 2)) if threads is None else threads
         self._pool: ThreadPoolExecutor | None = None
-        self._optics: tuple[object, Optics] | None = None
+        self._optics: tuple[object, Optics | Flood] | None = None
         self._lock = threading.Lock()
 
     def dead_mask(self, detector: Detector, binning: int = 1) -> np.ndarray:
@@ -130,13 +133,14 @@ class FrameSource:
         mask.flat[rng.choice(mask.size, min(self.dead_pixels, mask.size), replace=False)] = True
         return binned(mask, binning) > 0
 
-    def optics(self, microscope: Microscope, detector: Detector) -> Optics:
+    def optics(self, microscope: Microscope, detector: Detector) -> Optics | Flood:
         """The microscope as it is. The first time, or with another detector, it takes seconds."""
         # The current changes the counts only.
         key = replace(microscope, beam_current_pA=0.0), detector
         with self._lock:
             if self._optics is None or self._optics[0] != key:
-                self._optics = key, Optics(self.specimen, microscope, detector)
+                made = Flood(detector) if microscope.flood else Optics(self.specimen, microscope, detector)
+                self._optics = key, made
             return self._optics[1]
 
     def raster(
@@ -193,7 +197,10 @@ class Raster:
         self._encoder = PayloadEncoder(shape, readout.dtype, readout.channels, readout.compression)
         column = replace(microscope, beam_current_pA=0.0), scan, detector
         self._patterns_key = column
-        self._key = column, microscope.beam_current_pA, readout, number, source.seed, source.dead_pixels
+        self._response = source.flaws.response(detector, source.seed)
+        self._key = (
+            column, microscope.beam_current_pA, readout, number, source.seed, source.dead_pixels, source.flaws,
+        )  # fmt: skip
         digest = hashlib.sha256(repr((source.seed, 4, number)).encode()).digest()
         self._noise = int.from_bytes(digest[:8])
         self._pending: dict[int, Future[Payloads]] = {}
@@ -277,9 +284,9 @@ class Raster:
         # The maximum means: no data. Nothing arrives outside the simulated square.
         counts = np.zeros((len(seeds), detector.rows, detector.cols), dtype if plain else np.uint32)
         most = highest - 1 if plain else None
-        poisson_counts(
-            patterns.amplitudes, patterns.units * self._electrons, seeds, counts, detector.origin, most
-        )
+        amplitudes = self._response.applied(patterns.amplitudes, detector.origin)
+        poisson_counts(amplitudes, patterns.units * self._electrons, seeds, counts, detector.origin, most)
+        self._response.add_hot(counts, highest - 1, np.random.default_rng([self._noise, chunk, 1]))
         if plain:
             pixels = counts[:, None]
         else:

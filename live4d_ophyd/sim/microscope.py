@@ -230,6 +230,8 @@ class SimMicroscope(SimDevice):
     stage_y = _component("stage_y")
     #: pA
     beam_current = _component("beam_current")
+    #: 1: the beam is spread evenly over the detector, for a flat field; 0: it is a probe
+    flood = _component("flood")
 
     def __init__(self, url: str, *, name: str = "microscope", **kwargs: Any) -> None:
         super().__init__(url, name=name, **kwargs)

@@ -78,6 +78,19 @@ class Quantised:
         return self.amplitudes.astype(float) ** 2 * self.units[:, None, None]
 
 
+class Flood:
+    """A beam spread evenly over the simulated square, without a specimen: the same pattern everywhere."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.edge = detector.window
+
+    def quantised(self, positions_nm: np.ndarray) -> Quantised:
+        """As of `Optics`."""
+        frames = len(positions_nm)
+        unit = 1.0 / (65535.0 * self.edge) ** 2
+        return Quantised(np.full((frames, self.edge, self.edge), 65535, np.uint16), np.full(frames, unit))
+
+
 class Optics:
     """Column, specimen and detector as they are for a while: patterns at any position."""
 

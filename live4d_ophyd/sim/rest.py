@@ -36,6 +36,7 @@ MICROSCOPE = {
     "stage_x": ("stage_x_nm", "nm", -1000.0, 1000.0),
     "stage_y": ("stage_y_nm", "nm", -1000.0, 1000.0),
     "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
+    "flood": ("flood", "", 0.0, 1.0),
 }
 
 #: a request is shorter: the longest has a header_appendix

@@ -21,6 +21,7 @@ import uvicorn
 from live4d_ophyd.sim.dcu import Dcu
 from live4d_ophyd.sim.encode import ImageTemplate, Series
 from live4d_ophyd.sim.faults import Faults
+from live4d_ophyd.sim.flaws import Flaws
 from live4d_ophyd.sim.frames import KEPT_BYTES, FrameSource, Readout
 from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
@@ -44,10 +45,15 @@ def build_dcu(
     dtype: str = "uint16",
     bf_center: tuple[float, float] | None = None,
     bf_radius: float | None = None,
+    bf_ellipticity: float = 1.0,
+    bf_ellipse_angle: float = 0.0,
     defocus: float = 0.0,
     beam_current: float = 100.0,
     rate: float = 30e3,
     dead_pixels: int = 0,
+    hot_pixels: int = 0,
+    cold_pixels: int = 0,
+    gain_spread: float = 0.0,
     seed: int = 0,
     frozen_noise: bool = False,
     buffered: int | None = None,
@@ -63,7 +69,8 @@ def build_dcu(
 ) -> Dcu:
     """A DCU that streams at ``endpoint``.
 
-    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; ``buffered``
+    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; `Flaws` has what hot
+    and cold pixels and ``gain_spread`` are; ``buffered``
     frames wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
     settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what
     was computed are kept; ``without`` are config and status keys that the firmware does not have.
@@ -78,8 +85,10 @@ def build_dcu(
         checked = Parameter(0.0, "float", unit, minimum=low, maximum=high).checked(name, float(value))
         microscope = replace(microscope, **{attribute: checked})
     raster = checked_scan(Scan(), {"rows": rows, "cols": cols, "step_nm": step})
-    detector = Detector(*shape, bf_center, bf_radius)
+    detector = Detector(*shape, bf_center, bf_radius, bf_ellipticity, bf_ellipse_angle)
     detector.check()
+    flaws = Flaws(hot_pixels, cold_pixels, gain_spread)
+    flaws.check()
     if buffered is None:
         # Frames compress to about a quarter.
         frame_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
@@ -91,6 +100,7 @@ def build_dcu(
             seed=seed,
             frozen_noise=frozen_noise,
             dead_pixels=dead_pixels,
+            flaws=flaws,
             kept_bytes=kept_mb << 20,
         ),
         detector=detector,

@@ -47,6 +47,8 @@ class Microscope:
     #: half angle of the probe
     semiangle_mrad: float = 10.0
     energy_eV: float = 100e3
+    #: 1: the beam is spread evenly over the detector, without a specimen; 0: it is a probe
+    flood: float = 0.0
 
     @property
     def wavelength_nm(self) -> float:
@@ -124,6 +126,9 @@ class Detector:
     bf_center_px: tuple[float, float] | None = None
     #: radius of the bright-field disk, px; ``None``: 15 on 96 pixels, in proportion elsewhere
     bf_radius_px: float | None = None
+    #: major over minor semi-axis of the disk, whose area stays, and the major one's angle from rows towards columns
+    bf_ellipticity: float = 1.0
+    bf_ellipse_angle_deg: float = 0.0
 
     @property
     def window(self) -> int:
@@ -145,6 +150,8 @@ class Detector:
         """Raises ValueError where patterns make no sense or the specimen would need too fine a grid."""
         if min(self.rows, self.cols) < 16:
             raise ValueError(f"detector of {self.rows}x{self.cols} px: expected at least 16x16")
+        if not 1 <= self.bf_ellipticity <= 1.5:
+            raise ValueError(f"bf_ellipticity is {self.bf_ellipticity}: expected 1 to 1.5")
         low, high = 0.06 * self.window, 0.4 * self.window
         if not low <= self.bf_radius <= high:
             raise ValueError(f"bf_radius is {self.bf_radius} px: expected {low:.1f} to {high:.1f} here")
@@ -235,6 +242,8 @@ class Truth:
     bf_center: tuple[float, float]
     #: px
     bf_radius: float
+    bf_ellipticity: float
+    bf_ellipse_angle_deg: float
     mrad_per_px: float
     wavelength_nm: float
     #: edge of the simulated wave in the specimen plane; patterns are valid while |defocus| < max_defocus_nm
@@ -250,6 +259,8 @@ def truth(microscope: Microscope, detector: Detector) -> Truth:
     return Truth(
         bf_center=detector.bf_center,
         bf_radius=detector.bf_radius,
+        bf_ellipticity=detector.bf_ellipticity,
+        bf_ellipse_angle_deg=detector.bf_ellipse_angle_deg,
         mrad_per_px=step * 1e3,
         wavelength_nm=microscope.wavelength_nm,
         window_nm=window,
@@ -265,9 +276,18 @@ def aperture(microscope: Microscope, detector: Detector) -> np.ndarray:
     alpha = np.hypot(row[:, None], col[None, :])
     azimuth = np.arctan2(col[None, :], row[:, None])
     # The intensity falls linearly over the pixel that the edge crosses: the disk's area is exact.
-    intensity = np.clip((microscope.semiangle_mrad * 1e-3 - alpha) / step + 0.5, 0, 1)
+    edge = np.hypot(*_on_circle(row[:, None], col[None, :], detector))
+    intensity = np.clip((microscope.semiangle_mrad * 1e-3 - edge) / step + 0.5, 0, 1)
     angle = math.radians(microscope.astigmatism_angle_deg)
     c10, c12 = -microscope.defocus_nm, microscope.astigmatism_nm
     chi = math.pi / microscope.wavelength_nm * alpha**2 * (c10 + c12 * np.cos(2 * (azimuth - angle)))
     wave = np.sqrt(intensity) * np.exp(-1j * chi)
     return (wave / np.sqrt(intensity.sum())).astype(np.complex64)
+
+
+def _on_circle(row: np.ndarray, col: np.ndarray, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Where positions of the elliptical disk, from its centre, are on a circle of the same area: (major, minor)."""
+    turn, stretch = math.radians(detector.bf_ellipse_angle_deg), math.sqrt(detector.bf_ellipticity)
+    major = math.cos(turn) * row + math.sin(turn) * col
+    minor = math.cos(turn) * col - math.sin(turn) * row
+    return major / stretch, minor * stretch
