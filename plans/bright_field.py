@@ -9,7 +9,7 @@ from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
-from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
+from live4d_ophyd.imaging.bad_pixels import find_hot_pixels
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.plans.components import component

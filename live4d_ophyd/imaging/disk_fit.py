@@ -1,4 +1,4 @@
-"""Where the bright-field disk is on a diffraction pattern: centre, radius and edge width from one robust fit.
+"""Where the bright-field disk is on a diffraction pattern: centre, radius, ellipticity and edge width from robust fits.
 
 In comes a mean pattern (or a single frame of a few counts a pixel), out comes a :class:`DiskFit`. Dead and
 hot pixels may be there. Any thread; tens of milliseconds.
@@ -6,6 +6,7 @@ hot pixels may be there. Any thread; tens of milliseconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +24,19 @@ _OUTLIER = 0.05
 _LEAST_CONTRAST = 0.3
 #: the same difference of mean levels, in standard errors of the two means
 _LEAST_SIGNIFICANCE = 5.0
-#: part of the disk's edge that must lie on the pattern
-_LEAST_EDGE = 0.25
+#: part of the disk's edge that must lie on the pattern, and from which on its ellipticity is fitted, too
+_LEAST_EDGE, _ELLIPSE_EDGE = 0.25, 0.75
+#: major over minor axis from which on an ellipse is not believed
+_MOST_ELLIPTIC = 1.5
 
 
 @dataclass(frozen=True)
 class DiskFit:
-    """A disk of ``intensity / 2 * erfc((distance - radius) / edge_width) + background``."""
+    """A disk of ``intensity / 2 * erfc((distance - radius) / edge_width) + background``.
+
+    Of an ellipse ``radius`` is the geometric mean of its semi-axes, and the distance is that after a stretch which
+    makes it a circle of the same area.
+    """
 
     #: (row, col), px
     center: tuple[float, float]
@@ -43,6 +50,16 @@ class DiskFit:
     background: float
     #: median absolute deviation of the pixels from the fit, as a part of the intensity
     residual: float
+    #: major over minor semi-axis, at least 1; NaN where too little of the edge is on the pattern to tell
+    ellipticity: float = math.nan
+    #: of the major axis, from the rows towards the columns, degrees from 0 to 180; NaN with ``ellipticity``
+    ellipse_angle: float = math.nan
+
+    @property
+    def semiaxes(self) -> tuple[float, float]:
+        """(major, minor), px; NaN where the ellipticity is."""
+        stretch = math.sqrt(self.ellipticity)
+        return self.radius * stretch, self.radius / stretch
 
 
 def fit_disk(pattern: np.ndarray, valid: np.ndarray | None = None) -> DiskFit:
@@ -77,9 +94,10 @@ def fit_disk(pattern: np.ndarray, valid: np.ndarray | None = None) -> DiskFit:
         parameters = _fit(y, x, counts, parameters)
         _check(parameters, pattern.shape)
     _check_counts(parameters, y, x, counts)
-    row, col, radius, intensity, width, background = (float(p) for p in parameters)
+    parameters, ellipse = _with_ellipse(parameters, y, x, counts, pattern.shape)
+    row, col, radius, intensity, width, background = (float(p) for p in parameters[:6])
     deviation = np.median(np.abs(_disk(parameters, y, x) - counts)) / intensity
-    return DiskFit((row, col), radius, abs(width), intensity, background, float(deviation))
+    return DiskFit((row, col), radius, abs(width), intensity, background, float(deviation), *ellipse)
 
 
 def _start(pattern: np.ndarray, usable: np.ndarray) -> tuple[tuple[float, float], float, float]:
@@ -105,9 +123,33 @@ def _start(pattern: np.ndarray, usable: np.ndarray) -> tuple[tuple[float, float]
 
 
 def _disk(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    row, col, radius, intensity, width, background = parameters
-    edge = (np.hypot(y - row, x - col) - radius) / (abs(width) + 1e-3)
+    """The model: of a circle with 6 parameters, of an ellipse with 8."""
+    row, col, radius, intensity, width, background, *ellipse = parameters
+    y, x = y - row, x - col
+    if ellipse:
+        # exp(-S) with the symmetric S = [[p, q], [q, -p]]: stretches along one axis, and shrinks as much along the
+        # other.
+        p, q = ellipse
+        s = math.hypot(p, q)
+        c, t = math.cosh(s), math.sinh(s) / s if s > 1e-9 else 1.0
+        y, x = (c - t * p) * y - t * q * x, (c + t * p) * x - t * q * y
+    edge = (np.hypot(y, x) - radius) / (abs(width) + 1e-3)
     return 0.5 * intensity * erfc(edge) + background
+
+
+def _with_ellipse(
+    circle: np.ndarray, y: np.ndarray, x: np.ndarray, counts: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Parameters with those of an ellipse, its ellipticity and angle; ``circle`` and NaN where it cannot be told."""
+    unknown = circle, (math.nan, math.nan)
+    if _edge_seen(circle, shape) < _ELLIPSE_EDGE:
+        return unknown
+    found = _fit(y, x, counts, np.array([*circle, 0.0, 0.0]))
+    p, q = found[6:]
+    s = math.hypot(p, q)
+    if not np.isfinite(found).all() or math.exp(2 * s) > _MOST_ELLIPTIC:
+        return unknown
+    return found, (math.exp(2 * s), math.degrees(0.5 * math.atan2(q, p)) % 180.0)
 
 
 def _fit(y: np.ndarray, x: np.ndarray, counts: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -123,7 +165,7 @@ def _fit(y: np.ndarray, x: np.ndarray, counts: np.ndarray, start: np.ndarray) ->
         start,
         loss="soft_l1",
         f_scale=scale,
-        x_scale=[1.0, 1.0, 1.0, level, 1.0, level],
+        x_scale=[1.0, 1.0, 1.0, level, 1.0, level, *[1 / start[2]] * (len(start) - 6)],
     ).x
 
 
@@ -132,15 +174,13 @@ def _at(parameters: np.ndarray) -> str:
 
 
 def _check(parameters: np.ndarray, shape: tuple[int, int]) -> None:
-    row, col, radius, intensity, width, background = parameters
+    radius, intensity, width, background = parameters[2:]
     if not (np.isfinite(parameters).all() and 1.0 <= radius <= np.hypot(shape[0], shape[1])):
         raise ValueError(f"no bright-field disk: the fit went to {_at(parameters)}")
-    angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
-    edge_row, edge_col = row + radius * np.sin(angle), col + radius * np.cos(angle)
-    seen = (edge_row >= 0) & (edge_row <= shape[0] - 1) & (edge_col >= 0) & (edge_col <= shape[1] - 1)
-    if seen.mean() < _LEAST_EDGE:
+    seen = _edge_seen(parameters, shape)
+    if seen < _LEAST_EDGE:
         raise ValueError(
-            f"no bright-field disk: of the edge at {_at(parameters)}, {100 * seen.mean():.0f} % lies on the "
+            f"no bright-field disk: of the edge at {_at(parameters)}, {100 * seen:.0f} % lies on the "
             f"pattern of {shape[0]} x {shape[1]} px"
         )
     if intensity < _LEAST_CONTRAST * (intensity + max(background, 0.0)) or intensity <= 0:
@@ -153,6 +193,15 @@ def _check(parameters: np.ndarray, shape: tuple[int, int]) -> None:
             f"no bright-field disk: the edge at {_at(parameters)} is {abs(width):.1f} px wide, "
             "wider than the disk"
         )
+
+
+def _edge_seen(parameters: np.ndarray, shape: tuple[int, int]) -> float:
+    """Part of the circle's edge that lies on the pattern."""
+    row, col, radius = parameters[:3]
+    angle = np.linspace(0, 2 * np.pi, 360, endpoint=False)
+    edge_row, edge_col = row + radius * np.sin(angle), col + radius * np.cos(angle)
+    seen = (edge_row >= 0) & (edge_row <= shape[0] - 1) & (edge_col >= 0) & (edge_col <= shape[1] - 1)
+    return float(seen.mean())
 
 
 def _check_counts(parameters: np.ndarray, y: np.ndarray, x: np.ndarray, counts: np.ndarray) -> None:

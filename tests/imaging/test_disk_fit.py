@@ -226,3 +226,32 @@ def test_patterns_that_cannot_be_fitted():
         fit_disk(np.ones((5, 5)))
     with pytest.raises(ValueError, match=r"valid of shape \(4, 4\)"):
         fit_disk(np.zeros((64, 64)), np.ones((4, 4), bool))
+
+
+# Ellipses ------------------------------------------------------------------------------------------------
+
+
+def ideal_ellipse(center, axes, degrees, shape=(128, 144)):
+    """``axes`` (major, minor); the major one is turned from the rows towards the columns."""
+    rows, cols = np.indices(shape)
+    y, x, turn = rows - center[0], cols - center[1], np.radians(degrees)
+    major, minor = np.cos(turn) * y + np.sin(turn) * x, np.cos(turn) * x - np.sin(turn) * y
+    stretch = np.sqrt(axes[0] / axes[1])
+    return 5.0 * erfc(np.hypot(major / stretch, minor * stretch) - np.sqrt(axes[0] * axes[1])) + 0.2
+
+
+@pytest.mark.parametrize(
+    ("axes", "degrees"), [((31, 28), 20), ((20.5, 20), 0), ((24, 20), 135), ((26, 22), 90)]
+)
+def test_an_ellipse_is_found_with_its_axes_and_angle(axes, degrees):
+    fit = fit_disk(ideal_ellipse((60.3, 70.8), axes, degrees))
+    np.testing.assert_allclose(fit.center, (60.3, 70.8), atol=1e-5)
+    np.testing.assert_allclose(fit.semiaxes, axes, atol=1e-4)
+    assert fit.radius == pytest.approx(np.sqrt(axes[0] * axes[1]), abs=1e-4)
+    assert (fit.ellipse_angle - degrees + 90) % 180 - 90 == pytest.approx(0, abs=1e-3)
+
+
+def test_the_ellipticity_is_not_known_where_much_of_the_edge_is_off_the_pattern():
+    fit = fit_disk(ideal((10, 60), 25, 1.0, 10.0, 0.1, (120, 130)))
+    assert np.isnan([fit.ellipticity, fit.ellipse_angle, *fit.semiaxes]).all()
+    np.testing.assert_allclose(fit.center, (10, 60), atol=1e-5)

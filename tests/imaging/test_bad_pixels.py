@@ -1,4 +1,4 @@
-"""Hot pixels stand out of a mean pattern; the disk, its edge, gaps and shot noise do not."""
+"""Hot and dead pixels stand out of a mean pattern; the disk, its edge, gaps and shot noise do not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from live4d_ophyd.imaging.bad_pixels import find_dead_pixels, find_hot_pixels
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
-from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
 
 SHAPE = (96, 96)
 
@@ -95,3 +95,28 @@ def test_a_pattern_of_nothing_has_none():
     with pytest.raises(ValueError, match=r"pattern of shape \(3,\)"):
         find_hot_pixels(np.zeros(3), 1)
     assert not find_hot_pixels(np.ones((1, 1)), 1).any()
+
+
+# Dead pixels ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames", [64, 4096])
+def test_dead_pixels_inside_the_disk_and_no_other(frames):
+    rng = np.random.default_rng(61)
+    pattern = mean_pattern(frames, rng)
+    distance = np.hypot(*(np.indices(SHAPE) - np.array([47.2, 48.6])[:, None, None]))
+    inside = rng.choice(np.flatnonzero(distance < 12), 4, replace=False)
+    outside = rng.choice(np.flatnonzero(distance > 18), 16, replace=False)
+    pattern.flat[[*inside, *outside]] = 0
+    found = find_dead_pixels(pattern, frames, fit_disk(pattern))
+    # Outside nothing is expected in so few counts.
+    judged = sorted([*inside, *outside]) if frames == 4096 else sorted(inside)
+    assert np.flatnonzero(found).tolist() == judged
+
+
+def test_a_dead_pixel_counts_less_than_a_fifth_of_its_neighbours():
+    pattern = np.full((20, 20), 10.0)
+    pattern[5, 5], pattern[10, 10], pattern[0, 19] = 1.9, 2.1, 0.0
+    pattern[5, 6] = np.nan  # masked beside it
+    assert np.argwhere(find_dead_pixels(pattern, 10)).tolist() == [[0, 19], [5, 5]]
+    assert not find_dead_pixels(pattern, 2).any()  # 20 counts: it may be chance
