@@ -2,6 +2,9 @@
 # is asked for.
 from . import plans as plans
 from .calibration import Calibration as Calibration
+from .calibration_store import NoSuchCalibration as NoSuchCalibration
+from .calibration_store import StoredCalibration as StoredCalibration
+from .calibration_store import calibrations as calibrations
 from .decode.errors import BackendUnavailable as BackendUnavailable
 from .decode.errors import GpuError as GpuError
 from .decode.errors import GpuLost as GpuLost

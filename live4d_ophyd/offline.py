@@ -55,6 +55,7 @@ def request_for(
     workers: int | None = None,
     nodata: bool | None = None,
     saturated: str | None = None,
+    bad_pixels: str | None = None,
     pixel_mask: np.ndarray | None = None,
     gain: np.ndarray | None = None,
     calibration: Calibration | None = None,
@@ -66,7 +67,7 @@ def request_for(
     with closing(Hdf5Frames(str(path), dataset, places=False)) as frames:
         given = {
             "methods": methods, "nodata": nodata, "saturated": saturated, "pixel_mask": pixel_mask, "gain": gain,
-            "calibration": calibration,
+            "calibration": calibration, "bad_pixels": bad_pixels,
         }  # fmt: skip
         pixels = frames.shape[0] * frames.shape[1]
         recorded = settings_in(
@@ -91,6 +92,7 @@ def request_for(
         timeout=SILENCE_S,
         nodata=_first(nodata, recorded.nodata, defaults.nodata),
         saturated=_first(saturated, recorded.saturated, defaults.saturated),
+        bad_pixels=_first(bad_pixels, recorded.bad_pixels, defaults.bad_pixels),
         pixel_mask=_first(pixel_mask, recorded.pixel_mask),
         gain=_first(gain, recorded.gain),
         calibration=_first(calibration, recorded.calibration, NOT_CALIBRATED),

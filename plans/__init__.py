@@ -8,8 +8,11 @@ if __name__ != "live4d_ophyd.plans":  # from the checkout's folder it would all 
 
 from live4d_ophyd.plans.aberrations import AstigmatismNotFound, correct_astigmatism, correct_defocus
 from live4d_ophyd.plans.bright_field import calibrate_bright_field
+from live4d_ophyd.plans.calibrations import load_calibration, save_calibration
+from live4d_ophyd.plans.flat_field import measure_flat_field
 from live4d_ophyd.plans.focus import FocusNotFound, autofocus
 from live4d_ophyd.plans.images import movie, single_image
+from live4d_ophyd.plans.rotation import calibrate_rotation
 from live4d_ophyd.plans.series import focal_series, tile_scan
 
 __all__ = [
@@ -17,10 +20,14 @@ __all__ = [
     "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
+    "calibrate_rotation",
     "correct_astigmatism",
     "correct_defocus",
     "focal_series",
+    "load_calibration",
+    "measure_flat_field",
     "movie",
+    "save_calibration",
     "single_image",
     "tile_scan",
 ]

@@ -63,6 +63,7 @@ class AcquisitionSettings(ImagingSettings):
             timeout=self.timeout.get(),
             nodata=self.nodata.get(),
             saturated=self.saturated.get(),
+            bad_pixels=self.bad_pixels.get(),
             pixel_mask=self.pixel_mask.get(),
             gain=self.gain.get(),
             calibration=self.calibration(),

@@ -6,6 +6,7 @@ In: constructor arguments and ``set`` of plans. Out: a `ScanGrid`. Threads: the 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from ophyd import Device
 
 from live4d_ophyd import checks
 from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
+from live4d_ophyd.device.calibration_origin import CalibrationOrigin
 from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.pixel_array import PixelArray
 from live4d_ophyd.device.signals import Choice, Flag, Number, Setting, Text, Vector, Whole, setting
-from live4d_ophyd.engine.request import SATURATED
+from live4d_ophyd.engine.request import BAD_PIXELS, SATURATED
 from live4d_ophyd.scan import MOST, ScanGrid
 
 
@@ -34,17 +36,27 @@ class ImagingSettings(ConsistentSettings, Device):
     scan_unit = setting(Text, value="px")
     nodata = setting(Flag, value=True)
     saturated = setting(Choice, value=SATURATED[0], choices=SATURATED)
+    bad_pixels = setting(Choice, value=BAD_PIXELS[0], choices=BAD_PIXELS)
     pixel_mask = setting(PixelArray, check=checks.pixel_mask, mask=True)
     gain = setting(PixelArray, check=checks.gain)
     calibration_center = setting(Vector, value=(math.nan, math.nan), units="px")
     calibration_bf_radius = setting(Number, value=math.nan, positive=True, nan=True, units="px")
     calibration_mrad_per_px = setting(Number, value=math.nan, positive=True, nan=True, units="mrad")
+    calibration_ellipticity = setting(Number, value=math.nan, least=1.0, nan=True)
+    calibration_ellipse_angle = setting(Number, value=math.nan, nan=True, units="deg")
+    calibration_rotation = setting(Number, value=math.nan, nan=True, units="deg")
+    calibration_transpose = setting(Flag, value=False)
+    calibration_semiangle = setting(Number, value=math.nan, positive=True, nan=True, units="mrad")
+    calibration_camera_length = setting(Number, value=math.nan, positive=True, nan=True, units="m")
+    calibration_energy = setting(Number, value=math.nan, positive=True, nan=True, units="eV")
+    calibration_name = setting(CalibrationOrigin)
+    calibration_uid = setting(CalibrationOrigin)
+    calibration_runs = setting(CalibrationOrigin)
 
     def put_settings(self, scan: ScanGrid, calibration: Calibration = NOT_CALIBRATED, **values: Any) -> None:
         """Put ``scan``, ``calibration`` and other ``values``, by the names of the signals."""
-        self.calibration_center.put(calibration.center or (math.nan, math.nan))
-        self.calibration_bf_radius.put(calibration.bf_radius or math.nan)
-        self.calibration_mrad_per_px.put(calibration.mrad_per_px or math.nan)
+        for name, value in calibration_values(calibration).items():
+            getattr(self, name).put(value)
         self.scan_rows.put(scan.rows)
         self.scan_cols.put(scan.cols)
         self.scan_serpentine.put(scan.serpentine)
@@ -72,11 +84,17 @@ class ImagingSettings(ConsistentSettings, Device):
 
     def calibration(self) -> Calibration:
         """The pattern's calibration as the signals have it now."""
-        center, radius, mrad = (
-            signal.get()
-            for signal in (self.calibration_center, self.calibration_bf_radius, self.calibration_mrad_per_px)
-        )
-        return Calibration(*(None if np.isnan(value).any() else value for value in (center, radius, mrad)))
+        values: dict[str, Any] = {}
+        for field in fields(Calibration):
+            value = getattr(self, f"calibration_{field.name}").get()
+            values[field.name] = None if np.isnan(value).any() else value
+        return Calibration(**values)
+
+    def calibration_in_words(self) -> str:
+        """All that a stored calibration has, to tell whether anything of it changed."""
+        names = [*calibration_values(NOT_CALIBRATED), "bad_pixels", "pixel_mask", "gain"]
+        readings = [reading for name in names for reading in getattr(self, name).read().items()]
+        return repr([(key, reading["value"]) for key, reading in readings])
 
     def settings_now(self) -> dict[str, Any]:
         """Readings of all settings, those of the methods included, and not those of the detector."""
@@ -86,3 +104,13 @@ class ImagingSettings(ConsistentSettings, Device):
             if isinstance(signal, Setting):
                 readings.update(signal.read())
         return readings
+
+
+def calibration_values(calibration: Calibration) -> dict[str, Any]:
+    """What the signals of a calibration are set to, by their names; NaN is not known."""
+    unknown = {"center": (math.nan, math.nan)}
+    values = {field.name: getattr(calibration, field.name) for field in fields(calibration)}
+    return {
+        f"calibration_{name}": unknown.get(name, math.nan) if value is None else value
+        for name, value in values.items()
+    }

@@ -39,7 +39,7 @@ from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
 from live4d_ophyd.device.taken_with import TakenWith
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
-from live4d_ophyd.engine.request import SATURATED
+from live4d_ophyd.engine.request import BAD_PIXELS, SATURATED
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
@@ -87,6 +87,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
         left out of the sums ("leave_out"), counted as they are ("count"), or make their position NaN ("nan")
     pixel_mask, gain : bad pixels (not 0) and pixel factors, (det rows, det cols), or the path of a ``.npy`` file
+    bad_pixels : "exclude" (bad pixels weigh nothing) or "spread" (their weight goes to their good neighbours, so that
+        sums are as if they counted those neighbours' mean)
     calibration : centre and radius of the bright-field disk and the angle of a pixel, for virtual detectors that are
         not in px: `calibrate_bright_field` measures it
     record : where the compressed frames are recorded as they come, one HDF5 file an Event, by a path at the engine's
@@ -148,6 +150,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         connections: int = 1,
         nodata: bool = True,
         saturated: str = SATURATED[0],
+        bad_pixels: str = BAD_PIXELS[0],
         pixel_mask: np.ndarray | str | Path | None = None,
         gain: np.ndarray | str | Path | None = None,
         calibration: Calibration = NOT_CALIBRATED,
@@ -181,9 +184,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self.preview = LivePreview(self)
         self.put_settings(
             scan, calibration, endpoint=endpoint, channel=channel, connections=connections, nodata=nodata,
-            saturated=saturated, pixel_mask=pixel_mask, gain=gain, record=record, record_map=record_map,
-            record_flyback=record_flyback,
-            timeout=timeout,
+            saturated=saturated, bad_pixels=bad_pixels, pixel_mask=pixel_mask, gain=gain, record=record,
+            record_map=record_map, record_flyback=record_flyback, timeout=timeout,
         )  # fmt: skip
         for key, shape in self.known_shapes().items():
             getattr(self, key.removeprefix(f"{name}_")).put(np.full(shape, np.nan))
@@ -359,6 +361,11 @@ class Live4D(Flying, EngineLink, RasterSignals):
         """The data key of recorded frames, if there are or will be some and their size is known."""
         recording = bool(self.record.get()) and self._staged is Staged.yes
         return self._raw.describe(self.grid().shape, self._frames_said(), recording=recording)
+
+    def frame_shape(self) -> tuple[int, int] | None:
+        """Rows and columns of the frames, as the detector says without being asked; None where that is not known."""
+        said = self._frames_said()
+        return None if said is None else said.shape
 
     def _frames_said(self) -> FrameFormat | None:
         return None if self.control is None else self.detector.frames_said()

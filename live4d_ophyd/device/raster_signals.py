@@ -42,6 +42,7 @@ class RasterSignals(Device):
     series_frame_time = Cpt(Value, value=math.nan, units="s", kind="normal")
     series_saturation = Cpt(Value, value=math.nan, units="counts", kind="normal")
     series_pixels_masked = Cpt(Value, value=0, kind="normal")
+    series_pixels_spread = Cpt(Value, value=0, kind="normal")
     series_pixel_mask = Cpt(Value, value="", kind="normal")
     series_detector_mask = Cpt(Value, value="", kind="normal")
     frame_rate = Cpt(Value, value=math.nan, units="Hz", kind="normal")

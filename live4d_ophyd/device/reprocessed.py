@@ -28,7 +28,7 @@ class Reprocessed(BackendSignals, MethodSignals, RasterSignals):
         device: Reprocessed = made("", name=name, methods=request.methods)
         device.put_settings(
             request.grid, request.calibration, nodata=request.nodata, saturated=request.saturated,
-            pixel_mask=request.pixel_mask, gain=request.gain,
+            bad_pixels=request.bad_pixels, pixel_mask=request.pixel_mask, gain=request.gain,
         )  # fmt: skip
         device.versions.put(software())
         return device

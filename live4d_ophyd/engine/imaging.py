@@ -41,6 +41,7 @@ class Imaging:
         self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
         self._lock = threading.Lock()  # of the dictionaries
         self._failed: dict[str, BaseException] = {}
+        self._divisors: dict[Any, Any] = {None: prepared.divisors}  # by device
         self._shown = _shown(prepared)
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
@@ -56,6 +57,8 @@ class Imaging:
         if values is None or not good.any():
             return
         sums, where = part.sums, None if isinstance(values, np.ndarray) else device(values)
+        if sums is not None and self.prepared.divisors is not None:
+            sums = self._divided(sums, where)
         if self._nan and sums is not None and part.flagged.any():
             xp = array_namespace(sums)
             sums = xp.where(part.saturated, xp.nan, xp.astype(sums, xp.float64))
@@ -68,6 +71,17 @@ class Imaging:
             else:
                 taken = _on_device(here, where)
                 self._feed(raster, where, within, _rows(sums, taken), _rows(part.patterns, taken))
+
+    def _divided(self, sums: Any, where: Any) -> Any:
+        """Sums under maps that were multiplied, (n, maps) float64: where they are."""
+        divisors = self._divisors.get(where)
+        if divisors is None:
+            import torch
+
+            divisors = torch.as_tensor(self.prepared.divisors, device=where)
+            self._divisors[where] = divisors
+        xp = array_namespace(sums)
+        return xp.astype(sums, xp.float64) / divisors
 
     def _feed(self, raster: int, where: Any, positions: Any, sums: Any, patterns: Any) -> None:
         prepared = self.prepared

@@ -21,6 +21,7 @@ from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
 from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.imaging.method import Images, Method, Output, Patterns, Sums
+from live4d_ophyd.imaging.spread import good_neighbours, spread_sums
 from live4d_ophyd.imaging.weights import combined_weights
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -40,6 +41,9 @@ class Prepared:
     demand: Demand
     columns: Mapping[str, slice]  #: of the sums, by method; methods that take patterns have none
     derived: Mapping[str, Images]  #: methods made from others' outputs
+    #: what the sums of each column are divided by, (columns,) float64; None: by nothing
+    divisors: np.ndarray | None = None
+    pixels_spread: int = 0  #: bad pixels whose weight is on their neighbours
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -74,7 +78,7 @@ class Preparation:
         series = replace(series, calibration=request.calibration)
         made_of = (
             request.methods, request.grid, frame.shape, frame.dtype.newbyteorder("="), series.saturation,
-            series.energy, request.calibration, detectors_mask, request.pixel_mask, request.gain,
+            series.energy, request.calibration, detectors_mask, request.pixel_mask, request.gain, request.bad_pixels,
         )  # fmt: skip
         if self._prepared is None or not _same(made_of, self._made_of):
             self._made_of = None
@@ -124,6 +128,10 @@ def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray |
     sums = {name: demand for name, demand in demands.items() if isinstance(demand, Sums)}
     derived = {name: demand for name, demand in demands.items() if isinstance(demand, Images)}
     shape = series.format.shape
+    divisors, pixels_spread = None, 0
+    if request.bad_pixels == "spread" and series.pixel_mask is not None:
+        pixels_spread = int(np.count_nonzero(good_neighbours(series.pixel_mask)[series.pixel_mask]))
+        sums, divisors = spread_sums(sums, series.pixel_mask, series.format.dtype)
     maps = combined_weights(list(sums.values()), shape, series.pixel_mask, request.gain) if sums else None
     if maps is not None:
         maps.sums_of(series.format)  # refuses what does not fit, before anything is armed
@@ -133,7 +141,9 @@ def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray |
         begin += len(demand.bands)
     patterns = any(isinstance(demand, Patterns) for demand in demands.values())
     ordered = _ordered(methods, derived, outputs_of)
-    return Prepared(series, own, ordered, outputs_of, Demand(maps, patterns), columns, derived)
+    return Prepared(
+        series, own, ordered, outputs_of, Demand(maps, patterns), columns, derived, divisors, pixels_spread
+    )
 
 
 def _ordered(

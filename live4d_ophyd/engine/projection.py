@@ -194,8 +194,9 @@ class Projection:
         if mask is None and header is not None and not header.masked:
             self._warn_that_no_pixel_is_masked(header)
         self.info = describe(
-            header, self._known.channel, frame, self._saturation, mask, prepared.detectors_mask
-        )
+            header, self._known.channel, frame, self._saturation, mask, prepared.detectors_mask,
+            prepared.pixels_spread,
+        )  # fmt: skip
         self.imaging = Imaging(
             prepared, self._request.grid, saturated_is_nan=self._request.saturated == "nan"
         )

@@ -6,8 +6,6 @@ with which the frames give that image again.
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -18,6 +16,7 @@ from live4d_ophyd.calibration import Calibration
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.packed import packed, unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +26,7 @@ class RecordedSettings:
     methods: tuple[Method, ...] | None = None
     nodata: bool | None = None
     saturated: str | None = None
+    bad_pixels: str | None = None
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
     calibration: Calibration | None = None
@@ -40,8 +40,9 @@ def noted(request: AcquisitionRequest) -> dict[str, Any]:
         "methods": {method.name: _plain(method) for method in request.methods},
         "nodata": request.nodata,
         "saturated": request.saturated,
-        "pixel_mask": None if request.pixel_mask is None else _packed(request.pixel_mask.astype(bool)),
-        "gain": None if request.gain is None else _packed(request.gain),
+        "bad_pixels": request.bad_pixels,
+        "pixel_mask": None if request.pixel_mask is None else packed(request.pixel_mask.astype(bool)),
+        "gain": None if request.gain is None else packed(request.gain),
         "calibration": asdict(request.calibration),
     }
 
@@ -59,11 +60,12 @@ def settings_in(notes: Mapping[str, Any], pixels: int, given: Collection[str] = 
             methods = tuple(registry.from_dict(_with_arrays(values, pixels)) for values in said.values())
         except (ValueError, OverflowError) as error:
             why = str(error)
-    nodata, saturated = notes.get("nodata"), notes.get("saturated")
+    nodata, saturated, bad = notes.get("nodata"), notes.get("saturated"), notes.get("bad_pixels")
     return RecordedSettings(
         methods,
         nodata if isinstance(nodata, bool) else None,
         saturated if isinstance(saturated, str) else None,
+        bad if isinstance(bad, str) else None,
         _unpacked("pixel mask", notes.get("pixel_mask"), pixels),
         _unpacked("gain", notes.get("gain"), pixels),
         _calibration(notes.get("calibration")),
@@ -77,9 +79,7 @@ def _plain(method: Any) -> dict[str, Any]:
         values |= registry.to_dict(method)
     except ValueError:  # of a class that only this process has
         values |= {field.name: getattr(method, field.name) for field in fields(method)}
-    return {
-        name: _packed(value) if isinstance(value, np.ndarray) else value for name, value in values.items()
-    }
+    return {name: packed(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
 def _with_arrays(values: Any, pixels: int) -> Mapping[str, Any]:
@@ -100,22 +100,10 @@ def _calibration(said: Any) -> Calibration | None:
         raise ValueError(f"the calibration in the notes cannot be read ({error}): give another") from error
 
 
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    data = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib": base64.b64encode(data).decode()}
-
-
-def _unpacked(what: str, packed: Any, pixels: int) -> np.ndarray | None:
-    if packed is None:
+def _unpacked(what: str, value: Any, pixels: int) -> np.ndarray | None:
+    if value is None:
         return None
     try:
-        dtype = np.dtype(packed["dtype"])
-        if dtype.kind not in "biuf":
-            raise ValueError(f"numbers of the type {dtype}")
-        inflating = zlib.decompressobj()
-        data = inflating.decompress(base64.b64decode(packed["zlib"]), pixels * dtype.itemsize + 1)
-        if len(data) > pixels * dtype.itemsize:
-            raise ValueError(f"more than the {pixels} pixels of a frame")
-        return np.frombuffer(data, dtype).reshape(packed["shape"])
-    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+        return unpacked(value, pixels)
+    except ValueError as error:
         raise ValueError(f"the {what} in the notes cannot be read ({error}): give another") from error

@@ -23,6 +23,8 @@ MAX_FRAMES = 1 << 30
 MAX_OUTPUTS_BYTES = 800 << 20
 #: what may become of pixels that hold no count
 SATURATED = ("leave_out", "count", "nan")
+#: what may become of the weight of bad pixels
+BAD_PIXELS = ("exclude", "spread")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class AcquisitionRequest:
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included:
         "leave_out" of the sums, "count" them as they are, or make the position "nan"
     pixel_mask : bad pixels to leave out, (det rows, det cols), True is bad; adds to the stream's own mask
+    bad_pixels : "exclude": bad pixels weigh nothing, and sums lack what they would have counted; "spread": each one's
+        weight goes to its good neighbours, equally, as if it counted their mean
     gain : factor of each pixel, (det rows, det cols); makes images weighted sums
     calibration : of the pattern, for virtual detectors that are not in px
     frame_time : dwell time to set on the detector, s; None leaves it
@@ -57,6 +61,7 @@ class AcquisitionRequest:
     saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
+    bad_pixels: str = BAD_PIXELS[0]
     calibration: Calibration = NOT_CALIBRATED
     frame_time: float | None = None
     timeout: float = 10.0
@@ -80,6 +85,10 @@ class AcquisitionRequest:
         if self.saturated not in SATURATED:
             raise ValueError(
                 f"saturated is {checks.shown(self.saturated)}; expected one of {', '.join(SATURATED)}"
+            )
+        if self.bad_pixels not in BAD_PIXELS:
+            raise ValueError(
+                f"bad_pixels is {checks.shown(self.bad_pixels)}; expected one of {', '.join(BAD_PIXELS)}"
             )
         if self.pixel_mask is not None:
             checks.pixel_mask(self.pixel_mask)

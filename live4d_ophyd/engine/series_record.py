@@ -29,11 +29,13 @@ class SeriesRecord:
     frame_time: float = math.nan  #: from frame to frame, s
     saturation: float = math.nan  #: pixels at or above hold no count; NaN: every value is a count
     pixels_masked: int = 0  #: that no sum takes in
+    pixels_spread: int = 0  #: of these, pixels whose weight their good neighbours have
     pixel_mask: str = ""  #: `digest` of the mask that was applied, the detector's and the user's; "": none
     detector_mask: str = ""  #: `digest` of the mask that came with the series; "": none came
 
     def __post_init__(self) -> None:
-        checks.count("pixels_masked", self.pixels_masked)
+        for name in ("pixels_masked", "pixels_spread"):
+            checks.count(name, getattr(self, name))
 
 
 def digest(array: np.ndarray) -> str:
@@ -52,10 +54,11 @@ def describe(
     saturation: Saturation,
     mask: np.ndarray | None,
     detectors_mask: np.ndarray | None,
+    pixels_spread: int = 0,
 ) -> SeriesRecord:
     """What ``header`` says, and what was made of the pixels of ``channel``.
 
-    Masks are (q_y, q_x) bool: the one applied, and the detector's own.
+    Masks are (q_y, q_x) bool: the one applied, and the detector's own. ``pixels_spread``: as of `SeriesRecord`.
     """
     said = ("unique_id", "detector", "energy", "threshold", "count_time", "frame_time")
     known = {} if header is None else {name: getattr(header, name) for name in said}
@@ -65,6 +68,7 @@ def describe(
         channel=channel,
         saturation=math.nan if limit is None else float(limit),
         pixels_masked=0 if mask is None else int(np.count_nonzero(mask)),
+        pixels_spread=pixels_spread,
         pixel_mask="" if mask is None else digest(mask),
         detector_mask="" if detectors_mask is None else digest(detectors_mask),
     )

@@ -50,7 +50,8 @@ class DPC:
     com: str = field(default="com", metadata=UNIT)
     #: what is subtracted: a "plane" fitted over the scan, a "constant" or "none"
     descan: str = field(default="plane", kw_only=True)
-    #: from the detector to the scan, degrees; None: found from the curl, with ``transpose``
+    #: from the detector to the scan, degrees; None: that of the calibration, with its transposition, and without one
+    #: found from the curl
     rotation: float | None = field(default=None, kw_only=True, metadata={"units": "deg"})
     #: whether rows and columns of the detector are exchanged before; used where a rotation is given
     transpose: bool = field(default=False, kw_only=True)
@@ -105,10 +106,11 @@ class DPC:
         vector = self._vector(parts)
         descan = fitted_descan(vector, self.descan)
         vector = vector - descan_at(descan, scan.shape)
-        if self.rotation is None:
+        rotation, transpose = series.calibration.turn(self.rotation, self.transpose)
+        if rotation is None:
             return Fit(descan, *fitted_rotation(vector, scan.steps))
-        turned = rotated(vector, self.rotation, self.transpose)
-        return Fit(descan, self.rotation, self.transpose, *curl_and_skewness(turned, scan.steps))
+        turned = rotated(vector, rotation, transpose)
+        return Fit(descan, rotation, transpose, *curl_and_skewness(turned, scan.steps))
 
     def results(
         self, series: SeriesInfo, scan: ScanGrid, parts: Mapping[str, np.ndarray], fit: Any
@@ -117,8 +119,9 @@ class DPC:
         if known is None:  # the first rows: nothing can be fitted to them yet
             constant = "none" if self.descan == "none" else "constant"
             known = Fit(fitted_descan(vector, constant), math.nan, False, math.nan, math.nan)
-        turn = (self.rotation or 0.0) if math.isnan(known.rotation) else known.rotation
-        transpose = self.transpose if math.isnan(known.rotation) else known.transposed
+        given, transpose = series.calibration.turn(self.rotation, self.transpose)
+        turn = (given or 0.0) if math.isnan(known.rotation) else known.rotation
+        transpose = transpose if math.isnan(known.rotation) else known.transposed
         vector = rotated(vector - descan_at(known.descan, scan.shape), turn, transpose)
         name, (y, x) = self.name, vector
         return {

@@ -144,7 +144,8 @@ class Parallax:
     tiles: int = field(default=188, kw_only=True)
     #: pixels of the fine image a scan position, along an axis; 1: there is none
     upsampling: int = field(default=2, kw_only=True, metadata=UNIT)
-    #: from the detector to the scan, degrees, to within 90; None: not known
+    #: from the detector to the scan, degrees, to within 90; None: that of the calibration, with its transposition, and
+    #: without one not known
     rotation: float | None = field(default=None, kw_only=True, metadata={"units": "deg"})
     #: whether rows and columns of the detector are exchanged before
     transpose: bool = field(default=False, kw_only=True)
@@ -236,7 +237,7 @@ class Parallax:
         if np.count_nonzero(weights) < _LEAST_TILES:
             return Fit(Reason.NO_COMMON_IMAGE)
         found = fitted_matrix(
-            deviations, weights, self._angles(tiles, optics), tiles, optics, self.search, stop
+            deviations, weights, self._angles(series, tiles, optics), tiles, optics, self.search, stop
         )
         if found is None:
             return Fit(Reason.TOO_FEW_POSITIONS)  # it was told to stop: nobody looks at it
@@ -244,11 +245,14 @@ class Parallax:
             return Fit(Reason.NO_COMMON_IMAGE)
         if found.repeats > _MOST_REPEATED:
             return Fit(Reason.PERIODIC)
-        solution = solved(found, self.rotation or 0.0, optics.depth)
+        rotation, _ = series.calibration.turn(self.rotation, self.transpose)
+        solution = solved(found, rotation or 0.0, optics.depth)
         if abs(solution.c10) < max(solution.c12, 5 * solution.errors[0], _NEAREST * optics.depth):
             return Fit(Reason.NEAR_FOCUS)
-        if self.rotation is None:
-            image = image_of(deviations, weights, seen, self._angles(tiles, optics), optics, solution, 1)
+        if rotation is None:
+            image = image_of(
+                deviations, weights, seen, self._angles(series, tiles, optics), optics, solution, 1
+            )
             skewness = skewness_of(image[np.isfinite(image)])
             if abs(skewness) < _LEAST_SKEWNESS * math.sqrt(6 / seen.sum()):
                 return Fit(Reason.UNKNOWN_SIGN)
@@ -268,7 +272,7 @@ class Parallax:
             stack = Scatter.merged(parts, scan, len(tiles.maps))
             seen = np.isfinite(stack).all(axis=0)
             deviations, weights = relative(stack, seen, tiles.pixels)
-            angles = self._angles(tiles, optics)
+            angles = self._angles(series, tiles, optics)
             for key, by in grids.items():
                 images[key] = image_of(deviations, weights, seen, angles, optics, known, by)
         numbers = {
@@ -294,9 +298,10 @@ class Parallax:
         disk = calibration.bf_radius or self.radius * calibration.in_px(self.unit, self.name)  # px
         return Optics(mrad * 1e-3, wavelength_m(energy) * 1e10, steps, disk * mrad * 1e-3)
 
-    def _angles(self, tiles: Tiles, optics: Optics) -> np.ndarray:
+    def _angles(self, series: SeriesInfo, tiles: Tiles, optics: Optics) -> np.ndarray:
         """Of the tiles, (tiles, 2) rad, rows and columns exchanged where they are on the detector."""
-        return (tiles.at[:, ::-1] if self.transpose else tiles.at) * optics.rad_per_px
+        _, transpose = series.calibration.turn(self.rotation, self.transpose)
+        return (tiles.at[:, ::-1] if transpose else tiles.at) * optics.rad_per_px
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def reprocess(
     quiet: bool = False,
     nodata: bool | None = None,
     saturated: str | None = None,
+    bad_pixels: str | None = None,
     pixel_mask: np.ndarray | None = None,
     gain: np.ndarray | None = None,
     calibration: Calibration | None = None,
@@ -92,8 +93,9 @@ def reprocess(
     cluster : machines that share the work, by dask.distributed: the address of a scheduler, ``tcp://host:8786``; a
         number of processes on this machine; or a ``distributed.Client``. All see the file by the same path
     quiet : without a progress bar
-    nodata, saturated, pixel_mask, gain, calibration : as of `Live4D`; None: as the file says they were, else True,
-        "leave_out", none
+    nodata, saturated, bad_pixels, pixel_mask, gain, calibration : as of `Live4D`; None: as the file says they were,
+    else
+        True, "leave_out", "exclude", none
 
     Returns
     -------
@@ -123,7 +125,7 @@ def reprocess(
     """
     settings = {
         "dataset": dataset, "workers": workers, "nodata": nodata, "saturated": saturated, "pixel_mask": pixel_mask,
-        "gain": gain, "calibration": calibration,
+        "gain": gain, "calibration": calibration, "bad_pixels": bad_pixels,
     }  # fmt: skip
 
     def request_of(path: str, **of_event: Any) -> AcquisitionRequest:
@@ -240,7 +242,8 @@ def _of_run(
             if index < len(values)
         )
         mask = None if masked else taken.get("series_pixel_mask")
-        settings = {key: taken.get(key) for key in ("nodata", "saturated") if taken.get(key) is not None}
+        policies = ("nodata", "saturated", "bad_pixels")
+        settings = {key: taken.get(key) for key in policies if taken.get(key) is not None}
         sources.append(_Source(of_stream, path, partial(request_of, path, **settings), also, mask))
         events.append({"stream": of_stream, "event": number})
     if not sources:

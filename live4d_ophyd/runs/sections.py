@@ -128,6 +128,9 @@ def _pixels(device: DeviceReadings) -> dict[str, Fact]:
         "pixel_mask": _of(device, "pixel_mask"),
         "gain": _of(device, "gain"),
         "masked": _of(device, "series_pixels_masked", "px"),
+        "spread": _of(
+            device, "series_pixels_spread", "px", note="of the masked: their neighbours have their weight"
+        ),
         "mask_applied": _of(device, "series_pixel_mask", note="digest, the detector's own included"),
         "detectors_mask": _of(device, "series_detector_mask", note="digest"),
         "nodata": _of(device, "nodata"),

@@ -29,7 +29,15 @@ from bluesky import RunEngine
 from bluesky.preprocessors import SupplementalData
 from IPython import get_ipython
 
-from live4d_ophyd import Live4DBestEffortCallback, ScanProgressBar, describe, image, images, open_catalog  # noqa: F401
+from live4d_ophyd import (  # noqa: F401
+    Live4DBestEffortCallback,
+    ScanProgressBar,
+    calibrations,
+    describe,
+    image,
+    images,
+    open_catalog,
+)
 from live4d_ophyd.storage import catalog_directory, record
 from live4d_ophyd.urls import shown
 

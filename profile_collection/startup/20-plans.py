@@ -22,10 +22,14 @@ from bluesky.protocols import Movable
 from live4d_ophyd.plans import (  # noqa: F401
     autofocus,
     calibrate_bright_field,
+    calibrate_rotation,
     correct_astigmatism,
     correct_defocus,
     focal_series,
+    load_calibration,
+    measure_flat_field,
     movie,
+    save_calibration,
     single_image,
     tile_scan,
 )

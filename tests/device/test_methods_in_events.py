@@ -28,7 +28,9 @@ from live4d_ophyd import (
     Segments,
 )
 from live4d_ophyd.engine.series_record import digest
+from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.parallax import Reason
+from live4d_ophyd.sources.source import SeriesInfo
 from live4d_ophyd.testing.small_dcu import frames, series, start
 
 GRID = ScanGrid(3, 4, step=0.5, unit="nm")
@@ -231,10 +233,10 @@ def test_images_made_of_images_are_in_the_event_with_what_was_fitted(dcu, RE):
         RE(bp.count([live4d]), docs)
     data = docs.events()[0]["data"]
     parts = {key: np.asarray(data[f"it_{key}"]) for key in ("com_y", "com_x")}
-    dpc = DPC("dpc")
-    fit = dpc.refit(None, grid, parts, None, lambda: False)
-    expected = dict(dpc.results(None, grid, parts, fit))
-    expected |= IDPC("idpc").results(None, grid, expected)
+    dpc, info = DPC("dpc"), SeriesInfo((3, 0), FrameFormat(24, 32, pixels.dtype))
+    fit = dpc.refit(info, grid, parts, None, lambda: False)
+    expected = dict(dpc.results(info, grid, parts, fit))
+    expected |= IDPC("idpc").results(info, grid, expected)
     for key, array in expected.items():
         np.testing.assert_allclose(data[f"it_{key}"], array, rtol=1e-12, err_msg=key)
     assert np.isnan(np.ravel(data["it_idpc"])).nonzero()[0].tolist() == [11]

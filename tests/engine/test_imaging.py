@@ -365,6 +365,40 @@ def test_off_the_cpu_each_thread_has_accumulators_of_its_own(monkeypatch):
     assert len({id(of_raster) for of_raster in made}) == 3  # one for both threads of the CPU
 
 
+@pytest.mark.parametrize("tensors", [False, True], ids=["arrays", "tensors"])
+@pytest.mark.parametrize("saturated_is_nan", [False, True])
+def test_sums_with_spread_weights_are_divided_where_they_are(tensors, saturated_is_nan):
+    mask = np.zeros(SHAPE, bool)
+    mask[3, 4] = True
+    request = AcquisitionRequest(
+        DectrisSource("tcp://dcu:1"),
+        GRID,
+        (BIG, Disk("far", (6, 8), radius=1)),
+        bad_pixels="spread",
+        pixel_mask=mask,
+    )
+    prepared = Preparation().prepare(request, SERIES, None)
+    assert prepared.divisors.tolist() == [8, 1]
+    assert prepared.pixels_spread == 1
+    imaging, pixels = Imaging(prepared, GRID, saturated_is_nan=saturated_is_nan), frames()
+    saturated = np.zeros((GRID.size, 2), bool)
+    saturated[2, 0] = True
+    part = part_of(imaging, pixels, saturated=saturated)
+    if tensors:
+        torch = pytest.importorskip("torch")
+        part = replace(part, sums=torch.from_numpy(part.sums), saturated=torch.from_numpy(part.saturated))
+    imaging.add(np.arange(GRID.size), part)
+    repaired = pixels.astype(float)
+    near = [(r, c) for r in (2, 3, 4) for c in (3, 4, 5) if (r, c) != (3, 4)]
+    repaired[:, 3, 4] = np.mean([pixels[:, r, c] for r, c in near], axis=0)
+    expected = image(repaired, BIG)
+    if saturated_is_nan:
+        expected[0, 2] = np.nan
+    found = imaging.result(0)
+    np.testing.assert_array_equal(found["bf"], expected)
+    np.testing.assert_array_equal(found["far"], image(pixels, Disk("far", (6, 8), radius=1)))
+
+
 class TestErrorsOfTheGpu:
     """Of a method's add, on tensors."""
 

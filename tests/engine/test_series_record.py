@@ -69,7 +69,7 @@ def test_what_nobody_says_is_nan_or_empty(message):
     frame = FrameFormat(2, 3, np.dtype("f4"))
     info = describe(header(message), "", frame, Saturation(), None, None)
     assert {name for name, value in vars(info).items() if value in ("", 0)} == {
-        "unique_id", "channel", "detector", "pixels_masked", "pixel_mask", "detector_mask",
+        "unique_id", "channel", "detector", "pixels_masked", "pixels_spread", "pixel_mask", "detector_mask",
     }  # fmt: skip
     for name in ("energy", "threshold", "count_time", "frame_time", "saturation"):
         assert np.isnan(getattr(info, name))

@@ -1,6 +1,7 @@
 """DPC and IDPC: a known phase, turned, mirrored, with descan and noise, comes back; what is missing is NaN."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_with_noise_the_rotation_is_within_a_degree(field):
     noise = np.random.default_rng(4).normal(0, 0.2 * field.std(), field.shape)
     results = made(DPC("dpc"), rotated(field, -17.0, False) + noise)
     assert results["dpc_rotation_used"] == pytest.approx(17, abs=1)
+
+
+@pytest.mark.parametrize("own", [{}, {"rotation": -40.0}])
+def test_the_rotation_of_the_calibration_is_taken_by_methods_without_their_own(field, own):
+    calibrated = replace(SERIES, calibration=Calibration(rotation=30.0, transpose=True))
+    results = made(DPC("dpc", **own), field, calibrated)
+    expected = made(DPC("dpc", **(own or {"rotation": 30.0, "transpose": True})), field)
+    for key in ("y", "x", "rotation_used", "transpose_used"):
+        np.testing.assert_array_equal(results[f"dpc_{key}"], expected[f"dpc_{key}"])
 
 
 def test_a_given_rotation_is_taken_and_its_curl_told(field):

@@ -112,6 +112,19 @@ def test_a_transposed_detector_is_told_or_refused(underfocus):
     assert made(Parallax("p"), turned, series, grid)["p_reason"] == Reason.NEAR_FOCUS
 
 
+def test_rotation_and_transposition_of_the_calibration_are_taken_without_ones_of_its_own(underfocus):
+    frames, series, grid, _ = underfocus
+    turned, center = np.swapaxes(frames, 1, 2), series.calibration.center[::-1]
+    series = replace(
+        series,
+        format=replace(series.format, rows=series.format.cols, cols=series.format.rows),
+        calibration=replace(series.calibration, center=center, rotation=168.0, transpose=True),
+    )
+    found = made(Parallax("p"), turned, series, grid)
+    assert found["p_C10"] == pytest.approx(300, rel=0.03)  # the solution that is half a turn off
+    assert found["p_rotation_used"] == pytest.approx(168, abs=0.5)
+
+
 def test_of_the_first_rows_it_makes_what_is_there(underfocus):
     frames, series, grid, _ = underfocus
     method = Parallax("p")

@@ -135,5 +135,30 @@ def test_axes_and_settings_are_moved_by_name(RE, queue, name, args, device, valu
     assert (moved.get() if isinstance(moved, Signal) else moved.position) == value
 
 
+def test_calibrations_by_name(RE, queue, live4d, tmp_path, monkeypatch):
+    """Plans without a run of their own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    live4d.calibration_rotation.put(12.0)
+    for name in ("save_calibration", "load_calibration"):
+        assert queue.validate(name, "live4d", "20 mrad") is None
+        RE(queue.plan(name, "live4d", "20 mrad"))
+        assert (live4d.calibration_name.get(), live4d.calibration_rotation.get()) == ("20 mrad", 12.0)
+        live4d.calibration_rotation.put(13.0)
+
+
+@pytest.mark.parametrize("name", ["measure_flat_field", "calibrate_rotation"])
+def test_calibrations_that_need_more_than_stripes_are_accepted(queue, name):
+    assert queue.validate(name, "live4d") is None
+
+
 def test_every_plan_of_the_profile_is_called_here(queue):
-    assert queue.offered == {name for name, *_ in CALLS + ASKED} | {"mv", "mvr", "sleep"}
+    here = {
+        "mv",
+        "mvr",
+        "sleep",
+        "save_calibration",
+        "load_calibration",
+        "measure_flat_field",
+        "calibrate_rotation",
+    }
+    assert queue.offered == {name for name, *_ in CALLS + ASKED} | here

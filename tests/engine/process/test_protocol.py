@@ -84,7 +84,14 @@ requests = st.builds(
     notes=st.dictionaries(texts, plain, max_size=3),
 )
 infos = st.builds(
-    SeriesRecord, texts, texts, texts, *[known_or_not] * 5, pixels_masked=counts, pixel_mask=texts
+    SeriesRecord,
+    texts,
+    texts,
+    texts,
+    *[known_or_not] * 5,
+    pixels_masked=counts,
+    pixels_spread=counts,
+    pixel_mask=texts,
 )
 losses = st.tuples(counts, counts, counts, counts).map(lambda n: Losses(sum(n[:3]), *n[:3], saturated=n[3]))
 rasters = st.builds(RasterResult, counts, outputs, losses, counts, rates, texts, st.none() | counts, infos)

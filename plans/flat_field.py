@@ -1,0 +1,146 @@
+"""What each pixel counts of the same, and which are hot or dead: from an exposure in which all pixels are hit alike."""
+
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky.protocols import Readable
+from bluesky.utils import MsgGenerator, plan
+
+from live4d_ophyd.imaging.flat_field import FlatField, flat_field
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.plans.components import component
+from live4d_ophyd.plans.disks import pattern_of
+from live4d_ophyd.plans.stubs import Measured, in_thread, mask_pixels, note_run, runs_before
+
+#: stream that holds what was measured
+STREAM = "flat_field"
+
+
+@plan
+def measure_flat_field(
+    detector: Readable, num: int = 1, order: int = 0, md: dict[str, Any] | None = None
+) -> MsgGenerator[FlatField]:
+    """
+    Measure flat field, hot and dead pixels from rasters with the beam spread over the whole detector, and set them.
+
+    Spread the beam evenly before, without a specimen: what is uneven of it would count as the pixels' own. Bad pixels
+    are added to the device's pixel mask, and their weight is spread over their good neighbours. The flat field becomes
+    the device's ``gain`` where the pixels differ by more than the shot noise of the exposure; else it would bring more
+    noise than it takes, and ``gain`` stays as it was. Nothing changes where it is no flood exposure. The patterns are
+    in the run's stream ``primary``; gain, mask, and how much of the gain is shot noise in ``flat_field``.
+
+    Parameters
+    ----------
+    detector : Live4D
+        Device to measure.
+    num : int, optional
+        Rasters to take: the counts of all are added.
+    order : int, optional
+        Of the polynomial that the illumination is over the detector: 0 is the same everywhere, 1 a plane, 2 a
+        paraboloid. What has its form is then not taken for the pixels' own.
+    md : dict, optional
+        Metadata of the run.
+
+    Returns
+    -------
+    FlatField
+        Gain, hot and dead pixels, scatter and shot noise. Also printed.
+
+    Examples
+    --------
+    >>> RE(measure_flat_field(live4d, num=3))
+    """
+    if num < 1:
+        raise ValueError(f"a flat field of {num} rasters: expected at least 1")
+    if order not in (0, 1, 2):
+        raise ValueError(f"order of the illumination is {order!r}; expected 0, 1 or 2")
+    live4d: Any = detector
+    pattern_name = pattern_of(detector)
+    pattern_enabled = component(detector, f"{pattern_name}_enabled")
+    start = {
+        "plan_name": "measure_flat_field",
+        "purpose": "flat field",
+        "detectors": [detector.name],
+        "num_points": num,
+        "plan_args": {"detector": repr(detector), "num": num, "order": order},
+        "hints": {},
+        **(md or {}),
+    }
+    found: Any = None
+
+    @bpp.stage_decorator([detector])
+    @bpp.run_decorator(md=start)
+    def measure_and_set() -> MsgGenerator[None]:
+        nonlocal found
+        total: Any = 0.0
+        frames = 0
+        for _ in range(num):
+            yield from bps.checkpoint()
+            reading = yield from bps.trigger_and_read([detector])
+            received = int(reading[f"{detector.name}_frames_received"]["value"])
+            # A pixel that held no count in some frames has its mean over the others.
+            total = total + received * reading[f"{detector.name}_{pattern_name}"]["value"]
+            frames += received
+        try:
+            found = yield from in_thread(flat_field, total / frames, frames, order)
+        except ValueError as error:
+            raise ValueError(f"{detector.name}: {error}. Pixel mask and gain stay as they were") from error
+        yield from mask_pixels(detector, found.hot | found.dead)
+        if found.helps:
+            yield from bps.mv(live4d.gain, found.gain)
+        values = {
+            "flat_field_gain": found.gain,
+            "flat_field_bad": (live4d.pixel_mask.get() != 0).astype(np.uint8),
+            "flat_field_counts": found.counts,
+            "flat_field_scatter": found.scatter,
+            "flat_field_noise": found.noise,
+            "flat_field_unevenness": found.unevenness,
+        }
+        yield from bps.create(STREAM)
+        yield from bps.read(Measured(detector.name, values, {"flat_field_counts": "counts"}))
+        yield from bps.save()
+
+    enabled = [method for method in live4d.methods() if getattr(method, "enabled", None) is True]
+    switched = [
+        component(detector, f"{method.name}_enabled")
+        for method in enabled
+        if not isinstance(method, MeanPattern)
+    ]
+    before, runs = (yield from bps.rd(pattern_enabled)), runs_before(detector)
+
+    def restore() -> MsgGenerator[None]:
+        for signal in switched:
+            yield from bps.mv(signal, 1)
+        yield from bps.mv(pattern_enabled, before)
+
+    def measure() -> MsgGenerator[str]:
+        yield from bps.mv(pattern_enabled, 1)
+        for signal in switched:  # a scan without a specimen shows nothing
+            yield from bps.mv(signal, 0)
+        return (yield from measure_and_set())
+
+    uid = yield from bpp.finalize_wrapper(measure(), restore)
+    yield from note_run(detector, "flat_field", uid, runs)
+    print(*(f"{detector.name}: {line}" for line in _in_words(found, order)), sep="\n")
+    return found
+
+
+def _in_words(found: FlatField, order: int) -> list[str]:
+    lines = [
+        f"{np.count_nonzero(found.hot)} hot and {np.count_nonzero(found.dead)} dead pixels, masked; their neighbours "
+        "have their weight",
+        f"pixels differ by {100 * found.spread:.2f} %, and by {100 * found.noise:.2f} % from shot noise "
+        f"({found.counts:.0f} counts a pixel)",
+    ]
+    if not found.helps:
+        lines.append(
+            "the gain stays as it was, as this one would be mostly noise: expose longer, or give num="
+        )
+    if order == 0 and found.unevenness > max(found.noise, 0.2 * found.spread):
+        lines.append(
+            f"the illumination varies by {100 * found.unevenness:.2f} % over the detector, which is in the gain: "
+            "spread the beam more evenly, or give order=2"
+        )
+    return lines
