@@ -93,7 +93,7 @@ def _on_edge(shape: tuple[int, int], disk: DiskFit | None) -> np.ndarray:
     if disk is None:
         return np.zeros(shape, bool)
     rows, cols = np.ogrid[: shape[0], : shape[1]]
-    return np.abs(np.hypot(rows - disk.center[0], cols - disk.center[1]) - disk.radius) <= _EDGE
+    return np.abs(disk.distance(rows, cols) - disk.radius) <= _EDGE
 
 
 def _limit(median: np.ndarray, frames: int, structure: float) -> np.ndarray:

@@ -61,6 +61,14 @@ class DiskFit:
         stretch = math.sqrt(self.ellipticity)
         return self.radius * stretch, self.radius / stretch
 
+    def distance(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """From the centre, px; of an ellipse after the stretch, so that its edge is at `radius`."""
+        y, x = rows - self.center[0], cols - self.center[1]
+        if not math.isnan(self.ellipticity):
+            s, turn = 0.5 * math.log(self.ellipticity), math.radians(2 * self.ellipse_angle)
+            y, x = _on_circle(y, x, s * math.cos(turn), s * math.sin(turn))
+        return np.hypot(y, x)
+
 
 def fit_disk(pattern: np.ndarray, valid: np.ndarray | None = None) -> DiskFit:
     """Fit the bright-field disk of a pattern ``(rows, cols)``, counts.
@@ -127,14 +135,16 @@ def _disk(parameters: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     row, col, radius, intensity, width, background, *ellipse = parameters
     y, x = y - row, x - col
     if ellipse:
-        # exp(-S) with the symmetric S = [[p, q], [q, -p]]: stretches along one axis, and shrinks as much along the
-        # other.
-        p, q = ellipse
-        s = math.hypot(p, q)
-        c, t = math.cosh(s), math.sinh(s) / s if s > 1e-9 else 1.0
-        y, x = (c - t * p) * y - t * q * x, (c + t * p) * x - t * q * y
+        y, x = _on_circle(y, x, *ellipse)
     edge = (np.hypot(y, x) - radius) / (abs(width) + 1e-3)
     return 0.5 * intensity * erfc(edge) + background
+
+
+def _on_circle(y: np.ndarray, x: np.ndarray, p: float, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions times exp(-S), S = [[p, q], [q, -p]]: shrinks one axis, and stretches the other as much."""
+    s = math.hypot(p, q)
+    c, t = math.cosh(s), math.sinh(s) / s if s > 1e-9 else 1.0
+    return (c - t * p) * y - t * q * x, (c + t * p) * x - t * q * y
 
 
 def _with_ellipse(

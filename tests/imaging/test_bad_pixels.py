@@ -79,6 +79,19 @@ def test_on_the_edge_of_the_disk_nothing_is_judged():
     assert len(np.argwhere(find_hot_pixels(pattern, 100))) == len(cols)
 
 
+def test_the_edge_of_an_ellipse_is_that_of_its_axes():
+    disk = DiskFit((50.0, 50.0), 24.0, 0.5, 4.0, 4.0, 0.0, ellipticity=1.44, ellipse_angle=90.0)
+    np.testing.assert_allclose(disk.semiaxes, (28.8, 20.0))
+    on_edge, apart = (
+        [(50, 79), (50, 21), (30, 50), (70, 50)],
+        [(50, 74), (26, 50)],
+    )  # the major axis is along a row
+    pattern = np.full((100, 100), 4.0)
+    for at in on_edge + apart:
+        pattern[at] = 1000.0
+    assert np.argwhere(find_hot_pixels(pattern, 100, disk)).tolist() == [[26, 50], [50, 74]]
+
+
 def test_half_of_the_neighbourhood_may_be_hot_too():
     pattern = np.full((20, 20), 2.0)
     pattern[8:11, 8:12] = 500.0  # 12 of 25

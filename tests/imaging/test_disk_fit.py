@@ -248,6 +248,9 @@ def test_an_ellipse_is_found_with_its_axes_and_angle(axes, degrees):
     np.testing.assert_allclose(fit.center, (60.3, 70.8), atol=1e-5)
     np.testing.assert_allclose(fit.semiaxes, axes, atol=1e-4)
     assert fit.radius == pytest.approx(np.sqrt(axes[0] * axes[1]), abs=1e-4)
+    turn = np.radians(degrees)
+    ends = np.array(fit.center) + axes[0] * np.array([np.cos(turn), np.sin(turn)])
+    assert fit.distance(*ends) == pytest.approx(fit.radius, abs=1e-3)
     assert (fit.ellipse_angle - degrees + 90) % 180 - 90 == pytest.approx(0, abs=1e-3)
 
 
