@@ -8,6 +8,7 @@ import numpy as np
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
+from live4d_ophyd import checks
 from live4d_ophyd.imaging.flat_field import FlatField, flat_field
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.plans.components import component
@@ -16,6 +17,7 @@ from live4d_ophyd.plans.stubs import Measured, in_thread, mask_pixels, note_run,
 
 #: stream that holds what was measured
 STREAM = "flat_field"
+_MOST_RASTERS = 10_000
 
 
 @plan
@@ -26,10 +28,11 @@ def measure_flat_field(
     Measure flat field, hot and dead pixels from rasters with the beam spread over the whole detector, and set them.
 
     Spread the beam evenly before, without a specimen: what is uneven of it would count as the pixels' own. Bad pixels
-    are added to the device's pixel mask, and their weight is spread over their good neighbours. The flat field becomes
-    the device's ``gain`` where the pixels differ by more than the shot noise of the exposure; else it would bring more
-    noise than it takes, and ``gain`` stays as it was. Nothing changes where it is no flood exposure. The patterns are
-    in the run's stream ``primary``; gain, mask, and how much of the gain is shot noise in ``flat_field``.
+    are added to the device's pixel mask, and their weight is spread over their good neighbours; pixels without a count
+    that can be read, masked ones among them, are bad, too. The flat field becomes the device's ``gain`` where the
+    pixels differ by more than the shot noise of the exposure; else it would bring more noise than it takes, and
+    ``gain`` stays as it was. Nothing changes where it is no flood exposure. The patterns are in the run's stream
+    ``primary``; gain, mask, and how much of the gain is shot noise in ``flat_field``.
 
     Parameters
     ----------
@@ -52,10 +55,8 @@ def measure_flat_field(
     --------
     >>> RE(measure_flat_field(live4d, num=3))
     """
-    if num < 1:
-        raise ValueError(f"a flat field of {num} rasters: expected at least 1")
-    if order not in (0, 1, 2):
-        raise ValueError(f"order of the illumination is {order!r}; expected 0, 1 or 2")
+    num = checks.whole("num of rasters", num, 1, _MOST_RASTERS)
+    order = checks.whole("order of the illumination", order, 0, 2)
     live4d: Any = detector
     pattern_name = pattern_of(detector)
     pattern_enabled = component(detector, f"{pattern_name}_enabled")
@@ -87,7 +88,7 @@ def measure_flat_field(
             found = yield from in_thread(flat_field, total / frames, frames, order)
         except ValueError as error:
             raise ValueError(f"{detector.name}: {error}. Pixel mask and gain stay as they were") from error
-        yield from mask_pixels(detector, found.hot | found.dead)
+        yield from mask_pixels(detector, found.bad)
         if found.helps:
             yield from bps.mv(live4d.gain, found.gain)
         values = {
@@ -128,15 +129,20 @@ def measure_flat_field(
 
 
 def _in_words(found: FlatField, order: int) -> list[str]:
+    hot, dead, bad = (np.count_nonzero(pixels) for pixels in (found.hot, found.dead, found.bad))
+    silent = f", and {bad - hot - dead} that cannot be read" if bad > hot + dead else ""
     lines = [
-        f"{np.count_nonzero(found.hot)} hot and {np.count_nonzero(found.dead)} dead pixels, masked; their neighbours "
-        "have their weight",
+        f"{hot} hot and {dead} dead pixels{silent}, masked; their neighbours have their weight",
         f"pixels differ by {100 * found.spread:.2f} %, and by {100 * found.noise:.2f} % from shot noise "
         f"({found.counts:.0f} counts a pixel)",
     ]
     if not found.helps:
         lines.append(
             "the gain stays as it was, as this one would be mostly noise: expose longer, or give num="
+        )
+    if found.unexposed:
+        lines.append(
+            f"{found.unexposed} pixels have too few counts to tell: they keep a factor of 1. Spread the beam further"
         )
     if order == 0 and found.unevenness > max(found.noise, 0.2 * found.spread):
         lines.append(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from live4d_ophyd import checks
 from live4d_ophyd.imaging.bad_pixels import can_judge, find_dead_pixels, find_hot_pixels
 
 #: largest scatter of the illumination over the detector, of its mean, that a flood exposure may have
@@ -24,7 +25,8 @@ _LEAST_EXPOSED = 0.9
 class FlatField:
     """What a flood exposure tells of each pixel."""
 
-    #: factor on the counts of each pixel, (q_y, q_x) float64; NaN where a pixel is bad, or was masked
+    #: factor on the counts of each pixel, (q_y, q_x) float64; NaN where a pixel is bad, was masked, or never held a
+    #: count; 1 where too few counts tell
     gain: np.ndarray
     hot: np.ndarray  #: (q_y, q_x) bool
     dead: np.ndarray  #: (q_y, q_x) bool
@@ -34,6 +36,12 @@ class FlatField:
     scatter: float
     #: standard deviation of the illumination over the detector, of its mean, as a smooth surface has it
     unevenness: float
+    unexposed: int  #: pixels around which there are too few counts to tell anything
+
+    @property
+    def bad(self) -> np.ndarray:
+        """Pixels without a factor, (q_y, q_x) bool: hot, dead, masked before, or without a value that is a count."""
+        return np.isnan(self.gain)
 
     @property
     def noise(self) -> float:
@@ -54,14 +62,13 @@ class FlatField:
 def flat_field(pattern: np.ndarray, frames: int, order: int = 0) -> FlatField:
     """The flat field of the mean ``pattern`` (q_y, q_x) of ``frames`` frames of a flood exposure, counts a frame.
 
-    Pixels that are not finite were masked, and stay so. ``order`` of the polynomial of row and column that the
-    illumination is: with 0 it is the same everywhere, and what is uneven of it goes into the factors. Dead and hot
-    pixels are those of `find_dead_pixels` and `find_hot_pixels`. Raises ValueError where it is no flood exposure:
-    pixels without counts, or an illumination that is far from even.
+    Pixels that are not finite were masked, or never held a count, as those that always saturate. ``order`` of the
+    polynomial of row and column that the illumination is: with 0 it is the same everywhere, and what is uneven of it
+    goes into the factors. Dead and hot pixels are those of `find_dead_pixels` and `find_hot_pixels`. Raises ValueError
+    where it is no flood exposure: pixels without counts, or an illumination that is far from even.
     """
     pattern = np.asarray(pattern, np.float64)
-    if order not in (0, 1, 2):
-        raise ValueError(f"order of the illumination is {order!r}; expected 0, 1 or 2")
+    order = checks.whole("order of the illumination", order, 0, 2)
     known = np.isfinite(pattern)
     exposed = known & can_judge(pattern, frames)
     if exposed.sum() < _LEAST_EXPOSED * known.sum() or not known.any():
@@ -74,7 +81,7 @@ def flat_field(pattern: np.ndarray, frames: int, order: int = 0) -> FlatField:
     differ = 1.4826 * np.median(np.abs(pattern[known] - middle)) / middle
     hot = find_hot_pixels(pattern, frames, structure=min(0.1, float(differ)))
     dead = find_dead_pixels(pattern, frames)
-    good = known & ~hot & ~dead
+    good = exposed & ~hot & ~dead
     level = float(pattern[good].mean())
     smooth = _surface(pattern, good, 2)
     unevenness = float(smooth[good].std() / level)
@@ -84,10 +91,12 @@ def flat_field(pattern: np.ndarray, frames: int, order: int = 0) -> FlatField:
             f"at most {100 * _MOST_UNEVEN:.0f} %. Spread the beam further"
         )
     illumination = np.full(pattern.shape, level) if order == 0 else _surface(pattern, good, order)
-    gain = np.full(pattern.shape, np.nan)
-    np.divide(illumination, pattern, out=gain, where=good & (pattern > 0))
+    # The beam may miss a corner: its few counts would be factors of any size.
+    unexposed = known & ~exposed & ~hot
+    gain = np.where(unexposed, 1.0, np.nan)
+    np.divide(illumination, pattern, out=gain, where=good)
     scatter = float((pattern / illumination)[good].std())
-    return FlatField(gain, hot, dead, level * frames, scatter, unevenness)
+    return FlatField(gain, hot, dead, level * frames, scatter, unevenness, int(unexposed.sum()))
 
 
 def _surface(pattern: np.ndarray, good: np.ndarray, order: int) -> np.ndarray:

@@ -45,6 +45,18 @@ def test_masked_pixels_stay_masked_and_are_neither_hot_nor_dead():
     assert np.isnan(found.gain[20:22, 30:33]).all()
     assert np.count_nonzero(~np.isfinite(found.gain)) == 6
     assert not (found.hot | found.dead).any()
+    np.testing.assert_array_equal(found.bad, np.isnan(pattern))  # without a factor they must not be used
+
+
+def test_pixels_that_the_beam_does_not_reach_keep_a_factor_of_1():
+    pattern, *_ = flood(59, 40_000)
+    pattern[:10, :10] = np.random.default_rng(60).poisson(3, (10, 10)) / 64
+    found = flat_field(pattern, 64)
+    inner = found.gain[:7, :7]
+    assert (inner == 1).all()
+    assert 49 <= found.unexposed <= 100
+    assert not found.bad[:7, :7].any()
+    assert found.noise == pytest.approx(1 / 200, rel=0.01)  # their counts are in no mean
 
 
 def test_a_gain_of_mostly_shot_noise_does_not_help():
@@ -85,7 +97,9 @@ def test_what_is_no_flood_exposure_is_refused(pattern, words):
 
 
 def test_an_order_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="order of the illumination is 3; expected 0, 1 or 2"):
+    with pytest.raises(
+        ValueError, match="order of the illumination is 3; expected a whole number from 0 to 2"
+    ):
         flat_field(np.ones(SHAPE), 100, order=3)
 
 

@@ -182,6 +182,22 @@ def test_a_flat_field_sets_gain_and_mask_and_the_run_has_both(RE, run, live4d, e
     assert "pixels differ by 4." in out
 
 
+def test_no_pixel_without_a_factor_is_left_in_use(RE, live4d, engine, capsys):
+    flood(engine, np.random.default_rng(83))
+    made = engine._pattern
+
+    def with_one_that_always_saturates():
+        pattern = made()
+        pattern[7, 8] = np.nan
+        return pattern
+
+    engine._pattern = with_one_that_always_saturates
+    RE(measure_flat_field(live4d))
+    assert np.isnan(live4d.gain.get()).sum() == 3
+    np.testing.assert_array_equal(live4d.pixel_mask.get(), np.isnan(live4d.gain.get()))
+    assert "2 dead pixels, and 1 that cannot be read, masked" in capsys.readouterr().out
+
+
 def test_a_flat_field_that_is_mostly_noise_leaves_the_gain(RE, live4d, engine, capsys):
     engine._pattern = lambda: np.random.default_rng(82).poisson(100, DETECTOR) / 768
     RE(measure_flat_field(live4d))
