@@ -120,7 +120,8 @@ def _virtual_detectors(device: DeviceReadings, scale: AngularScale) -> dict[str,
         if scale.mrad is not None
         else Fact(None, note=scale.how, text="no angles")
     )
-    return facts
+    named = {key: _of(device, key) for key in ("calibration_name", "calibration_runs")}
+    return facts | only_known(named)
 
 
 def _pixels(device: DeviceReadings) -> dict[str, Fact]:

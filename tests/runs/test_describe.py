@@ -74,6 +74,17 @@ def test_virtual_detectors_in_px_and_by_the_camera_length_in_mrad(count):
     assert count["virtual detectors"]["calibration"].value == pytest.approx(0.5)
 
 
+def test_the_stored_calibration_that_a_run_was_taken_with(catalog, count):
+    assert not {"calibration_name", "calibration_runs"} & set(count["virtual detectors"])
+    readings = RunReadings(catalog.db[catalog.count])
+    device = readings.devices["live4d"]
+    said = {"calibration_name": "200 kV 20 mrad, changed", "calibration_runs": "bright_field=1a2b, changed"}
+    for values in (device.events, device.configuration):
+        values.update({key: text for key, text in said.items() if key in values})
+    found = sections_of_devices(readings)["live4d"]["virtual detectors"]
+    assert {key: found[key].value for key in said} == said
+
+
 def test_pixels_exposure_detector_and_software(count):
     assert str(count["pixels"]["pixel_mask"]) == "none"
     assert value(count, "pixels", "saturation") == (4095.0, "counts")

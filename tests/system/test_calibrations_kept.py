@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 
-from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, open_catalog
+from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, describe, open_catalog
 from live4d_ophyd.plans import calibrate_bright_field, measure_flat_field, save_calibration
 from live4d_ophyd.sim import SimMicroscope, SimulatorProcess
 from live4d_ophyd.sim.flaws import Flaws
@@ -93,6 +93,7 @@ def test_a_calibration_is_kept_across_sessions_and_recorded_with_later_runs(home
     assert said["live4d_calibration_runs"] == stored.runs
     assert stored.runs.split()[0] == f"flat_field={flat_uid}"
     assert said["live4d_bad_pixels"] == "spread"
+    assert describe(run)["virtual detectors"]["calibration_name"].value == stored.name
     numbers = run["primary"].read(["live4d_vbf_mean", "live4d_vbf_radius", "live4d_calibration_mrad_per_px",
                                    "live4d_series_pixels_spread"])  # fmt: skip
     assert float(numbers["live4d_vbf_radius"][0]) == fit.radius
