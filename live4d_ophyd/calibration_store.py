@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 #: pixels of a mask or a gain, at most
 _MOST_PIXELS = 1 << 26
+#: Unix time: the year 5138, which every calendar still has
+_END_OF_TIME = 1e11
+#: bytes of a name, as a file's name has at most 255
+_LONGEST_NAME = 200
 _NAME = re.compile(r"\w[\w .,+()-]{0,98}[\w)]|\w")
 
 
@@ -66,6 +70,13 @@ class StoredCalibration:
 
     def __post_init__(self) -> None:
         checked_name(self.name)
+        checks.bad_pixels(self.bad_pixels)
+        if self.shape is not None and not all(0 < side <= _MOST_PIXELS for side in self.shape):
+            raise ValueError(f"the calibration {self.name!r} is of frames of {self.shape} px")
+        if not 0 <= self.saved < _END_OF_TIME:
+            raise ValueError(
+                f"the calibration {self.name!r} was saved at {self.saved}; expected Unix time in s"
+            )
         for what, array in (("pixel_mask", self.pixel_mask), ("gain", self.gain)):
             if array is not None:
                 getattr(checks, what)(array)
@@ -141,7 +152,7 @@ class Calibrations(list[StoredCalibration]):
 
 def checked_name(name: Any) -> None:
     """Raise ValueError unless it can be the name of a stored calibration, which names a file, too."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
         raise ValueError(
             f"a calibration cannot be called {checks.shown(name)}; expected up to 100 letters, digits, spaces and "
             "_ . , + ( ) -, a letter or digit first: '2026-11-28 200 kV 20 mrad'"
@@ -190,17 +201,25 @@ def write_calibration(stored: StoredCalibration, *, overwrite: bool = False) -> 
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if not overwrite and path.exists():
-            if _uid(path) == stored.uid:  # written twice is written
-                return path
-            raise FileExistsError(
-                f"there is a calibration {stored.name!r} already, in {path}: choose another name, or overwrite it with "
-                "overwrite=True"
-            )
+        if not overwrite and path.exists() and _uid(path) == stored.uid:
+            return path  # written twice is written
+        if not overwrite:
+            refuse_taken(stored.name)
         os.replace(temporary, path)
         return path
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def refuse_taken(name: str) -> None:
+    """Raise FileExistsError if there is a calibration of that name; ValueError if there can be none."""
+    checked_name(name)
+    path = folder() / f"{name}.json"
+    if path.exists():
+        raise FileExistsError(
+            f"there is a calibration {name!r} already, in {path}: choose another name, or overwrite it with "
+            "save_calibration(..., overwrite=True)"
+        )
 
 
 def free_name(calibration: Calibration, when: float | None = None) -> str:
@@ -252,7 +271,7 @@ def _read(path: Path) -> StoredCalibration:
             for name in ("pixel_mask", "gain")
         )
         return StoredCalibration(
-            str(said["name"]),
+            path.stem,  # a file may be copied, and get another name
             Calibration(**known),
             None if said["shape"] is None else (int(said["shape"][0]), int(said["shape"][1])),
             str(said["bad_pixels"]),
@@ -263,7 +282,7 @@ def _read(path: Path) -> StoredCalibration:
             str(said["uid"]),
             float(said["saved"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"the calibration in {path} cannot be read ({error}): measure it anew") from error
 
 

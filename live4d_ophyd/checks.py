@@ -16,6 +16,8 @@ import numpy as np
 LONGEST_S = 86_400.0
 #: the bound of a factor: sums of counts stay finite with it
 LARGEST_GAIN = 1e12
+#: what may become of the weight of bad pixels
+BAD_PIXELS = ("exclude", "spread")
 #: lists and objects in each other, of JSON that somebody means
 _DEEPEST_JSON = 32
 _TOO_DEEP = f"it has lists or objects in each other more than {_DEEPEST_JSON} deep"
@@ -98,6 +100,11 @@ def pixel_mask(value: Any) -> None:
             f"pixel_mask is {shown(value)}; expected a NumPy array (det rows, det cols) of bool, or of integers that "
             "are not 0 where a pixel is bad"
         )
+
+
+def bad_pixels(value: Any) -> None:
+    if not isinstance(value, str) or value not in BAD_PIXELS:
+        raise ValueError(f"bad_pixels is {shown(value)}; expected one of {', '.join(BAD_PIXELS)}")
 
 
 def gain(value: Any) -> None:

@@ -29,5 +29,5 @@ def unpacked(value: Any, most: int) -> np.ndarray:
         if len(data) > most * dtype.itemsize:
             raise ValueError(f"more than the {most} pixels of a frame")
         return np.frombuffer(data, dtype).reshape(value["shape"])
-    except (KeyError, TypeError, OverflowError, zlib.error) as error:
+    except (LookupError, TypeError, OverflowError, SyntaxError, zlib.error) as error:
         raise ValueError(str(error)) from error

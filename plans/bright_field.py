@@ -1,6 +1,7 @@
 """Where the bright-field disk is on the detector: measured, and set on the virtual detectors."""
 
 import math
+from numbers import Real
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -9,6 +10,8 @@ import numpy as np
 from bluesky.protocols import Readable
 from bluesky.utils import MsgGenerator, plan
 
+from live4d_ophyd import checks
+from live4d_ophyd.calibration_store import refuse_taken
 from live4d_ophyd.imaging.bad_pixels import find_dead_pixels, find_hot_pixels
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
@@ -75,6 +78,8 @@ def calibrate_bright_field(
     >>> db[-1]["bright_field"].read()
     """
     _check_optics(semiangle, camera_length)
+    if save_as:  # refused before anything is measured
+        yield from in_thread(refuse_taken, save_as)
     component(detector, f"{name}_radius")
     pixel_size = _pixel_size(detector)
     if camera_length is not None and pixel_size is None:
@@ -173,12 +178,12 @@ def calibrate_bright_field(
 
 
 def _check_optics(semiangle: float | None, camera_length: float | None) -> None:
-    for what, value, unit in (
+    for what, value, expected in (
         ("semiangle", semiangle, "an angle above 0 mrad"),
-        ("camera_length", camera_length, "m"),
+        ("camera_length", camera_length, "a length above 0 m"),
     ):
-        if value is not None and not value > 0:
-            raise ValueError(f"{what} is {value!r}; expected {'a length above 0 m' if unit == 'm' else unit}")
+        if value is not None and not (isinstance(value, Real) and 0 < value < math.inf):
+            raise ValueError(f"{what} is {checks.shown(value)}; expected {expected}")
     if semiangle is not None and camera_length is not None:
         raise ValueError(
             f"semiangle is {semiangle:g} mrad and camera_length {camera_length:g} m: each says the angle of a "

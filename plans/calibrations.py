@@ -110,6 +110,10 @@ def load_calibration(
     """
     live4d: Any = detector
     component(detector, "calibration_name")
+    if disk is not None:
+        component(detector, f"{disk}_radius")
+    elif any(method.name == "vbf" for method in live4d.methods()) and hasattr(detector, "vbf_radius"):
+        disk = "vbf"
     stored = yield from in_thread(read_calibration, name)
     if not gain:
         stored = stored.without_gain()
@@ -119,10 +123,7 @@ def load_calibration(
     settings += [
         (getattr(detector, key), getattr(stored, key)) for key in ("bad_pixels", "pixel_mask", "gain")
     ]
-    if disk is None and any(method.name == "vbf" for method in live4d.methods()):
-        disk = "vbf" if hasattr(detector, "vbf_radius") else None
     if disk is not None and known.center is not None and known.bf_radius is not None:
-        component(detector, f"{disk}_radius")
         centers, radii = disk_signals(detector, disk)
         settings += [(signal, known.center) for signal in centers]
         settings += [(signal, known.bf_radius) for signal in radii]

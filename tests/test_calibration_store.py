@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+from contextlib import suppress
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from live4d_ophyd import Calibration, NoSuchCalibration, StoredCalibration, calibrations
 from live4d_ophyd.calibration_store import folder, free_name, read_calibration, write_calibration
@@ -102,7 +106,9 @@ def test_an_unknown_name_is_answered_with_those_that_there_are():
         read_calibration("2026-11-27 200 kV 20 mrad")
 
 
-@pytest.mark.parametrize("name", ["", "../gold", "a/b", ".gold", "gold ", "x" * 101, "new\nline", None])
+@pytest.mark.parametrize(
+    "name", ["", "../gold", "a/b", ".gold", "gold ", "x" * 101, "\u91d1" * 90, "new\nline", None]
+)
 def test_names_that_are_none_are_refused(name):
     with pytest.raises(ValueError, match="a calibration cannot be called"):
         stored(name)
@@ -117,6 +123,10 @@ def test_names_that_are_none_are_refused(name):
         ({"calibration": {"bf_radius": -1}}, "bf_radius of the calibration is -1"),
         ({"calibration": {"colour": 1}}, "colour"),
         ({"pixel_mask": {"dtype": "|O", "shape": [1], "zlib": ""}}, "numbers of the type object"),
+        ({"shape": []}, "list index out of range"),
+        ({"shape": [0, 66], "pixel_mask": None, "gain": None}, r"frames of \(0, 66\) px"),
+        ({"bad_pixels": "mend"}, "bad_pixels is 'mend'; expected one of exclude, spread"),
+        ({"saved": 1e300}, "expected Unix time"),
         ({"shape": [3, 4]}, "pixel_mask of the calibration 'gold' has the shape"),
         ({"gain": None, "uid": None, "saved": "now"}, "could not convert string to float"),
     ],
@@ -128,6 +138,50 @@ def test_a_file_that_holds_none_is_refused_with_the_reason(change, words):
         ValueError, match=f"the calibration in .*gold.json cannot be read .*{words}.*: measure it anew"
     ):
         read_calibration("gold")
+
+
+def test_a_file_that_is_copied_has_the_name_of_its_copy():
+    write_calibration(stored()).rename(folder() / "copper.json")
+    assert read_calibration("copper").name == "copper"
+    assert [one.name for one in calibrations()] == ["copper"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_ARRAY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["|b1", "<f8", "|O", "<M8", "3f8", "(", ",", ""]) | _JSON,
+        "shape": st.lists(st.integers(-2, 70), max_size=3) | _JSON,
+        "zlib": st.sampled_from(["", "====", "eJwDAAAAAAE="]) | _JSON,
+    }
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.sampled_from(["calibration", "shape", "bad_pixels", "pixel_mask", "gain", "runs", "uid", "saved"]),
+        _JSON | _ARRAY | st.dictionaries(st.sampled_from([*asdict(KNOWN)]), _JSON),
+        min_size=1,
+    )
+)
+def test_whatever_a_file_holds_is_a_calibration_or_refused_by_its_name(change):
+    path = write_calibration(stored(), overwrite=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    refused = None
+    try:
+        found = read_calibration("gold")
+    except ValueError as error:
+        refused = error
+    if refused is not None:
+        assert "gold.json cannot be read" in str(refused)
+        return
+    assert str(found).startswith("'gold': ")
+    with suppress(ValueError):
+        found.on((32, 33))
 
 
 # Frames of another binning -------------------------------------------------------------------------------

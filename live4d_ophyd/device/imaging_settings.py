@@ -18,7 +18,7 @@ from live4d_ophyd.device.calibration_origin import CalibrationOrigin
 from live4d_ophyd.device.consistent_settings import ConsistentSettings
 from live4d_ophyd.device.pixel_array import PixelArray
 from live4d_ophyd.device.signals import Choice, Flag, Number, Setting, Text, Vector, Whole, setting
-from live4d_ophyd.engine.request import BAD_PIXELS, SATURATED
+from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.scan import MOST, ScanGrid
 
 
@@ -36,7 +36,7 @@ class ImagingSettings(ConsistentSettings, Device):
     scan_unit = setting(Text, value="px")
     nodata = setting(Flag, value=True)
     saturated = setting(Choice, value=SATURATED[0], choices=SATURATED)
-    bad_pixels = setting(Choice, value=BAD_PIXELS[0], choices=BAD_PIXELS)
+    bad_pixels = setting(Choice, value=checks.BAD_PIXELS[0], choices=checks.BAD_PIXELS)
     pixel_mask = setting(PixelArray, check=checks.pixel_mask, mask=True)
     gain = setting(PixelArray, check=checks.gain)
     calibration_center = setting(Vector, value=(math.nan, math.nan), units="px")

@@ -21,6 +21,7 @@ from ophyd import Component as Cpt
 from ophyd import Kind
 from ophyd.device import Staged
 
+from live4d_ophyd import checks
 from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.device import summary
 from live4d_ophyd.device.detector_settings import DetectorSettings
@@ -39,7 +40,7 @@ from live4d_ophyd.device.signals import SETTING
 from live4d_ophyd.device.statuses import RasterStatus, TellingStatus
 from live4d_ophyd.device.taken_with import TakenWith
 from live4d_ophyd.engine import AcquisitionError, AcquisitionRequest, RasterResult
-from live4d_ophyd.engine.request import BAD_PIXELS, SATURATED
+from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
@@ -150,7 +151,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         connections: int = 1,
         nodata: bool = True,
         saturated: str = SATURATED[0],
-        bad_pixels: str = BAD_PIXELS[0],
+        bad_pixels: str = checks.BAD_PIXELS[0],
         pixel_mask: np.ndarray | str | Path | None = None,
         gain: np.ndarray | str | Path | None = None,
         calibration: Calibration = NOT_CALIBRATED,

@@ -23,8 +23,6 @@ MAX_FRAMES = 1 << 30
 MAX_OUTPUTS_BYTES = 800 << 20
 #: what may become of pixels that hold no count
 SATURATED = ("leave_out", "count", "nan")
-#: what may become of the weight of bad pixels
-BAD_PIXELS = ("exclude", "spread")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class AcquisitionRequest:
     saturated: str = SATURATED[0]
     pixel_mask: np.ndarray | None = None
     gain: np.ndarray | None = None
-    bad_pixels: str = BAD_PIXELS[0]
+    bad_pixels: str = checks.BAD_PIXELS[0]
     calibration: Calibration = NOT_CALIBRATED
     frame_time: float | None = None
     timeout: float = 10.0
@@ -86,10 +84,7 @@ class AcquisitionRequest:
             raise ValueError(
                 f"saturated is {checks.shown(self.saturated)}; expected one of {', '.join(SATURATED)}"
             )
-        if self.bad_pixels not in BAD_PIXELS:
-            raise ValueError(
-                f"bad_pixels is {checks.shown(self.bad_pixels)}; expected one of {', '.join(BAD_PIXELS)}"
-            )
+        checks.bad_pixels(self.bad_pixels)
         if self.pixel_mask is not None:
             checks.pixel_mask(self.pixel_mask)
         if self.gain is not None:

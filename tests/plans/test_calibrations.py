@@ -105,6 +105,33 @@ def test_names_are_made_listed_and_not_overwritten_by_chance(RE, live4d, capsys)
         RE(save_calibration(live4d, "a/b"))
 
 
+def test_a_name_that_cannot_be_is_refused_before_anything_is_measured(RE, live4d, engine):
+    RE(calibrate_bright_field(live4d, save_as="gold"))
+    known, asked = live4d.calibration(), len(engine.asked)
+    with pytest.raises(FileExistsError, match="there is a calibration 'gold' already"):
+        RE(calibrate_bright_field(live4d, save_as="gold"))
+    with pytest.raises(ValueError, match=r"a calibration cannot be called '\.\./gold'"):
+        RE(calibrate_bright_field(live4d, save_as="../gold"))
+    with pytest.raises(ValueError, match="live4d has no 'ring_radius'"):
+        RE(load_calibration(live4d, "gold", disk="ring"))
+    assert (live4d.calibration(), len(engine.asked)) == (known, asked)
+    assert live4d.calibration_name.get() == "gold"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num": 0}, "num of rasters is 0; expected a whole number from 1"),
+        ({"num": 1.5}, "num of rasters is 1.5"),
+        ({"order": 3}, "order of the illumination is 3; expected a whole number from 0 to 2"),
+    ],
+)
+def test_arguments_of_a_flat_field(RE, live4d, engine, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        RE(measure_flat_field(live4d, **arguments))
+    assert engine.asked == []
+
+
 def test_nothing_calibrated_is_not_saved(RE, live4d):
     with pytest.raises(ValueError, match="nothing of live4d is calibrated"):
         RE(save_calibration(live4d, "x"))
@@ -140,8 +167,9 @@ def test_a_camera_length_needs_the_size_of_a_pixel_and_no_semiangle(RE, live4d, 
         RE(calibrate_bright_field(live4d, camera_length=1.5))
     with pytest.raises(ValueError, match="give one of them"):
         RE(calibrate_bright_field(live4d, camera_length=1.5, semiangle=20))
-    with pytest.raises(ValueError, match="camera_length is 0; expected a length above 0 m"):
-        RE(calibrate_bright_field(live4d, camera_length=0))
+    for wrong in (0, float("nan"), float("inf"), "1.5 m"):
+        with pytest.raises(ValueError, match=f"camera_length is {wrong!r}; expected a length above 0 m"):
+            RE(calibrate_bright_field(live4d, camera_length=wrong))
     assert engine.asked == []
 
 
