@@ -29,9 +29,9 @@ class SeriesRecord:
     frame_time: float = math.nan  #: from frame to frame, s
     saturation: float = math.nan  #: pixels at or above hold no count; NaN: every value is a count
     pixels_masked: int = 0  #: that no sum takes in
-    pixels_spread: int = 0  #: of these, pixels whose weight their good neighbours have
     pixel_mask: str = ""  #: `digest` of the mask that was applied, the detector's and the user's; "": none
     detector_mask: str = ""  #: `digest` of the mask that came with the series; "": none came
+    pixels_spread: int = 0  #: of the masked, pixels whose weight their good neighbours have
 
     def __post_init__(self) -> None:
         for name in ("pixels_masked", "pixels_spread"):

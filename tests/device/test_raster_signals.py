@@ -10,7 +10,7 @@ from live4d_ophyd.engine.results import Losses, RasterResult
 from live4d_ophyd.engine.series_record import SeriesRecord
 
 LOSSES = Losses(expected=12, received=9, lost=2, bad=1, saturated=3)
-RECORD = SeriesRecord("01F", "threshold_1", "EIGER2", 2e5, 1e5, 9e-4, 1e-3, 4095.0, 5, "a1", "b2")
+RECORD = SeriesRecord("01F", "threshold_1", "EIGER2", 2e5, 1e5, 9e-4, 1e-3, 4095.0, 5, "a1", "b2", 4)
 RASTER = RasterResult(0, {}, LOSSES, series_id=42, rate_hz=1234.5, backend="cpu", dropped=2, info=RECORD)
 
 
