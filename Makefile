@@ -69,6 +69,7 @@ docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning 
 gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from simulated scans
 	MPLBACKEND=agg $(BIN)/python docs/gallery.py
 	MPLBACKEND=agg $(BIN)/python docs/parallax.py
+	MPLBACKEND=agg $(BIN)/python docs/strain.py
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu

@@ -10,6 +10,7 @@ from live4d_ophyd.plans.aberrations import AstigmatismNotFound, correct_astigmat
 from live4d_ophyd.plans.bright_field import calibrate_bright_field
 from live4d_ophyd.plans.focus import FocusNotFound, autofocus
 from live4d_ophyd.plans.images import movie, single_image
+from live4d_ophyd.plans.lattice import calibrate_lattice
 from live4d_ophyd.plans.series import focal_series, tile_scan
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
+    "calibrate_lattice",
     "correct_astigmatism",
     "correct_defocus",
     "focal_series",

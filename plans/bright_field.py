@@ -10,9 +10,8 @@ from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
 from live4d_ophyd.imaging.hot_pixels import find_hot_pixels
-from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.plans.components import component
+from live4d_ophyd.plans.mean_pattern import pattern_of, unit_of, with_mean_pattern
 
 #: stream that holds what the calibration has set
 STREAM = "bright_field"
@@ -65,8 +64,7 @@ def calibrate_bright_field(
     )
     in_px = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
     radii = [radius, bf_radius] if _in_px(detector, name) else [bf_radius]
-    pattern_name = _pattern_of(detector)
-    pattern_enabled = component(detector, f"{pattern_name}_enabled")
+    pattern_name = pattern_of(detector)
     start = {
         "plan_name": "calibrate_bright_field",
         "purpose": "bright-field calibration",
@@ -106,21 +104,7 @@ def calibrate_bright_field(
             yield from bps.read(signal)
         yield from bps.save()
 
-    switched = [component(detector, f"{other}_enabled") for other in _not_yet_possible(detector)]
-    before = yield from bps.rd(pattern_enabled)
-
-    def restore() -> MsgGenerator[None]:
-        for signal in switched:
-            yield from bps.mv(signal, 1)
-        yield from bps.mv(pattern_enabled, before)
-
-    def calibrate() -> MsgGenerator[None]:
-        yield from bps.mv(pattern_enabled, 1)
-        for signal in switched:
-            yield from bps.mv(signal, 0)
-        yield from measure_and_set()
-
-    yield from bpp.finalize_wrapper(calibrate(), restore)
+    yield from with_mean_pattern(detector, measure_and_set)
     row, col = fit.center
     # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
     image = radius.name.removesuffix("_radius")
@@ -145,11 +129,6 @@ def _in_words(hot: np.ndarray) -> str:
     )
 
 
-def _pattern_of(detector: Any) -> str:
-    """Name of the mean pattern."""
-    return next(method.name for method in detector.methods() if isinstance(method, MeanPattern))
-
-
 def _concentric(detector: Any, name: str) -> list[str]:
     """Names of the methods with the centre of ``name``, which comes first; none where that is the calibration's."""
     centers = {method.name: _center(method) for method in detector.methods()}
@@ -166,25 +145,4 @@ def _center(method: Any) -> Any:
 
 def _in_px(detector: Any, name: str) -> bool:
     """Whether the lengths of a method are px."""
-    return next(_unit(method) == "px" for method in detector.methods() if method.name == name)
-
-
-def _unit(method: Any) -> str:
-    """Unit of a method's lengths, or of what it looks within."""
-    return getattr(method, "unit", getattr(getattr(method, "within", None), "unit", "px"))
-
-
-def _not_yet_possible(detector: Any) -> list[str]:
-    """Names of the methods to leave out: none, or all that can be, where one is in a unit that is not calibrated.
-
-    Others may be made of that one.
-    """
-    calibration = detector.calibration()
-    known = {"bf": calibration.bf_radius, "mrad": calibration.mrad_per_px, "rad": calibration.mrad_per_px}
-    enabled = [method for method in detector.methods() if getattr(method, "enabled", None) is True]
-    needed = {_unit(method) for method in enabled}
-    if any(isinstance(method, Parallax) for method in enabled):
-        needed.add("mrad")
-    if all(known.get(unit, 1.0) is not None for unit in needed):
-        return []
-    return [method.name for method in enabled if not isinstance(method, MeanPattern)]
+    return next(unit_of(method) == "px" for method in detector.methods() if method.name == name)

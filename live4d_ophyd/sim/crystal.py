@@ -1,4 +1,4 @@
-"""A thin crystal that is strained and turned by known amounts, as a specimen of the simulator: the truth for strain maps.
+"""A thin crystal with known strain and rotation, as a specimen of the simulator: the truth for strain maps.
 
 In: a frozen `Crystal`. Out: its phase on the grid that patterns are computed on, and what a perfect measurement would
 find there: the reciprocal lattice, and the deformation at any position. Pure NumPy on the calling thread.
@@ -17,8 +17,6 @@ import scipy.fft
 
 #: Fourier coefficients along each lattice vector
 _ORDERS = 4
-#: how the coefficients fall, over |g / g1|^2
-_FALL = 0.35
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,14 @@ class Crystal:
     gamma_deg: float = 90.0
     #: of the first lattice vector, from the rows towards the columns
     angle_deg: float = 7.0
-    #: of the phase: half of what the first Fourier coefficient would be, if it did not fall
-    phase_rad: float = 0.35
+    #: Fourier coefficients of the phase are phase exp(-fall |g / g1|^2). What is scattered beyond the detector comes
+    #: back on its other side, and pulls at weak disks: on small ones they must fall fast.
+    phase_rad: float = 0.68
+    fall: float = 1.0
     #: amplitudes of the gradient of u: e_rr over rows, e_cc over columns, e_rc and rotation over both
     strain: tuple[float, float, float, float] = (0.02, -0.015, 0.01, 0.01)
     #: so many columns of the field, about its edge, are vacuum
-    vacuum_nm: float = 0.0
+    vacuum_nm: float = 20.0
 
     def grid(self, pixel_nm: float) -> int:
         """Pixels along the field."""
@@ -57,7 +57,8 @@ class Crystal:
         y, x = (np.asarray(positions_nm, float) * (2 * math.pi / (self.grid(pixel_nm) * pixel_nm))).T
         rows, cols, shear, turn = self.strain
         gradient = np.stack(
-            [rows * np.sin(y), (shear - turn) * np.cos(x), (shear + turn) * np.cos(y), cols * np.sin(x)], axis=-1
+            [rows * np.sin(y), (shear - turn) * np.cos(x), (shear + turn) * np.cos(y), cols * np.sin(x)],
+            axis=-1,
         )
         return np.linalg.inv(np.eye(2) - gradient.reshape(-1, 2, 2))
 
@@ -82,7 +83,9 @@ class Crystal:
                 if (h, k_) <= (0, 0):
                     continue  # half of them: the others are their conjugates
                 g = h * lattice[0] + k_ * lattice[1]
-                amplitude = 2 * self.phase_rad * math.exp(-_FALL * float(g @ g) / float(lattice[0] @ lattice[0]))
+                amplitude = (
+                    2 * self.phase_rad * math.exp(-self.fall * float(g @ g) / float(lattice[0] @ lattice[0]))
+                )
                 by_row = 2 * math.pi * (g[0] * along - g @ of_row)
                 by_col = 2 * math.pi * (g[1] * along - g @ of_col)
                 left += [amplitude * np.cos(by_row), -amplitude * np.sin(by_row)]

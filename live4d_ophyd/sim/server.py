@@ -64,10 +64,10 @@ def build_dcu(
 ) -> Dcu:
     """A DCU that streams at ``endpoint``.
 
-    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``semiangle`` in mrad, ``rate`` in Hz; ``buffered``
-    frames wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
-    settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what
-    was computed are kept; ``without`` are config and status keys that the firmware does not have.
+    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``semiangle`` in mrad, ``rate`` in
+    Hz; ``buffered`` frames wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high
+    voltage, with the settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned;
+    ``kept_mb`` of what was computed are kept; ``without`` are config and status keys that the firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
     """
