@@ -110,7 +110,8 @@ def draw(data, true, path):
     for name, label in (("strain", "windows"), ("edges", "edges")):
         error = off(data, true, name)["e_rr"] * 100
         ax.hist(error, np.linspace(-1.5, 1.5, 61), histtype="step", label=f"{label}, rms {error.std():.2f} %")
-    ax.legend(fontsize="small")
+    ax.set_ylim(top=1.4 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(fontsize="small", loc="upper center")
     ax.set(title="e_rr, measured less true", xlabel="%", ylabel="positions")
     draft = Path(tempfile.mkstemp(suffix=".png")[1])
     figure.savefig(draft, dpi=80)

@@ -157,7 +157,8 @@ def _refined(
     counts: np.ndarray, good: np.ndarray, found: np.ndarray, radius: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places of disks by their edges (n, 2), and their counts (n,): of those that stay where they were found."""
-    at, weights = [], []
+    at: list[np.ndarray] = []
+    weights: list[float] = []
     for start in found:
         here = start.copy()
         for half_width in _RINGS:

@@ -16,6 +16,7 @@ thermal diffuse and inelastic scattering, partial coherence, the detector's poin
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -162,7 +163,7 @@ class Detector:
         )
 
 
-class PhaseObject(Protocol):
+class PhaseObject(Hashable, Protocol):
     """What the beam goes through: hashable, as its phase is kept."""
 
     def phase(self, pixel_nm: float) -> np.ndarray:

@@ -289,7 +289,7 @@ def test_strain_is_in_the_event_with_its_reference_and_two_colours(dcu, RE):
     with closing(live4d):
         assert {"it_strain_e_rr", "it_strain_indexed"} <= set(live4d.preview.describe())
         RE(bp.count([live4d]), docs)
-        with pytest.raises(ValueError, match="it_strain_margin = 0.1: expected a number of at least 0.5 px"):
+        with pytest.raises(ValueError, match=r"it_strain_margin = 0.1: expected a number of at least 0.5 px"):
             RE(bps.mv(live4d.strain_margin, 0.1))
     data, keys = docs.events()[0]["data"], docs.of("descriptor")[0]["data_keys"]
     for key in ("e_rr", "e_cc", "e_rc", "theta"):

@@ -94,5 +94,5 @@ def test_a_strain_map_without_a_lattice_waits_for_it(RE, live4d, engine):
 
 
 def test_only_strain_maps_have_a_lattice(RE, live4d):
-    with pytest.raises(ValueError, match="it has no 'bf_g1'; this plan takes a Live4D"):
+    with pytest.raises(ValueError, match=r"it has no 'bf_g1'; this plan takes a Live4D"):
         RE(calibrate_lattice(live4d, "bf"))
