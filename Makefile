@@ -111,6 +111,8 @@ $(ORACLES)/.installed:
 oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images beside LiberTEM's and py4DSTEM's
 	$(BIN)/python tests/by_hand/oracles.py ours out/oracles
 	$(ORACLES)/bin/python tests/by_hand/oracles.py theirs out/oracles
+	$(BIN)/python tests/by_hand/strain_oracle.py ours out/oracles
+	$(ORACLES)/bin/python tests/by_hand/strain_oracle.py theirs out/oracles
 
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml
