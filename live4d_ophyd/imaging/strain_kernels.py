@@ -300,3 +300,14 @@ def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, w
                     break
         status[n] = state
         _keep(state, residual, used, lattice, out[n])
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them from numba's cache (half a minute the first time on a machine)."""
+    none, sums = np.zeros(0), np.zeros((1, 4, 0), np.float32)
+    pair, one, out, status = np.zeros((1, 2)), np.zeros(1), np.zeros((0, NUMBERS)), none.astype(np.int64)
+    fit_moments(sums, pair, pair, pair, one, pair, one, 1.0, 1.0, 1.0, out, status)
+    good, offsets = np.zeros((1, 1), bool), np.zeros((0, 2), np.int64)
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        patterns = np.zeros((0, 1, 1), dtype)
+        fit_patterns(patterns, good, 1, np.zeros((3, 2)), pair, offsets, 1.0, 1.0, 1.0, 1.0, out, status)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from live4d_ophyd.commands.sim import sim
 from live4d_ophyd.sim.crystal import Crystal
 from live4d_ophyd.sim.patterns import Optics
 from live4d_ophyd.sim.server import build_dcu
@@ -51,3 +53,14 @@ def test_the_field_is_periodic_and_its_vacuum_is_empty():
 def test_a_convergence_angle_that_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match=r"semiangle is 0 mrad; expected 0.1 to 100 mrad"):
         build_dcu(semiangle=0.0)
+
+
+@pytest.mark.parametrize("name", ["crystal", "particles"])
+def test_the_command_scans_what_it_is_told(name, monkeypatch):
+    served = []
+    monkeypatch.setattr("live4d_ophyd.sim.server.serve", lambda dcu, *others, **more: served.append(dcu))
+    options = ["--specimen", name, "--semiangle", "2", "--bf-radius", "6"]
+    assert CliRunner().invoke(sim, options).exit_code == 0
+    (dcu,) = served
+    assert isinstance(dcu.source.specimen, Crystal) == (name == "crystal")
+    assert (dcu.microscope.semiangle_mrad, dcu.detector.bf_radius) == (2.0, 6.0)
