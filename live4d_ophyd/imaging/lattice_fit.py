@@ -140,7 +140,7 @@ def _candidates(
     at = at[np.argsort(-level[peak])][: 4 * _MOST_DISKS]
     kept = []
     wide = math.ceil(radius + 4.5)
-    for row, col in at:
+    for row, col in at.tolist():
         # The median around does not see a neighbour's edge.
         here = np.s_[max(0, row - wide) : row + wide + 1, max(0, col - wide) : col + wide + 1]
         near = np.hypot(y[here] - row, x[here] - col)

@@ -18,8 +18,9 @@ from live4d_ophyd.frames.memory import NOGIL
 
 #: of a position: why it has no lattice
 FITTED, TOO_FEW, OUTSIDE = 0, 1, 2
-#: numbers of a position: centre, g1, g2 (row, col), rms distance of disks from the lattice (px), part of disks used
-NUMBERS = 8
+#: numbers of a position: centre, g1, g2 (row, col), rms distance of the disks from the lattice (px), part of the disks
+#: that were used, and the standard deviation of strain that their variances leave
+NUMBERS = 9
 #: disks without which there is no lattice: with three there is nothing to tell whether they lie on one
 LEAST_DISKS = 4
 #: counts of a disk, and how many standard deviations of the background they must be above 0
@@ -36,7 +37,10 @@ _RINGS = (1.0, 0.5, 0.5)
 
 @njit(**NOGIL)
 def _solved(y, x, variance, orders, used, lattice):
-    """Weighted least squares of y, x = lattice[0] + h lattice[1] + k lattice[2]; whether there is a solution."""
+    """Weighted least squares of y, x = lattice[0] + h lattice[1] + k lattice[2]; whether there is a solution.
+
+    ``lattice[3]`` has the variances of both vectors along each axis.
+    """
     s = s_h = s_k = hh = hk = kk = 0.0
     by = np.zeros((3, 2))
     for j in range(len(y)):
@@ -64,6 +68,7 @@ def _solved(y, x, variance, orders, used, lattice):
         lattice[0, axis] = (a * p + b * q + c * r) / determinant
         lattice[1, axis] = (b * p + d * q + e * r) / determinant
         lattice[2, axis] = (c * p + e * q + f * r) / determinant
+    lattice[3, 0], lattice[3, 1] = d / determinant, f / determinant
     return True
 
 
@@ -112,6 +117,10 @@ def _keep(status, residual, used, lattice, out):
     for n in range(6):
         out[n] = lattice[n // 2, n % 2]
     out[6], out[7] = residual, share / len(used)
+    relative = 0.0
+    for n in range(2):
+        relative += lattice[3, n] / (lattice[1 + n, 0] ** 2 + lattice[1 + n, 1] ** 2)
+    out[8] = math.sqrt(relative / 2)
 
 
 # From sums under windows --------------------------------------------------------------------------
@@ -127,7 +136,7 @@ def fit_moments(sums, orders, at, origin, window, first, ring, radius, reach, ma
     """
     disks = len(orders)
     y, x, variance = np.empty(disks), np.empty(disks), np.empty(disks)
-    used, lattice = np.empty(disks, np.bool_), np.empty((3, 2))
+    used, lattice = np.empty(disks, np.bool_), np.empty((4, 2))
     for p in range(sums.shape[2]):
         if math.isnan(sums[0, 0, p]):
             status[p] = -1
@@ -256,10 +265,10 @@ def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, w
     disks = len(orders)
     y, x, variance = np.empty(disks), np.empty(disks), np.empty(disks)
     level, pixels = np.empty(disks), np.empty(disks)
-    used, lattice, at = np.empty(disks, np.bool_), np.empty((3, 2)), np.empty((disks, 2))
+    used, lattice, at = np.empty(disks, np.bool_), np.empty((4, 2)), np.empty((disks, 2))
     for n in range(len(patterns)):
         pattern = patterns[n]
-        lattice[:] = start
+        lattice[:3] = start
         for _ in range(3):  # descan: the bright-field disk first, which stands alone
             row, col, found = _place(
                 pattern, good, limit, lattice[0, 0], lattice[0, 1], between, radius, 0.0, 0

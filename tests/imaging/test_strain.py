@@ -96,13 +96,16 @@ def test_the_reference_is_the_median_of_the_scan_or_of_a_region(reference):
 def test_noise_is_that_of_the_counts_and_less_with_edges():
     f = deformations(0.008, count=400)
     frames, grid = counts(drawn(strained(f)), seed=3), ScanGrid(20, 20)
-    off = []
+    off, expected_error = [], []
     for refine in (False, True):
         found = measured(replace(METHOD, refine=refine), frames, grid)
+        expected_error.append(np.median(found["s_error"]))
         off.append(np.std(found["s_e_rr"].ravel() - expected(f)["e_rr"]))
     # As of the centroids of the four first disks alone: r / (2 sqrt N) over sqrt 2 |g|.
     assert off[0] < 1.05 * RADIUS / 2 / np.sqrt(700) / np.sqrt(2) / np.hypot(*G1)
     assert off[1] < 0.7 * off[0]
+    assert expected_error[0] == pytest.approx(off[0], rel=0.4)
+    assert expected_error[1] == pytest.approx(off[1], rel=0.4)
 
 
 @BOTH
@@ -115,7 +118,7 @@ def test_what_did_not_come_and_vacuum_are_nan_and_counted(refine):
     found = taken(replace(METHOD, refine=refine), frames, series_of(frames), GRID, here)
     nothing = np.zeros(GRID.size, bool)
     nothing[[8, 9, 10, 20, *range(12, 18)]] = True
-    for key in (*MAPS, "residual", "indexed"):
+    for key in (*MAPS, "residual", "indexed", "error"):
         np.testing.assert_array_equal(np.isnan(found[f"s_{key}"]).ravel(), nothing, err_msg=key)
     check(found, f, where=~nothing)
     assert found["s_mapped"] == pytest.approx(14 / 18)
@@ -291,15 +294,15 @@ class _OfALattice(MethodTests):
     def expected(self, frames, scan, series):
         flat, found = frames.reshape(-1, *self.shape), {}
         came = np.flatnonzero(np.isfinite(flat[:, 0, 0]))
-        found = {key: np.full(scan.size, np.nan) for key in (*MAPS, "residual", "indexed")}
+        found = {key: np.full(scan.size, np.nan) for key in (*MAPS, "residual", "indexed", "error")}
         c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
         turn = np.array([[c, -s], [s, c]])
         for n in came:
-            vectors, residual = self.lattice(flat[n].tobytes())
+            vectors, residual, error = self.lattice(flat[n].tobytes())
             f = turn @ np.linalg.inv(vectors) @ np.array([G1, G2]) @ turn.T
             for key, (value,) in expected(f[np.newaxis]).items():
                 found[key][n] = value
-            found["residual"][n], found["indexed"][n] = residual, 1
+            found["residual"][n], found["indexed"][n], found["error"][n] = residual, 1, error
         maps = {f"s_{key}": image.reshape(scan.shape) for key, image in found.items()}
         numbers = dict(zip(("g1_row", "g1_col", "g2_row", "g2_col"), (*G1, *G2)))
         return {
@@ -335,7 +338,9 @@ class TestWindows(_OfALattice):
         design, root = np.column_stack([np.ones(13), windows.orders]), np.sqrt(weights)[:, np.newaxis]
         solution = np.linalg.lstsq(design * root, np.array(places) * root, rcond=None)[0]
         away = ((np.array(places) - design @ solution) ** 2).sum(axis=1)
-        return solution[1:], np.sqrt(np.average(away, weights=weights))
+        variances = np.diag(np.linalg.inv((design * root).T @ (design * root)))[1:]
+        error = np.sqrt(np.mean(variances / (solution[1:] ** 2).sum(axis=1)))
+        return solution[1:], np.sqrt(np.average(away, weights=weights)), error
 
 
 class TestEdges(_OfALattice):
@@ -350,4 +355,4 @@ class TestEdges(_OfALattice):
         part = method.accumulator(series, scan, None)
         part.add(np.array([0]), frame.astype(np.uint16))
         lattices, _ = method._lattices(series, scan, [part])
-        return lattices[0, 0, 2:6].reshape(2, 2), lattices[0, 0, 6]
+        return lattices[0, 0, 2:6].reshape(2, 2), lattices[0, 0, 6], lattices[0, 0, 8]
