@@ -36,6 +36,9 @@ from live4d_ophyd.imaging.virtual_detectors import center_in_px
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
 
+#: frames that are taken from a batch at once: as float32 they stay in the cache
+_AT_ONCE = 32
+
 REFERENCES = ("scan", "region", "lattice")
 
 
@@ -273,16 +276,19 @@ class _OfPatterns:
         self.values = Scatter(scan, NUMBERS + 1)
         self._windows = windows
         self._good, self._background = ~bad_pixels(series), windows.background()
-        none = math.inf if series.format.dtype.kind == "f" else 2**62
-        self._limit = none if series.saturation is None else series.saturation
+        self._limit = math.inf if series.saturation is None else float(series.saturation)
 
     def add(self, positions: Any, patterns: Any) -> None:
         """``patterns`` (n, q_y, q_x)."""
         windows, found = self._windows, np.empty((len(positions), NUMBERS + 1))
         lattices, status = np.empty((len(positions), NUMBERS)), np.empty(len(positions), np.int64)
-        fit_patterns(
-            np.ascontiguousarray(on_host(patterns)), self._good, self._limit, windows.start, windows.orders,
-            self._background, windows.radius, windows.reach, windows.widest, windows.shortest / 2, lattices, status,
-        )  # fmt: skip
+        for first in range(0, len(positions), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            # Of one type, for one kernel. Counts above 2^24 are rounded, to less than their noise.
+            fit_patterns(
+                np.ascontiguousarray(on_host(patterns[some]), np.float32), self._good, self._limit, windows.start,
+                windows.orders, self._background, windows.radius, windows.reach, windows.widest, windows.shortest / 2,
+                lattices[some], status[some],
+            )  # fmt: skip
         found[:, :-1], found[:, -1] = lattices, status
         self.values.add(on_host(positions), found)

@@ -256,7 +256,7 @@ def _edge(pattern, good, limit, row, col, radius, half_width, level):
 
 @njit(**NOGIL)
 def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, wide, between, out, status):
-    """Lattices of ``patterns`` (n, q_y, q_x): windows follow the disks, then their edges are fitted.
+    """Lattices of ``patterns`` (n, q_y, q_x) float32: windows follow the disks, then their edges are fitted.
 
     ``start`` (3, 2): centre and vectors without strain. ``reach`` is the radius of windows, ``wide`` that of the first
     ones, ``between`` half the distance of disks; ``offsets`` (m, 2) pixels of the background about a disk. ``out`` and
@@ -312,11 +312,10 @@ def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, w
 
 
 def warm_up() -> None:
-    """Compile the kernels, or load them from numba's cache (half a minute the first time on a machine)."""
+    """Compile the kernels, or load them from numba's cache (seconds the first time on a machine)."""
     none, sums = np.zeros(0), np.zeros((1, 4, 0), np.float32)
     pair, one, out, status = np.zeros((1, 2)), np.zeros(1), np.zeros((0, NUMBERS)), none.astype(np.int64)
     fit_moments(sums, pair, pair, pair, one, pair, one, 1.0, 1.0, 1.0, out, status)
     good, offsets = np.zeros((1, 1), bool), np.zeros((0, 2), np.int64)
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        patterns = np.zeros((0, 1, 1), dtype)
-        fit_patterns(patterns, good, 1, np.zeros((3, 2)), pair, offsets, 1.0, 1.0, 1.0, 1.0, out, status)
+    patterns = np.zeros((0, 1, 1), np.float32)
+    fit_patterns(patterns, good, 1.0, np.zeros((3, 2)), pair, offsets, 1.0, 1.0, 1.0, 1.0, out, status)
