@@ -29,8 +29,12 @@ _LEAST_COUNTS, _SIGNIFICANCE = 8.0, 4.0
 _TOLERANCE, _SIGMAS = 1.0, 3.0
 #: variance that places have besides that of counts, px^2: a bright disk must not outweigh all others
 _FLOOR = 0.01
-#: how far the lattice may move a disk beyond the margin of its window, px
-_BEYOND = 0.25
+#: how far within the margin of its window the lattice must leave a disk, px: the edge of a disk is a pixel wide, and a
+#: window that cuts it off pulls at the strain
+_WITHIN = 0.25
+#: how far a vector may be from that without strain, part of the distance of disks: disks that move further get to
+#: places of others, and a lattice fits that is none
+_MOST_CHANGE = 0.2
 #: half widths of the ring about the edge, px, one pass each
 _RINGS = (1.0, 0.5, 0.5)
 
@@ -92,9 +96,9 @@ def _fitted(y, x, variance, orders, at, margin, used, lattice):
             col = lattice[0, 1] + orders[j, 0] * lattice[1, 1] + orders[j, 1] * lattice[2, 1]
             away = (y[j] - row) ** 2 + (x[j] - col) ** 2
             moved = (row - at[j, 0]) ** 2 + (col - at[j, 1]) ** 2
-            if moved > (margin + _BEYOND) ** 2:
+            if moved > (margin - _WITHIN) ** 2:
                 outside += 1
-            if away > (_TOLERANCE + _SIGMAS * math.sqrt(variance[j])) ** 2 or moved > (margin + _BEYOND) ** 2:
+            if away > (_TOLERANCE + _SIGMAS * math.sqrt(variance[j])) ** 2 or moved > (margin - _WITHIN) ** 2:
                 used[j] = False
                 dropped += 1
             else:
@@ -307,6 +311,10 @@ def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, w
                 lattice[:] = before
                 if turn > 0:
                     break
+        for g in range(1, 3):
+            row, col = lattice[g, 0] - start[g, 0], lattice[g, 1] - start[g, 1]
+            if state == FITTED and math.sqrt(row * row + col * col) > 2 * _MOST_CHANGE * between:
+                state = OUTSIDE
         status[n] = state
         _keep(state, residual, used, lattice, out[n])
 

@@ -183,6 +183,33 @@ def test_edges_follow_strain_and_descan_where_windows_say_that_disks_are_outside
     assert np.isnan(far["s_e_rr"]).all()
 
 
+def _turned(degrees):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s], [s, c]])
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["strain", "stretch", "centre", "turn"])
+def test_beyond_what_can_be_followed_strain_is_nan_and_never_wrong(refine, what):
+    rng, count = np.random.default_rng(8), GRID.size
+    f, center = np.tile(np.eye(2), (count, 1, 1)), np.tile(CENTER, (count, 1))
+    if what == "strain":
+        f += np.linspace(0, 0.3, count)[:, np.newaxis, np.newaxis] * rng.uniform(-1, 1, f.shape)
+    elif what == "stretch":
+        f *= np.linspace(0.8, 1.3, count)[:, np.newaxis, np.newaxis]
+    elif what == "centre":
+        angle = rng.uniform(0, 2 * np.pi, count)
+        center += np.linspace(0, 12, count)[:, np.newaxis] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    else:
+        f = np.stack([_turned(degrees) for degrees in np.linspace(-44, 44, count)])
+    found = measured(replace(METHOD, refine=refine), counts(drawn(strained(f), center, **BRIGHT)))
+    mapped = np.isfinite(found["s_e_rr"]).ravel()
+    assert 0 < mapped.sum() < count or (refine and what == "centre")
+    assert found["s_mapped"] == mapped.mean()
+    check(found, f, atol=3e-3, where=mapped)
+    assert (found["s_indexed"].ravel()[mapped] >= 4 / 13).all()
+
+
 def test_a_wrong_centre_moves_nothing_while_disks_are_in_their_windows():
     f = deformations(0.004)
     frames = counts(drawn(strained(f), **BRIGHT))
@@ -191,8 +218,7 @@ def test_a_wrong_centre_moves_nothing_while_disks_are_in_their_windows():
 
 
 def test_of_another_lattice_there_is_no_strain():
-    turned = np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
-    frames = counts(drawn(strained(np.tile(turned, (GRID.size, 1, 1))), **BRIGHT))
+    frames = counts(drawn(strained(np.tile(_turned(34), (GRID.size, 1, 1))), **BRIGHT))
     for refine in (False, True):
         found = measured(replace(METHOD, refine=refine), frames)
         assert found["s_reason"] != Reason.FITTED
