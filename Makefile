@@ -69,6 +69,7 @@ docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning 
 gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from simulated scans
 	MPLBACKEND=agg $(BIN)/python docs/gallery.py
 	MPLBACKEND=agg $(BIN)/python docs/parallax.py
+	MPLBACKEND=agg $(BIN)/python docs/strain.py
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu
@@ -110,6 +111,8 @@ $(ORACLES)/.installed:
 oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images beside LiberTEM's and py4DSTEM's
 	$(BIN)/python tests/by_hand/oracles.py ours out/oracles
 	$(ORACLES)/bin/python tests/by_hand/oracles.py theirs out/oracles
+	$(BIN)/python tests/by_hand/strain_oracle.py ours out/oracles
+	$(ORACLES)/bin/python tests/by_hand/strain_oracle.py theirs out/oracles
 
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml

@@ -37,6 +37,7 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.imaging.pattern_statistics import MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.imaging.virtual_detectors import Annulus
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -60,6 +61,10 @@ def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
         (row + y * radius, col + x * radius) for y, x in ((-0.5, 1.2), (-0.5, 2.2), (0.5, 2.2), (0.5, 1.2))
     ]
     spots = [(row + y * radius, col + x * radius) for y, x in ((1.7, 0), (-1.7, 0), (0, 1.7), (0, -1.7))]
+    # 13 disks of nanobeam diffraction. What is under their windows makes no difference to the cost.
+    strain = Strain(
+        "strain", (row, col), g1=(0.66 * radius, 0.0), g2=(0.0, 0.66 * radius), radius=0.27 * radius
+    )
     live = (
         disk,
         Annulus("abf", center=center, inner=0.5 * radius, outer=radius),
@@ -77,6 +82,7 @@ def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
         "mean pattern": (disk, MeanPattern()),
         "maximum pattern": (disk, MaxPattern()),
         "standard deviation pattern": (disk, StdPattern()),
+        "VBF, strain windows": (disk, strain),
         "all": (disk, adf, tiles, mass, MeanPattern()),
     }
 

@@ -36,6 +36,7 @@ from .imaging.pattern_statistics import LastPattern as LastPattern
 from .imaging.pattern_statistics import MaxPattern as MaxPattern
 from .imaging.pattern_statistics import StdPattern as StdPattern
 from .imaging.segments import Segments as Segments
+from .imaging.strain import Strain as Strain
 from .imaging.virtual_detectors import ABF as ABF
 from .imaging.virtual_detectors import ADF as ADF
 from .imaging.virtual_detectors import BF as BF

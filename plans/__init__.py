@@ -12,6 +12,7 @@ from live4d_ophyd.plans.calibrations import load_calibration, save_calibration
 from live4d_ophyd.plans.flat_field import measure_flat_field
 from live4d_ophyd.plans.focus import FocusNotFound, autofocus
 from live4d_ophyd.plans.images import movie, single_image
+from live4d_ophyd.plans.lattice import calibrate_lattice
 from live4d_ophyd.plans.rotation import calibrate_rotation
 from live4d_ophyd.plans.series import focal_series, tile_scan
 
@@ -20,6 +21,7 @@ __all__ = [
     "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
+    "calibrate_lattice",
     "calibrate_rotation",
     "correct_astigmatism",
     "correct_defocus",

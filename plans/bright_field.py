@@ -14,11 +14,10 @@ from live4d_ophyd import checks
 from live4d_ophyd.calibration_store import refuse_taken
 from live4d_ophyd.imaging.bad_pixels import find_dead_pixels, find_hot_pixels
 from live4d_ophyd.imaging.disk_fit import DiskFit, fit_disk
-from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.plans.calibrations import save_calibration
 from live4d_ophyd.plans.components import component
-from live4d_ophyd.plans.disks import disk_signals, pattern_of, unit_of
+from live4d_ophyd.plans.disks import disk_signals
+from live4d_ophyd.plans.mean_pattern import pattern_of, with_mean_pattern
 from live4d_ophyd.plans.stubs import in_thread, mask_pixels, note_run, runs_before
 
 #: stream that holds what the calibration has set
@@ -96,7 +95,6 @@ def calibrate_bright_field(
         )
     }  # fmt: skip
     pattern_name = pattern_of(detector)
-    pattern_enabled = component(detector, f"{pattern_name}_enabled")
     start = {
         "plan_name": "calibrate_bright_field",
         "purpose": "bright-field calibration",
@@ -148,21 +146,8 @@ def calibrate_bright_field(
             yield from bps.read(signal)
         yield from bps.save()
 
-    switched = [component(detector, f"{other}_enabled") for other in _not_yet_possible(detector)]
-    before, runs = (yield from bps.rd(pattern_enabled)), runs_before(detector)
-
-    def restore() -> MsgGenerator[None]:
-        for signal in switched:
-            yield from bps.mv(signal, 1)
-        yield from bps.mv(pattern_enabled, before)
-
-    def calibrate() -> MsgGenerator[str]:
-        yield from bps.mv(pattern_enabled, 1)
-        for signal in switched:
-            yield from bps.mv(signal, 0)
-        return (yield from measure_and_set())
-
-    uid = yield from bpp.finalize_wrapper(calibrate(), restore)
+    runs = runs_before(detector)
+    uid = yield from with_mean_pattern(detector, measure_and_set)
     yield from note_run(detector, "bright_field", uid, runs)
     row, col = fit.center
     # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
@@ -236,19 +221,3 @@ def _in_words(kind: str, bad: np.ndarray, *, masked: bool) -> str:
         f"{len(rows)} {kind} pixel{'s' * (len(rows) > 1)} by this pattern. To leave them out: "
         f"mask = np.zeros({bad.shape}, bool); mask[{rows}, {cols}] = True; Live4D(..., pixel_mask=mask)"
     )
-
-
-def _not_yet_possible(detector: Any) -> list[str]:
-    """Names of the methods to leave out: none, or all that can be, where one is in a unit that is not calibrated.
-
-    Others may be made of that one.
-    """
-    calibration = detector.calibration()
-    known = {"bf": calibration.bf_radius, "mrad": calibration.mrad_per_px, "rad": calibration.mrad_per_px}
-    enabled = [method for method in detector.methods() if getattr(method, "enabled", None) is True]
-    needed = {unit_of(method) for method in enabled}
-    if any(isinstance(method, Parallax) for method in enabled):
-        needed.add("mrad")
-    if all(known.get(unit, 1.0) is not None for unit in needed):
-        return []
-    return [method.name for method in enabled if not isinstance(method, MeanPattern)]

@@ -16,7 +16,8 @@ from live4d_ophyd.calibration_store import (
 from live4d_ophyd.device.calibration_origin import CHANGED
 from live4d_ophyd.device.imaging_settings import calibration_values
 from live4d_ophyd.plans.components import component
-from live4d_ophyd.plans.disks import disk_signals, pattern_of
+from live4d_ophyd.plans.disks import disk_signals
+from live4d_ophyd.plans.mean_pattern import pattern_of
 from live4d_ophyd.plans.stubs import in_thread
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.plans.components import component
 
 
@@ -10,11 +9,6 @@ def disk_signals(detector: Any, name: str) -> tuple[list[Any], list[Any]]:
     """Signals of a disk that shall be the bright-field disk: centres, those of concentric methods too, and radii."""
     centers = [component(detector, f"{other}_center") for other in _concentric(detector, name)]
     return centers, [component(detector, f"{name}_radius")] if in_px(detector, name) else []
-
-
-def pattern_of(detector: Any) -> str:
-    """Name of the mean pattern."""
-    return next(method.name for method in detector.methods() if isinstance(method, MeanPattern))
 
 
 def _concentric(detector: Any, name: str) -> list[str]:

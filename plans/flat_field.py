@@ -12,7 +12,7 @@ from live4d_ophyd import checks
 from live4d_ophyd.imaging.flat_field import FlatField, flat_field
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.plans.components import component
-from live4d_ophyd.plans.disks import pattern_of
+from live4d_ophyd.plans.mean_pattern import pattern_of
 from live4d_ophyd.plans.stubs import Measured, in_thread, mask_pixels, note_run, runs_before
 
 #: stream that holds what was measured

@@ -60,6 +60,14 @@ def _text(error: Exception) -> str:
 )
 @click.option("--defocus", default=0.0, show_default=True, help="Defocus at the start, nm.")
 @click.option("--beam-current", default=100.0, show_default=True, help="Beam current at the start, pA.")
+@click.option("--semiangle", default=10.0, show_default=True, help="Convergence semi-angle, mrad.")
+@click.option(
+    "--specimen",
+    default="particles",
+    show_default=True,
+    type=click.Choice(["particles", "crystal"]),
+    help="What is scanned: heavy particles on a film, or a crystal with known strain.",
+)
 @click.option(
     "--rate",
     default=30e3,
@@ -130,7 +138,13 @@ def _text(error: Exception) -> str:
 @click.option("--exit-on-eof", is_flag=True, help="End when stdin is closed (for parent processes).")
 @click.option("-v", "--verbose", is_flag=True, help="Log every series to stderr.")
 def sim(
-    host: str, rest_port: int, stream_port: int, verbose: bool, exit_on_eof: bool, **options: Any
+    host: str,
+    rest_port: int,
+    stream_port: int,
+    specimen: str,
+    verbose: bool,
+    exit_on_eof: bool,
+    **options: Any,
 ) -> None:
     """A DECTRIS DCU and a microscope in software: REST and stream v2, with a specimen to look at.
 
@@ -139,12 +153,14 @@ def sim(
     scans its raster by itself as soon as a client is connected, with ints on command/trigger. Defocus,
     astigmatism, stage and beam current are set under /microscope, faults under /faults.
     """
-    from live4d_ophyd.sim.server import build_dcu, serve
+    from live4d_ophyd.sim.crystal import Crystal
+    from live4d_ophyd.sim.server import SPECIMEN, build_dcu, serve
 
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
     names = {field.name for field in fields(Faults)} & (options.keys() - {"seed"})
     try:
         faults = Faults.parse(**{name: options.pop(name) for name in names})
+        options["specimen"] = Crystal() if specimen == "crystal" else SPECIMEN
         dcu = build_dcu(endpoint=f"tcp://{host}:{stream_port}", faults=faults, **options)
     except (ValueError, OSError) as error:
         raise click.ClickException(_text(error)) from None

@@ -65,9 +65,9 @@ class Mean(Value):
 def array_key(device: str, name: str, output: Output, shape: tuple[int, ...]) -> dict[str, Any]:
     """Data key of an output. Without ``dtype_numpy`` storage would guess, without ``dims`` it could not name axes.
 
-    ``brightness`` is the data key that an angle is shown with.
+    ``brightness`` is the data key that an angle is shown with; ``symmetric`` values are shown in two colours about 0.
     """
-    key = {
+    key: dict[str, Any] = {
         "source": f"live4d:{device}_{name}",
         "dtype": "array",
         "dtype_numpy": "<f8",
@@ -75,6 +75,8 @@ def array_key(device: str, name: str, output: Output, shape: tuple[int, ...]) ->
         "dims": list(output.dims),
         "units": output.units,
     }
+    if output.symmetric:
+        key["symmetric"] = True
     return {**key, "brightness": f"{device}_{output.brightness}"} if output.brightness else key
 
 

@@ -29,6 +29,7 @@ from live4d_ophyd.engine.results import Progress, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
 from live4d_ophyd.frames import gather
+from live4d_ophyd.imaging import strain_kernels
 from live4d_ophyd.recording.template import Recorded
 from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import Connection, DetectorControl, SourceError
@@ -50,6 +51,7 @@ def warm_up() -> None:
     sources.warm_up()
     warm_up_decoder()
     gather.warm_up()
+    strain_kernels.warm_up()
 
 
 class Acquisition:

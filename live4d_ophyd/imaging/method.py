@@ -44,6 +44,8 @@ class Output:
     preview: bool = True  #: shown while the raster runs
     #: of angles in degrees, from +x towards +y: shown as a colour wheel, as bright as the output of this name is large
     brightness: str = ""
+    #: of either sign: shown in two colours, equally far about 0
+    symmetric: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 
 GROUP = "live4d_ophyd.methods"
@@ -36,6 +37,7 @@ _OWN: dict[str, type] = {
     "dpc": DPC,
     "idpc": IDPC,
     "parallax": Parallax,
+    "strain": Strain,
     "mean_pattern": MeanPattern,
     "max_pattern": MaxPattern,
     "std_pattern": StdPattern,

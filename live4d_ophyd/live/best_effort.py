@@ -139,7 +139,8 @@ class Live4DBestEffortCallback(BestEffortCallback):
                 image = np.asarray(doc["data"][key], dtype=float)
                 units, brightness = data_keys[key].get("units") or "", data_keys[key].get("brightness")
                 bright = None if brightness not in doc["data"] else np.asarray(doc["data"][brightness], float)
-                panels[key] = Panel(image, self._axes[device], units, bright)
+                symmetric = bool(data_keys[key].get("symmetric"))
+                panels[key] = Panel(image, self._axes[device], units, bright, symmetric)
             if not preview:
                 self._finished[device] = doc["seq_num"]
             number = (

@@ -23,6 +23,7 @@ from live4d_ophyd.folders import make_private
 from live4d_ophyd.live.color_wheel import draw_legend, wheel_colors
 
 NOT_SEEN = "#3b5b7a"  # no grey: a missing position must not look like a value
+NOT_SEEN_OF_TWO = "#8f8f8f"  # grey, which is between no two of red, white and blue
 ALARM = "#c81e1e"
 #: of a figure, inches at 100 dpi: what fits on a screen of 1080 px beside a task bar
 LARGEST_IN = (18.0, 9.0)
@@ -45,13 +46,15 @@ class ScanAxes:
 class Panel:
     """What one panel shows: an image (rows, cols), NaN where nothing was seen, its axes, and the unit of its values.
 
-    With a ``brightness`` (rows, cols) the image is an angle in degrees, and both are shown as a colour wheel.
+    With a ``brightness`` (rows, cols) the image is an angle in degrees, and both are shown as a colour wheel. A
+    ``symmetric`` one has values of either sign: white is 0, and both colours reach equally far.
     """
 
     image: np.ndarray
     axes: ScanAxes
     units: str
     brightness: np.ndarray | None = None
+    symmetric: bool = False
 
 
 class ImageFigure:
@@ -72,7 +75,10 @@ class ImageFigure:
         self._name = name
         self._window = window
         self.percentiles = percentiles
-        self._colors = plt.get_cmap("gray").with_extremes(bad=NOT_SEEN)
+        self._colors = {
+            symmetric: plt.get_cmap(name).with_extremes(bad=bad)
+            for symmetric, name, bad in ((False, "gray", NOT_SEEN), (True, "RdBu_r", NOT_SEEN_OF_TWO))
+        }
         self._panels: dict[str, _DrawnPanel] = {}
         self._open()
 
@@ -118,10 +124,15 @@ class ImageFigure:
 class _DrawnPanel:
     """One image with its colour bar, or, of a scan of one row or column, a line."""
 
-    def __init__(self, ax: Any, colors: Any) -> None:
-        self._ax = ax
+    def __init__(self, ax: Any, colors: Mapping[bool, Any]) -> None:
+        self._ax, self._colors = ax, colors
         self._image = ax.imshow(
-            np.full((1, 1), np.nan), cmap=colors, origin="upper", interpolation="nearest", vmin=0, vmax=1
+            np.full((1, 1), np.nan),
+            cmap=colors[False],
+            origin="upper",
+            interpolation="nearest",
+            vmin=0,
+            vmax=1,
         )
         self._bar = ax.figure.colorbar(self._image, cax=ax.inset_axes((1.04, 0, 0.05, 1)))
         (self._line,) = ax.plot([], [], ".-")
@@ -144,6 +155,9 @@ class _DrawnPanel:
             if artist is not None:
                 artist.set_visible(visible)
         low, high = np.percentile(image[seen], (0, 100) if is_line else percentiles) if seen.any() else (0, 1)
+        if panel.symmetric and not is_line:
+            high = max(abs(low), abs(high)) or 1.0
+            low = -high
         high = high if high > low else low + 1
         (self._show_line if is_line else self._show_image)(panel, low, high)
         # Rounded down: 100 % means every position.
@@ -153,6 +167,7 @@ class _DrawnPanel:
         extent = panel.axes.extent(panel.image.shape)
         if panel.brightness is None:
             self._image.set_data(np.ma.masked_invalid(panel.image))
+            self._image.set_cmap(self._colors[panel.symmetric])
         else:
             colors = wheel_colors(panel.image, panel.brightness)
             self._image.set_data(np.where(np.isfinite(colors), colors, to_rgb(NOT_SEEN)))

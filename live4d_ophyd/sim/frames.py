@@ -22,7 +22,7 @@ from live4d_ophyd.sim.kept import Kept
 from live4d_ophyd.sim.patterns import Flood, Optics, Quantised
 from live4d_ophyd.sim.payloads import PayloadEncoder, Payloads, Stopped
 from live4d_ophyd.sim.poisson import frame_seeds, poisson_counts
-from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
+from live4d_ophyd.sim.specimen import Detector, Microscope, PhaseObject, Scan
 
 CHANNELS = ("threshold_1", "threshold_2", "difference")
 
@@ -101,7 +101,7 @@ class FrameSource:
 
     def __init__(
         self,
-        specimen: Specimen,
+        specimen: PhaseObject,
         *,
         seed: int = 0,
         frozen_noise: bool = False,

@@ -17,7 +17,7 @@ import scipy.fft
 from numba import njit
 
 from live4d_ophyd.frames.memory import NOGIL
-from live4d_ophyd.sim.specimen import Detector, Microscope, Specimen, aperture, transmission, truth
+from live4d_ophyd.sim.specimen import Detector, Microscope, PhaseObject, aperture, transmission, truth
 
 #: sub-pixel places of the probe along an axis
 PLACES = 8
@@ -94,7 +94,7 @@ class Flood:
 class Optics:
     """Column, specimen and detector as they are for a while: patterns at any position."""
 
-    def __init__(self, specimen: Specimen, microscope: Microscope, detector: Detector) -> None:
+    def __init__(self, specimen: PhaseObject, microscope: Microscope, detector: Detector) -> None:
         n = self.edge = detector.window
         self.pixel_nm = truth(microscope, detector).window_nm / n
         self._transmission = transmission(specimen, self.pixel_nm, n)

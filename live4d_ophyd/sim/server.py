@@ -26,7 +26,7 @@ from live4d_ophyd.sim.frames import KEPT_BYTES, FrameSource, Readout
 from live4d_ophyd.sim.rest import MICROSCOPE, checked_scan, create_app
 from live4d_ophyd.sim.sender import StreamSender
 from live4d_ophyd.sim.settings import API_VERSIONS, Parameter
-from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
+from live4d_ophyd.sim.specimen import Detector, Microscope, PhaseObject, Scan, Specimen
 from live4d_ophyd.sim.status import hide_keys
 
 NO_FAULTS, SPECIMEN = Faults(), Specimen()
@@ -49,6 +49,7 @@ def build_dcu(
     bf_ellipse_angle: float = 0.0,
     defocus: float = 0.0,
     beam_current: float = 100.0,
+    semiangle: float = 10.0,
     rate: float = 30e3,
     dead_pixels: int = 0,
     hot_pixels: int = 0,
@@ -65,21 +66,23 @@ def build_dcu(
     api: str = API_VERSIONS[-1],
     without: Iterable[str] = (),
     faults: Faults = NO_FAULTS,
-    specimen: Specimen = SPECIMEN,
+    specimen: PhaseObject = SPECIMEN,
 ) -> Dcu:
     """A DCU that streams at ``endpoint``.
 
-    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``rate`` in Hz; `Flaws` has what hot
-    and cold pixels and ``gain_spread`` are; ``buffered``
-    frames wait for a slow client (None: what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the
-    settings UNPREPARED instead of ``rate``; ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what
-    was computed are kept; ``without`` are config and status keys that the firmware does not have.
+    ``step``, ``defocus`` in nm, detector lengths in px, ``beam_current`` in pA, ``semiangle`` in mrad, ``rate`` in
+    Hz; `Flaws` has what hot and cold pixels and ``gain_spread`` are; ``buffered`` frames wait for a slow client (None:
+    what fits in BUFFER_BYTES); ``unprepared``: without high voltage, with the settings UNPREPARED instead of ``rate``;
+    ``silent_scan``: headers do not say what is scanned; ``kept_mb`` of what was computed are kept; ``without`` are
+    config and status keys that the firmware does not have.
 
     Raises ValueError for values out of range and OSError for a port in use.
     """
     if api not in API_VERSIONS:
         raise ValueError(f"api is {api!r}; expected one of {', '.join(API_VERSIONS)}")
-    microscope = Microscope()
+    if not 0.1 <= semiangle <= 100:
+        raise ValueError(f"semiangle is {semiangle:g} mrad; expected 0.1 to 100 mrad")
+    microscope = Microscope(semiangle_mrad=float(semiangle))
     for name, value in (("defocus", defocus), ("beam_current", beam_current)):
         attribute, unit, low, high = MICROSCOPE[name]
         checked = Parameter(0.0, "float", unit, minimum=low, maximum=high).checked(name, float(value))

@@ -16,8 +16,10 @@ thermal diffuse and inelastic scattering, partial coherence, the detector's poin
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import scipy.fft
@@ -168,6 +170,13 @@ class Detector:
         )
 
 
+class PhaseObject(Hashable, Protocol):
+    """What the beam goes through: hashable, as its phase is kept."""
+
+    def phase(self, pixel_nm: float) -> np.ndarray:
+        """Projected phase on a periodic grid, ``(n, n) float32``, rad."""
+
+
 @dataclass(frozen=True)
 class Specimen:
     """Spheres of heavy atoms on a film of light ones; one seed is one specimen for every detector."""
@@ -228,7 +237,7 @@ class Specimen:
 
 
 @lru_cache(maxsize=2)
-def transmission(specimen: Specimen, pixel_nm: float, window: int) -> np.ndarray:
+def transmission(specimen: PhaseObject, pixel_nm: float, window: int) -> np.ndarray:
     """exp(i phase), continued periodically by one window: ``(n + window, n + window) complex64``."""
     phase = np.pad(specimen.phase(pixel_nm), (0, window), mode="wrap")
     return np.exp(1j * phase).astype(np.complex64)

@@ -22,6 +22,7 @@ from bluesky.protocols import Movable
 from live4d_ophyd.plans import (  # noqa: F401
     autofocus,
     calibrate_bright_field,
+    calibrate_lattice,
     calibrate_rotation,
     correct_astigmatism,
     correct_defocus,

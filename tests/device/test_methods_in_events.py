@@ -26,6 +26,7 @@ from live4d_ophyd import (
     Polygon,
     ScanGrid,
     Segments,
+    Strain,
 )
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.frames.format import FrameFormat
@@ -276,3 +277,29 @@ def test_an_image_finer_than_the_scan_is_in_the_event_with_axes_of_its_own(dcu, 
     assert keys["it_parallax_C10"]["units"] == "A"
     assert data["it_parallax_reason"] == Reason.TOO_FEW_POSITIONS
     assert np.isnan([data["it_parallax_defocus"], data["it_parallax_C10_error"]]).all()
+
+
+def test_strain_is_in_the_event_with_its_reference_and_two_colours(dcu, RE):
+    strain = Strain("strain", (12, 16), g1=(7, 0), g2=(0, 7), radius=2.5, margin=0.5)
+    live4d = Live4D(dcu.endpoint, name="it", scan=GRID, methods=[strain], timeout=20.0, backend="cpu")
+    y, x = np.indices((24, 32))
+    disk = np.min([np.hypot(y - row, x - col) for row in (5, 12, 19) for col in (9, 16, 23)], axis=0) < 2.6
+    pixels = np.where(disk, 100, 0).astype(np.uint16) * np.ones((GRID.frames, 1, 1), np.uint16)
+    pixels[3] = 0
+    dcu.send(series(pixels, 6, "E6"))
+    docs = Documents()
+    with closing(live4d):
+        assert {"it_strain_e_rr", "it_strain_indexed"} <= set(live4d.preview.describe())
+        RE(bp.count([live4d]), docs)
+        with pytest.raises(ValueError, match=r"it_strain_margin = 0.1: expected a number of at least 0.5 px"):
+            RE(bps.mv(live4d.strain_margin, 0.1))
+    data, keys = docs.events()[0]["data"], docs.of("descriptor")[0]["data_keys"]
+    for key in ("e_rr", "e_cc", "e_rc", "theta"):
+        image = np.ravel(data[f"it_strain_{key}"])
+        assert np.isnan(image).nonzero()[0].tolist() == [3]
+        np.testing.assert_allclose(np.delete(image, 3), 0, atol=1e-9)
+        assert keys[f"it_strain_{key}"]["symmetric"] is True
+    assert "symmetric" not in keys["it_strain_residual"]
+    assert data["it_strain_mapped"] == pytest.approx(11 / 12)
+    assert [data[f"it_strain_reference_g1_{axis}"] for axis in ("row", "col")] == pytest.approx([7, 0])
+    assert (data["it_strain_g1_row"], data["it_strain_refine"], data["it_strain_reason"]) == (7, False, 0)

@@ -9,6 +9,7 @@ from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.registry import class_of, from_dict, kind_of, to_dict
 from live4d_ophyd.imaging.segments import Segments
+from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
 
 
@@ -61,6 +62,7 @@ def test_a_module_that_fails_when_it_is_imported_is_named_and_ends_nothing(tmp_p
         CenterOfMass("com", Annulus("adf", center=(4, 5), inner=3, outer=8)),
         Segments("dpc", inner=2, outer=9),
         MeanPattern("pattern", enabled=False),
+        Strain("strain", g1=(12.5, 1), g2=(-1, 13), reference="region", region=((0, 0), (3, 4)), refine=True),
     ],
 )
 def test_a_method_comes_back_from_plain_values(method):

@@ -303,3 +303,20 @@ def test_outliers_do_not_set_the_grey_scale():
 def test_axes_fall_back_to_pixels():
     assert scan_axes({"configuration": {"live4d": {"data": {"live4d_dwell_time": 1e-5}}}}, "live4d") is None
     assert ScanAxes().extent((2, 3)) == (-0.5, 2.5, 1.5, -0.5)
+
+
+def test_values_of_either_sign_have_two_colours_as_far_as_each_other():
+    figure = ImageFigure("signs", ["live4d_e"], window=False, percentiles=(0, 100))
+    values = np.array([[-0.01, 0.02], [0.0, np.nan]])
+    figure.show({"live4d_e": Panel(values, ScanAxes(), "", symmetric=True)})
+    (image,) = figure.figure.axes[0].get_images()
+    assert image.get_clim() == (-0.02, 0.02)
+    left, right, zero, missing = image.to_rgba(np.ma.masked_invalid(values))[[0, 0, 1, 1], [0, 1, 0, 1], :3]
+    assert left[2] > left[0]  # blue is below 0
+    assert right[0] > 0.3 > right[2]  # red above
+    assert zero.min() > 0.95
+    assert missing.max() < 0.7
+    # As an image that is not, it is grey again.
+    figure.show({"live4d_e": Panel(values, ScanAxes(), "")})
+    assert image.get_clim() == (-0.01, 0.02)
+    assert np.ptp(image.to_rgba(np.array(0.02))[:3]) == 0

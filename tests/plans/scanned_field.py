@@ -49,6 +49,7 @@ class FormulaEngine:
         self.contrast = 1.0
         self.counts = 1000
         self.beam_on_detector = True
+        self.lattice: tuple | None = None  #: g1 and g2 of a crystal, whose disks have a radius of 6 px
         self.hot = 0  #: pixels that count 40 in every frame, in row 3 from column 5 on
         self.fails_at: int | None = None
         self.asked: list[AcquisitionRequest] = []
@@ -109,6 +110,11 @@ class FormulaEngine:
         rows, cols = np.indices(DETECTOR)
         distance = np.hypot(rows - CENTER[0], cols - CENTER[1])
         pattern = 50 * np.clip(RADIUS - distance + 0.5, 0, 1) + 0.1
+        if self.lattice is not None:
+            pattern += 49.9 * np.clip(6.0 - distance + 0.5, 0, 1) - pattern + 0.1
+            for order in ((1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (-1, -1)):
+                row, col = CENTER + np.array(order) @ np.array(self.lattice)
+                pattern += 5 * np.clip(6.0 - np.hypot(rows - row, cols - col) + 0.5, 0, 1)
         pattern.reshape(-1)[3 * DETECTOR[1] + 5 :][: 7 * self.hot : 7] = 40
         return pattern
 

@@ -93,10 +93,12 @@ CALLS = [
     ("calibrate_bright_field", ["live4d"], {}, 2),
     ("autofocus", ["live4d", "defocus", -100, 100], {"num": 5}, None),
 ]
-#: what takes a device that this one is not, and is only asked for here: tests/plans/test_aberrations.py
+#: what takes a device that this one is not, and is only asked for here: tests/plans/test_aberrations.py, and
+#: test_calibrate_lattice.py; and what it has not
 ASKED = [
-    ("correct_defocus", ["live4d", "defocus", 90], {"target": 80}),
-    ("correct_astigmatism", ["live4d", "stage_y", "stage_x", 4.5], {"num": 2}),
+    ("calibrate_lattice", ["live4d"], {}, "strain_center"),
+    ("correct_defocus", ["live4d", "defocus", 90], {"target": 80}, "parallax_enabled"),
+    ("correct_astigmatism", ["live4d", "stage_y", "stage_x", 4.5], {"num": 2}, "parallax_enabled"),
 ]
 
 
@@ -109,10 +111,10 @@ def test_a_call_of_names_is_accepted_and_runs(RE, run, queue, name, args, kwargs
     assert taken == events or (events is None and taken > 1)
 
 
-@pytest.mark.parametrize(("name", "args", "kwargs"), ASKED)
-def test_a_call_of_names_is_accepted(RE, queue, name, args, kwargs):
+@pytest.mark.parametrize(("name", "args", "kwargs", "absent"), ASKED)
+def test_a_call_of_names_is_accepted(RE, queue, name, args, kwargs, absent):
     assert queue.validate(name, *args, **kwargs) is None
-    with pytest.raises(ValueError, match="live4d has no 'parallax_enabled'"):
+    with pytest.raises(ValueError, match=f"live4d has no '{absent}'"):
         RE(queue.plan(name, *args, **kwargs))
 
 

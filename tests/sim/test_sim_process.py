@@ -35,7 +35,7 @@ def test_ready_line_tells_the_truth(simulator, client):
 
 def test_what_a_dcu_is_built_with_are_options_of_the_command():
     options = {option.name for option in sim.params}
-    assert inspect.signature(build_dcu).parameters.keys() - options == {"endpoint", "faults", "specimen"}
+    assert inspect.signature(build_dcu).parameters.keys() - options == {"endpoint", "faults"}
 
 
 def test_one_series_over_rest(client):

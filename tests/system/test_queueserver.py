@@ -19,8 +19,9 @@ REPOSITORY = Path(__file__).parents[2]
 STARTUP = REPOSITORY / "profile_collection" / "startup"
 PERMISSIONS = REPOSITORY / "profile_collection" / "user_group_permissions.yaml"
 PLANS = {
-    "autofocus", "calibrate_bright_field", "calibrate_rotation", "correct_astigmatism", "correct_defocus",
-    "focal_series", "load_calibration", "measure_flat_field", "movie", "save_calibration", "single_image", "tile_scan",
+    "autofocus", "calibrate_bright_field", "calibrate_lattice", "calibrate_rotation", "correct_astigmatism",
+    "correct_defocus", "focal_series", "load_calibration", "measure_flat_field", "movie", "save_calibration",
+    "single_image", "tile_scan",
 }  # fmt: skip
 BIN = Path(sys.executable).parent
 START_TIMEOUT = 90  # s
