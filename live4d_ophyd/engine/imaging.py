@@ -22,6 +22,7 @@ from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
 from live4d_ophyd.imaging.method import Images, Method, Refitting, refits
+from live4d_ophyd.imaging.of_channel import channel_of
 from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
@@ -41,14 +42,16 @@ class Imaging:
         self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
         self._lock = threading.Lock()  # of the dictionaries
         self._failed: dict[str, BaseException] = {}
+        self._channels = [channel_of(method) for method in prepared.methods]
         self._shown = _shown(prepared)
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
         self._fits: dict[tuple[int, str], Any] = {}  # the newest, by raster and method
 
-    def add(self, positions: np.ndarray, part: Part) -> None:
+    def add(self, positions: np.ndarray, part: Part, channel: str = "") -> None:
         """Take in the good frames of a part; ``positions`` (n,) int64 of its entries in the series, all on the grid.
 
+        ``channel``: whose frames they are, "" for the one that the source takes: its methods are fed.
         Runs in a receive thread, where the decoder's work is done.
         """
         values = part.patterns if part.sums is None else part.sums
@@ -64,15 +67,18 @@ class Imaging:
             here = np.flatnonzero(good & (rasters == raster))
             within = _on_device(positions[here] - raster * self._scan.size, where)
             if len(here) == len(good):
-                self._feed(raster, where, within, sums, part.patterns)
+                self._feed(channel, raster, where, within, sums, part.patterns)
             else:
                 taken = _on_device(here, where)
-                self._feed(raster, where, within, _rows(sums, taken), _rows(part.patterns, taken))
+                rows = _rows(sums, taken), _rows(part.patterns, taken)
+                self._feed(channel, raster, where, within, *rows)
 
-    def _feed(self, raster: int, where: Any, positions: Any, sums: Any, patterns: Any) -> None:
-        prepared = self.prepared
-        for method, accumulator in zip(prepared.methods, self._of_raster(raster, where)):
-            if accumulator is None or method.name in self._failed:
+    def _feed(
+        self, channel: str, raster: int, where: Any, positions: Any, sums: Any, patterns: Any
+    ) -> None:
+        prepared, made = self.prepared, self._of_raster(raster, where)
+        for method, of, accumulator in zip(prepared.methods, self._channels, made):
+            if of != channel or accumulator is None or method.name in self._failed:
                 continue
             columns = prepared.columns.get(method.name)
             try:
@@ -94,7 +100,7 @@ class Imaging:
         if method.name in self.prepared.derived:
             return None
         try:
-            return method.accumulator(self.prepared.series, self._scan, where)
+            return method.accumulator(self.prepared.of(method).series, self._scan, where)
         except RAISED_BY_METHODS as error:
             self._fail(method, error)
             return None
@@ -164,10 +170,10 @@ class Imaging:
         parts = self._parts(raster, method, outputs)
         if method.name in self._failed or parts is None:
             return
-        key = (raster, method.name)
+        key, series = (raster, method.name), self.prepared.of(method).series
         try:
             with _own_stream(self._devices(raster)):
-                fit = method.refit(self.prepared.series, self._scan, parts, self._fits.get(key), stop)
+                fit = method.refit(series, self._scan, parts, self._fits.get(key), stop)
         except RAISED_BY_METHODS as error:
             self._fail(method, error)
         else:
@@ -194,12 +200,13 @@ class Imaging:
             parts = self._parts(raster, method, outputs) if method.name in wanted else None
             if parts is None or method.name in self._failed:
                 continue
+            series = self.prepared.of(method).series
             try:
                 if refits(method):
                     fit = self._fits.get((raster, method.name))
-                    given = method.results(self.prepared.series, self._scan, parts, fit)
+                    given = method.results(series, self._scan, parts, fit)
                 else:
-                    given = method.results(self.prepared.series, self._scan, parts)
+                    given = method.results(series, self._scan, parts)
                 outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
             except RAISED_BY_METHODS as error:
                 self._fail(method, error)

@@ -44,6 +44,7 @@ class Output:
     preview: bool = True  #: shown while the raster runs
     #: of angles in degrees, from +x towards +y: shown as a colour wheel, as bright as the output of this name is large
     brightness: str = ""
+    channel: str = ""  #: of the detector, whose frames it is made of; "": the one that the source takes
 
 
 @dataclass(frozen=True, eq=False)

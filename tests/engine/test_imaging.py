@@ -36,12 +36,12 @@ def frames(count=GRID.size, seed=0):
 
 def imaging_of(*methods, grid=GRID, **options):
     request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), grid, methods)
-    return Imaging(Preparation().prepare(request, SERIES, None), grid, **options)
+    return Imaging(Preparation().prepare(request, SERIES, {}), grid, **options)
 
 
 def part_of(imaging, pixels, bad=(), saturated=None):
     """What a decoder makes of frames."""
-    maps = imaging.prepared.demand.maps
+    maps = imaging.prepared.channels[""].demand.maps
     status = np.zeros(len(pixels), np.int64)
     status[list(bad)] = -109
     sums = None if maps is None else np.einsum("nyx,myx->nm", pixels.astype(np.int64), maps.maps)
@@ -49,7 +49,7 @@ def part_of(imaging, pixels, bad=(), saturated=None):
         sums[list(bad)] = 0
         saturated = np.zeros(sums.shape, bool) if saturated is None else saturated
     flagged = np.zeros(len(pixels), bool) if saturated is None else saturated.any(axis=1)
-    patterns = pixels if imaging.prepared.demand.patterns else None
+    patterns = pixels if imaging.prepared.channels[""].demand.patterns else None
     return Part(np.arange(len(pixels)), status, flagged, sums, saturated, patterns)
 
 
@@ -287,9 +287,9 @@ def test_a_demand_is_made_again_for_other_maps_and_not_for_another_run():
         (SERIES, maps[::-1]),
     ]:
         request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Weighted("w", weights),))
-        prepared = preparation.prepare(request, series, None)
-        assert prepared.series.note == series.note
-        np.testing.assert_array_equal(prepared.demand.maps.maps[0], weights)
+        prepared = preparation.prepare(request, series, {})
+        assert prepared.channels[""].series.note == series.note
+        np.testing.assert_array_equal(prepared.channels[""].demand.maps.maps[0], weights)
     assert len(ASKED) == 2
     assert {(series.key, series.frames, len(series.note)) for series in ASKED} == {((0, 0), None, 0)}
 
@@ -306,7 +306,7 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
         MethodFailed,
         match=r"the method broken \(Weighted\) failed: KeyError: 'radius' \(line \d+ of test_imaging.py\)",
     ) as failed:
-        Preparation().prepare(request, SERIES, None)
+        Preparation().prepare(request, SERIES, {})
     assert failed.value.method == "broken"
 
 
@@ -328,7 +328,7 @@ def test_a_value_error_that_does_not_say_of_which_method_gets_its_name(says, kin
     request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
     monkeypatch.setattr(Broken, "demand", raises)
     with pytest.raises(kind, match=words):
-        Preparation().prepare(request, SERIES, None)
+        Preparation().prepare(request, SERIES, {})
     monkeypatch.setattr(Broken, "outputs", raises)
     with pytest.raises(kind, match=words):
         AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
