@@ -28,6 +28,7 @@ from .imaging.drawn_detectors import Mask as Mask
 from .imaging.drawn_detectors import Points as Points
 from .imaging.drawn_detectors import Polygon as Polygon
 from .imaging.mean_pattern import MeanPattern as MeanPattern
+from .imaging.of_channel import OfChannel as OfChannel
 from .imaging.parallax import Parallax as Parallax
 from .imaging.pattern_statistics import LastPattern as LastPattern
 from .imaging.pattern_statistics import MaxPattern as MaxPattern

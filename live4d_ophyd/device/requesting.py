@@ -54,7 +54,7 @@ class Requesting(MethodSignals, AcquisitionSettings):
                 "scan: use 'exts' or 'exte'"
             )
         return self.request_for(
-            methods=methods,
+            methods=self.methods_on_channels(),
             rasters=rasters or self._arm_per.triggers(self.grid()),
             stay_armed=stay_armed,
             control=control,

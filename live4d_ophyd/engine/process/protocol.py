@@ -31,7 +31,7 @@ from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.sources import registry as sources
 from live4d_ophyd.sources.source import FrameSource
 
-VERSION = 11
+VERSION = 12
 #: characters of a text for a person
 LONGEST_TEXT = 4000
 #: bytes that a Probe may ask for
