@@ -223,6 +223,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         super().note_run(name, doc)
         if name == "start":
             self._raw.begin()
+            self.preview.begin()
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
@@ -243,6 +244,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         check_seen(self.name, self.record.get(), self.record_map.get())
         self._run.clear_shapes()
         self._raw.begin()
+        self.preview.begin()
         self._flight, self._kicked_off = None, False
         if not _in_event_loop():
             self._get_ready(request)

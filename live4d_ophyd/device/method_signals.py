@@ -272,11 +272,14 @@ class MethodSignals(ImagingSettings):
         return found | weighted
 
     def preview_keys(self) -> dict[str, dict[str, Any]]:
-        """Data keys of the outputs that are shown while a raster runs, by the names of the signals."""
+        """Data keys of the outputs that are shown while a raster runs, by the names of the signals.
+
+        Lengths that depend on the detector are 0.
+        """
         return {
             name: array_key(self.name, name, output, output.shape) | self.channel_said(output)
             for name, output in self.outputs().items()
-            if output.preview and output.dims and all(output.shape)
+            if output.preview and output.dims
         }
 
     def known_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -21,11 +22,15 @@ from array_api_compat import array_namespace, device
 from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
-from live4d_ophyd.imaging.method import Images, Method, Refitting, refits
+from live4d_ophyd.imaging.method import SCAN, Images, Method, Refitting, refits
 from live4d_ophyd.imaging.of_channel import channel_of
 from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
+
+#: how often patterns, and whatever else is not over the scan, are made anew for previews, s. An image grows by rows;
+#: every frame changes all of a pattern, and each time all of it is computed, and sent
+PATTERN_PERIOD_S = 0.5
 
 
 class Imaging:
@@ -44,6 +49,9 @@ class Imaging:
         self._failed: dict[str, BaseException] = {}
         self._channels = [channel_of(method) for method in prepared.methods]
         self._shown = _shown(prepared)
+        self._slow = _slow(prepared, self._shown)
+        #: of the newest preview that had them: raster, time, and what the methods in ``_slow`` gave
+        self._patterns: tuple[int, float, dict[str, np.ndarray]] | None = None
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
         self._fits: dict[tuple[int, str], Any] = {}  # the newest, by raster and method
@@ -145,10 +153,18 @@ class Imaging:
     def preview(self, raster: int) -> dict[str, np.ndarray]:
         """Outputs so far that are shown while the raster runs, with the newest fits; float64, NaN where nothing came.
 
-        What a method that failed gives is left out.
+        What a method that failed gives is left out. What is not over the scan is as of up to `PATTERN_PERIOD_S` ago.
+        One thread at a time.
         """
-        said, outputs = self.prepared.outputs, self._outputs(raster, self._shown)
-        return {name: array for name, array in outputs.items() if said[name].preview}
+        said, now, kept = self.prepared.outputs, time.monotonic(), self._patterns
+        if kept is None or kept[0] != raster or now - kept[1] >= PATTERN_PERIOD_S:
+            outputs = self._outputs(raster, self._shown)
+            slow = {key for name in self._slow for key in self.prepared.outputs_of[name]}
+            if self._devices(raster):  # else nothing came yet
+                self._patterns = raster, now, {key: outputs[key] for key in slow & outputs.keys()}
+        else:
+            outputs = self._outputs(raster, self._shown - self._slow) | kept[2]
+        return {name: outputs[name] for name, output in said.items() if output.preview and name in outputs}
 
     def result(self, raster: int, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
         """All outputs of a raster that is over, float64, NaN where nothing came.
@@ -244,6 +260,17 @@ def _shown(prepared: Prepared) -> set[str]:
                 if not outputs.keys().isdisjoint(made_of)
             }
     return shown
+
+
+def _slow(prepared: Prepared, shown: Set[str]) -> set[str]:
+    """Of the methods that are shown, those of whose outputs none that is shown is over the scan, nor made of them."""
+    made_of = {name for method in shown & prepared.derived.keys() for name in prepared.derived[method].names}
+    return {
+        name
+        for name in shown
+        if prepared.outputs_of[name].keys().isdisjoint(made_of)
+        and not any(o.preview and o.dims[:2] == SCAN for o in prepared.outputs_of[name].values())
+    }
 
 
 def _checked(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, np.ndarray]:
