@@ -52,6 +52,8 @@ from .runs.find import NoSuchRun as NoSuchRun
 from .runs.images import image as image
 from .runs.images import images as images
 from .runs.images import plot_image as plot_image
+from .runs.montage import montage as montage
+from .runs.montage import stitch as stitch
 from .runs.reprocessing import reprocess as reprocess
 from .scan import ScanGrid as ScanGrid
 from .sources.dectris.control import Simplon as Simplon

@@ -41,9 +41,7 @@ def channel_components(channel: str) -> dict[str, Cpt]:
         "series_detector_mask": ("", None),
     }
     return {
-        name + suffix_of(channel): Cpt(
-            OfOneChannel, value=value, units=units, channel=channel, kind="normal"
-        )
+        name + suffix_of(channel): Cpt(OfOneChannel, value=value, units=units, channel=channel, kind="normal")
         for name, (value, units) in values.items()
     }
 

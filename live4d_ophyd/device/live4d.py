@@ -178,8 +178,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw", tuple(imaged))
         self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
-            "", name=name, methods=_with_pattern(methods), channels=further, control=control, scan=starter, arm_per=arm_per,
-            wanted_backend=backend, server=server, curve_keys=curve_keys, **kwargs,
+            "", name=name, methods=_with_pattern(methods), channels=further, control=control, scan=starter,
+            arm_per=arm_per, wanted_backend=backend, server=server, curve_keys=curve_keys, **kwargs,
         )  # fmt: skip
         self.taken_with = TakenWith(
             None if control is None else self.detector,

@@ -31,7 +31,9 @@ class FrameTracker:
         self._bad = np.zeros(rasters, np.int64)
         self._saturated = np.zeros(rasters, np.int64)
         #: frames received and saturated by raster, of further channels
-        self._further = {name: (np.zeros(rasters, np.int64), np.zeros(rasters, np.int64)) for name in channels}
+        self._further = {
+            name: (np.zeros(rasters, np.int64), np.zeros(rasters, np.int64)) for name in channels
+        }
         #: where the frames of the raster that was closed last are, of further channels
         self.further_losses: dict[str, Losses] = {}
         self._first = np.full(rasters, np.nan)

@@ -81,9 +81,7 @@ class Imaging:
                 rows = _rows(sums, taken), _rows(part.patterns, taken)
                 self._feed(channel, raster, where, within, *rows)
 
-    def _feed(
-        self, channel: str, raster: int, where: Any, positions: Any, sums: Any, patterns: Any
-    ) -> None:
+    def _feed(self, channel: str, raster: int, where: Any, positions: Any, sums: Any, patterns: Any) -> None:
         prepared, made = self.prepared, self._of_raster(raster, where)
         for method, of, accumulator in zip(prepared.methods, self._channels, made):
             if of != channel or accumulator is None or method.name in self._failed:

@@ -51,7 +51,9 @@ class Prepared:
         Method, ...
     ]  #: those with outputs, in an order in which each comes behind what it is made of
     outputs_of: Mapping[str, Mapping[str, Output]]  #: by method
-    columns: Mapping[str, slice]  #: of the sums of its channel, by method; methods that take patterns have none
+    columns: Mapping[
+        str, slice
+    ]  #: of the sums of its channel, by method; methods that take patterns have none
     derived: Mapping[str, Images]  #: methods made from others' outputs
 
     @property

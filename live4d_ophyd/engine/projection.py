@@ -61,7 +61,9 @@ class Projection:
         self.imaging: Imaging | None = None
         self._backends: set[str] = set()
         self.info: SeriesRecord | None = None  #: known with the format of the frames
-        self.further_info: dict[str, SeriesRecord] = {}  #: of each further channel that is imaged, as ``info``
+        self.further_info: dict[
+            str, SeriesRecord
+        ] = {}  #: of each further channel that is imaged, as ``info``
         self._saturation = Saturation()
         self._request, self._tracker = request, tracker
         self._preparation, self._refuse = preparation, refuse

@@ -102,7 +102,9 @@ class RasterResult:
         if self.losses.expected != request.grid.frames:
             raise ValueError(f"it expected {self.losses.expected} frames; the grid has {request.grid.frames}")
         if set(self.further) != set(request.channels):
-            raise ValueError(f"it has the channels {checks.shown([*self.further])}; expected {request.channels}")
+            raise ValueError(
+                f"it has the channels {checks.shown([*self.further])}; expected {request.channels}"
+            )
         for channel, there in self.further.items():
             if there.losses.expected != request.grid.frames:
                 raise ValueError(

@@ -1,8 +1,9 @@
 """OfChannel: a method on the frames of a further channel of the detector, as another threshold or their difference.
 
 In: a method, and the channel's name. Out: the same outputs, each key with the channel's name behind it:
-``vbf_difference`` beside ``vbf``. The engine takes it for a method like any other, decodes the channel for it, and gives
-it the channel's own pixel mask. A method without it is of the channel that the source takes.
+``vbf_difference`` beside ``vbf``, so that what a method gives stays together. The engine takes it for a method like any
+other, decodes the channel for it, and gives it the channel's own pixel mask. A method without it is of the channel that
+the source takes.
 """
 
 from __future__ import annotations
@@ -66,9 +67,7 @@ class OfChannel:
         """The method's own."""
         return self.method.accumulator(series, scan, device)
 
-    def results(
-        self, series: SeriesInfo, scan: ScanGrid, parts: Any, *fit: Any
-    ) -> Mapping[str, np.ndarray]:
+    def results(self, series: SeriesInfo, scan: ScanGrid, parts: Any, *fit: Any) -> Mapping[str, np.ndarray]:
         """The method's own, by the channel's keys; ``fit`` for a method that refits."""
         given = self.method.results(series, scan, self._own(parts), *fit)
         return {self._key(key): array for key, array in given.items()}

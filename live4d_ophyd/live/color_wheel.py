@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-
 #: percentile of the magnitudes that is as bright as can be, as everything above
 BRIGHTEST = 99.5
 

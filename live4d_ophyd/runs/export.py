@@ -63,9 +63,9 @@ def export_run(
     run
         As `describe` takes it.
     to
-        ``png``: a picture an Event, with scale bar; angles as a colour wheel. ``tiff``: float32, a stack where there are
-        several Events; ImageJ's form, with step and unit; of angles in a folder also ``..._colors.tif``, the colour
-        wheel. ``npy``: float64, ``(event, scan_y, scan_x)`` where there are several Events.
+        ``png``: a picture an Event, with scale bar; angles as a colour wheel. ``tiff``: float32, a stack where there
+        are several Events; ImageJ's form, with step and unit; of angles, in a folder, also ``..._colors.tif``, the
+        colour wheel. ``npy``: float64, ``(event, scan_y, scan_x)`` where there are several Events.
         ``nexus``: one HDF5 file of NXdata groups. ``zarr``: one Zarr 3 store, which
         ``xarray.open_zarr(path, consolidated=False)`` reads.
     out

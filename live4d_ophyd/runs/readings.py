@@ -25,8 +25,12 @@ class DeviceReadings:
     events: dict[str, list[Any]] = field(default_factory=dict)  #: of all these streams, one after the other
     configuration: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
-    brightness: dict[str, str] = field(default_factory=dict)  #: of an angle, the image that it is as bright as
-    channels: dict[str, str] = field(default_factory=dict)  #: of the detector, by image, where the run says it
+    brightness: dict[str, str] = field(
+        default_factory=dict
+    )  #: of an angle, the image that it is as bright as
+    channels: dict[str, str] = field(
+        default_factory=dict
+    )  #: of the detector, by image, where the run says it
 
     def get(self, key: str) -> Any:
         """The value that all Events agree on, else the list of theirs; None where it is not known."""

@@ -26,7 +26,8 @@ def write_tiff(
 ) -> None:
     """Write ``(rows, cols)`` or ``(events, rows, cols)`` as float32, NaN where no frame came.
 
-    Colours, uint8 with a last axis of red, green and blue, are written as they are. ``steps`` (scan_y, scan_x) in ``unit``; ``metadata`` goes into ImageJ's Info as JSON, ``labels`` above its slices.
+    Colours, uint8 with a last axis of red, green and blue, are written as they are. ``steps`` (scan_y, scan_x) in
+    ``unit``; ``metadata`` goes into ImageJ's Info as JSON, ``labels`` above its slices.
     """
     import tifffile
 

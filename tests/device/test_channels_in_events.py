@@ -169,5 +169,5 @@ def test_channels_that_cannot_be_are_refused(wrong):
 
 
 def test_a_channel_whose_keys_are_there_already_is_refused():
-    with pytest.raises(ValueError, match="share the data key 'vbf_mean'|it has 'mean'|would share"):
+    with pytest.raises(ValueError, match="would share the data key 'vbf_mean'"):
         make(channels=("threshold_1", "mean"))

@@ -234,9 +234,7 @@ def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
 
 def test_an_output_is_described_with_the_shape_that_the_next_one_has():
     outputs = {"vbf": Output(SCAN, (3, 4), "counts"), "pattern": Output(PATTERN, (0, 0), "counts")}
-    parent = SimpleNamespace(
-        output=outputs.__getitem__, name="live4d", channel_said=lambda output: {}
-    )
+    parent = SimpleNamespace(output=outputs.__getitem__, name="live4d", channel_said=lambda output: {})
     image, pattern = (OutputArray(name=f"live4d_{name}", attr_name=name) for name in outputs)
     image._parent = pattern._parent = parent
     assert image.describe() == {

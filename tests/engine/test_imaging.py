@@ -340,7 +340,9 @@ class Hidden(MeanPattern):
     """A pattern that is not shown."""
 
     def outputs(self, series, scan):
-        return {name: replace(output, preview=False) for name, output in super().outputs(series, scan).items()}
+        return {
+            name: replace(output, preview=False) for name, output in super().outputs(series, scan).items()
+        }
 
     def results(self, series, scan, parts):
         pytest.fail("it is not shown")

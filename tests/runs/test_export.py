@@ -98,7 +98,9 @@ def angles(catalog):
     """A run with centres of mass, of two Events."""
     methods = [CenterOfMass("com", Disk("all", center=(46.5, 48.25), radius=15)), DPC("dpc")]
     scan = ScanGrid(ROWS, COLS, step=(0.5, 0.25), unit="nm")
-    device = Canned("tcp://127.0.0.1:9", name="stem", scan=scan, methods=methods, control=catalog.live4d.control)
+    device = Canned(
+        "tcp://127.0.0.1:9", name="stem", scan=scan, methods=methods, control=catalog.live4d.control
+    )
     return catalog.db[catalog.take(bp.count([device], 2))]
 
 
