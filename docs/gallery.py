@@ -46,6 +46,8 @@ def scan():
 def draw(data, path):
     """Six panels into a PNG file."""
     figure = Figure(figsize=(13, 7.4), layout="constrained")
+    # The layout does not see the colour bars, as they are inside of axes: room for their labels.
+    figure.get_layout_engine().set(wspace=0.07, hspace=0.04, rect=(0.01, 0, 0.985, 1))
     axes = figure.subplots(2, 3)
     extent = (0, SIDE * STEP_NM, SIDE * STEP_NM, 0)
     for ax, (key, title) in zip([axes[0, 0], axes[0, 1], axes[0, 2], axes[1, 1]], SHOWN.items()):
