@@ -34,13 +34,14 @@ class ChannelUnderWay:
     def __init__(
         self,
         channel: str,
+        tracker: FrameTracker,
         refuse: Callable[[int, FrameBatch, int], None],
         decoder: Decoder,
         imaging: Imaging,
         batch: FrameBatch,
         positions: np.ndarray,
     ) -> None:
-        self.channel, self.batch = channel, batch
+        self.channel, self.batch, self._tracker = channel, batch, tracker
         #: (n,) statuses, and whether a pixel that is weighed holds no count; once finished
         self.status = np.where(batch.status == IMAGE, 0, batch.status)
         self.flagged = np.zeros(batch.count, bool)
@@ -55,11 +56,12 @@ class ChannelUnderWay:
 
     def finish(self) -> None:
         """Feed the channel's methods."""
-        for part in self._decoded.parts():
-            with self._decoder.working():
-                self._imaging.add(self._positions[part.at], part, self.channel)
-            at = self._taken[part.at]
-            self.status[at], self.flagged[at] = part.status, part.flagged
+        with self._tracker.working():
+            for part in self._decoded.parts():
+                with self._decoder.working():
+                    self._imaging.add(self._positions[part.at], part, self.channel)
+                at = self._taken[part.at]
+                self.status[at], self.flagged[at] = part.status, part.flagged
         for bad in np.flatnonzero(self.status).tolist():
             self._refuse(int(self.status[bad]), self.batch, bad)
 

@@ -174,8 +174,8 @@ class Projection:
         positions = self._request.grid.positions(batch.image_id[entries])
         further = [
             ChannelUnderWay(
-                channel, partial(self._refuse_of, channel), self._decoder(channel, backend), self.imaging,
-                self._known.of_channel(batch, entries, channel), positions,
+                channel, self._tracker, partial(self._refuse_of, channel), self._decoder(channel, backend),
+                self.imaging, self._known.of_channel(batch, entries, channel), positions,
             )
             for channel in self._request.channels
         ]  # fmt: skip

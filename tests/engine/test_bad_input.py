@@ -44,14 +44,11 @@ def test_detectors_that_overlap_each_count_all_of_their_pixels(dcu, pixels):
         np.testing.assert_array_equal(raster.outputs[detector.name], sums(pixels, detector))
 
 
-def test_a_detector_of_which_all_pixels_are_masked_sums_nothing(dcu, pixels):
+def test_a_detector_of_which_all_pixels_are_masked_is_refused_by_name(dcu, pixels):
     mask = np.zeros((24, 32), bool)
     mask[2:23, 6:27] = True
-    far = Disk("edge", center=(1, 30), radius=1)
-    raster = take(dcu, series(pixels), DISK, COM, far, pixel_mask=mask)
-    np.testing.assert_array_equal(raster.outputs["bf"], 0)
-    assert raster.info.pixels_masked == mask.sum()
-    np.testing.assert_array_equal(raster.outputs["edge"], sums(pixels, far))
+    with pytest.raises(ValueError, match="every pixel of detector bf is masked or has a gain of 0"):
+        take(dcu, series(pixels), Disk("edge", center=(1, 30), radius=1), DISK, pixel_mask=mask)
 
 
 @pytest.mark.parametrize("kind", ["pixel_mask", "gain", "detector"])
