@@ -43,7 +43,7 @@ from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
-from live4d_ophyd.imaging.of_channel import channel_of, on_channels, suffix_of
+from live4d_ophyd.imaging.of_channel import channels_of, on_channels, suffix_of
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
 
@@ -174,8 +174,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
         channel, *further = _all_channels(channel, channels)
-        imaged = dict.fromkeys(filter(None, map(channel_of, on_channels(methods, further))))
-        self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw", tuple(imaged))
+        imaged = channels_of(on_channels(methods, further))
+        self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw", imaged)
         self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
             "", name=name, methods=_with_pattern(methods), channels=further, control=control, scan=starter,

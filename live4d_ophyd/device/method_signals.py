@@ -26,7 +26,7 @@ from live4d_ophyd.device.parameters import parameters, with_settings
 from live4d_ophyd.device.signals import Result, Value, Vector
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import SCAN, Output
-from live4d_ophyd.imaging.of_channel import OfChannel, channel_of, on_channels
+from live4d_ophyd.imaging.of_channel import OfChannel, channels_of, on_channels
 from live4d_ophyd.scan import ScanGrid
 
 #: what instances have besides the attributes of the class
@@ -120,7 +120,7 @@ def device_class(
                     )
                 taken.add(key)
             components[attr] = cpt
-    for channel in dict.fromkeys(filter(None, map(channel_of, every))):
+    for channel in channels_of(every):
         for attr, cpt in channel_components(channel).items():
             if attr in taken or attr in more:
                 raise ValueError(
@@ -214,6 +214,11 @@ class MethodSignals(ImagingSettings):
     def methods_on_channels(self) -> tuple[Any, ...]:
         """All that makes images: the methods, and each on every further channel. Raises as `methods`."""
         return on_channels(self.methods(), self._channels)
+
+    @property
+    def further_channels(self) -> tuple[str, ...]:
+        """Channels that are imaged besides that of the signal ``channel``."""
+        return channels_of(on_channels(self._methods, self._channels))
 
     def channel_said(self, output: Output) -> dict[str, str]:
         """What a data key says of its channel, {} where only the series names it."""

@@ -57,7 +57,7 @@ def settings_in(notes: Mapping[str, Any], pixels: int, given: Collection[str] = 
     if isinstance(said, Mapping) and said:
         try:
             methods = tuple(registry.from_dict(_with_arrays(values, pixels)) for values in said.values())
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             why = str(error)
     nodata, saturated = notes.get("nodata"), notes.get("saturated")
     return RecordedSettings(

@@ -14,7 +14,7 @@ from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, refuse_method
 from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.method import Method, Output
-from live4d_ophyd.imaging.of_channel import channel_of
+from live4d_ophyd.imaging.of_channel import channels_of
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
 
@@ -122,7 +122,7 @@ class AcquisitionRequest:
     @property
     def channels(self) -> tuple[str, ...]:
         """Channels that are imaged besides the source's."""
-        return tuple(dict.fromkeys(filter(None, map(channel_of, self.methods))))
+        return channels_of(self.methods)
 
     def _check_size(self) -> None:
         grid, outputs = self.grid, self.outputs()

@@ -9,7 +9,7 @@ the source takes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,6 +94,11 @@ class OfChannel:
 def channel_of(method: Any) -> str:
     """The further channel whose frames a method takes; "" for that of the source."""
     return method.channel if isinstance(method, OfChannel) else ""
+
+
+def channels_of(methods: Iterable[Any]) -> tuple[str, ...]:
+    """The further channels of which methods take frames, each once."""
+    return tuple(dict.fromkeys(filter(None, map(channel_of, methods))))
 
 
 def on_channels(methods: Sequence[Any], channels: Sequence[str]) -> tuple[Any, ...]:

@@ -132,6 +132,14 @@ def test_a_series_without_the_channel_fails_the_trigger_with_those_that_it_has(l
     assert "its frames have threshold_1, threshold_2" in str(failed.value.__cause__)
 
 
+def test_a_first_channel_that_is_imaged_besides_it_is_refused_and_put_back(live4d, RE):
+    with pytest.raises(
+        FailedStatus, match="is 'difference', which is imaged besides it: expected one other than"
+    ):
+        RE(bps.mv(live4d.channel, "difference"))
+    assert live4d.channel.get() == "threshold_1"
+
+
 def test_a_method_may_have_parameters_of_its_own_on_a_channel(dcu, RE):
     ring = OfChannel(Disk("ring", center=(12, 16), radius=3), "difference")
     low, high = frames(GRID.frames), frames(GRID.frames, seed=7)

@@ -1,5 +1,6 @@
 """What an operator may ask for, or a detector send, that is odd: each has a result that can be told beforehand."""
 
+import json
 from contextlib import closing
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import OpenStream
+from live4d_ophyd.engine.recorded_settings import settings_in
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Mask
@@ -85,3 +87,10 @@ def test_missing_rows_are_nan_in_every_image_and_counted(dcu, pixels):
         rows = np.isnan(raster.outputs[name]).all(axis=1)
         assert np.flatnonzero(rows).tolist() == [2, 3], name
         assert np.isfinite(raster.outputs[name][[0, 1, 4, 5]]).all(), name
+
+
+def test_methods_in_a_file_that_are_nested_too_deep_are_not_known():
+    notes = json.loads('{"methods": {"bf": ' + '{"method": ' * 900 + "1" + "}" * 902)
+    found = settings_in(notes, pixels=1)
+    assert found.methods is None
+    assert "recursion" in found.why_no_methods

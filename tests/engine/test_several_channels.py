@@ -18,6 +18,7 @@ from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC
+from live4d_ophyd.imaging.drawn_detectors import Mask
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.of_channel import OfChannel, on_channels
 from live4d_ophyd.imaging.virtual_detectors import Disk
@@ -196,7 +197,10 @@ def test_the_recorded_file_gives_the_images_of_every_channel_again(dcu, low, hig
     messages = list(images(low, high))
     del messages[4]
     dcu.send([start(number_of_images=12, pixel_mask=masks), *messages, end()])
-    (live,) = take(dcu, record=Recording(str(tmp_path / "a.h5"), {}))
+    drawn = OfChannel(
+        Mask("drawn", DISK.weights((24, 32)) > 0), "difference"
+    )  # its array is in the file, too
+    (live,) = take(dcu, (*BOTH, drawn), record=Recording(str(tmp_path / "a.h5"), {}))
     again = reprocess(live.recorded.path, backend="cpu", quiet=True, workers=workers)
     assert set(again.outputs) == set(live.outputs)
     for name, array in live.outputs.items():
