@@ -99,7 +99,7 @@ class _Lane:
         """``first``: the number of the lane's first batch in the series."""
         cpu = time.thread_time()
         under_way: deque[tuple[int, Any]] = deque()
-        rows, demand = np.arange(BATCH), imaging.prepared.demand
+        rows, demand = np.arange(BATCH), imaging.prepared.channels[""].demand
         for n in range(batches + self._in_flight):
             if n >= self._in_flight:
                 begin, decoded = under_way.popleft()
@@ -120,7 +120,7 @@ def _measure(
     frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
     request = AcquisitionRequest(DectrisSource("tcp://dcu:31001"), scan, tuple(methods))
     limit = int(np.iinfo(size.dtype).max)
-    prepared = Preparation().prepare(request, SeriesInfo((1, 0), frame, saturation=limit), None)
+    prepared = Preparation().prepare(request, SeriesInfo((1, 0), frame, saturation=limit), {})
     workers = [_Lane(n, backend.of_lane(n), frame, batch) for n in range(lanes)]
     for worker in workers:  # what is made once, or compiled
         worker.run(Imaging(prepared, scan), 0, 2)

@@ -17,7 +17,8 @@ from live4d_ophyd.plans import calibrate_bright_field
 from live4d_ophyd.sim import SimulatorProcess
 
 SIDE, STEP_NM, SEMIANGLE_MRAD = 128, 0.1, 10.0
-#: data keys of the first row, and how long they are
+#: colour bars, in parts of the image's sides; data keys of the grey images and their titles
+BAR = (1.03, 0.0, 0.045, 1.0)
 SHOWN = {"bf": "BF", "abf": "ABF", "adf": "ADF", "idpc": "iDPC"}
 
 
@@ -45,13 +46,16 @@ def scan():
 def draw(data, path):
     """Six panels into a PNG file."""
     figure = Figure(figsize=(13, 7.4), layout="constrained")
+    # The layout does not see the colour bars, as they are inside of axes: room for their labels.
+    figure.get_layout_engine().set(wspace=0.07, hspace=0.04, rect=(0.01, 0, 0.985, 1))
     axes = figure.subplots(2, 3)
     extent = (0, SIDE * STEP_NM, SIDE * STEP_NM, 0)
     for ax, (key, title) in zip([axes[0, 0], axes[0, 1], axes[0, 2], axes[1, 1]], SHOWN.items()):
         image = np.asarray(data[key])
         low, high = np.nanpercentile(image, (0.5, 99.5))
         drawn = ax.imshow(image, cmap="gray", vmin=low, vmax=high, extent=extent)
-        figure.colorbar(drawn, ax=ax, shrink=0.8, label="rad" if key == "idpc" else "counts")
+        # As high as the image, whatever room the layout leaves beside it.
+        figure.colorbar(drawn, cax=ax.inset_axes(BAR), label="rad" if key == "idpc" else "counts")
         ax.set(title=title, xlabel="scan_x [nm]", ylabel="scan_y [nm]")
     wheel = axes[1, 0]
     wheel.imshow(
@@ -61,7 +65,7 @@ def draw(data, path):
     draw_legend(wheel.inset_axes((1.04, 0.76, 0.24, 0.24)))
     pattern = axes[1, 2]
     drawn = pattern.imshow(np.log10(np.asarray(data["pattern"]) + 1e-3), cmap="magma")
-    figure.colorbar(drawn, ax=pattern, shrink=0.8, label="log10 counts a frame")
+    figure.colorbar(drawn, cax=pattern.inset_axes(BAR), label="log10 counts a frame")
     center = data["abf_center_col_px"], data["abf_center_row_px"]
     for key, length, color in (
         ("abf", "inner", "cyan"), ("abf", "outer", "cyan"), ("adf", "inner", "lime"), ("adf", "outer", "lime"),

@@ -31,6 +31,7 @@ from .imaging.drawn_detectors import Mask as Mask
 from .imaging.drawn_detectors import Points as Points
 from .imaging.drawn_detectors import Polygon as Polygon
 from .imaging.mean_pattern import MeanPattern as MeanPattern
+from .imaging.of_channel import OfChannel as OfChannel
 from .imaging.parallax import Parallax as Parallax
 from .imaging.pattern_statistics import LastPattern as LastPattern
 from .imaging.pattern_statistics import MaxPattern as MaxPattern
@@ -55,6 +56,8 @@ from .runs.find import NoSuchRun as NoSuchRun
 from .runs.images import image as image
 from .runs.images import images as images
 from .runs.images import plot_image as plot_image
+from .runs.montage import montage as montage
+from .runs.montage import stitch as stitch
 from .runs.reprocessing import reprocess as reprocess
 from .scan import ScanGrid as ScanGrid
 from .sources.dectris.control import Simplon as Simplon

@@ -62,10 +62,45 @@ def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
         yield db, run
 
 
+_PNG = click.Path(path_type=Path, dir_okay=False)
+
+
+def _save_together(run: Any, name: str | None, montage: Path | None, stitched: Path | None) -> None:
+    """Write the pictures of several images of a run, and print the paths."""
+    from live4d_ophyd.runs import montage as together
+    from live4d_ophyd.runs.picture import write_png
+    from live4d_ophyd.runs.readings import RunReadings
+
+    for path in (montage, stitched):
+        if path is not None and path.suffix.lower() != ".png":
+            raise ValueError(f"{path} is to be a PNG file: expected a name that ends with .png")
+    if name is None:
+        there = [f"{d.name}_{short}" for d in RunReadings(run).devices.values() for short in d.images]
+        if not there:
+            raise ValueError("the run has no images")
+        name = there[0]
+    if montage is not None:
+        together.montage(run, name).savefig(montage, dpi=100)
+        click.echo(montage)
+    if stitched is not None:
+        write_png(stitched, together.stitch(run, name))
+        click.echo(stitched)
+
+
 @click.command(context_settings=_MINUS)
 @_of_run("-1")
 @click.option("--json", "as_json", is_flag=True, help="Print values, units and notes as JSON.")
-def show(run: str, catalog: str | None, as_json: bool) -> None:
+@click.option("--montage", type=_PNG, metavar="FILE.png", help="Save all images of one name side by side.")
+@click.option("--stitched", type=_PNG, metavar="FILE.png", help="Save the tiles of a tile scan as one image.")
+@click.option("--detector", metavar="NAME", help="Of these images; default: the first of the run.")
+def show(
+    run: str,
+    catalog: str | None,
+    as_json: bool,
+    montage: Path | None,
+    stitched: Path | None,
+    detector: str | None,
+) -> None:
     """Show what a run is: plan, time, sample, scan, virtual detectors, beam, detector, losses, software.
 
     RUN is a uid, its first 5 characters or more, a scan id, or -1 for the newest (the default), -2 for the one before.
@@ -75,10 +110,18 @@ def show(run: str, catalog: str | None, as_json: bool) -> None:
     live4d show
     live4d show ca3108a4 --json
     live4d show 17 --catalog live4d-demo
+    live4d show --montage series.png --detector vbf
+    live4d show 21 --stitched mosaic.png
     """
     with _found(catalog, run) as (_, found):
         from live4d_ophyd.runs.description import describe
 
+        if montage is not None or stitched is not None:
+            try:
+                _save_together(found, detector, montage, stitched)
+            except (LookupError, ValueError, OSError) as error:
+                raise click.ClickException(one_line(error)) from error
+            return
         description = describe(found)
     click.echo(json.dumps(description.to_dict(), indent=1, default=str) if as_json else repr(description))
 

@@ -44,6 +44,7 @@ from live4d_ophyd.engine.request import SATURATED
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.imaging.of_channel import channels_of, on_channels, suffix_of
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.control import ARM_TIMEOUT_S, Simplon
 
@@ -83,6 +84,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
     server : address of an engine started with ``live4d serve``; None starts one on this machine
     curve_keys : folder with client.key_secret and server.key for a ``server`` that asks for them
     channel : data channel (``threshold_1``), empty for the first that the series names; frames without it are bad
+    channels : instead of ``channel``, several, ``("threshold_1", "difference")``, each with images of its own by the
+        same methods with the same parameters. Keys of the first are as they are without others; those of the others end
+        with the channel's name, ``<name>_<image>_difference``. A series without one of them fails the trigger
     connections : parallel connections to the stream
     nodata : pixels at the dtype's maximum hold no count
     saturated : what becomes of pixels that hold no count, those at the detector's saturation value included: they are
@@ -113,7 +117,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
 
     def __new__(
         cls, *args: Any, scan: ScanGrid | None = None, methods: Sequence[Method] = (),
-        control: Simplon | None = None, **kwargs: Any,
+        control: Simplon | None = None, channel: str = "", channels: Sequence[str] = (), **kwargs: Any,
     ) -> Live4D:  # fmt: skip
         """Of a class with the signals of its methods, and of the detector that ``control`` controls."""
         if scan is None:
@@ -124,7 +128,8 @@ class Live4D(Flying, EngineLink, RasterSignals):
         more = (
             {} if control is None else {"detector": Cpt(DetectorSettings, "", control=control, kind=SETTING)}
         )
-        return super().__new__(device_class(cls, _with_pattern(methods), scan, **more))
+        further = _all_channels(channel, channels)[1:]
+        return super().__new__(device_class(cls, _with_pattern(methods), scan, further, **more))
 
     def __getattr__(self, name: str) -> Any:
         if name == "detector":
@@ -148,6 +153,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         server: str | None = None,
         curve_keys: str | Path | None = None,
         channel: str = "",
+        channels: Sequence[str] = (),
         connections: int = 1,
         nodata: bool = True,
         saturated: str = SATURATED[0],
@@ -171,11 +177,13 @@ class Live4D(Flying, EngineLink, RasterSignals):
         self._exposures = Exposures(starter)
         self._staging: threading.Thread | None = None
         self._disarming: threading.Thread | None = None
-        self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw")
+        channel, *further = _all_channels(channel, channels)
+        imaged = channels_of(on_channels(methods, further))
+        self._raw = RawFrames(f"{name}_raw", f"live4d:{name}/raw", imaged)
         self._stands = False  #: whether the detector may stay armed from a trigger of this stage
         super().__init__(
-            "", name=name, methods=_with_pattern(methods), control=control, scan=starter, arm_per=arm_per,
-            wanted_backend=backend, server=server, curve_keys=curve_keys, **kwargs,
+            "", name=name, methods=_with_pattern(methods), channels=further, control=control, scan=starter,
+            arm_per=arm_per, wanted_backend=backend, server=server, curve_keys=curve_keys, **kwargs,
         )  # fmt: skip
         self.taken_with = TakenWith(
             None if control is None else self.detector,
@@ -218,6 +226,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         super().note_run(name, doc)
         if name == "start":
             self._raw.begin()
+            self.preview.begin()
 
     # Stage, trigger and what may interrupt them -------------------------------------------------
 
@@ -238,6 +247,7 @@ class Live4D(Flying, EngineLink, RasterSignals):
         check_seen(self.name, self.record.get(), self.record_map.get())
         self._run.clear_shapes()
         self._raw.begin()
+        self.preview.begin()
         self._flight, self._kicked_off = None, False
         if not _in_event_loop():
             self._get_ready(request)
@@ -361,7 +371,9 @@ class Live4D(Flying, EngineLink, RasterSignals):
     def describe_frames(self) -> dict[str, Any]:
         """The data key of recorded frames, if there are or will be some and their size is known."""
         recording = bool(self.record.get()) and self._staged is Staged.yes
-        return self._raw.describe(self.grid().shape, self._frames_said(), recording=recording)
+        keys = self._raw.describe(self.grid().shape, self._frames_said(), recording=recording)
+        first = self.channel.get()
+        return {key: {"channel": first} | entry if first else entry for key, entry in keys.items()}
 
     def frame_shape(self) -> tuple[int, int] | None:
         """Rows and columns of the frames, as the detector says without being asked; None where that is not known."""
@@ -402,6 +414,23 @@ def _with_pattern(methods: Sequence[Method]) -> tuple[Method, ...]:
     """``methods``, with a mean pattern that can be enabled."""
     has_one = any(isinstance(method, MeanPattern) or method.name == "pattern" for method in methods)
     return tuple(methods) if has_one else (*methods, MeanPattern("pattern", enabled=False))
+
+
+def _all_channels(channel: str, channels: Sequence[str]) -> tuple[str, ...]:
+    """Those that are imaged, the first of them first. Raises ValueError for what cannot be."""
+    if not channels and not isinstance(channels, str):
+        return (channel,)
+    if (
+        isinstance(channels, str)
+        or channel
+        or not all(isinstance(each, str) and each for each in channels)
+        or len({suffix_of(each) for each in channels}) < len(channels)
+    ):
+        raise ValueError(
+            f"channel is {channel!r} and channels is {channels!r}; expected either one name, or several that differ: "
+            'channels=("threshold_1", "difference")'
+        )
+    return tuple(channels)
 
 
 def _in_event_loop() -> bool:

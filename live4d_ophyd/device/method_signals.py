@@ -20,11 +20,13 @@ from ophyd import Component as Cpt
 from ophyd import Device, Kind
 from ophyd.device import create_device_from_components
 
+from live4d_ophyd.device.channel_signals import channel_components
 from live4d_ophyd.device.imaging_settings import ImagingSettings
 from live4d_ophyd.device.parameters import parameters, with_settings
 from live4d_ophyd.device.signals import Result, Value, Vector
 from live4d_ophyd.imaging import registry
 from live4d_ophyd.imaging.method import SCAN, Output
+from live4d_ophyd.imaging.of_channel import OfChannel, channels_of, on_channels
 from live4d_ophyd.scan import ScanGrid
 
 #: what instances have besides the attributes of the class
@@ -43,7 +45,8 @@ class OutputArray(Result):
         output = self.parent.output(self.attr_name)
         # What depends on the detector is known when it has come.
         shape = output.shape if all(output.shape) else np.shape(self._readback)
-        return {self.name: array_key(self.parent.name, self.attr_name, output, shape)}
+        key = array_key(self.parent.name, self.attr_name, output, shape)
+        return {self.name: key | self.parent.channel_said(output)}
 
 
 class OutputNumber(Value):
@@ -51,7 +54,8 @@ class OutputNumber(Value):
 
     def describe(self) -> dict[str, Any]:
         ((name, entry),) = super().describe().items()
-        return {name: {**entry, "units": self.parent.output(self.attr_name).units}}
+        output = self.parent.output(self.attr_name)
+        return {name: {**entry, "units": output.units} | self.parent.channel_said(output)}
 
 
 class Mean(Value):
@@ -59,7 +63,17 @@ class Mean(Value):
 
     def describe(self) -> dict[str, Any]:
         ((name, entry),) = super().describe().items()
-        return {name: {**entry, "units": self.parent.output(self.attr_name.removesuffix("_mean")).units}}
+        output = self.parent.output(self.attr_name.removesuffix("_mean"))
+        return {name: {**entry, "units": output.units} | self.parent.channel_said(output)}
+
+
+class Contrast(Value):
+    """Standard deviation of an image over its mean."""
+
+    def describe(self) -> dict[str, Any]:
+        ((name, entry),) = super().describe().items()
+        output = self.parent.output(self.attr_name.removesuffix("_contrast"))
+        return {name: entry | self.parent.channel_said(output)}
 
 
 def array_key(device: str, name: str, output: Output, shape: tuple[int, ...]) -> dict[str, Any]:
@@ -80,17 +94,22 @@ def array_key(device: str, name: str, output: Output, shape: tuple[int, ...]) ->
     return {**key, "brightness": f"{device}_{output.brightness}"} if output.brightness else key
 
 
-def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **more: Cpt) -> type[Device]:
+def device_class(
+    base: type[Device], methods: Sequence[Any], grid: ScanGrid, channels: Sequence[str] = (), **more: Cpt
+) -> type[Device]:
     """``base`` with the signals of these methods, and ``more`` components.
+
+    ``channels``: on which each method works, too, with the same parameters; the channels' counts are signals, too.
 
     Components are attributes of a class: devices with other methods are of other classes, all called like ``base``.
     Raises ValueError for methods whose signals would have the same name, or that of an attribute of ``base``.
     """
     components: dict[str, Cpt] = {}
     taken: set[str] = set()
-    for method in methods:
+    every = on_channels(methods, channels)
+    for number, method in enumerate(every):
         hinted = not any(cpt.kind == Kind.hinted for cpt in components.values())
-        for attr, cpt in _components(method, grid, hinted):
+        for attr, cpt in _components(method, grid, hinted, settings=number < len(methods)):
             for key in (attr, f"{attr}_row", f"{attr}_col") if cpt.cls is Vector else (attr,):
                 if key in taken:
                     raise ValueError(
@@ -103,6 +122,15 @@ def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **m
                     )
                 taken.add(key)
             components[attr] = cpt
+    for channel in channels_of(every):
+        for attr, cpt in channel_components(channel).items():
+            if attr in taken or attr in more:
+                raise ValueError(
+                    f"the channel {channel!r} would have the data key {attr!r}, which is there: name it otherwise at "
+                    "the detector, or the method"
+                )
+            taken.add(attr)
+            components[attr] = cpt
     made = create_device_from_components(
         base.__name__, base_class=base, docstring=base.__doc__, **components, **more
     )
@@ -110,7 +138,9 @@ def device_class(base: type[Device], methods: Sequence[Any], grid: ScanGrid, **m
     return made
 
 
-def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str, Cpt]]:
+def _components(
+    method: Any, grid: ScanGrid, hinted: bool, *, settings: bool = True
+) -> Iterator[tuple[str, Cpt]]:
     """The signals of a method's outputs, of its images' statistics, and its settings; some may be called alike.
 
     ``hinted``: whether the statistics of outputs that say so are for tables and plots. Those of one method are: of a
@@ -125,7 +155,9 @@ def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str
         if output.dims == SCAN:
             yield f"{key}_mean", Cpt(Mean, value=math.nan, kind=kind)
             if output.units == "counts":  # of what may be below 0 it says nothing
-                yield f"{key}_contrast", Cpt(Value, value=math.nan, kind=kind)
+                yield f"{key}_contrast", Cpt(Contrast, value=math.nan, kind=kind)
+    if not settings:
+        return
     yield f"{method.name}_kind", Cpt(Value, value=described_kind(method), kind="config")
     for parameter in parameters(method):
         yield parameter.key, parameter.component
@@ -133,6 +165,8 @@ def _components(method: Any, grid: ScanGrid, hinted: bool) -> Iterator[tuple[str
 
 def described_kind(method: Any) -> str:
     """Which method it is: its kind, and of one of another package that and its version."""
+    if isinstance(method, OfChannel):
+        return described_kind(method.method)
     kind, package = registry.kind_of(method), type(method).__module__.partition(".")[0]
     if package == "live4d_ophyd":
         return kind
@@ -149,14 +183,26 @@ def outputs_of(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
 def all_outputs(method: Any, grid: ScanGrid) -> Mapping[str, Output]:
     """What a method gives if it is enabled."""
     switched_off = getattr(method, "enabled", None) is False
-    return outputs_of(replace(method, enabled=True) if switched_off else method, grid)
+    return outputs_of(_switched_on(method) if switched_off else method, grid)
+
+
+def _switched_on(method: Any) -> Any:
+    if isinstance(method, OfChannel):
+        return replace(method, method=_switched_on(method.method))
+    return replace(method, enabled=True)
 
 
 class MethodSignals(ImagingSettings):
-    """A device of a `device_class` and the methods that it is made for; parameters are as its signals have them."""
+    """A device of a `device_class` and the methods that it is made for; parameters are as its signals have them.
 
-    def __init__(self, *args: Any, methods: Sequence[Any], **kwargs: Any) -> None:
+    ``channels``: on which each method works, too.
+    """
+
+    def __init__(
+        self, *args: Any, methods: Sequence[Any], channels: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         self._methods = tuple(methods)
+        self._channels = tuple(channels)
         self._parameters = [parameters(method) for method in methods]
         self._held: dict[str, Output] | None = None
         super().__init__(*args, **kwargs)
@@ -166,6 +212,21 @@ class MethodSignals(ImagingSettings):
         return tuple(
             with_settings(method, self, settings) for method, settings in zip(self._methods, self._parameters)
         )
+
+    def methods_on_channels(self) -> tuple[Any, ...]:
+        """All that makes images: the methods, and each on every further channel. Raises as `methods`."""
+        return on_channels(self.methods(), self._channels)
+
+    @property
+    def further_channels(self) -> tuple[str, ...]:
+        """Channels that are imaged besides that of the signal ``channel``."""
+        return channels_of(on_channels(self._methods, self._channels))
+
+    def channel_said(self, output: Output) -> dict[str, str]:
+        """What a data key says of its channel, {} where only the series names it."""
+        first = getattr(self, "channel", None)
+        channel = output.channel or ("" if first is None else first.get())
+        return {"channel": channel} if channel else {}
 
     def check_outputs(self, methods: Sequence[Any]) -> None:
         """Raise ValueError where ``methods`` would not give what the signals are made for."""
@@ -205,7 +266,7 @@ class MethodSignals(ImagingSettings):
             methods = self.methods()
         except ValueError:  # two parameters are being set, one after the other
             methods = self._methods
-        grid = self.grid()
+        grid, methods = self.grid(), on_channels(methods, self._channels)
         found = {name: output for method in methods for name, output in of(method, grid).items()}
         if self.gain.get() is None:
             return found
@@ -218,11 +279,14 @@ class MethodSignals(ImagingSettings):
         return found | weighted
 
     def preview_keys(self) -> dict[str, dict[str, Any]]:
-        """Data keys of the outputs that are shown while a raster runs, by the names of the signals."""
+        """Data keys of the outputs that are shown while a raster runs, by the names of the signals.
+
+        Lengths that depend on the detector are 0.
+        """
         return {
-            name: array_key(self.name, name, output, output.shape)
+            name: array_key(self.name, name, output, output.shape) | self.channel_said(output)
             for name, output in self.outputs().items()
-            if output.preview and output.dims and all(output.shape)
+            if output.preview and output.dims
         }
 
     def known_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -12,6 +12,7 @@ from dataclasses import fields
 from ophyd import Component as Cpt
 from ophyd import Device
 
+from live4d_ophyd.device.channel_signals import put_channel
 from live4d_ophyd.device.signals import Value
 from live4d_ophyd.engine import RasterResult
 
@@ -67,6 +68,13 @@ class RasterSignals(Device):
         for said in fields(raster.info):
             getattr(self, f"series_{said.name}").put(getattr(raster.info, said.name))
         self.frame_rate.put(math.nan if raster.rate_hz is None else raster.rate_hz)
+        for channel, there in raster.further.items():
+            put_channel(self, channel, there)
+            if there.losses.bad:
+                log.warning(
+                    "%s: series %d: %d of %d frames bad in channel %r", self.name, raster.series_id,
+                    there.losses.bad, there.losses.expected, channel,
+                )  # fmt: skip
         if losses.lost or losses.bad:
             log.warning(
                 "%s: series %d: %d of %d frames lost, %d bad", self.name, raster.series_id, losses.lost,

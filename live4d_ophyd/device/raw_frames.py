@@ -18,7 +18,8 @@ import numpy as np
 from live4d_ophyd.engine.recorder import RecordedFile
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.image_streams import RAW_MIMETYPE
-from live4d_ophyd.recording.frame_sets import SCAN
+from live4d_ophyd.imaging.of_channel import suffix_of
+from live4d_ophyd.recording.frame_sets import SCAN, scan_of
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,16 @@ class EventFile:
 class RawFrames:
     """Of a device; ``key`` is the data key. What its Events describe is one shape and dtype for a whole run.
 
+    ``channels`` are imaged besides the first: each has a data key of its own, for its dataset in the same file.
+
     Bluesky asks for that once a stream, in baselines, declared streams and movies before the first raster: then it is
     what the detector says of its frames.
     """
 
-    def __init__(self, key: str, source: str) -> None:
+    def __init__(self, key: str, source: str, channels: Sequence[str] = ()) -> None:
         self.key = key
         self._source = source
+        self._channels = channels
         self._said: FrameFormat | None = None  # by the detector, of the raster that runs or the newest
         #: the format of the frames that came, by what the detector had said
         self._came: dict[FrameFormat | None, FrameFormat] = {}
@@ -98,7 +102,7 @@ class RawFrames:
         )  # fmt: skip
 
     def describe(self, scan: tuple[int, int], said: FrameFormat | None, *, recording: bool) -> dict[str, Any]:
-        """The data key; nothing where nothing is recorded.
+        """The data key, and those of further channels; nothing where nothing is recorded.
 
         What is said first holds for the run. Before the first raster, that is what comes of ``scan`` positions and what
         the detector ``said``, or what came when it said so before. ``recording``: there will be frames.
@@ -116,7 +120,17 @@ class RawFrames:
                     "%s is not in this run: it was described before its first raster, in the baseline, say, and the "
                     "detector does not say how large its frames are. The files are named in its Events", self.key,
                 )  # fmt: skip
-        return {} if self._described is None else {self.key: self._described}
+        if self._described is None:
+            return {}
+        further = {
+            self.key + suffix_of(channel): {
+                **self._described,
+                "source": f"{self._source}{suffix_of(channel)}",
+                "channel": channel,
+            }
+            for channel in self._channels
+        }
+        return {self.key: self._described, **further}
 
     def _data_key(self, shape: Sequence[int], dtype: str) -> dict[str, Any]:
         return {
@@ -140,17 +154,26 @@ class RawFrames:
         if not movie or self._described is None or self._broken:
             return
         self._is_promise = False
+        yield from self._of_dataset(self.key, SCAN, movie, self._described)
+        for channel in self._channels:
+            yield from self._of_dataset(
+                self.key + suffix_of(channel), scan_of(channel), movie, self._described
+            )
+
+    def _of_dataset(
+        self, key: str, dataset: str, movie: Sequence[EventFile], described: dict[str, Any]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         resource = str(uuid.uuid4())
         first, *others = [
             f"file://localhost{quote(file.path or f'/not-recorded/{resource}_{n}.h5')}"
             for n, file in enumerate(movie)
         ]
-        parameters = {"dataset": SCAN, "chunk_shape": [1, 1, self._described["shape"][1]]}
+        parameters = {"dataset": dataset, "chunk_shape": [1, 1, described["shape"][1]]}
         yield (
             "stream_resource",
             {
                 "uid": resource,
-                "data_key": self.key,
+                "data_key": key,
                 "mimetype": RAW_MIMETYPE,
                 "uri": first,
                 "parameters": parameters | ({"further_uris": others} if others else {}),

@@ -48,13 +48,18 @@ class Requesting(MethodSignals, AcquisitionSettings):
         sides = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
         check_centers(self.name, methods, self.calibration(), sides)
         self.check_outputs(methods)
+        if (channel := self.channel.get()) in (imaged := self.further_channels):
+            raise ValueError(
+                f"the channel of {self.name} is {channel!r}, which is imaged besides it: expected one other than "
+                f"{', '.join(imaged)}"
+            )
         if self._scan is not None and control is not None and control.software_triggered:
             raise ValueError(
                 f"{self.name} has {self._scan.name}, but with trigger_mode 'ints' the detector would start before the "
                 "scan: use 'exts' or 'exte'"
             )
         return self.request_for(
-            methods=methods,
+            methods=self.methods_on_channels(),
             rasters=rasters or self._arm_per.triggers(self.grid()),
             stay_armed=stay_armed,
             control=control,

@@ -25,7 +25,7 @@ from live4d_ophyd.engine.recorded_as import recorded_as
 from live4d_ophyd.engine.recorder import FrameRecorder, RecordedFile
 from live4d_ophyd.engine.refits import Refits
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.results import Progress, RasterResult
+from live4d_ophyd.engine.results import ChannelResult, Progress, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.steps import STRAGGLER_S, OutOfStep, Steps
 from live4d_ophyd.frames import gather
@@ -67,7 +67,7 @@ class Acquisition:
     ) -> None:
         self.request = request
         self._backend = backend or CpuBackend()
-        self.tracker = FrameTracker(request.grid, request.rasters)
+        self.tracker = FrameTracker(request.grid, request.rasters, request.channels)
         self._recorder = (
             None if request.record is None else FrameRecorder(request.record, request.grid, self._recorded_as)
         )
@@ -318,6 +318,7 @@ class Acquisition:
     def _result(self, raster: int, dropped: int | None) -> RasterResult:
         self._dropped = dropped
         losses, rate = self.tracker.close(raster)
+        further = self.tracker.further_losses
         if self._nothing_came(raster):
             raise self._failure_of(raster)
         series, projection = self.series, self.series.projection
@@ -339,6 +340,7 @@ class Acquisition:
             dropped,
             projection.info,
             recorded,
+            {name: ChannelResult(of, projection.further_info[name]) for name, of in further.items()},
         )
 
     def _finish_recording(self, raster: int) -> RecordedFile | None:

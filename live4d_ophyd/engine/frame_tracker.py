@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,9 +20,9 @@ from live4d_ophyd.scan import ScanGrid
 
 
 class FrameTracker:
-    """Book of the frames of ``rasters`` scans of ``grid``."""
+    """Book of the frames of ``rasters`` scans of ``grid``; ``channels``: imaged besides the source's."""
 
-    def __init__(self, grid: ScanGrid, rasters: int) -> None:
+    def __init__(self, grid: ScanGrid, rasters: int, channels: Sequence[str] = ()) -> None:
         self.grid = grid
         self.rasters = rasters
         self.changed = threading.Condition()
@@ -28,6 +30,12 @@ class FrameTracker:
         self._received = np.zeros(rasters, np.int64)
         self._bad = np.zeros(rasters, np.int64)
         self._saturated = np.zeros(rasters, np.int64)
+        #: frames received and saturated by raster, of further channels
+        self._further = {
+            name: (np.zeros(rasters, np.int64), np.zeros(rasters, np.int64)) for name in channels
+        }
+        #: where the frames of the raster that was closed last are, of further channels
+        self.further_losses: dict[str, Losses] = {}
         self._first = np.full(rasters, np.nan)
         self._last = np.full(rasters, np.nan)
         self._over = 0  # rasters below this one are over: what comes late is not taken in any more
@@ -79,9 +87,13 @@ class FrameTracker:
             return new
 
     def finish(
-        self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray
-    ) -> None:
-        """Book claimed frames as received where ``good``, else as bad; times in ns of time.monotonic."""
+        self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray,
+        further: Mapping[str, tuple[np.ndarray, np.ndarray]] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """Book claimed frames as received where ``good``, else as bad; times in ns of time.monotonic.
+
+        ``further``: what is good, and saturated, of the same frames in other channels.
+        """
         if not len(image_ids):
             return
         rasters = image_ids // self.grid.frames
@@ -94,6 +106,11 @@ class FrameTracker:
             if saturated.any():
                 found = np.bincount(rasters[good & saturated] - first)
                 self._saturated[first : first + len(found)] += found
+            for channel, (good_there, saturated_there) in further.items():
+                counts = self._further[channel]
+                for count, booked in zip(counts, (good_there, good_there & saturated_there)):
+                    new = np.bincount(rasters[booked] - first)
+                    count[first : first + len(new)] += new
             touched = range(first, int(rasters.max()) + 1)
             for raster in touched:
                 times = received_ns if len(touched) == 1 else received_ns[rasters == raster]
@@ -201,6 +218,15 @@ class FrameTracker:
                 beyond=self._beyond,
                 saturated=int(self._saturated[raster]),
             )
+            self.further_losses = {
+                channel: replace(
+                    losses,
+                    received=int(there[raster]),
+                    bad=losses.expected - losses.lost - int(there[raster]),
+                    saturated=int(saturated_there[raster]),
+                )
+                for channel, (there, saturated_there) in self._further.items()
+            }
             return losses, self._rate(raster)
 
     def _rate(self, raster: int) -> float | None:

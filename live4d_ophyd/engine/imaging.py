@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -21,10 +22,15 @@ from array_api_compat import array_namespace, device
 from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
-from live4d_ophyd.imaging.method import Images, Method, Refitting, refits
+from live4d_ophyd.imaging.method import SCAN, Images, Method, Refitting, refits
+from live4d_ophyd.imaging.of_channel import channel_of
 from live4d_ophyd.scan import ScanGrid
 
 log = logging.getLogger(__name__)
+
+#: how often patterns, and whatever else is not over the scan, are made anew for previews, s. An image grows by rows;
+#: every frame changes all of a pattern, and each time all of it is computed, and sent
+PATTERN_PERIOD_S = 0.5
 
 
 class Imaging:
@@ -41,15 +47,24 @@ class Imaging:
         self._accumulators: dict[tuple[int, Any, int], list[Any]] = {}
         self._lock = threading.Lock()  # of the dictionaries
         self._failed: dict[str, BaseException] = {}
-        self._divisors: dict[Any, Any] = {None: prepared.divisors}  # by device
+        self._divisors: dict[tuple[str, Any], Any] = {  # by channel and device
+            (channel, None): of.divisors
+            for channel, of in prepared.channels.items()
+            if of.divisors is not None
+        }
+        self._channels = [channel_of(method) for method in prepared.methods]
         self._shown = _shown(prepared)
+        self._slow = _slow(prepared, self._shown)
+        #: of the newest preview that had them: raster, time, and what the methods in ``_slow`` gave
+        self._patterns: tuple[int, float, dict[str, np.ndarray]] | None = None
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
         self._fits: dict[tuple[int, str], Any] = {}  # the newest, by raster and method
 
-    def add(self, positions: np.ndarray, part: Part) -> None:
+    def add(self, positions: np.ndarray, part: Part, channel: str = "") -> None:
         """Take in the good frames of a part; ``positions`` (n,) int64 of its entries in the series, all on the grid.
 
+        ``channel``: whose frames they are, "" for the one that the source takes: its methods are fed.
         Runs in a receive thread, where the decoder's work is done.
         """
         values = part.patterns if part.sums is None else part.sums
@@ -57,8 +72,8 @@ class Imaging:
         if values is None or not good.any():
             return
         sums, where = part.sums, None if isinstance(values, np.ndarray) else device(values)
-        if sums is not None and self.prepared.divisors is not None:
-            sums = self._divided(sums, where)
+        if sums is not None:
+            sums = self._divided(channel, sums, where)
         if self._nan and sums is not None and part.flagged.any():
             xp = array_namespace(sums)
             sums = xp.where(part.saturated, xp.nan, xp.astype(sums, xp.float64))
@@ -67,26 +82,29 @@ class Imaging:
             here = np.flatnonzero(good & (rasters == raster))
             within = _on_device(positions[here] - raster * self._scan.size, where)
             if len(here) == len(good):
-                self._feed(raster, where, within, sums, part.patterns)
+                self._feed(channel, raster, where, within, sums, part.patterns)
             else:
                 taken = _on_device(here, where)
-                self._feed(raster, where, within, _rows(sums, taken), _rows(part.patterns, taken))
+                rows = _rows(sums, taken), _rows(part.patterns, taken)
+                self._feed(channel, raster, where, within, *rows)
 
-    def _divided(self, sums: Any, where: Any) -> Any:
-        """Sums under maps that were multiplied, (n, maps) float64: where they are."""
-        divisors = self._divisors.get(where)
+    def _divided(self, channel: str, sums: Any, where: Any) -> Any:
+        """Sums under maps that were multiplied, (n, maps) float64: where they are. Others as they are."""
+        if (channel, None) not in self._divisors:
+            return sums
+        divisors = self._divisors.get((channel, where))
         if divisors is None:
             import torch
 
-            divisors = torch.as_tensor(self.prepared.divisors, device=where)
-            self._divisors[where] = divisors
+            divisors = torch.as_tensor(self._divisors[channel, None], device=where)
+            self._divisors[channel, where] = divisors
         xp = array_namespace(sums)
         return xp.astype(sums, xp.float64) / divisors
 
-    def _feed(self, raster: int, where: Any, positions: Any, sums: Any, patterns: Any) -> None:
-        prepared = self.prepared
-        for method, accumulator in zip(prepared.methods, self._of_raster(raster, where)):
-            if accumulator is None or method.name in self._failed:
+    def _feed(self, channel: str, raster: int, where: Any, positions: Any, sums: Any, patterns: Any) -> None:
+        prepared, made = self.prepared, self._of_raster(raster, where)
+        for method, of, accumulator in zip(prepared.methods, self._channels, made):
+            if of != channel or accumulator is None or method.name in self._failed:
                 continue
             columns = prepared.columns.get(method.name)
             try:
@@ -108,7 +126,7 @@ class Imaging:
         if method.name in self.prepared.derived:
             return None
         try:
-            return method.accumulator(self.prepared.series, self._scan, where)
+            return method.accumulator(self.prepared.of(method).series, self._scan, where)
         except RAISED_BY_METHODS as error:
             self._fail(method, error)
             return None
@@ -153,10 +171,18 @@ class Imaging:
     def preview(self, raster: int) -> dict[str, np.ndarray]:
         """Outputs so far that are shown while the raster runs, with the newest fits; float64, NaN where nothing came.
 
-        What a method that failed gives is left out.
+        What a method that failed gives is left out. What is not over the scan is as of up to `PATTERN_PERIOD_S` ago.
+        One thread at a time.
         """
-        said, outputs = self.prepared.outputs, self._outputs(raster, self._shown)
-        return {name: array for name, array in outputs.items() if said[name].preview}
+        said, now, kept = self.prepared.outputs, time.monotonic(), self._patterns
+        if kept is None or kept[0] != raster or now - kept[1] >= PATTERN_PERIOD_S:
+            outputs = self._outputs(raster, self._shown)
+            slow = {key for name in self._slow for key in self.prepared.outputs_of[name]}
+            if self._devices(raster):  # else nothing came yet
+                self._patterns = raster, now, {key: outputs[key] for key in slow & outputs.keys()}
+        else:
+            outputs = self._outputs(raster, self._shown - self._slow) | kept[2]
+        return {name: outputs[name] for name, output in said.items() if output.preview and name in outputs}
 
     def result(self, raster: int, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
         """All outputs of a raster that is over, float64, NaN where nothing came.
@@ -178,10 +204,10 @@ class Imaging:
         parts = self._parts(raster, method, outputs)
         if method.name in self._failed or parts is None:
             return
-        key = (raster, method.name)
+        key, series = (raster, method.name), self.prepared.of(method).series
         try:
             with _own_stream(self._devices(raster)):
-                fit = method.refit(self.prepared.series, self._scan, parts, self._fits.get(key), stop)
+                fit = method.refit(series, self._scan, parts, self._fits.get(key), stop)
         except RAISED_BY_METHODS as error:
             self._fail(method, error)
         else:
@@ -208,12 +234,13 @@ class Imaging:
             parts = self._parts(raster, method, outputs) if method.name in wanted else None
             if parts is None or method.name in self._failed:
                 continue
+            series = self.prepared.of(method).series
             try:
                 if refits(method):
                     fit = self._fits.get((raster, method.name))
-                    given = method.results(self.prepared.series, self._scan, parts, fit)
+                    given = method.results(series, self._scan, parts, fit)
                 else:
-                    given = method.results(self.prepared.series, self._scan, parts)
+                    given = method.results(series, self._scan, parts)
                 outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
             except RAISED_BY_METHODS as error:
                 self._fail(method, error)
@@ -251,6 +278,17 @@ def _shown(prepared: Prepared) -> set[str]:
                 if not outputs.keys().isdisjoint(made_of)
             }
     return shown
+
+
+def _slow(prepared: Prepared, shown: Set[str]) -> set[str]:
+    """Of the methods that are shown, those of whose outputs none that is shown is over the scan, nor made of them."""
+    made_of = {name for method in shown & prepared.derived.keys() for name in prepared.derived[method].names}
+    return {
+        name
+        for name in shown
+        if prepared.outputs_of[name].keys().isdisjoint(made_of)
+        and not any(o.preview and o.dims[:2] == SCAN for o in prepared.outputs_of[name].values())
+    }
 
 
 def _checked(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from live4d_ophyd.engine.lane import Lane
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.preparation import Prepared
 from live4d_ophyd.engine.request import AcquisitionRequest
-from live4d_ophyd.engine.results import Losses, RasterResult
+from live4d_ophyd.engine.results import ChannelResult, Losses, RasterResult
 from live4d_ophyd.engine.series import Series
 from live4d_ophyd.engine.series_record import SeriesRecord
 
@@ -45,6 +45,8 @@ class PartialRaster:
     prepared: Prepared | None
     info: SeriesRecord | None
     reasons: Counter[str]  #: of bad frames
+    further: Mapping[str, Losses] = field(default_factory=dict)  #: in further channels
+    further_info: Mapping[str, SeriesRecord] = field(default_factory=dict)
 
 
 def acquire_part(request: AcquisitionRequest, backend: Backend) -> PartialRaster:
@@ -53,7 +55,7 @@ def acquire_part(request: AcquisitionRequest, backend: Backend) -> PartialRaster
     Raises what the source and the methods do, ValueError and MethodFailed among it.
     """
     with closing(OpenStream(request.source, backend.memory)) as opened:
-        tracker = FrameTracker(request.grid, 1)
+        tracker = FrameTracker(request.grid, 1, request.channels)
         series = Series(request, tracker, opened.next_series(request.source), opened.preparation)
         (connection,) = series.source.connections
         Lane(connection, series, backend.of_lane(0)).run(lambda: series.ended)
@@ -65,9 +67,11 @@ def acquire_part(request: AcquisitionRequest, backend: Backend) -> PartialRaster
             projection.backend,
             [] if imaging is None else imaging.parts(0),
             # Weight maps may be large, and results need none.
-            None if imaging is None else replace(imaging.prepared, demand=Demand(None, False)),
+            None if imaging is None else _without_maps(imaging.prepared),
             projection.info,
             series.reasons,
+            tracker.further_losses,
+            projection.further_info,
         )
 
 
@@ -97,7 +101,18 @@ def merge(request: AcquisitionRequest, parts: Sequence[PartialRaster], seconds: 
         "+".join(sorted({part.backend for part in parts if part.backend})),
         None,
         known.info,
+        further={
+            channel: ChannelResult(_merged([part.further[channel] for part in parts]), info)
+            for channel, info in known.further_info.items()
+        },
     )
+
+
+def _without_maps(prepared: Prepared) -> Prepared:
+    channels = {
+        name: replace(channel, demand=Demand(None, False)) for name, channel in prepared.channels.items()
+    }
+    return replace(prepared, channels=channels)
 
 
 def _merged(losses: Sequence[Losses]) -> Losses:

@@ -21,6 +21,7 @@ from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
 from live4d_ophyd.engine.request import MAX_OUTPUTS_BYTES, AcquisitionRequest
 from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.imaging.method import Images, Method, Output, Patterns, Sums
+from live4d_ophyd.imaging.of_channel import channel_of
 from live4d_ophyd.imaging.spread import good_neighbours, spread_sums
 from live4d_ophyd.imaging.weights import combined_weights
 from live4d_ophyd.sources.source import SeriesInfo
@@ -29,31 +30,44 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The methods of a series, and what they demand of its frames together."""
+class PreparedChannel:
+    """What frames of one of the detector's channels are asked for."""
 
     series: SeriesInfo  #: as methods see it: with the mask that is applied
     detectors_mask: np.ndarray | None  #: pixels that the detector calls bad, (q_y, q_x) bool
+    demand: Demand  #: of all methods of the channel together
+    #: what the sums of each column are divided by, (columns,) float64; None: by nothing
+    divisors: np.ndarray | None = None
+    pixels_spread: int = 0  #: bad pixels whose weight is on their neighbours
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Pixels that are left out, (q_y, q_x) bool."""
+        return self.series.pixel_mask
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The methods of a series, and what they demand of its frames, channel by channel."""
+
+    channels: Mapping[str, PreparedChannel]  #: "" is the one that the source takes, and always there
     methods: tuple[
         Method, ...
     ]  #: those with outputs, in an order in which each comes behind what it is made of
     outputs_of: Mapping[str, Mapping[str, Output]]  #: by method
-    demand: Demand
-    columns: Mapping[str, slice]  #: of the sums, by method; methods that take patterns have none
+    columns: Mapping[
+        str, slice
+    ]  #: of the sums of its channel, by method; methods that take patterns have none
     derived: Mapping[str, Images]  #: methods made from others' outputs
-    #: what the sums of each column are divided by, (columns,) float64; None: by nothing
-    divisors: np.ndarray | None = None
-    pixels_spread: int = 0  #: bad pixels whose weight is on their neighbours
 
     @property
     def outputs(self) -> dict[str, Output]:
         """Those of all methods."""
         return {name: output for outputs in self.outputs_of.values() for name, output in outputs.items()}
 
-    @property
-    def mask(self) -> np.ndarray | None:
-        """Pixels that are left out, (q_y, q_x) bool."""
-        return self.series.pixel_mask
+    def of(self, method: Any) -> PreparedChannel:
+        """The channel of a method."""
+        return self.channels[channel_of(method)]
 
 
 class Preparation:
@@ -64,30 +78,40 @@ class Preparation:
         self.unmasked_logged = False
         self._made_of: tuple[Any, ...] | None = None
         self._prepared: Prepared | None = None
-        self._last: tuple[SeriesInfo, EncodedArray | None] | None = None
+        self._last: tuple[SeriesInfo, Mapping[str, EncodedArray | None]] | None = None
 
     def prepare(
-        self, request: AcquisitionRequest, series: SeriesInfo, detectors_mask: EncodedArray | None
+        self,
+        request: AcquisitionRequest,
+        series: SeriesInfo,
+        detectors_masks: Mapping[str, EncodedArray | None],
     ) -> Prepared:
         """What frames of the series are asked for.
 
-        ``detectors_mask`` is the one that the detector sent: any bit makes a pixel bad. Raises ValueError where the
-        user's mask or a method does not fit the frames.
+        ``detectors_masks`` are those that the detector sent, by channel, "" for the source's: any bit makes a pixel
+        bad. Raises ValueError where the user's mask or a method does not fit the frames.
         """
         frame = series.format
         series = replace(series, calibration=request.calibration)
         made_of = (
             request.methods, request.grid, frame.shape, frame.dtype.newbyteorder("="), series.saturation,
-            series.energy, request.calibration, detectors_mask, request.pixel_mask, request.gain, request.bad_pixels,
+            series.energy, request.calibration, request.pixel_mask, request.gain, request.bad_pixels,
+            tuple(detectors_masks.get(channel) for channel in ("", *request.channels)),
         )  # fmt: skip
         if self._prepared is None or not _same(made_of, self._made_of):
             self._made_of = None
-            own = _decoded(detectors_mask, frame.shape)
-            mask = _combined(request.pixel_mask, frame.shape, own)
-            self._prepared = _prepared(request, replace(series, pixel_mask=mask), own)
+            own = {
+                channel: _decoded(detectors_masks.get(channel), frame.shape)
+                for channel in ("", *request.channels)
+            }
+            self._prepared = _prepared(request, series, own)
             self._made_of = made_of
-            self._last = series, detectors_mask
-        return replace(self._prepared, series=replace(series, pixel_mask=self._prepared.mask))
+            self._last = series, detectors_masks
+        channels = {
+            name: replace(prepared, series=replace(series, pixel_mask=prepared.mask))
+            for name, prepared in self._prepared.channels.items()
+        }
+        return replace(self._prepared, channels=channels)
 
     def knows(self, shape: tuple[int, int]) -> bool:
         """Whether the last series had frames of this shape."""
@@ -105,17 +129,30 @@ class Preparation:
                 self.prepare(request, *self._last)
 
 
-def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray | None) -> Prepared:
-    scan = request.grid
+def _prepared(
+    request: AcquisitionRequest, series: SeriesInfo, own: Mapping[str, np.ndarray | None]
+) -> Prepared:
+    """``own``: the detector's masks, by channel."""
+    scan, shape = request.grid, series.format.shape
     # What a demand may depend on is what decides whether the one before holds.
-    known = replace(series, key=(0, 0), frames=None, note={})
+    known = {
+        channel: replace(
+            series,
+            key=(0, 0),
+            frames=None,
+            note={},
+            pixel_mask=_combined(request.pixel_mask, shape, mask),
+        )
+        for channel, mask in own.items()
+    }
     outputs_of: dict[str, Mapping[str, Output]] = {}
     demands: dict[str, Sums | Patterns | Images] = {}
     for method in request.methods:
         try:
-            if outputs := dict(method.outputs(known, scan)):
+            of_channel = known[channel_of(method)]
+            if outputs := dict(method.outputs(of_channel, scan)):
                 outputs_of[method.name] = outputs
-                demands[method.name] = method.demand(known, scan)
+                demands[method.name] = method.demand(of_channel, scan)
         except RAISED_BY_METHODS as error:
             refuse_method(method, error)
     size = sum(math.prod(output.shape) * 8 for outputs in outputs_of.values() for output in outputs.values())
@@ -125,25 +162,40 @@ def _prepared(request: AcquisitionRequest, series: SeriesInfo, own: np.ndarray |
             "MiB: fewer methods, or a smaller scan"
         )
     methods = [method for method in request.methods if method.name in outputs_of]
-    sums = {name: demand for name, demand in demands.items() if isinstance(demand, Sums)}
     derived = {name: demand for name, demand in demands.items() if isinstance(demand, Images)}
-    shape = series.format.shape
-    divisors, pixels_spread = None, 0
-    if request.bad_pixels == "spread" and series.pixel_mask is not None:
-        pixels_spread = int(np.count_nonzero(good_neighbours(series.pixel_mask)[series.pixel_mask]))
-        sums, divisors = spread_sums(sums, series.pixel_mask, series.format.dtype)
-    maps = combined_weights(list(sums.values()), shape, series.pixel_mask, request.gain) if sums else None
+    columns: dict[str, slice] = {}
+    channels: dict[str, PreparedChannel] = {}
+    for channel, of_channel in known.items():
+        here = {m.name: demands[m.name] for m in methods if channel_of(m) == channel}
+        channels[channel] = _together(here, of_channel, own[channel], request, columns)
+    return Prepared(channels, _ordered(methods, derived, outputs_of), outputs_of, columns, derived)
+
+
+def _together(
+    demands: Mapping[str, Any],
+    series: SeriesInfo,
+    own: np.ndarray | None,
+    request: AcquisitionRequest,
+    columns: dict[str, slice],
+) -> PreparedChannel:
+    """The demand of all methods of a channel, by their names; which ``columns`` of the sums are whose.
+
+    ``own``: the mask that the detector sent.
+    """
+    sums = {name: demand for name, demand in demands.items() if isinstance(demand, Sums)}
+    mask, divisors, pixels_spread = series.pixel_mask, None, 0
+    if request.bad_pixels == "spread" and mask is not None:
+        pixels_spread = int(np.count_nonzero(good_neighbours(mask)[mask]))
+        sums, divisors = spread_sums(sums, mask, series.format.dtype)
+    maps = combined_weights(list(sums.values()), series.format.shape, mask, request.gain) if sums else None
     if maps is not None:
         maps.sums_of(series.format)  # refuses what does not fit, before anything is armed
-    columns, begin = {}, 0
+    begin = 0
     for name, demand in sums.items():
         columns[name] = slice(begin, begin + len(demand.bands))
         begin += len(demand.bands)
-    patterns = any(isinstance(demand, Patterns) for demand in demands.values())
-    ordered = _ordered(methods, derived, outputs_of)
-    return Prepared(
-        series, own, ordered, outputs_of, Demand(maps, patterns), columns, derived, divisors, pixels_spread
-    )
+    together = Demand(maps, any(isinstance(demand, Patterns) for demand in demands.values()))
+    return PreparedChannel(series, own, together, divisors, pixels_spread)
 
 
 def _ordered(

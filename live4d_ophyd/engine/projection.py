@@ -10,11 +10,13 @@ import contextlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from live4d_ophyd.decode import Backend, FrameFormat, Saturation
+from live4d_ophyd.decode.decoder import Decoder
 from live4d_ophyd.engine.frame_format import (
     BELIEVED_PIXELS,
     agrees,
@@ -26,14 +28,14 @@ from live4d_ophyd.engine.frame_format import (
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.header_scan import note_of
 from live4d_ophyd.engine.imaging import Imaging
-from live4d_ophyd.engine.pending import FramesUnderWay, Pending
+from live4d_ophyd.engine.pending import ChannelUnderWay, FramesUnderWay, Pending
 from live4d_ophyd.engine.preparation import Preparation, Prepared
 from live4d_ophyd.engine.reasons import why_bad
 from live4d_ophyd.engine.recordable import Recordable
 from live4d_ophyd.engine.recorder import FrameRecorder
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.series_record import SeriesRecord, describe, saturation_value
-from live4d_ophyd.frames.batch import FrameBatch
+from live4d_ophyd.frames.batch import NO_CHANNEL, FrameBatch
 from live4d_ophyd.sources.source import SeriesHeader, SeriesInfo, SeriesSource
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,9 @@ class Projection:
         self.imaging: Imaging | None = None
         self._backends: set[str] = set()
         self.info: SeriesRecord | None = None  #: known with the format of the frames
+        self.further_info: dict[
+            str, SeriesRecord
+        ] = {}  #: of each further channel that is imaged, as ``info``
         self._saturation = Saturation()
         self._request, self._tracker = request, tracker
         self._preparation, self._refuse = preparation, refuse
@@ -120,6 +125,7 @@ class Projection:
         with self._tracker.working():
             with self._lock:
                 if self._frame is None:
+                    self._check_channels(batch, int(entries[0]))
                     self._formats.update(formats_of(batch, entries))
                     self._decide_format(self._tracker.all_claimed)
                 if self._frame is None:
@@ -127,7 +133,8 @@ class Projection:
                     self._waiting.append((batch.copy(first, int(entries[-1]) + 1), entries - first))
                     return []
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*frames, backend) for frames in [*waited, (batch, entries)]]
+            steps = [self._submit(*frames, backend) for frames in [*waited, (batch, entries)]]
+            return [step for of_batch in steps for step in of_batch]
 
     def finish(self, backend: Backend) -> list[Pending]:
         """Begin to sum what still waits: no other frame will tell more."""
@@ -139,7 +146,7 @@ class Projection:
                 if self._waiting:
                     self._decide_format(all_there=True)
                 waited, self._waiting = self._waiting, []
-            return [self._submit(*frames, backend) for frames in waited]
+            return [step for frames in waited for step in self._submit(*frames, backend)]
 
     def free(self) -> None:
         """The series is over, and its results are taken: nothing that was made for its frames is held any more.
@@ -149,24 +156,66 @@ class Projection:
         with self._lock:
             self.imaging, self._waiting, self._of_thread = None, [], threading.local()
 
-    def _submit(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> Pending:
-        assert self._frame is not None
+    def _check_channels(self, batch: FrameBatch, entry: int) -> None:
+        """Raise ValueError for a channel that is to be imaged, and that the first frame does not have."""
+        if not self._request.channels:
+            return
+        there = [self._known.channel, *self._known.other_channels(batch, entry)]
+        for channel in self._request.channels:
+            if channel not in there:
+                raise ValueError(
+                    f"series {self._known.name} has no channel {channel!r}, which is to be imaged: its frames have "
+                    f"{', '.join(there)}. Choose among these, or switch it on at the detector"
+                )
+
+    def _submit(self, batch: FrameBatch, entries: np.ndarray, backend: Backend) -> list[Pending]:
+        """Further channels come first: the source's channel books the frames."""
         assert self.imaging is not None
-        decoder = getattr(self._of_thread, "decoder", None)
-        if decoder is None:
-            decoder = self._of_thread.decoder = backend.decoder(self._frame, saturation=self._saturation)
-            self._backends.add(decoder.backend)
-        return FramesUnderWay(
-            self._request.grid, self._tracker, self._refuse_frame, decoder, self.imaging, batch, entries,
-            None if self._recordable is None else self._record,
+        positions = self._request.grid.positions(batch.image_id[entries])
+        further = [
+            ChannelUnderWay(
+                channel, self._tracker, partial(self._refuse_of, channel), self._decoder(channel, backend),
+                self.imaging, self._known.of_channel(batch, entries, channel), positions,
+            )
+            for channel in self._request.channels
+        ]  # fmt: skip
+        frames = FramesUnderWay(
+            self._request.grid, self._tracker, self._refuse_frame, self._decoder("", backend), self.imaging, batch,
+            entries, None if self._recordable is None else partial(self._record, further), further,
         )  # fmt: skip
+        return [*further, frames]
+
+    def _decoder(self, channel: str, backend: Backend) -> Decoder:
+        """That of the calling thread for a channel: what one gave is valid until it gives more."""
+        assert self._frame is not None
+        decoders: dict[str, Decoder] = self._of_thread.__dict__.setdefault("decoders", {})
+        if channel not in decoders:
+            decoders[channel] = backend.decoder(self._frame, saturation=self._saturation)
+            self._backends.add(decoders[channel].backend)
+        return decoders[channel]
 
     def _record(
-        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray
+        self,
+        further: Sequence[ChannelUnderWay],
+        batch: FrameBatch,
+        entries: np.ndarray,
+        positions: np.ndarray,
+        status: np.ndarray,
     ) -> None:
         assert self._recordable is not None
         assert self._frame is not None
-        self._recordable.add(batch, entries, positions, status, self._frame)
+        decoded = {each.channel: (each.batch, each.status) for each in further}
+        self._recordable.add(batch, entries, positions, status, self._frame, decoded)
+
+    def _refuse_of(self, channel: str, status: int, batch: FrameBatch, entry: int) -> None:
+        assert self._frame is not None
+        if status == NO_CHANNEL:
+            why = "the frame does not have it"
+        elif status < 0:
+            why = "column-major and split arrays are not supported in a live stream"
+        else:
+            why = why_bad(status, batch, entry, self._frame, self._known)
+        self._refuse(f"channel {channel!r}: {why}")
 
     def _refuse_frame(self, status: int, batch: FrameBatch, entry: int) -> None:
         assert self._frame is not None
@@ -190,13 +239,21 @@ class Projection:
             )  # fmt: skip
         self._saturation = self._saturation_of(header)
         prepared = self._prepare(frame, header)
-        mask = prepared.mask
+        own = prepared.channels[""]
+        mask = own.mask
         if mask is None and header is not None and not header.masked:
             self._warn_that_no_pixel_is_masked(header)
         self.info = describe(
-            header, self._known.channel, frame, self._saturation, mask, prepared.detectors_mask,
-            prepared.pixels_spread,
-        )  # fmt: skip
+            header, self._known.channel, frame, self._saturation, mask, own.detectors_mask, own.pixels_spread
+        )
+        self.further_info = {
+            channel: describe(
+                self._known.header_of(channel), channel, frame, self._saturation, there.mask, there.detectors_mask,
+                there.pixels_spread,
+            )
+            for channel, there in prepared.channels.items()
+            if channel
+        }  # fmt: skip
         self.imaging = Imaging(
             prepared, self._request.grid, saturated_is_nan=self._request.saturated == "nan"
         )
@@ -216,7 +273,9 @@ class Projection:
             energy=None if header is None else header.energy,
             note={} if header is None else note_of(header.note),
         )
-        return self._preparation.prepare(self._request, series, None if header is None else header.pixel_mask)
+        headers = {"": header} | {name: self._known.header_of(name) for name in self._request.channels}
+        masks = {name: None if said is None else said.pixel_mask for name, said in headers.items()}
+        return self._preparation.prepare(self._request, series, masks)
 
     def _warn_that_no_pixel_is_masked(self, header: SeriesHeader) -> None:
         if self._preparation.unmasked_logged:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,10 +38,16 @@ class Recordable:
         self._of_thread = threading.local()
 
     def add(
-        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat
+        self, batch: FrameBatch, entries: np.ndarray, positions: np.ndarray, status: np.ndarray, frame: FrameFormat,
+        decoded: Mapping[str, tuple[FrameBatch, np.ndarray]] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        """Take frames of a batch. (n,) each: entries, positions over all rasters, -1 for none, and statuses."""
+        """Take frames of a batch. (n,) each: entries, positions over all rasters, -1 for none, and statuses.
+
+        ``decoded``: the same frames of channels that are imaged, too, (n,), with what a decoder said of those that have
+        a position.
+        """
         imaged = positions >= 0
+        kept = np.arange(len(entries)) if len(self._aside) else np.flatnonzero(imaged)
         if not len(self._aside) and not imaged.all():
             entries, positions, status = entries[imaged], positions[imaged], status[imaged]
         if not len(entries):
@@ -55,10 +63,20 @@ class Recordable:
             further = [first + nth * self._scan.size for nth in range(1, 1 + len(others))]
         self._recorder.add(batch, entries, rasters, first, status, frame)
         for channel, numbers in zip(others, further):
-            other = self._known.of_channel(batch, entries, channel)
-            there = np.flatnonzero(other.status == IMAGE)
-            found = self._check(other, there, frame)
-            self._recorder.add(other, there, rasters[there], numbers[there], found, frame)
+            if channel in decoded:
+                other, said = decoded[channel][0], decoded[channel][1][kept]
+                other = FrameBatch(
+                    other.buffer, other.index[kept], len(kept), other.channel, other.connection
+                )
+                unchecked = positions < 0
+            else:
+                other = self._known.of_channel(batch, entries, channel)
+                said = np.zeros(len(entries), np.int64)
+                unchecked = np.ones(len(entries), bool)
+            is_image = other.status == IMAGE
+            said[unchecked & is_image] = self._check(other, np.flatnonzero(unchecked & is_image), frame)
+            there = np.flatnonzero(is_image)
+            self._recorder.add(other, there, rasters[there], numbers[there], said[there], frame)
 
     def _numbers(self, positions: np.ndarray, within: np.ndarray, channels: int) -> list[np.ndarray]:
         """Of frames in the file, (n,) for each channel; ``within``: their numbers in the raster."""

@@ -58,7 +58,7 @@ def settings_in(notes: Mapping[str, Any], pixels: int, given: Collection[str] = 
     if isinstance(said, Mapping) and said:
         try:
             methods = tuple(registry.from_dict(_with_arrays(values, pixels)) for values in said.values())
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             why = str(error)
     nodata, saturated, bad = notes.get("nodata"), notes.get("saturated"), notes.get("bad_pixels")
     return RecordedSettings(
@@ -79,16 +79,31 @@ def _plain(method: Any) -> dict[str, Any]:
         values |= registry.to_dict(method)
     except ValueError:  # of a class that only this process has
         values |= {field.name: getattr(method, field.name) for field in fields(method)}
-    return {name: packed(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
+    return _with_packed(values)
+
+
+def _with_packed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of a method, and of methods in it, with their arrays packed."""
+    return {
+        name: packed(value)
+        if isinstance(value, np.ndarray)
+        else _with_packed(value)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
 
 
 def _with_arrays(values: Any, pixels: int) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"the notes have {values!r} for a method")
-    return {
-        name: _unpacked(name, value, pixels) if isinstance(value, Mapping) and "zlib" in value else value
-        for name, value in values.items()
-    }
+    return {name: _with_array(name, value, pixels) for name, value in values.items()}
+
+
+def _with_array(name: str, value: Any, pixels: int) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return _unpacked(name, value, pixels) if "zlib" in value else _with_arrays(value, pixels)
 
 
 def _calibration(said: Any) -> Calibration | None:

@@ -14,6 +14,7 @@ from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, refuse_method
 from live4d_ophyd.engine.recorder import Recording
 from live4d_ophyd.imaging.method import Method, Output
+from live4d_ophyd.imaging.of_channel import channels_of
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import FrameSource, SeriesRequest
 
@@ -33,7 +34,8 @@ class AcquisitionRequest:
     ----------
     source : where the frames come from
     grid : scan geometry
-    methods : what makes images of the frames, virtual detectors among it; names and outputs differ
+    methods : what makes images of the frames, virtual detectors among it; names and outputs differ. Those that are
+        `OfChannel` take the frames of a further channel, the others those of the source's
     rasters : scans that follow each other in one series
     stay_armed : each trigger takes the next raster of one series, and the detector stays armed between them
     nodata : pixels at the dtype's maximum hold no count
@@ -120,6 +122,11 @@ class AcquisitionRequest:
         return {
             key: output for method in self.methods for key, output in method.outputs(None, self.grid).items()
         }
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channels that are imaged besides the source's."""
+        return channels_of(self.methods)
 
     def _check_size(self) -> None:
         grid, outputs = self.grid, self.outputs()

@@ -54,6 +54,17 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class ChannelResult:
+    """Of a raster in a further channel: where its frames are, and what the series says of the channel.
+
+    Frames that never came are lost in every channel; those that came and have no numbers in this one are bad in it.
+    """
+
+    losses: Losses
+    info: SeriesRecord
+
+
+@dataclass(frozen=True)
 class RasterResult:
     """One finished scan.
 
@@ -61,7 +72,8 @@ class RasterResult:
     ``rate_hz`` from the first to the last frame of the raster, None for fewer than two; ``backend`` what decoded it,
     "cpu" or "gpu"; ``dropped`` frames of the whole series that the detector dropped because they were not fetched in
     time, None where it was not asked: without control, and for all rasters of a movie but the last; ``info`` what the
-    series says of itself; ``recorded`` the file of its frames, None where they were not to be recorded.
+    series says of itself; ``recorded`` the file of its frames, None where they were not to be recorded; ``further``
+    what there is to say of each channel that is imaged besides the source's, by its name.
     """
 
     index: int
@@ -73,6 +85,7 @@ class RasterResult:
     dropped: int | None = None
     info: SeriesRecord = field(default_factory=SeriesRecord)
     recorded: RecordedFile | None = None
+    further: dict[str, ChannelResult] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.count("index", self.index)
@@ -88,6 +101,16 @@ class RasterResult:
         check_outputs(self.outputs, request)
         if self.losses.expected != request.grid.frames:
             raise ValueError(f"it expected {self.losses.expected} frames; the grid has {request.grid.frames}")
+        if set(self.further) != set(request.channels):
+            raise ValueError(
+                f"it has the channels {checks.shown([*self.further])}; expected {request.channels}"
+            )
+        for channel, there in self.further.items():
+            if there.losses.expected != request.grid.frames:
+                raise ValueError(
+                    f"channel {checks.shown(channel)} expected {there.losses.expected} frames; the grid has "
+                    f"{request.grid.frames}"
+                )
         if (self.recorded is None) != (request.record is None):
             raise ValueError(f"frames are to be recorded: {request.record is not None}; it says otherwise")
         recorded = self.recorded

@@ -33,7 +33,7 @@ class OfPatterns:
 
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
         shape = (0, 0) if series is None else series.format.shape
-        return {self.name: Output(PATTERN, shape, "counts", preview=False)} if self.enabled else {}
+        return {self.name: Output(PATTERN, shape, "counts")} if self.enabled else {}
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,13 @@ class Output:
     shape: tuple[int, ...]
     units: str = ""
     hinted: bool = False  #: its mean is in tables and plots, where no method before it has one there
-    preview: bool = True  #: shown while the raster runs
+    #: shown while the raster runs; one that is not over the scan at most twice a second: every frame changes all of it
+    preview: bool = True
     #: of angles in degrees, from +x towards +y: shown as a colour wheel, as bright as the output of this name is large
     brightness: str = ""
     #: of either sign: shown in two colours, equally far about 0
     symmetric: bool = False
+    channel: str = ""  #: of the detector, whose frames it is made of; "": the one that the source takes
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,13 +138,14 @@ class _OfStates(OfPatterns):
 
     def results(self, series: SeriesInfo, scan: ScanGrid, parts: Sequence[Any]) -> Mapping[str, np.ndarray]:
         states = _Partials.of(parts)
-        pattern = self._pattern(states) if states else np.full(series.format.shape, np.nan)
+        shape = series.format.shape
+        pattern = self._pattern(states, shape) if states else np.full(shape, np.nan)
         if series.pixel_mask is not None:
             pattern[series.pixel_mask] = np.nan
         return {self.name: pattern}
 
-    def _pattern(self, states: Sequence[Any]) -> np.ndarray:
-        """(q_y, q_x) float64, a new array, of the states of all threads."""
+    def _pattern(self, states: Sequence[Any], shape: tuple[int, int]) -> np.ndarray:
+        """``shape`` (q_y, q_x) float64, a new array, of the states of all threads."""
         raise NotImplementedError
 
 
@@ -157,7 +158,7 @@ class MaxPattern(_OfStates):
     def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> _Maximum:
         return _Maximum(series, device)
 
-    def _pattern(self, states: Sequence[Any]) -> np.ndarray:
+    def _pattern(self, states: Sequence[Any], shape: tuple[int, int]) -> np.ndarray:
         highest = np.max([on_host(state) for state in states], axis=0)
         return np.where(np.isneginf(highest), np.nan, highest)
 
@@ -171,7 +172,7 @@ class StdPattern(_OfStates):
     def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> _Moments:
         return _Moments(series, device)
 
-    def _pattern(self, states: Sequence[Any]) -> np.ndarray:
+    def _pattern(self, states: Sequence[Any], shape: tuple[int, int]) -> np.ndarray:
         whole, *others = (on_host(state) for state in states)
         for other in others:
             whole = _together(whole, other)
@@ -190,6 +191,7 @@ class LastPattern(_OfStates):
     def accumulator(self, series: SeriesInfo, scan: ScanGrid, device: Any) -> _Newest:
         return _Newest(series, device)
 
-    def _pattern(self, states: Sequence[Any]) -> np.ndarray:
+    def _pattern(self, states: Sequence[Any], shape: tuple[int, int]) -> np.ndarray:
         _, newest = max((tuple(state) for state in states), key=lambda state: state[0])
-        return np.array(on_host(newest))
+        # In mid-raster a thread may have begun, and added nothing yet.
+        return np.full(shape, np.nan) if newest is None else np.array(on_host(newest))

@@ -18,6 +18,7 @@ from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.of_channel import OfChannel
 from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
@@ -42,6 +43,7 @@ _OWN: dict[str, type] = {
     "max_pattern": MaxPattern,
     "std_pattern": StdPattern,
     "last_pattern": LastPattern,
+    "of_channel": OfChannel,
 }
 
 

@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
+#: percentile of the magnitudes that is as bright as can be, as everything above
+BRIGHTEST = 99.5
 
-def wheel_colors(angle: np.ndarray, brightness: np.ndarray, percentile: float = 99.5) -> np.ndarray:
+
+def wheel_colors(
+    angle: np.ndarray, brightness: np.ndarray, percentile: float = BRIGHTEST, *, full: float | None = None
+) -> np.ndarray:
     """Colours (rows, cols, 3) from 0 to 1, NaN where either is.
 
     Parameters
@@ -15,13 +20,14 @@ def wheel_colors(angle: np.ndarray, brightness: np.ndarray, percentile: float = 
     angle : (rows, cols), degrees; 0 is red, and hues go on through yellow and green
     brightness : (rows, cols), at least 0; black where 0
     percentile : of the brightness that is seen, which is the brightest, as everything above
+    full : the brightest instead
     """
     from matplotlib.colors import hsv_to_rgb
 
     seen = np.isfinite(angle) & np.isfinite(brightness)
     colors = np.full((*angle.shape, 3), np.nan)
     if seen.any():
-        full = float(np.percentile(brightness[seen], percentile)) or 1.0
+        full = (float(np.percentile(brightness[seen], percentile)) if full is None else full) or 1.0
         hue, value = (angle[seen] % 360) / 360, np.clip(brightness[seen] / full, 0, 1)
         colors[seen] = hsv_to_rgb(np.stack([hue, np.ones_like(hue), value], axis=-1))
     return colors

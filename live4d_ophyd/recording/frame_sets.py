@@ -68,6 +68,21 @@ def frame_sets(positions: int, channel: str, others: Sequence[str], flyback: int
     return tuple(sets)
 
 
+def scan_of(channel: str) -> str:
+    """The frames of a further channel over the scan, as of `SCAN`, in a file without two of the same name there."""
+    return f"/entry/stack_{names_in_file([channel])[0]}/data"
+
+
+def frames_of(scan: str) -> str:
+    """The frames, as of `FRAMES`, that a dataset over the scan shows. Raises ValueError for one that is none."""
+    if scan == SCAN:
+        return FRAMES
+    found = re.fullmatch(r"/entry/stack_(\w+)/data", scan, re.ASCII)
+    if found is None:
+        raise ValueError(f"{scan!r} is no dataset of recorded frames over the scan; expected {SCAN}")
+    return f"/entry/data_{found[1]}/data_000001"
+
+
 def room_aside(flyback: int) -> int:
     """Chunks of a dataset of frames that belong to no position: HDF5 has no index for a single one."""
     return max(2, flyback)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -20,7 +21,7 @@ from live4d_ophyd.image_streams import run_stem
 from live4d_ophyd.runs.description import RunDescription, description_of
 from live4d_ophyd.runs.find import opened
 from live4d_ophyd.runs.images import ScanImage, find_images, read_images
-from live4d_ophyd.runs.picture import steps_of, write_png
+from live4d_ophyd.runs.picture import colors, steps_of, write_png
 from live4d_ophyd.runs.readings import RunReadings
 from live4d_ophyd.runs.tiff import write_tiff
 
@@ -42,6 +43,7 @@ class Stack:
 
     stream: str
     images: ScanImage
+    brightness: ScanImage | None = None  #: of angles: with it they are a colour wheel
 
 
 def export_run(
@@ -61,8 +63,9 @@ def export_run(
     run
         As `describe` takes it.
     to
-        ``png``: a picture an Event, with scale bar. ``tiff``: float32, a stack where there are several Events; ImageJ's
-        form, with step and unit. ``npy``: float64, ``(event, scan_y, scan_x)`` where there are several Events.
+        ``png``: a picture an Event, with scale bar; angles as a colour wheel. ``tiff``: float32, a stack where there
+        are several Events; ImageJ's form, with step and unit; of angles, in a folder, also ``..._colors.tif``, the
+        colour wheel. ``npy``: float64, ``(event, scan_y, scan_x)`` where there are several Events.
         ``nexus``: one HDF5 file of NXdata groups. ``zarr``: one Zarr 3 store, which
         ``xarray.open_zarr(path, consolidated=False)`` reads.
     out
@@ -112,8 +115,16 @@ def _stacks(client: Any, readings: RunReadings, names: Sequence[str], event: int
             raise NothingToExport(str(error.args[0])) from None
         for stream in device.streams:
             if f"{device.name}_{short}" in client[stream]:
+                bright = device.brightness.get(short)
+                if bright is not None and f"{device.name}_{bright}" not in client[stream]:
+                    bright = None
                 try:
-                    found.append(Stack(stream, read_images(client, readings, device, short, stream, event)))
+                    both = [
+                        None if each is None else read_images(client, readings, device, each, stream, event)
+                        for each in (short, bright)
+                    ]
+                    assert both[0] is not None
+                    found.append(Stack(stream, both[0], both[1]))
                 except KeyError as error:
                     why = str(error.args[0])
     if not found:
@@ -129,6 +140,7 @@ def _plan(
     stem = run_stem(start.get("scan_id", 0), start["uid"])
     suffix = FORMATS[to]
     files: dict[str, Callable[[Path, RunDescription], None]] = {}
+    colored: dict[str, Callable[[Path, RunDescription], None]] = {}  # beside the numbers, in folders
     if to in _WHOLE:
         write_all = _write_nexus if to == "nexus" else _write_zarr
         files[stem] = lambda path, description: write_all(path, description, readings, stacks)
@@ -138,10 +150,18 @@ def _plan(
             name += f"_{stack.stream}"
         if to == "png":
             for index in range(stack.images.sizes["event"]):
-                picture = ScanImage(stack.images.isel(event=index))
+                picture, bright = (
+                    None if each is None else ScanImage(each.isel(event=index))
+                    for each in (stack.images, stack.brightness)
+                )
+                assert picture is not None
                 number = f"_{int(picture.event):03d}" if stack.images.sizes["event"] > 1 else ""
-                files[name + number] = _bound(_write_png, picture)
+                files[name + number] = _bound(partial(_write_png, brightness=bright), picture)
         else:
+            if to == "tiff" and stack.brightness is not None:
+                colored[f"{name}_colors"] = _bound(
+                    partial(_write_tiff, brightness=stack.brightness), stack.images
+                )
             files[name] = _bound(_write_tiff if to == "tiff" else _write_npy, stack.images)
     suffixes = (suffix, ".tiff") if to == "tiff" else (suffix, ".h5") if to == "nexus" else (suffix,)
     if out.suffix.lower() in suffixes and not (out.is_dir() and to != "zarr"):
@@ -152,7 +172,7 @@ def _plan(
         return {out: next(iter(files.values()))}
     if out.suffix and not out.is_dir():
         raise ValueError(f"{out} is neither a folder nor called {suffix}, which {to} files are")
-    return {out / f"{name}{suffix}": write for name, write in files.items()}
+    return {out / f"{name}{suffix}": write for name, write in (files | colored).items()}
 
 
 def _bound(write: Callable[[Path, ScanImage, RunDescription], None], images: ScanImage) -> Any:
@@ -203,8 +223,16 @@ def _one_or_all(images: ScanImage) -> np.ndarray:
     return values[0] if len(values) == 1 else values
 
 
-def _write_png(path: Path, image: ScanImage, description: RunDescription) -> None:
-    _beside(path, image, description, **write_png(path, image))
+def _write_png(
+    path: Path, image: ScanImage, description: RunDescription, brightness: ScanImage | None = None
+) -> None:
+    more = {}
+    if brightness is not None:  # black and white are in its unit
+        more = {
+            "brightness": str(brightness.name),
+            "brightness_units": str(brightness.attrs.get("units", "")),
+        }
+    _beside(path, image, description, **write_png(path, image, brightness), **more)
 
 
 def _write_npy(path: Path, images: ScanImage, description: RunDescription) -> None:
@@ -213,9 +241,14 @@ def _write_npy(path: Path, images: ScanImage, description: RunDescription) -> No
     _beside(path, ScanImage(images.isel(event=0)) if values.ndim == 2 else images, description)
 
 
-def _write_tiff(path: Path, images: ScanImage, description: RunDescription) -> None:
+def _write_tiff(
+    path: Path, images: ScanImage, description: RunDescription, brightness: ScanImage | None = None
+) -> None:
     steps, unit = steps_of(images)
     values, events = _one_or_all(images), _events(images)
+    if brightness is not None:
+        wheel = colors(images, brightness)
+        values = wheel[0] if len(wheel) == 1 else wheel
     labels = [", ".join(f"{key} {value}" for key, value in entry.items()) for entry in events]
     metadata = {"events": events, "attributes": images.attrs, "run": description.to_dict()}
     write_tiff(path, values, steps=steps, unit=unit, metadata=metadata, labels=labels)

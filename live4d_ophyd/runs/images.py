@@ -264,6 +264,8 @@ def attributes(readings: RunReadings, short: str, stream: str) -> dict[str, Any]
         "began": local_time(start["time"]),
         "exit_status": stop.get("exit_status", "not finished"),
     }
+    if short in device.channels:
+        attrs["channel"] = device.channels[short]
     for key, fact in description.get("metadata", {}).items():
         attrs[key if key not in attrs else f"md_{key}"] = _attribute(fact.value)
     scale = angular_scale(device, microscope(readings))

@@ -25,6 +25,12 @@ class DeviceReadings:
     events: dict[str, list[Any]] = field(default_factory=dict)  #: of all these streams, one after the other
     configuration: dict[str, Any] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    brightness: dict[str, str] = field(
+        default_factory=dict
+    )  #: of an angle, the image that it is as bright as
+    channels: dict[str, str] = field(
+        default_factory=dict
+    )  #: of the detector, by image, where the run says it
 
     def get(self, key: str) -> Any:
         """The value that all Events agree on, else the list of theirs; None where it is not known."""
@@ -90,6 +96,10 @@ class RunReadings:
             for key in image_keys(data_keys):
                 if self.owners[key] == owner and (short := key.removeprefix(prefix)) not in device.images:
                     device.images.append(short)
+                    if brightness := data_keys[key].get("brightness"):
+                        device.brightness[short] = brightness.removeprefix(prefix)
+                    if channel := data_keys[key].get("channel"):
+                        device.channels[short] = channel
             configuration = metadata.get("configuration", {}).get(owner, {})
             for key, value in configuration.get("data", {}).items():
                 device.configuration.setdefault(key.removeprefix(prefix), value)

@@ -67,6 +67,8 @@ def virtual_detector(device: DeviceReadings, name: str, scale: AngularScale) -> 
         unit = device.units.get(f"{method}_{key}", "")
         shown = text_by_event(value, unit) if isinstance(value, list) else text_of(value, unit)
         texts.append(f"{key.replace('_', ' ')} {shown}")
+    if name in device.channels:
+        texts.append(f"channel {device.channels[name]}")
     return Fact(shape, text=", ".join(texts))
 
 

@@ -26,25 +26,28 @@ def write_tiff(
 ) -> None:
     """Write ``(rows, cols)`` or ``(events, rows, cols)`` as float32, NaN where no frame came.
 
-    ``steps`` (scan_y, scan_x) in ``unit``; ``metadata`` goes into ImageJ's Info as JSON, ``labels`` above its slices.
+    Colours, uint8 with a last axis of red, green and blue, are written as they are. ``steps`` (scan_y, scan_x) in
+    ``unit``; ``metadata`` goes into ImageJ's Info as JSON, ``labels`` above its slices.
     """
     import tifffile
 
-    stack = images.ndim == 3
-    described: dict[str, Any] = {"unit": "pixel" if unit == "px" else unit, "axes": "TYX" if stack else "YX"}
+    colors = images.dtype == np.uint8
+    stack = images.ndim - colors == 3
+    axes = ("TYX" if stack else "YX") + "S" * colors
+    described: dict[str, Any] = {"unit": "pixel" if unit == "px" else unit, "axes": axes}
     if metadata:
         described["Info"] = json.dumps(metadata, indent=1)
     if labels:
         described["Labels"] = list(labels)
     finite = images[np.isfinite(images)]
-    if finite.size:  # what ImageJ shows as black and white
+    if finite.size and not colors:  # what ImageJ shows as black and white
         described["min"], described["max"] = float(finite.min()), float(finite.max())
     resolution = (1 / steps[1], 1 / steps[0])
     tifffile.imwrite(
         path,
-        images.astype(np.float32),
+        images if colors else images.astype(np.float32),
         imagej=True,
         resolution=resolution,
         metadata=described,
-        photometric="minisblack",
+        photometric="rgb" if colors else "minisblack",
     )

@@ -16,6 +16,7 @@ from live4d_ophyd.frames import batch as columns
 from live4d_ophyd.frames.batch import BatchMemory, FrameBatch
 from live4d_ophyd.frames.codecs import RAW, name_of
 from live4d_ophyd.frames.encoded_array import EncodedArray, array_tag
+from live4d_ophyd.frames.gather import gather
 from live4d_ophyd.sources.hdf5_frames import Hdf5Frames, Part, number_in, room_behind, text_in
 from live4d_ophyd.sources.source import Ended, Frames, Item, SeriesHeader, SeriesKey, SeriesRequest, Started
 
@@ -92,6 +93,19 @@ class OpenFiles:
         self.paths, self._dataset = paths, dataset
         self.taken = 0
         self.frames: Hdf5Frames | None = Hdf5Frames(paths[0], dataset)
+        self._others: dict[str, Hdf5Frames] = {}
+        self._lock = threading.Lock()  # of the others
+
+    def of_channel(self, channel: str) -> Hdf5Frames | None:
+        """The frames of another channel in the file that is open; None where it has none."""
+        assert self.frames is not None
+        with self._lock:
+            if channel not in self._others:
+                dataset = self.frames.other_channels().get(channel)
+                if dataset is None:
+                    return None
+                self._others[channel] = Hdf5Frames(self.frames.path, dataset)
+            return self._others[channel]
 
     def next(self) -> Hdf5Frames | None:
         """The frames of the next file; None behind the last."""
@@ -110,14 +124,18 @@ class OpenFiles:
 
     def close(self) -> None:
         frames, self.frames = self.frames, None
-        if frames is not None:
-            frames.close()
+        with self._lock:
+            others, self._others = self._others, {}
+        for open_ in (frames, *others.values()):
+            if open_ is not None:
+                open_.close()
 
 
 class FileSeries:
     """Frames ``begin`` to ``end`` of one file, shared out over ``connections``: each has a stretch of them."""
 
     def __init__(self, opened: OpenFiles, connections: int, begin: int = 0, end: int | None = None) -> None:
+        self._opened = opened
         self._frames = opened.next()
         self._number = opened.taken
         self._stopped = False
@@ -164,11 +182,26 @@ class FileSeries:
     def all_came(self, last_missing: int) -> bool:
         return self._left == 0
 
+    def header_of(self, channel: str) -> SeriesHeader | None:
+        if channel == self.channel:
+            return self.header
+        frames = None if self._frames is None else self._opened.of_channel(channel)
+        return None if frames is None else _header(frames, self._number)
+
     def other_channels(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
-        return {}
+        return {channel: self.header_of(channel) for channel in self.frames.other_channels()}
 
     def of_channel(self, batch: FrameBatch, entries: np.ndarray, channel: str) -> FrameBatch:
-        raise ValueError("frames of a file are of one dataset; choose another by its name")
+        """In memory of its own: the file has each channel in another place."""
+        if channel == self.channel:
+            return FrameBatch(batch.buffer, batch.index[entries], len(entries), batch.channel)
+        frames = self._opened.of_channel(channel)
+        assert frames is not None
+        other = _gathered(frames, batch.image_id[entries])
+        same = [columns.SERIES_ID, columns.UNIQUE_ID, columns.IMAGE_ID, columns.RECEIVED_NS]
+        other.index[:, same] = batch.index[entries][:, same]
+        other.connection = batch.connection
+        return other
 
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:
         return name_of(int(batch.index[entry, columns.ALGORITHM]))
@@ -278,6 +311,45 @@ class FileConnection:
         index[:, columns.ALGORITHM] = codec
         index[:, columns.ELEM_SIZE] = elem_size
         index[:, columns.RECEIVED_NS] = time.monotonic_ns()
+
+
+def _gathered(frames: Hdf5Frames, ids: np.ndarray) -> FrameBatch:
+    """Frames by their rising numbers, (n,), close together; those that the file lacks are NO_CHANNEL."""
+    index = np.zeros((len(ids), columns.COLUMNS), np.int64)
+    index[:, columns.STATUS] = columns.NO_CHANNEL
+    pieces: list[np.ndarray] = []
+    end = 0
+    for part in frames.parts:
+        here = np.flatnonzero((ids >= part.first) & (ids < part.first + part.count))
+        if not len(here):
+            continue
+        numbers = ids[here] - part.first
+        size = np.full(len(here), part.shape[0] * part.shape[1] * part.dtype.itemsize)
+        codec: np.ndarray | int = RAW
+        if part.content is None:
+            first = int(numbers[0])
+            read = frames.read(part, first, int(numbers[-1]) + 1)[numbers - first]
+            piece = np.ascontiguousarray(read).reshape(-1).view(np.uint8)
+        else:
+            assert part.at is not None
+            assert part.nbytes is not None
+            assert part.codec is not None
+            there = part.at[numbers] >= 0
+            here, numbers = here[there], numbers[there]
+            size, codec = part.nbytes[numbers], part.codec[numbers]
+            piece = np.zeros(int(size.sum()), np.uint8)
+            gather(part.content, part.at[numbers], size, 0, piece, 0)
+        begins = end + np.cumsum(size) - size
+        index[here, columns.OFFSET] = index[here, columns.BLOB_OFFSET] = begins
+        index[here, columns.LENGTH] = index[here, columns.BLOB_LENGTH] = size
+        index[here, columns.STATUS] = columns.IMAGE
+        index[here, columns.ROWS], index[here, columns.COLS] = part.shape
+        index[here, columns.ARRAY_TAG] = array_tag(part.dtype.newbyteorder("<"))
+        index[here, columns.ALGORITHM] = codec
+        index[here, columns.ELEM_SIZE] = part.elem_size if part.content is not None else 0
+        pieces.append(piece)
+        end += len(piece)
+    return FrameBatch(np.concatenate([*pieces, np.zeros(columns.SLACK, np.uint8)]), index, len(ids))
 
 
 def _header(frames: Hdf5Frames, number: int) -> SeriesHeader:

@@ -184,13 +184,16 @@ class SeriesSource(Protocol):
         ``last_missing`` is the highest id that has not come, -1: all have.
         """
 
+    def header_of(self, channel: str) -> SeriesHeader | None:
+        """What it says where the frames of another channel are taken; None as `header`."""
+
     def other_channels(self, batch: FrameBatch, entry: int) -> Mapping[str, SeriesHeader | None]:
         """What frames bring besides `channel`, as an entry shows it, and what the series says of each; or None."""
 
     def of_channel(self, batch: FrameBatch, entries: np.ndarray, channel: str) -> FrameBatch:
         """The same messages, (n,), as another channel has them; those that do not have it are no IMAGE.
 
-        Its buffer is that of ``batch``, and valid as long.
+        Its buffer may be that of ``batch``: it is valid as long.
         """
 
     def algorithm_of(self, batch: FrameBatch, entry: int) -> str | None:

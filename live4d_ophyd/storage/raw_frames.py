@@ -20,7 +20,7 @@ from tiled.structures.data_source import Asset
 from tiled.utils import path_from_uri
 
 from live4d_ophyd.image_streams import RAW_MIMETYPE
-from live4d_ophyd.recording.frame_sets import FRAMES
+from live4d_ophyd.recording.frame_sets import FRAMES, SCAN, frames_of
 
 #: by which Tiled's client finds `RawFramesClient` (entry point)
 SPEC = "Live4DRawFrames"
@@ -46,7 +46,8 @@ class Consolidator(HDF5Consolidator):
             self.assets.append(Asset(uri, is_directory=False, parameter=self.default_asset_role, num=number))
 
     def adapter_parameters(self) -> dict[str, Any]:
-        return {}
+        scan = self._sres_parameters["dataset"]
+        return {} if scan == SCAN else {"frames": frames_of(scan)}
 
 
 CONSOLIDATOR_REGISTRY[RAW_MIMETYPE] = Consolidator
@@ -73,7 +74,8 @@ class Adapter(ArrayAdapter):
         structure = data_source.structure
         assets = sorted(data_source.assets, key=lambda asset: asset.num or 0)
         paths = [Path(path_from_uri(asset.data_uri)) for asset in assets]
-        files = RawFiles(paths, structure.shape[1:], structure.data_type.to_numpy_dtype())
+        dataset = (data_source.parameters or {}).get("frames", FRAMES)
+        files = RawFiles(paths, structure.shape[1:], structure.data_type.to_numpy_dtype(), dataset)
         return cls(files, structure, metadata=node.metadata_, specs=node.specs)
 
     def read(self, slice: NDSlice = NDSlice(...)) -> np.ndarray:  # noqa: B008
@@ -87,8 +89,10 @@ class Adapter(ArrayAdapter):
 class RawFiles:
     """Files with a raster each as one array, (n, scan_y, scan_x, q_y, q_x), of which only what is asked for is read."""
 
-    def __init__(self, paths: list[Path], shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._paths, self._shape, self._dtype = paths, shape, dtype
+    def __init__(
+        self, paths: list[Path], shape: tuple[int, ...], dtype: np.dtype, dataset: str = FRAMES
+    ) -> None:
+        self._paths, self._shape, self._dtype, self._dataset = paths, shape, dtype, dataset
 
     def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
         """``key``: an int or a slice for each axis."""
@@ -118,7 +122,9 @@ class RawFiles:
 
     def _frames(self, file: h5py.File, path: Path) -> h5py.Dataset:
         """The frames of a file. Raises ValueError unless they are what the catalog says, and lie in this file."""
-        frames = file[FRAMES]
+        if self._dataset not in file:
+            raise ValueError(f"{path} has no frames {self._dataset}: the detector did not send this channel")
+        frames = file[self._dataset]
         rows, cols, *pattern = self._shape
         if frames.shape != (rows * cols, *pattern) or frames.dtype != self._dtype:
             raise ValueError(

@@ -75,7 +75,7 @@ BROKEN = [
     ),
     Broken(
         "the mean pattern gets no mask", "engine/preparation.py",
-        "series=replace(series, pixel_mask=self._prepared.mask))", "series=series)", ACQUISITION,
+        "series=replace(series, pixel_mask=prepared.mask))", "series=series)", ACQUISITION,
     ),
     Broken(
         "the mean pattern gets no rule of saturation", "engine/projection.py",

@@ -1,5 +1,7 @@
 """Methods of all kinds in a RunEngine: what they give is in the Events, and their parameters are moved between them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import bluesky.plan_stubs as bps
@@ -27,6 +29,7 @@ from live4d_ophyd import (
     ScanGrid,
     Segments,
     Strain,
+    live_preview,
 )
 from live4d_ophyd.engine.series_record import digest
 from live4d_ophyd.frames.format import FrameFormat
@@ -117,6 +120,32 @@ def test_a_movie_has_all_but_what_only_the_detector_knows_the_size_of(live4d, dc
         )
 
 
+def test_patterns_of_the_frames_so_far_are_in_the_preview(live4d, dcu, RE):
+    pixels = frames(GRID.frames)
+    messages = series(pixels)
+    docs, shown = Documents(), threading.Event()
+
+    def watch(name, doc):
+        docs(name, doc)
+        if name == "event" and doc["data"].get("live4d_live_fraction") == 0.5:
+            shown.set()
+
+    def feed():
+        dcu.send(messages[:7])
+        assert shown.wait(20)
+        dcu.send(messages[7:])
+
+    with ThreadPoolExecutor(1) as pool:
+        fed = pool.submit(feed)
+        RE(live_preview([live4d], max_rate=50)(bp.count([live4d])), watch)
+        fed.result()
+    half = next(e["data"] for e in docs.events("live4d_live") if e["data"]["live4d_live_fraction"] == 0.5)
+    np.testing.assert_allclose(half["live4d_pacbed"], pixels[:6].mean(axis=0), rtol=1e-6)
+    (descriptor,) = [doc for doc in docs.of("descriptor") if doc["name"] == "live4d_live"]
+    assert descriptor["data_keys"]["live4d_pacbed"]["shape"] == [24, 32]
+    assert descriptor["data_keys"]["live4d_pacbed"]["dims"] == ["q_y", "q_x"]
+
+
 def test_the_preview_has_the_images_of_all_methods(live4d):
     images = {
         "live4d_com_sum",
@@ -126,7 +155,8 @@ def test_the_preview_has_the_images_of_all_methods(live4d):
         "live4d_seg_0_1",
         "live4d_vbf",
     }
-    assert {key for key, entry in live4d.preview.describe().items() if entry["dtype"] == "array"} == images
+    described = live4d.preview.describe()
+    assert {key for key, entry in described.items() if entry.get("dims") == ["scan_y", "scan_x"]} == images
 
 
 def test_a_parameter_that_would_give_other_outputs_is_refused_and_put_back(live4d, RE):

@@ -234,7 +234,7 @@ def test_an_array_that_cannot_be_is_refused_by_the_name_of_the_signal(tmp_path):
 
 def test_an_output_is_described_with_the_shape_that_the_next_one_has():
     outputs = {"vbf": Output(SCAN, (3, 4), "counts"), "pattern": Output(PATTERN, (0, 0), "counts")}
-    parent = SimpleNamespace(output=outputs.__getitem__, name="live4d")
+    parent = SimpleNamespace(output=outputs.__getitem__, name="live4d", channel_said=lambda output: {})
     image, pattern = (OutputArray(name=f"live4d_{name}", attr_name=name) for name in outputs)
     image._parent = pattern._parent = parent
     assert image.describe() == {
@@ -305,6 +305,43 @@ def test_a_preview_is_described_as_its_images_and_two_numbers():
             "source": source, "dtype": "integer", "dtype_numpy": "<i8", "shape": [], "units": "frames",
         },
     }  # fmt: skip
+
+
+class OfPattern(Parent):
+    def preview_keys(self):
+        pattern = Output(PATTERN, (0, 0), "counts")
+        return super().preview_keys() | {"mean": array_key("live4d", "mean", pattern, pattern.shape)}
+
+
+def described_shapes(preview):
+    return {key: entry["shape"] for key, entry in preview.describe().items() if entry["dtype"] == "array"}
+
+
+def test_a_pattern_is_in_the_preview_when_its_size_is_known_and_stays_as_it_was_described():
+    images = {"live4d_vbf": [2, 3], "live4d_adf": [2, 3]}
+    preview = LivePreview(OfPattern())
+    assert "live4d_mean" not in values_of(preview)  # as a plan does, before the first frame
+    preview.update({"mean": np.arange(20.0).reshape(4, 5)}, 0.5)
+    read = values_of(preview)
+    np.testing.assert_array_equal(read["live4d_mean"], np.arange(20.0).reshape(4, 5))
+    assert described_shapes(preview) == images | {"live4d_mean": [4, 5]}
+    preview.clear()
+    assert np.isnan(values_of(preview)["live4d_mean"]).all()
+    preview.update({"mean": np.ones((2, 2))}, 0.5)  # a region of interest, within the run
+    assert values_of(preview)["live4d_mean"].shape == (4, 5)
+    preview.begin()
+    assert values_of(preview)["live4d_mean"].shape == (2, 2)
+    assert described_shapes(preview) == images | {"live4d_mean": [2, 2]}
+
+
+def test_a_pattern_that_comes_after_the_stream_was_described_is_in_the_next_run_s():
+    preview = LivePreview(OfPattern())
+    values_of(preview)
+    assert "live4d_mean" not in described_shapes(preview)
+    preview.update({"mean": np.ones((2, 2))}, 0.5)
+    assert "live4d_mean" not in values_of(preview)
+    preview.begin()
+    assert "live4d_mean" in values_of(preview)
 
 
 def test_a_preview_that_is_read_while_the_next_one_comes_is_of_one_moment():

@@ -19,6 +19,7 @@ from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns, Sums
+from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -36,12 +37,12 @@ def frames(count=GRID.size, seed=0):
 
 def imaging_of(*methods, grid=GRID, **options):
     request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), grid, methods)
-    return Imaging(Preparation().prepare(request, SERIES, None), grid, **options)
+    return Imaging(Preparation().prepare(request, SERIES, {}), grid, **options)
 
 
 def part_of(imaging, pixels, bad=(), saturated=None):
     """What a decoder makes of frames."""
-    maps = imaging.prepared.demand.maps
+    maps = imaging.prepared.channels[""].demand.maps
     status = np.zeros(len(pixels), np.int64)
     status[list(bad)] = -109
     sums = None if maps is None else np.einsum("nyx,myx->nm", pixels.astype(np.int64), maps.maps)
@@ -49,7 +50,7 @@ def part_of(imaging, pixels, bad=(), saturated=None):
         sums[list(bad)] = 0
         saturated = np.zeros(sums.shape, bool) if saturated is None else saturated
     flagged = np.zeros(len(pixels), bool) if saturated is None else saturated.any(axis=1)
-    patterns = pixels if imaging.prepared.demand.patterns else None
+    patterns = pixels if imaging.prepared.channels[""].demand.patterns else None
     return Part(np.arange(len(pixels)), status, flagged, sums, saturated, patterns)
 
 
@@ -111,7 +112,7 @@ def test_each_method_reads_its_own_columns_and_patterns():
     np.testing.assert_array_equal(outputs["bf"], image(pixels, BIG))
     np.testing.assert_array_equal(outputs["com_sum"], image(pixels, BIG))
     np.testing.assert_allclose(outputs["pattern"], pixels.mean(axis=0))
-    assert list(imaging.preview(0)) == ["vbf", "com_sum", "com_y", "com_x", "bf"]
+    assert list(imaging.preview(0)) == ["vbf", "com_sum", "com_y", "com_x", "pattern", "bf"]
 
 
 def test_bad_frames_are_nan_and_in_no_mean():
@@ -287,9 +288,9 @@ def test_a_demand_is_made_again_for_other_maps_and_not_for_another_run():
         (SERIES, maps[::-1]),
     ]:
         request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Weighted("w", weights),))
-        prepared = preparation.prepare(request, series, None)
-        assert prepared.series.note == series.note
-        np.testing.assert_array_equal(prepared.demand.maps.maps[0], weights)
+        prepared = preparation.prepare(request, series, {})
+        assert prepared.channels[""].series.note == series.note
+        np.testing.assert_array_equal(prepared.channels[""].demand.maps.maps[0], weights)
     assert len(ASKED) == 2
     assert {(series.key, series.frames, len(series.note)) for series in ASKED} == {((0, 0), None, 0)}
 
@@ -306,7 +307,7 @@ def test_a_method_that_cannot_say_what_it_needs_is_named():
         MethodFailed,
         match=r"the method broken \(Weighted\) failed: KeyError: 'radius' \(line \d+ of test_imaging.py\)",
     ) as failed:
-        Preparation().prepare(request, SERIES, None)
+        Preparation().prepare(request, SERIES, {})
     assert failed.value.method == "broken"
 
 
@@ -328,17 +329,77 @@ def test_a_value_error_that_does_not_say_of_which_method_gets_its_name(says, kin
     request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
     monkeypatch.setattr(Broken, "demand", raises)
     with pytest.raises(kind, match=words):
-        Preparation().prepare(request, SERIES, None)
+        Preparation().prepare(request, SERIES, {})
     monkeypatch.setattr(Broken, "outputs", raises)
     with pytest.raises(kind, match=words):
         AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (Broken("odd", "nowhere"),))
 
 
-def test_a_preview_makes_nothing_that_is_not_shown(monkeypatch):
-    imaging = imaging_of(DISK, MeanPattern())
+@dataclass(frozen=True)
+class Hidden(MeanPattern):
+    """A pattern that is not shown."""
+
+    def outputs(self, series, scan):
+        return {
+            name: replace(output, preview=False) for name, output in super().outputs(series, scan).items()
+        }
+
+    def results(self, series, scan, parts):
+        pytest.fail("it is not shown")
+
+
+def test_a_preview_makes_nothing_that_is_not_shown():
+    imaging = imaging_of(DISK, Hidden())
     imaging.add(np.arange(GRID.size), part_of(imaging, frames()))
-    monkeypatch.setattr(MeanPattern, "results", lambda *_: pytest.fail("it is not shown"))
     assert list(imaging.preview(0)) == ["vbf"]
+
+
+PATTERNS = (MeanPattern("mean"), MaxPattern("highest"), StdPattern("deviation"), LastPattern("last"))
+
+
+def test_a_preview_has_patterns_of_the_frames_so_far_twice_a_second_and_images_always(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("live4d_ophyd.engine.imaging.time.monotonic", lambda: now)
+    imaging = imaging_of(DISK, *PATTERNS, grid=ScanGrid(2, 4))
+    empty = imaging.preview(0)
+    assert all(np.isnan(array).all() for array in empty.values())
+    pixels = frames(8)
+    seen = {}
+    for count, later in ((3, 0.0), (5, 0.49), (7, 0.51), (8, 0.99)):
+        before = max((n for n, _ in seen.values()), default=0)
+        imaging.add(np.arange(before, count), part_of(imaging, pixels[before:count]))
+        now = 100.0 + later
+        seen[later] = count, imaging.preview(0)
+    for later, of in ((0.0, 3), (0.49, 3), (0.51, 7), (0.99, 7)):
+        count, shown = seen[later]
+        assert np.isfinite(shown["vbf"]).sum() == count  # images are as of now
+        so_far = pixels[:of].astype(float)
+        np.testing.assert_allclose(shown["mean"], so_far.mean(axis=0), rtol=1e-12)
+        np.testing.assert_array_equal(shown["highest"], so_far.max(axis=0))
+        np.testing.assert_allclose(shown["deviation"], so_far.std(axis=0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(shown["last"], so_far[-1])
+        assert list(shown) == ["vbf", "mean", "highest", "deviation", "last"]
+    assert np.isnan(imaging.preview(1)["mean"]).all()  # another raster has its own at once
+
+
+@dataclass(frozen=True)
+class Level(Broken):
+    """An image made of a pattern."""
+
+    def demand(self, series, scan):
+        return Images((self.where,))
+
+    def results(self, series, scan, parts):
+        return {self.name: np.full(scan.shape, parts[self.where].mean())}
+
+
+def test_what_is_made_of_a_pattern_is_as_new_as_other_images():
+    imaging = imaging_of(MeanPattern("mean"), Level("level", "mean"))
+    pixels = frames()
+    for first in (0, 3):
+        imaging.add(np.arange(first, first + 3), part_of(imaging, pixels[first : first + 3]))
+        shown = imaging.preview(0)
+        assert shown["level"][0, 0] == pytest.approx(pixels[: first + 3].mean())
 
 
 class _Device:
@@ -377,9 +438,9 @@ def test_sums_with_spread_weights_are_divided_where_they_are(tensors, saturated_
         bad_pixels="spread",
         pixel_mask=mask,
     )
-    prepared = Preparation().prepare(request, SERIES, None)
-    assert prepared.divisors.tolist() == [8, 1]
-    assert prepared.pixels_spread == 1
+    prepared = Preparation().prepare(request, SERIES, {})
+    assert prepared.channels[""].divisors.tolist() == [8, 1]
+    assert prepared.channels[""].pixels_spread == 1
     imaging, pixels = Imaging(prepared, GRID, saturated_is_nan=saturated_is_nan), frames()
     saturated = np.zeros((GRID.size, 2), bool)
     saturated[2, 0] = True

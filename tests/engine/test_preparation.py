@@ -265,7 +265,7 @@ def known(rows, cols):
 def test_what_was_made_for_a_huge_detector_is_freed_when_none_of_its_frames_came():
     preparation = module.Preparation()
     request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (Disk("vbf", radius=3),))
-    preparation.prepare(request, known(1, BELIEVED_PIXELS + 1), None)
+    preparation.prepare(request, known(1, BELIEVED_PIXELS + 1), {})
     assert preparation.knows((1, BELIEVED_PIXELS + 1))
     preparation.free_if_large()
     assert preparation._prepared is None
@@ -275,7 +275,7 @@ def test_what_was_made_for_a_huge_detector_is_freed_when_none_of_its_frames_came
 def test_what_was_made_for_a_usual_detector_stays_for_the_next_series():
     preparation = module.Preparation()
     request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (Disk("vbf", radius=3),))
-    preparation.prepare(request, known(24, 32), None)
+    preparation.prepare(request, known(24, 32), {})
     preparation.free_if_large()
     assert preparation.knows((24, 32))
 

@@ -35,10 +35,16 @@ class Canned(Live4D):
         self.backend_detail.put("made in a test")
         self.versions.put("live4d-ophyd 0.1.0, numpy 2")
 
+    def image(self, detector):
+        return picture(self.taken, detector)
+
     def trigger(self):
         status = RasterStatus(self)
         self.taken_with.begin(self.settings_now() | self.detector.as_armed())
-        images = {name: picture(self.taken, n) for n, name in enumerate(self.outputs())}
+        images = {
+            name: self.image(n) if output.dims else np.array(float(n))
+            for n, (name, output) in enumerate(self.outputs().items())
+        }
         losses = Losses(expected=ROWS * COLS, received=ROWS * COLS - 1, lost=1, bad=0, beyond=0, saturated=2)
         raster = RasterResult(
             self.taken, images, losses, self.taken + 1, 3e4, "cpu", dropped=0, info=INFO

@@ -1,22 +1,26 @@
 """Files of a run's images: other programs read the same numbers, with step, unit and what explains them."""
 
+import colorsys
 import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import bluesky.plans as bp
 import h5py
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
 import tifffile
 import xarray as xr
-from canned import COLS, ROWS
+from canned import COLS, ROWS, Canned
 from click.testing import CliRunner
 
-from live4d_ophyd import export_run, images
+from live4d_ophyd import DPC, CenterOfMass, ScanGrid, export_run, images
 from live4d_ophyd.commands.images import _save
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
+from live4d_ophyd.live.panel import NOT_SEEN
 from live4d_ophyd.runs.description import RunDescription
 from live4d_ophyd.runs.facts import Fact
 from live4d_ophyd.runs.nexus import _instrument
@@ -87,6 +91,66 @@ def test_png_shows_the_positions_and_a_scale_bar_of_the_length_it_says(run, vbf,
     white_parts = [part for row in strip for part in np.split(row, np.flatnonzero(row < 0.99))]
     longest = max(part.size for part in white_parts) - 1  # each part begins with the pixel before it
     assert longest == pytest.approx(0.5 * per_nm, abs=3)
+
+
+@pytest.fixture(scope="module")
+def angles(catalog):
+    """A run with centres of mass, of two Events."""
+    methods = [CenterOfMass("com", Disk("all", center=(46.5, 48.25), radius=15)), DPC("dpc")]
+    scan = ScanGrid(ROWS, COLS, step=(0.5, 0.25), unit="nm")
+    device = Canned(
+        "tcp://127.0.0.1:9", name="stem", scan=scan, methods=methods, control=catalog.live4d.control
+    )
+    return catalog.db[catalog.take(bp.count([device], 2))]
+
+
+def wheel(run, event):
+    """The colours by the definition: hue is the angle, value the magnitude up to its 99.5th percentile of all."""
+    angle, size = (images(run, f"dpc_{name}").values for name in ("angle", "magnitude"))
+    full = np.nanpercentile(size, 99.5)
+    there = np.isfinite(angle[event])
+    found = np.empty((ROWS, COLS, 3))
+    found[~there] = matplotlib.colors.to_rgb(NOT_SEEN)
+    found[there] = [
+        colorsys.hsv_to_rgb(a % 360 / 360, 1, min(s / full, 1))
+        for a, s in zip(angle[event][there], size[event][there])
+    ]
+    return found
+
+
+def test_a_tiff_of_angles_has_the_colour_wheel_beside_the_numbers(angles, tmp_path):
+    numbers, colored = export_run(angles, "tiff", tmp_path, names=["dpc_angle"])
+    assert colored.name == f"{numbers.stem}_colors.tif"
+    np.testing.assert_array_equal(
+        tifffile.imread(numbers), images(angles, "dpc_angle").values.astype(np.float32)
+    )
+    with tifffile.TiffFile(colored) as file:
+        found, said, tags = file.asarray(), file.imagej_metadata, file.pages[0].tags
+    assert (found.dtype, found.shape) == (np.uint8, (2, ROWS, COLS, 3))
+    for event in range(2):
+        np.testing.assert_allclose(found[event] / 255, wheel(angles, event), atol=0.5 / 255 + 1e-9)
+    assert said["unit"] == "nm"
+    x, y = (tags[name].value for name in ("XResolution", "YResolution"))
+    assert (x[0] / x[1], y[0] / y[1]) == (4, 2)
+    (alone,) = export_run(angles, "tiff", tmp_path / "one.tif", names=["dpc_angle"], event=1)
+    assert tifffile.imread(alone).dtype == np.float32
+
+
+def test_a_png_of_angles_is_a_colour_wheel(angles, tmp_path):
+    path, beside = export_run(angles, "png", tmp_path, names=["dpc_angle"], event=1)
+    drawn, said = matplotlib.image.imread(path)[..., :3], json.loads(beside.read_text())
+    per_nm = 768 / (ROWS * 0.5)
+    across = (drawn.shape[1] - COLS * 0.25 * per_nm) / 2
+    rows = ((np.arange(ROWS) + 0.5) * 0.5 * per_nm).astype(int)
+    cols = (across + (np.arange(COLS) + 0.5) * 0.25 * per_nm).astype(int)
+    size = images(angles, "dpc_magnitude").values[0]
+    angle = images(angles, "dpc_angle").values[0]
+    there = np.isfinite(angle)
+    hue = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in drawn[np.ix_(rows, cols)][there]])
+    away = np.abs((hue - angle[there] % 360 / 360 + 0.5) % 1 - 0.5)
+    assert away.max() < 0.01
+    assert (said["brightness"], said["brightness_units"]) == ("stem_dpc_magnitude", "px")
+    assert (said["black"], said["white"]) == (0, np.nanpercentile(size, 99.5))
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,11 @@ def _check_preview(preview: protocol.PreviewMade, request: AcquisitionRequest) -
     outputs = request.outputs()
     for name, rows in preview.outputs.items():
         known, shape = outputs[name].shape if name in outputs else None, tuple(rows.shape)
-        if known is None or len(known) != len(shape) or (rows.binned > 1 and known != shape):
+        fits = known is not None and len(known) == len(shape)
+        if rows.binned > 1:  # a length of 0 is not known before the detector is
+            fits = fits and all(m in (n, 0) for n, m in zip(shape, known or ()))
+            fits = fits and 8 * math.prod(shape) <= MAX_OUTPUTS_BYTES
+        if not fits:
             raise ProtocolError(
                 f"PreviewMade: rows of {shown(name)}, {shown(shape)}, which no output of the request is"
             )

@@ -65,6 +65,9 @@ class DectrisSeries:
         alive = [number for number, connection in enumerate(self.connections) if connection.connected()]
         return self._filter.all_came(alive, last_missing)
 
+    def header_of(self, channel: str) -> SeriesHeader | None:
+        return self._filter.header_of(channel)
+
     def other_channels(self, batch: FrameBatch, entry: int) -> dict[str, SeriesHeader | None]:
         message = read_message(batch.message(entry))
         assert isinstance(message, ImageMessage)

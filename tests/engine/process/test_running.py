@@ -13,6 +13,7 @@ from live4d_ophyd.engine.process.outage import SignsOfLife
 from live4d_ophyd.engine.process.previews import Rows
 from live4d_ophyd.engine.process.running import Running
 from live4d_ophyd.engine.results import Progress
+from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -76,6 +77,17 @@ def test_of_a_preview_that_nobody_waits_for_nothing_is_made(running, monkeypatch
     for preview in (preview_of(2, side=1 << 14, bins=16), preview_of(2, "other")):
         with pytest.raises(ProtocolError, match="which no output of the request is"):
             running.accept_preview(preview)
+
+
+def test_a_pattern_may_be_of_any_size_that_a_raster_s_results_may_have(running):
+    """How large it is only the detector knows; a few bytes must not claim to be gigabytes all the same."""
+    events = []
+    running.begin(1, replace(REQUEST, methods=(MeanPattern("vbf"),)), events.append)
+    running.accept(protocol.Armed(1))
+    running.accept_preview(preview_of(1, side=512, bins=4))
+    assert events[-1].outputs["vbf"].shape == (512, 512)
+    with pytest.raises(ProtocolError, match="which no output of the request is"):
+        running.accept_preview(preview_of(1, side=1 << 14, bins=16))
 
 
 def test_what_is_broken_off_fails_once_here_and_is_cancelled_there(running, told):
