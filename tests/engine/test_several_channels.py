@@ -112,6 +112,27 @@ def test_each_channel_has_its_own_images_with_its_own_mask(dcu, low, high, conne
     assert there.info.detector_mask != raster.info.detector_mask
 
 
+def test_bad_pixels_are_spread_by_the_mask_of_each_channel(dcu, low, high):
+    """As if each had the mean of its good neighbours; one at the edge has fewer, and other divisors."""
+    places = {"": (12, 15), "_difference": (0, 16)}
+    masks = dict(zip(("threshold_1", "difference"), (bad_pixel(*at) for at in places.values())))
+    everything = Disk("all", center=(12, 16), radius=40)
+    methods = on_channels((DISK, everything), ["difference"])
+    dcu.send([start(number_of_images=12, pixel_mask=masks), *images(low, high), end()])
+    (raster,) = take(dcu, methods, bad_pixels="spread")
+    for pixels, (end_, (row, col)) in zip((low, high), places.items()):
+        around = (
+            pixels[:, max(0, row - 1) : row + 2, col - 1 : col + 2].sum(axis=(1, 2)) - pixels[:, row, col]
+        )
+        repaired = pixels.astype(float)
+        repaired[:, row, col] = around / (8 if row else 5)
+        for disk in (DISK, everything):
+            sums = (repaired * disk.weights(pixels.shape[1:])).sum(axis=(1, 2))
+            np.testing.assert_allclose(raster.outputs[f"{disk.name}{end_}"].ravel(), sums, rtol=1e-14)
+    infos = raster.info, raster.further["difference"].info
+    assert [info.pixels_spread for info in infos] == [1, 1]
+
+
 def test_a_frame_is_decoded_once_for_each_channel_that_is_imaged(dcu, low, high, monkeypatch, tmp_path):
     """However many methods there are, and though the file has all three channels."""
     seen = Counter()
