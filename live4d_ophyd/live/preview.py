@@ -14,6 +14,7 @@ from typing import Any
 from bluesky.utils import Msg, ensure_generator
 
 from live4d_ophyd.image_streams import preview_stream
+from live4d_ophyd.live.messages import LoopMsg
 
 Plan = Generator[Msg, Any, Any]
 
@@ -145,7 +146,7 @@ class _PlanWatcher:
                 # A device may make previews only when one was read: let the first come soon.
                 _fraction(device)
         while True:
-            wait = _LoopMsg("wait", group=group, timeout=pause, error_on_timeout=False, run=msg.run)
+            wait = LoopMsg("wait", group=group, timeout=pause, error_on_timeout=False, run=msg.run)
             done = yield wait
             wait.exclude_from_rewind()
             if done:
@@ -173,9 +174,9 @@ class _PlanWatcher:
     @staticmethod
     def _show(device: Any, run: Hashable) -> Plan:
         messages = (
-            _LoopMsg("create", name=preview_stream(device.name), run=run),
-            _LoopMsg("read", device.preview, run=run),
-            _LoopMsg("save", run=run),
+            LoopMsg("create", name=preview_stream(device.name), run=run),
+            LoopMsg("read", device.preview, run=run),
+            LoopMsg("save", run=run),
         )
         for message in messages:
             yield message
@@ -187,26 +188,3 @@ class _PlanWatcher:
 def _fraction(device: Any) -> Any:
     """Fraction of the raster seen: as long as it stays, at first at 0, there is nothing new to show and store."""
     return device.preview.read()[f"{device.name}_live_fraction"]["value"]
-
-
-class _LoopMsg(Msg):
-    """A message that the RunEngine does not repeat when it rewinds, once it has had its effect.
-
-    On a resume the RunEngine runs everything since the last checkpoint again, from its own list. A preview
-    from that list would be read after the repeated exposure had ended, and the list would grow with every
-    preview. What has to be repeated of a stretched wait are the triggers before it; the loop itself is still
-    alive and goes on.
-    """
-
-    _had_effect = False
-    rewound = False  # the RunEngine came by again
-
-    @property
-    def command(self) -> str:
-        if self._had_effect:
-            self.rewound = True
-            return "null"
-        return self[0]
-
-    def exclude_from_rewind(self) -> None:
-        self._had_effect = True

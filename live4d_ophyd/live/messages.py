@@ -1,0 +1,28 @@
+"""Messages that a preprocessor puts between those of a plan, and that a rewind must not bring again. Any thread."""
+
+from __future__ import annotations
+
+from bluesky.utils import Msg
+
+
+class LoopMsg(Msg):
+    """A message that the RunEngine does not repeat when it rewinds, once it has had its effect.
+
+    On a resume the RunEngine runs everything since the last checkpoint again, from its own list. A preview
+    from that list would be read after the repeated exposure had ended, and the list would grow with every
+    preview. What has to be repeated of a stretched wait are the triggers before it; the loop itself is still
+    alive and goes on.
+    """
+
+    _had_effect = False
+    rewound = False  # the RunEngine came by again
+
+    @property
+    def command(self) -> str:
+        if self._had_effect:
+            self.rewound = True
+            return "null"
+        return self[0]
+
+    def exclude_from_rewind(self) -> None:
+        self._had_effect = True
