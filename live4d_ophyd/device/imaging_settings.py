@@ -6,6 +6,7 @@ In: constructor arguments and ``set`` of plans. Out: a `ScanGrid`. Threads: the 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -82,11 +83,12 @@ class ImagingSettings(ConsistentSettings, Device):
             unit=self.scan_unit.get(),
         )
 
-    def calibration(self) -> Calibration:
-        """The pattern's calibration as the signals have it now."""
+    def calibration(self, instead: Mapping[str, Any] | None = None) -> Calibration:
+        """The pattern's calibration as the signals have it now, or with those of ``instead``, by the signals' names."""
         values: dict[str, Any] = {}
         for field in fields(Calibration):
-            value = getattr(self, f"calibration_{field.name}").get()
+            name = f"calibration_{field.name}"
+            value = instead[name] if instead and name in instead else getattr(self, name).get()
             values[field.name] = None if np.isnan(value).any() else value
         return Calibration(**values)
 

@@ -207,10 +207,14 @@ class MethodSignals(ImagingSettings):
         self._held: dict[str, Output] | None = None
         super().__init__(*args, **kwargs)
 
-    def methods(self) -> tuple[Any, ...]:
-        """The methods as the signals have them now. Raises ValueError where parameters do not fit each other."""
+    def methods(self, instead: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """The methods as the signals have them now, or with the values of ``instead``, by the names of signals.
+
+        Raises ValueError where parameters do not fit each other.
+        """
         return tuple(
-            with_settings(method, self, settings) for method, settings in zip(self._methods, self._parameters)
+            with_settings(method, self, settings, instead)
+            for method, settings in zip(self._methods, self._parameters)
         )
 
     def methods_on_channels(self) -> tuple[Any, ...]:

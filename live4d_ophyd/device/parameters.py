@@ -110,11 +110,14 @@ def _check_map(array: Any) -> None:
         raise ValueError(f"it is {checks.shown(array)}; expected an array (q_y, q_x) of numbers")
 
 
-def with_settings(method: Any, device: Any, settings: Sequence[Parameter]) -> Any:
-    """``method`` with the values that its ``settings`` have on ``device``.
+def with_settings(
+    method: Any, device: Any, settings: Sequence[Parameter], instead: Mapping[str, Any] | None = None
+) -> Any:
+    """``method`` with the values that its ``settings`` have on ``device``; those of ``instead``, by key, go first.
 
     Raises ValueError where they do not fit each other.
     """
+    instead = instead or {}
     changes: dict[
         tuple[str, ...], dict[str, Any]
     ] = {}  # of a part all at once: one by one they might not fit
@@ -122,7 +125,7 @@ def with_settings(method: Any, device: Any, settings: Sequence[Parameter]) -> An
         signal = getattr(device, parameter.key)
         if isinstance(signal, Setting):
             *path, name = parameter.path
-            value = signal.get()
+            value = instead[parameter.key] if parameter.key in instead else signal.get()
             none = parameter.optional and np.isnan(value).any()  # only numbers and positions may be
             changes.setdefault(tuple(path), {})[name] = None if none else value
     return _changed(method, (), changes)

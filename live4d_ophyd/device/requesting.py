@@ -7,7 +7,7 @@ In: the settings, the methods, the control with the detector's own settings, and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -45,8 +45,7 @@ class Requesting(MethodSignals, AcquisitionSettings):
         stay_armed = rasters is None and self._arm_per.stays_armed
         control = self._control()
         methods = self.methods()
-        sides = (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
-        check_centers(self.name, methods, self.calibration(), sides)
+        check_centers(self.name, methods, self.calibration(), self._sides())
         self.check_outputs(methods)
         if (channel := self.channel.get()) in (imaged := self.further_channels):
             raise ValueError(
@@ -89,6 +88,17 @@ class Requesting(MethodSignals, AcquisitionSettings):
     def check_settings(self) -> None:
         """Raise ValueError for settings that do not fit together, as of an annulus whose inner radius is the larger."""
         self.request()
+
+    def check_change(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError where settings could not have these values, by the names of signals. Nothing is set."""
+        accepted = {name: getattr(self, name).accepted(value) for name, value in values.items()}
+        methods = self.methods(accepted)
+        check_centers(self.name, methods, self.calibration(accepted), self._sides())
+        self.check_outputs(methods)
+
+    def _sides(self) -> tuple[float, float]:
+        """(rows, cols) of the detector, px; infinity where it is not known."""
+        return (math.inf, math.inf) if self.control is None else self.detector.largest_frame()
 
     def _control(self) -> Simplon | None:
         """The control with the trigger mode as the signals have it now."""
