@@ -6,6 +6,8 @@ bluesky-queueserver, where there is no IPython and nobody to look at figures. En
 LIVE4D_CATALOG   directory of the catalog (default: where the profile "live4d" is, see open_catalog)
 LIVE4D_PROFILE   name of the catalog: ``databroker.catalog[NAME]`` (default: live4d)
 LIVE4D_PREVIEWS  "store": the catalog keeps growing images, too (default: only results)
+LIVE4D_WINDOW    "0": no live window, figures instead; "1": say why where there can be none (default: a window, where
+                 live4d-ophyd[qt] is installed and there is a display)
 LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
 """
 
@@ -40,6 +42,7 @@ from live4d_ophyd import (  # noqa: F401
 )
 from live4d_ophyd.storage import catalog_directory, record
 from live4d_ophyd.urls import shown
+from live4d_ophyd.window.opening import is_installed, why_not
 
 
 def _in_queueserver():
@@ -53,6 +56,19 @@ def _can_show_windows():
     if not display or os.environ.get("MPLBACKEND", "").lower() == "agg":
         return False
     return any(importlib.util.find_spec(qt) for qt in ("PyQt6", "PySide6", "PyQt5", "PySide2"))
+
+
+def _has_live_window():
+    """Whether the live window shows the images, in place of matplotlib's figures."""
+    wanted = os.environ.get("LIVE4D_WINDOW", "")
+    if wanted == "0" or not (wanted or (_windows and is_installed())):
+        return False
+    reason = why_not() if _shell is not None else "there is no IPython here, and nobody to look at it"
+    if not reason and not _windows:
+        reason = "matplotlib shows no windows here: there is no display, no Qt, or MPLBACKEND says agg"
+    if reason:
+        print(f"There is no live window: {reason}")
+    return not reason
 
 
 def _metadata():
@@ -82,6 +98,8 @@ else:
 
 import matplotlib.pyplot as plt  # after the backend is chosen
 
+_live_window = _has_live_window()
+
 _profile = os.environ.get("LIVE4D_PROFILE") or "live4d"
 db = open_catalog(name=_profile)
 _pictures = catalog_directory(_profile) / "pictures"
@@ -96,7 +114,9 @@ def _unseen_figure(name):
 
 RE = RunEngine(_metadata())
 bec = Live4DBestEffortCallback(
-    image_directory=_pictures, windows=_windows, fig_factory=None if _windows else _unseen_figure
+    image_directory=_pictures,
+    windows=_windows and not _live_window,
+    fig_factory=None if _windows else _unseen_figure,
 )
 bec.disable_baseline()  # the microscope is stored with every run; as a table it would be longer than the rest
 if _in_queueserver():
