@@ -66,10 +66,15 @@ docs: $(VENV)/.installed-docs     ## the pages of docs/, in out/docs; a warning 
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs out/docs
 	@echo out/docs/index.html
 
-gallery: $(VENV)/.installed   ## the pictures of docs/how-to/imaging.md, from simulated scans
+$(VENV)/.installed-qt: $(VENV)/.installed
+	$(call install,$(VENV),-e '.[qt]')
+	@touch $@
+
+gallery: $(VENV)/.installed-qt   ## the pictures of docs/how-to, from simulated scans
 	MPLBACKEND=agg $(BIN)/python docs/gallery.py
 	MPLBACKEND=agg $(BIN)/python docs/parallax.py
 	MPLBACKEND=agg $(BIN)/python docs/strain.py
+	xvfb-run -a -s '-screen 0 1600x1000x24' $(BIN)/python docs/window.py
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu
