@@ -6,6 +6,8 @@ bluesky-queueserver, where there is no IPython and nobody to look at figures. En
 LIVE4D_CATALOG   directory of the catalog (default: where the profile "live4d" is, see open_catalog)
 LIVE4D_PROFILE   name of the catalog: ``databroker.catalog[NAME]`` (default: live4d)
 LIVE4D_PREVIEWS  "store": the catalog keeps growing images, too (default: only results)
+LIVE4D_PUBLISH   HOST:PORT of a 0MQ proxy that gets all documents, for `live4d view` elsewhere; "off": nobody does
+                 (default: `live4d view` of this user on this machine)
 LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
 """
 
@@ -38,6 +40,7 @@ from live4d_ophyd import (  # noqa: F401
     images,
     open_catalog,
 )
+from live4d_ophyd.live.publish import publish
 from live4d_ophyd.storage import catalog_directory, record
 from live4d_ophyd.urls import shown
 
@@ -104,6 +107,10 @@ if _in_queueserver():
 peaks = bec.peaks
 RE.subscribe(bec)
 record(RE, db, previews=os.environ.get("LIVE4D_PREVIEWS") == "store")
+try:
+    publish(RE)
+except (OSError, ValueError) as _error:  # a session without viewers is a session
+    print(f"`live4d view` cannot show this session: {_error}")
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)
