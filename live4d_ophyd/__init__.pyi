@@ -68,5 +68,6 @@ from .storage import ProfileConflict as ProfileConflict
 from .storage import Unstorable as Unstorable
 from .storage import open_catalog as open_catalog
 from .storage import record as record
+from .view.notebook import show as show
 
 __version__: str
