@@ -15,7 +15,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs gallery bench resolve aarch64 long readers oracles mutants clean
+.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ gallery: $(VENV)/.installed-qt   ## the pictures of docs/how-to, from simulated 
 	MPLBACKEND=agg $(BIN)/python docs/parallax.py
 	MPLBACKEND=agg $(BIN)/python docs/strain.py
 	xvfb-run -a -s '-screen 0 1600x1000x24' $(BIN)/python docs/window.py
+
+viewpictures: $(VENV)/.installed-dev   ## the pictures of docs/how-to/view.md, from simulated scans; wants a Chromium
+	MPLBACKEND=agg $(BIN)/python docs/view.py
 
 bench: $(VENV)/.installed-dev     ## the CPU numbers of docs/performance.md
 	$(BIN)/live4d bench cpu

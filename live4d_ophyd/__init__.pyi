@@ -68,6 +68,7 @@ from .storage import ProfileConflict as ProfileConflict
 from .storage import Unstorable as Unstorable
 from .storage import open_catalog as open_catalog
 from .storage import record as record
+from .view.notebook import show as show
 from .window import live_window as live_window
 
 __version__: str

@@ -7,7 +7,7 @@ In: files, methods, the scan; or a request. Out: a `RasterResult`, as a live sca
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -114,8 +114,17 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def acquire_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool = False) -> RasterResult:
-    """The one raster of ``request``, with a progress bar on a terminal. Raises as `Acquisition.run`."""
+def acquire_raster(
+    request: AcquisitionRequest,
+    backend: Backend,
+    *,
+    quiet: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> RasterResult:
+    """The one raster of ``request``, with a progress bar on a terminal. Raises as `Acquisition.run`.
+
+    ``on_progress`` is told, a few times a second and in this thread, how many frames are done; what it raises ends it.
+    """
     warm_up()
     with closing(OpenStream(request.source, backend.memory)) as opened:
         acquisition = Acquisition(request, opened, backend)
@@ -126,6 +135,8 @@ def acquire_raster(request: AcquisitionRequest, backend: Backend, *, quiet: bool
 
             def show() -> None:
                 bar.update(acquisition.tracker.finished - bar.n)
+                if on_progress is not None:
+                    on_progress(acquisition.tracker.finished)
 
             acquisition.on_progress = show
             (raster,) = acquisition.run()

@@ -13,7 +13,7 @@ pytest_plugins = ["empty_catalog"]
 _nowhere = tempfile.TemporaryDirectory(prefix="live4d-tests-")
 for _name in ("TILED_PROFILES", "XDG_DATA_HOME", "XDG_STATE_HOME"):
     os.environ[_name] = os.path.join(_nowhere.name, _name.lower())
-for _name in ("LIVE4D_CATALOG", "LIVE4D_PROFILE"):
+for _name in ("LIVE4D_CATALOG", "LIVE4D_PROFILE", "LIVE4D_PUBLISH"):
     os.environ.pop(_name, None)
 
 gc.disable()  # until all modules are imported: of what they make nothing is garbage

@@ -22,6 +22,7 @@ _COMMANDS = {
     "show": "live4d_ophyd.commands.runs:show",
     "export": "live4d_ophyd.commands.runs:export",
     "share": "live4d_ophyd.commands.share:share",
+    "view": "live4d_ophyd.commands.view:view",
     "delete": "live4d_ophyd.commands.runs:delete",
     "verify": "live4d_ophyd.commands.verify:verify",
     "restore": "live4d_ophyd.commands.restore:restore",

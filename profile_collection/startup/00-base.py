@@ -8,6 +8,8 @@ LIVE4D_PROFILE   name of the catalog: ``databroker.catalog[NAME]`` (default: liv
 LIVE4D_PREVIEWS  "store": the catalog keeps growing images, too (default: only results)
 LIVE4D_WINDOW    "0": no live window, figures instead; "1": say why where there can be none (default: a window, where
                  live4d-ophyd[qt] is installed and there is a display)
+LIVE4D_PUBLISH   HOST:PORT of a 0MQ proxy that gets all documents, for `live4d view` elsewhere; "off": nobody does
+                 (default: `live4d view` of this user on this machine)
 LIVE4D_REDIS     HOST or HOST:PORT of a Redis that keeps RE.md over sessions (needs redis-json-dict)
 """
 
@@ -40,6 +42,7 @@ from live4d_ophyd import (  # noqa: F401
     images,
     open_catalog,
 )
+from live4d_ophyd.live.publish import publish
 from live4d_ophyd.storage import catalog_directory, record
 from live4d_ophyd.urls import shown
 from live4d_ophyd.window.opening import is_installed, why_not
@@ -124,6 +127,10 @@ if _in_queueserver():
 peaks = bec.peaks
 RE.subscribe(bec)
 record(RE, db, previews=os.environ.get("LIVE4D_PREVIEWS") == "store")
+try:
+    publish(RE)
+except (OSError, ValueError) as _error:  # a session without viewers is a session
+    print(f"`live4d view` cannot show this session: {_error}")
 
 sd = SupplementalData()
 RE.preprocessors.append(sd)
