@@ -35,33 +35,13 @@ FOR_A_GPU = {
     "live4d_ophyd/decode/gpu/workspace.py",
     "benchmarks/straightforward.py",
 }
-#: loaded only where the packages of the live window are found
-FOR_A_WINDOW = {
-    *(
-        f"live4d_ophyd/window/{name}.py"
-        for name in (
-            "image_grid",
-            "image_panel",
-            "live_window",
-            "outline_items",
-            "pattern_panel",
-            "saving",
-            "scale_bar",
-            "status",
-            "strip",
-            "toolbar",
-            "tools",
-        )
-    ),
-    "tests/window/mouse.py",
-    "tests/window/panels_session.py",
-    "tests/window/window_session.py",
-}
+#: folders whose modules are loaded only where the packages of an extra are found
+OF_EXTRAS = {"live4d_ophyd/window": "qt", "tests/window": "qt", "live4d_ophyd/view": "view"}
 
 
 def always_installed(requirements):
     """Distributions that come whatever the platform and the Python."""
-    return {r.name for r in map(Requirement, requirements) if r.marker is None}
+    return {r.name.lower() for r in map(Requirement, requirements) if r.marker is None}
 
 
 def modules(folders):
@@ -86,13 +66,18 @@ def test_every_module_can_be_imported_wherever_it_is_installed(folders, requirem
     declared = always_installed(requirements) | {"llvmlite"}
     # Tests import each other by name or folder.
     ours = {name for path in modules(PACKAGE + FOR_TESTS) for name in (path.stem, path.parent.name)}
-    undeclared = {
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in modules(folders)
-        if str(path.relative_to(ROOT)) not in FOR_A_GPU | FOR_A_WINDOW
-        for name in set(imported_at_once(path)) - ours - set(sys.stdlib_module_names)
-        if not declared & {distribution.lower() for distribution in DISTRIBUTIONS.get(name, [])}
-    }
+    undeclared = set()
+    for path in modules(folders):
+        place = path.relative_to(ROOT)
+        if str(place) in FOR_A_GPU:
+            continue
+        extra = OF_EXTRAS.get(str(place.parent))
+        known = declared | (always_installed(EXTRAS[extra]) if extra else set())
+        undeclared |= {
+            f"{place}: {name}"
+            for name in set(imported_at_once(path)) - ours - set(sys.stdlib_module_names)
+            if not known & {distribution.lower() for distribution in DISTRIBUTIONS.get(name, [])}
+        }
     assert undeclared == set()
 
 
