@@ -14,7 +14,7 @@ import atexit
 import os
 from urllib.parse import urlsplit
 
-from live4d_ophyd import Annulus, Disk, Live4D, ScanGrid, Simplon
+from live4d_ophyd import Annulus, Disk, Live4D, Parallax, ScanGrid, Simplon
 from live4d_ophyd.scan import parse_shape
 from live4d_ophyd.sources.dectris.rest import SimplonError
 
@@ -68,6 +68,7 @@ def _devices(scan_generator):
         methods=[
             Disk("vbf", radius=side * 5 / 32),
             Annulus("adf", inner=side * 6 / 32, outer=side * 15 / 32),
+            Parallax("parallax", enabled=False),  # correct_defocus and correct_astigmatism look with it
         ],
         control=control,
         scan_generator=scan_generator,
