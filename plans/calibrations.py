@@ -144,13 +144,18 @@ def _have_it_said(detector: Any, stored: StoredCalibration) -> MsgGenerator[None
 def _frame_shape(detector: Any, *, measured: bool = False) -> tuple[int, int] | None:
     """Rows and columns of the frames as the detector says; ``measured``: else of what was measured; None: not known."""
     said = detector.frame_shape()
-    if said is not None or not measured:
+    if not measured:
         return said
     arrays = (detector.pixel_mask.get(), detector.gain.get(), getattr(detector, pattern_of(detector)).get())
     shapes = [
         array.shape for array in arrays if array is not None and getattr(array, "ndim", 0) == 2 and array.size
     ]
-    return shapes[0] if shapes else None
+    if said is not None and any(shape != said for shape in shapes):
+        raise ValueError(
+            f"{detector.name} has frames of {said[0]} x {said[1]} px now, and what is calibrated was measured on "
+            f"others, of {shapes[0][0]} x {shapes[0][1]}: calibrate again, or set the detector's binning back"
+        )
+    return said or (shapes[0] if shapes else None)
 
 
 def _warn_of_energy(detector: Any, stored: StoredCalibration) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from live4d_ophyd.imaging.of_channel import plain
 from live4d_ophyd.plans.components import component
 
 
@@ -13,7 +14,9 @@ def disk_signals(detector: Any, name: str) -> tuple[list[Any], list[Any]]:
 
 def _concentric(detector: Any, name: str) -> list[str]:
     """Names of the methods with the centre of ``name``, which comes first; none where that is the calibration's."""
-    centers = {method.name: _center(method) for method in detector.methods()}
+    # One on a further channel, too: its settings have the name without that.
+    methods = {method.name: plain(method) for method in detector.methods()}
+    centers = {name: _center(method) for name, method in methods.items()}
     if centers[name] is None and not in_px(detector, name):
         return []
     others = [other for other, center in centers.items() if center == centers[name] and other != name]
@@ -32,4 +35,5 @@ def in_px(detector: Any, name: str) -> bool:
 
 def unit_of(method: Any) -> str:
     """Unit of a method's lengths, or of what it looks within."""
+    method = plain(method)
     return getattr(method, "unit", getattr(getattr(method, "within", None), "unit", "px"))

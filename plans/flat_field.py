@@ -62,7 +62,7 @@ def measure_flat_field(
     pattern_enabled = component(detector, f"{pattern_name}_enabled")
     start = {
         "plan_name": "measure_flat_field",
-        "purpose": "flat field",
+        "purpose": "flat-field calibration",
         "detectors": [detector.name],
         "num_points": num,
         "plan_args": {"detector": repr(detector), "num": num, "order": order},

@@ -11,6 +11,7 @@ from bluesky.utils import MsgGenerator, plan
 from live4d_ophyd.imaging.lattice_fit import LatticeFit, fit_lattice
 from live4d_ophyd.plans.components import component
 from live4d_ophyd.plans.mean_pattern import pattern_of, with_mean_pattern
+from live4d_ophyd.plans.stubs import in_thread
 
 #: stream that holds what the calibration has set
 STREAM = "lattice"
@@ -68,7 +69,8 @@ def calibrate_lattice(
         reading = yield from bps.trigger_and_read([detector])
         frames = int(reading[f"{detector.name}_frames_received"]["value"])
         try:
-            fit = fit_lattice(reading[f"{detector.name}_{pattern_name}"]["value"], frames)
+            pattern = reading[f"{detector.name}_{pattern_name}"]["value"]
+            fit = yield from in_thread(fit_lattice, pattern, frames)
         except ValueError as error:
             raise ValueError(f"{detector.name}: {error}. {name} stays as it was") from error
         values = (fit.center, fit.radius, fit.g1, fit.g2)

@@ -51,7 +51,7 @@ def calibrate_rotation(
     rotation, transpose = (component(detector, f"calibration_{what}") for what in ("rotation", "transpose"))
     start = {
         "plan_name": "calibrate_rotation",
-        "purpose": "rotation from the detector to the scan",
+        "purpose": "rotation calibration",
         "detectors": [detector.name],
         "num_points": 1,
         "plan_args": {"detector": repr(detector), "dpc": dpc},

@@ -37,6 +37,7 @@ def channel_components(channel: str) -> dict[str, Cpt]:
         "frames_saturated": (0, None),
         "series_threshold": (math.nan, "eV"),
         "series_pixels_masked": (0, None),
+        "series_pixels_spread": (0, None),
         "series_pixel_mask": ("", None),
         "series_detector_mask": ("", None),
     }
@@ -55,6 +56,7 @@ def put_channel(device: Device, channel: str, result: ChannelResult) -> None:
         ("frames_saturated", losses.saturated),
         ("series_threshold", info.threshold),
         ("series_pixels_masked", info.pixels_masked),
+        ("series_pixels_spread", info.pixels_spread),
         ("series_pixel_mask", info.pixel_mask),
         ("series_detector_mask", info.detector_mask),
     ):

@@ -30,6 +30,7 @@ from live4d_ophyd.device.signals import (
     Whole,
     setting,
 )
+from live4d_ophyd.imaging.of_channel import plain
 
 #: units of lengths, in the words of a data key
 UNITS = {"bf": "bright-field radius"}
@@ -47,17 +48,18 @@ class Parameter:
 
 def parameters(method: Any) -> list[Parameter]:
     """The settings of a method."""
-    return list(_parameters(method, method.name, ()))
+    return list(_parameters(method, method.name, (), plain(method)))
 
 
-def _parameters(part: Any, prefix: str, path: tuple[str, ...]) -> Iterator[Parameter]:
+def _parameters(part: Any, prefix: str, path: tuple[str, ...], whole: Any) -> Iterator[Parameter]:
+    """``whole`` is the method, without the channel it is put on."""
     hints = _hints(part)
     for field in fields(part):
         value = getattr(part, field.name)
-        if field.name == "name" or not field.init or (path and field.name == "enabled"):
+        if field.name == "name" or not field.init or (part is not whole and field.name == "enabled"):
             continue  # a part has its method's name, and is enabled with it
         if is_dataclass(value):
-            yield from _parameters(value, prefix, (*path, field.name))
+            yield from _parameters(value, prefix, (*path, field.name), whole)
             continue
         kinds = (
             get_args(hints[field.name]) if NoneType in get_args(hints[field.name]) else (hints[field.name],)

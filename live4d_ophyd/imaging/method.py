@@ -60,6 +60,8 @@ class Sums:
 
     names: tuple[str, ...]  #: what the maps are, for errors
     bands: tuple[tuple[int, np.ndarray], ...]
+    #: whether bad pixels may have their weight on their neighbours; False: they weigh nothing, and the method knows
+    spread: bool = True
 
     @classmethod
     def of_maps(cls, names: Sequence[str], maps: np.ndarray) -> Sums:

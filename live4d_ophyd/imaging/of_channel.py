@@ -91,6 +91,11 @@ class OfChannel:
         return {key.removesuffix(suffix_of(self.channel)): array for key, array in parts.items()}
 
 
+def plain(method: Any) -> Any:
+    """The method, without the channel it is put on."""
+    return method.method if isinstance(method, OfChannel) else method
+
+
 def channel_of(method: Any) -> str:
     """The further channel whose frames a method takes; "" for that of the source."""
     return method.channel if isinstance(method, OfChannel) else ""

@@ -29,7 +29,8 @@ def spread_sums(
 ) -> tuple[dict[str, Sums], np.ndarray | None]:
     """The demands of methods with the weight of bad pixels on their good neighbours in the 3 x 3 around them, equally.
 
-    Also what the sums of each map are divided by then, (maps,) float64; None where that is 1 for all. ``mask``
+    Also what the sums of each map are divided by then, (maps,) float64; None where that is 1 for all. Demands
+    that are not to be `spread` stay as they are. ``mask``
     ``(q_y, q_x)`` bool, True is bad: those without a good neighbour keep their weight, which is for the caller to take
     from them. ``dtype`` of the pixels: integer maps whose sums might not fit int64 become floats. The same as
     multiplying maps with frames in which bad pixels hold the mean of their good neighbours (LiberTEM's
@@ -40,6 +41,10 @@ def spread_sums(
     divisors: list[int] = []
     demands = {}
     for name, demand in sums.items():
+        if not demand.spread:
+            demands[name] = demand
+            divisors += [1] * len(demand.bands)
+            continue
         spread = [_spread(first, weights, repaired, mask, counts, dtype) for first, weights in demand.bands]
         demands[name] = replace(demand, bands=tuple((first, weights) for first, weights, _ in spread))
         divisors += [divisor for _, _, divisor in spread]

@@ -85,9 +85,9 @@ class Strain:
     reference: str = field(default="scan", kw_only=True)
     #: two opposite corners in the scan, (row, col) of positions, both included
     region: tuple[tuple[float, float], ...] = field(default=((0.0, 0.0), (0.0, 0.0)), kw_only=True)
-    #: from the detector to the scan, degrees, as of `DPC`
-    rotation: float = field(default=0.0, kw_only=True, metadata={"units": "deg"})
-    #: whether rows and columns of the detector are exchanged before
+    #: from the detector to the scan, degrees, as of `DPC`; None is that of the calibration, and without one 0
+    rotation: float | None = field(default=None, kw_only=True, metadata={"units": "deg"})
+    #: whether rows and columns of the detector are exchanged before; used where a rotation is given
     transpose: bool = field(default=False, kw_only=True)
     #: whether edges of disks are fitted, from decoded frames
     refine: bool = field(default=False, kw_only=True)
@@ -106,7 +106,8 @@ class Strain:
             if not self.radius >= 1:
                 raise ValueError(f"{self.name}.radius is {self.radius:g} px; expected at least 1")
         for name in ("margin", "rotation"):
-            set_(self, name, number(f"{self.name}.{name}", getattr(self, name)))
+            if (value := getattr(self, name)) is not None:
+                set_(self, name, number(f"{self.name}.{name}", value))
         if self.margin < 0.5:
             raise ValueError(f"{self.name}.margin is {self.margin:g} px; expected at least 0.5")
         set_(self, "disks", checks.whole(f"{self.name}.disks", self.disks, LEAST_DISKS + 1, 199))
@@ -136,7 +137,8 @@ class Strain:
                 f"{self.name}, {what} of disk {number_}" for what in ("counts", "rows", "columns", "ring")
             ]
             bands += [(of.first, one) for one in of.maps]
-        return Sums(tuple(names), tuple(bands))
+        # `maps_of` knows what bad pixels take from a disk: their neighbours' mean would move it once more.
+        return Sums(tuple(names), tuple(bands), spread=False)
 
     def outputs(self, series: SeriesInfo | None, scan: ScanGrid) -> Mapping[str, Output]:
         if not self.enabled:
@@ -174,9 +176,9 @@ class Strain:
             reason = Reason.NO_REFERENCE
         else:
             reason = Reason.FITTED
-            maps[:, mapped] = strains(
-                lattices[mapped][:, 2:6].reshape(-1, 2, 2), reference, self.rotation, self.transpose
-            ).T
+            rotation, transpose = series.calibration.turn(self.rotation, self.transpose)
+            vectors = lattices[mapped][:, 2:6].reshape(-1, 2, 2)
+            maps[:, mapped] = strains(vectors, reference, rotation or 0.0, transpose).T
         name = self.name
         numbers = dict(zip(("g1_row", "g1_col", "g2_row", "g2_col"), reference.ravel()))
         return {

@@ -1,6 +1,7 @@
 """Several thresholds in one Event: images of each, in keys that say whose they are, and the frames of each."""
 
 from contextlib import closing
+from itertools import chain
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -60,9 +61,8 @@ def sums(pixels, radius=6):
 
 def test_an_event_has_the_images_of_each_channel_and_the_keys_say_whose_they_are(live4d, dcu, RE):
     low, high = frames(2 * GRID.frames), frames(2 * GRID.frames, seed=7) // 2
-    for number in range(2):
-        part = slice(number * 12, number * 12 + 12)
-        dcu.send(list(messages(low[part], high[part], number)))
+    both = [messages(low[n : n + 12], high[n : n + 12], n // 12) for n in (0, 12)]
+    dcu.send(list(chain.from_iterable(both)))  # one behind the other
     docs = Documents()
     RE(bp.list_scan([live4d], live4d.vbf_radius, [6.0, 9.0]), docs)
     for event, first, last, radius in zip(

@@ -56,6 +56,15 @@ def test_good_neighbours_are_counted():
     np.testing.assert_array_equal(good_neighbours(mask), expected)
 
 
+def test_a_demand_that_knows_its_bad_pixels_is_left_alone():
+    mask = masks()
+    mine = Sums(("mine",), ((0, np.ones(SHAPE, int)),), spread=False)
+    spread, divisors = spread_sums({"mine": mine, **demands(maps())}, mask, U2)
+    assert spread["mine"] is mine
+    assert divisors[0] == 1
+    assert divisors.max() > 1
+
+
 def test_integer_sums_are_exact_fractions_of_repaired_frames():
     """Decoded by the CPU's kernels: integers all the way, one division at the end."""
     rng, mask = np.random.default_rng(32), masks()

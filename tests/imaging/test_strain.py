@@ -77,6 +77,25 @@ def test_they_are_in_the_frame_of_the_scan(refine, degrees, transpose):
     check(found, f)
 
 
+@BOTH
+def test_without_a_rotation_of_its_own_it_has_that_of_the_calibration(refine):
+    f, turned = deformations(), Calibration(rotation=90.0)
+    frames = counts(drawn(strained(f), **BRIGHT))
+    own = measured(replace(METHOD, rotation=90.0, refine=refine), frames)
+    known = measured(replace(METHOD, refine=refine), frames, calibration=turned)
+    np.testing.assert_array_equal(known["s_e_rr"], own["s_e_rr"])
+    none = measured(replace(METHOD, refine=refine), frames)
+    np.testing.assert_allclose(none["s_e_cc"], own["s_e_rr"], atol=1e-12)
+    kept = measured(replace(METHOD, rotation=0.0, refine=refine), frames, calibration=turned)
+    np.testing.assert_array_equal(kept["s_e_rr"], none["s_e_rr"])
+
+
+def test_bad_pixels_weigh_nothing_also_where_others_are_spread():
+    """What they take from a disk is known: with their neighbours' mean it would be put right twice."""
+    demand = METHOD.demand(series_of(counts(drawn(strained(deformations())))), GRID)
+    assert not demand.spread
+
+
 @pytest.mark.parametrize("reference", ["scan", "region"])
 def test_the_reference_is_the_median_of_the_scan_or_of_a_region(reference):
     f = np.tile(np.eye(2), (GRID.size, 1, 1))

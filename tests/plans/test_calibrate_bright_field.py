@@ -5,7 +5,20 @@ import pytest
 from bluesky.utils import FailedStatus
 from scanned_field import CENTER, DETECTOR, RADIUS
 
-from live4d_ophyd import ABF, BF, DPC, IDPC, Annulus, Calibration, CenterOfMass, Live4D, Parallax, ScanGrid
+from live4d_ophyd import (
+    ABF,
+    BF,
+    DPC,
+    IDPC,
+    Annulus,
+    Calibration,
+    CenterOfMass,
+    Disk,
+    Live4D,
+    OfChannel,
+    Parallax,
+    ScanGrid,
+)
 from live4d_ophyd.plans import calibrate_bright_field
 
 
@@ -119,6 +132,21 @@ def test_detectors_in_radii_of_the_disk_follow_the_calibration_and_are_left_as_t
     assert {"live4d_bf", "live4d_abf", "live4d_ring", "live4d_idpc", "live4d_pattern"} <= set(
         run.events["primary"][0]["data"]
     )
+
+
+def test_methods_on_another_channel_follow_the_disk_or_wait_for_it_as_others_do(RE, engine):
+    near, far = (
+        Disk("near", center=(31, 33), radius=4),
+        OfChannel(Disk("far", center=(31, 33), radius=9), "two"),
+    )
+    methods = [Disk("vbf", center=(31, 33), radius=10), near, far, OfChannel(BF("bf"), "two")]
+    live4d = Live4D("tcp://nowhere:1", name="live4d", scan=ScanGrid(24, 32), methods=methods)
+    live4d._client = engine
+    RE(calibrate_bright_field(live4d))
+    asked = [method.name for method in engine.asked[-1].methods if method.outputs(None, live4d.grid())]
+    assert asked == ["pattern"]  # a radius of the disk was not known yet
+    assert live4d.near_center.get() == live4d.far_two_center.get() == live4d.vbf_center.get()
+    assert live4d.vbf_center.get() == pytest.approx(CENTER, abs=0.05)
 
 
 def test_parallax_waits_for_the_angle_of_a_pixel_though_its_radius_is_in_radii_of_the_disk(RE, run, engine):

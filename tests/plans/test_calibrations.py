@@ -157,6 +157,16 @@ def test_a_calibration_of_other_frames_is_refused_and_one_of_another_binning_con
     assert live4d.vbf_radius.get() == whole.bf_radius / 2
 
 
+def test_what_was_measured_on_frames_of_another_binning_is_not_saved(RE, live4d, monkeypatch):
+    RE(calibrate_bright_field(live4d))
+    monkeypatch.setattr(live4d, "frame_shape", lambda: (32, 32))
+    with pytest.raises(
+        ValueError, match=r"live4d has frames of 32 x 32 px now, .* of 64 x 64: calibrate again"
+    ):
+        RE(save_calibration(live4d, "binned"))
+    assert calibrations() == []
+
+
 # Camera length -------------------------------------------------------------------------------------------
 
 

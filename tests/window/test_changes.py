@@ -76,9 +76,12 @@ def test_a_change_during_the_last_raster_is_set_when_the_plan_is_over(RE, live4d
     ("plan", "words"),
     [
         (lambda live4d: bp.scan([live4d], motor, 0, 1, 2), "scan compares its images"),
-        (
-            lambda live4d: bp.count([live4d], 2, md={"purpose": "bright-field calibration"}),
-            "count sets detectors itself",
+        *(
+            (
+                lambda live4d, kind=kind: bp.count([live4d], 2, md={"purpose": f"{kind} calibration"}),
+                "count sets detectors itself",
+            )
+            for kind in ("bright-field", "flat-field", "rotation", "lattice")
         ),
     ],
 )
