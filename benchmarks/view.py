@@ -1,4 +1,4 @@
-"""`python -m benchmarks.view`: what viewers in a browser cost, and what a scan notes of 20 of them.
+"""`python -m benchmarks.view [FILE]`: what viewers in a browser cost, and what a scan notes of 20 of them.
 
 Previews of 4 images of 512 x 512, at 5 a second, from a RunEngine with live4d's publisher, to `live4d view` and to: one
 Chromium; 20 websockets that answer as browsers do. Then a simulated scan without and with 20 of these.
@@ -24,6 +24,7 @@ import psutil
 from bluesky import RunEngine
 from tornado.websocket import websocket_connect
 
+from benchmarks.report import machine
 from live4d_ophyd import CenterOfMass, Disk, Live4D, ScanGrid, Simplon, live_preview
 from live4d_ophyd.live.publish import Publisher, session_address
 from live4d_ophyd.sim import SimulatorProcess
@@ -247,7 +248,13 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o700)
         os.environ["XDG_RUNTIME_DIR"] = home
-        found = {"side": SIDE, "images": IMAGES, "viewers": VIEWERS}
+        found = {
+            "benchmark": "view",
+            "machine": machine(),
+            "side": SIDE,
+            "images": IMAGES,
+            "viewers": VIEWERS,
+        }
         for name, part in (("one_browser", one_browser), ("many", many), ("scans", scans)):
             part(found.setdefault(name, {}))
     text = json.dumps(found, indent=1)

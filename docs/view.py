@@ -32,7 +32,7 @@ from live4d_ophyd.plans import calibrate_bright_field
 from live4d_ophyd.sim import SimulatorProcess
 
 ROWS, COLS, STEP_NM = 128, 128, 0.1
-SIZE = {"width": 1400, "height": 960}
+LIVE_SIZE, RUN_SIZE = {"width": 1400, "height": 890}, {"width": 930, "height": 1140}
 MODEL = "Bokeh.documents.map(d => d.get_model_by_name(%r)).find(m => m != null)"
 
 
@@ -66,6 +66,7 @@ def live(page, RE, live4d, address, path):
 
 def old(page, address, path):
     """A position that was clicked, an annulus that was drawn."""
+    page.set_viewport_size(RUN_SIZE)
     page.goto(f"{address}runs?run=-1")
     wait(page, "{bf} && {pattern} && {run head}.text.includes('Event')")
     page.mouse.click(*at(page, "bf", 4.4, 6.1))
@@ -111,7 +112,7 @@ def main(folder):
             RE(calibrate_bright_field(live4d, "bf", semiangle=10.0))
             RE.preprocessors.append(live_preview([live4d]))
             chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-            page = chromium.new_page(viewport=SIZE)
+            page = chromium.new_page(viewport=LIVE_SIZE)
             live(page, RE, live4d, address, folder / "view-live.png")
             RE(bp.count([live4d]), sample="Au on carbon")
             old(page, address, folder / "view-run.png")

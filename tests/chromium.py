@@ -57,7 +57,19 @@ class Page:
         return found
 
     def place(self, name, x, y):
-        """Where (x, y) of the figure ``name`` is on the page, px."""
+        """Where (x, y) of the figure ``name`` is on the page, px, once the page draws and moves nothing more."""
+        self.wait(
+            f"(view => view != null && view.has_finished())(Bokeh.index.find_one_by_id(model({name!r}).id))"
+        )
+        before = None
+        while (found := self._place(name, x, y)) != before:
+            before = found
+            self.page.evaluate(
+                "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )
+        return found
+
+    def _place(self, name, x, y):
         return self.get(
             f"(view => {{ const box = view.canvas.el.getBoundingClientRect(); const frame = view.frame;"
             f" return [box.left + frame.x_scale.compute({x}), box.top + frame.y_scale.compute({y})] }})"

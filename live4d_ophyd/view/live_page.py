@@ -27,6 +27,9 @@ PER_SECOND = 5.0
 PATIENCE_S = 30.0
 #: images that a page shows until others are chosen
 SHOWN = 4
+#: how often it is looked whether the browser has drawn and something is newer, ms: one that needs a little longer than
+#: `PER_SECOND` allows gets a little fewer, not half
+_LOOK_MS = 40
 #: how often time goes on, ms
 _CLOCK_MS = 1000
 _SIDE = 300
@@ -88,7 +91,7 @@ class LivePage:
         document.template = page.TEMPLATE
         self._document = document
         self._follow()
-        document.add_periodic_callback(self._follow, round(1000 / PER_SECOND))
+        document.add_periodic_callback(self._follow, _LOOK_MS)
         document.add_periodic_callback(self._tell_time, _CLOCK_MS)
 
     def _on_ready(self, event: DocumentReady) -> None:
@@ -105,8 +108,10 @@ class LivePage:
     def _follow(self) -> None:
         """Send the newest, if there is something newer, and the browser has drawn the last."""
         run, now = self._runs.run, time.monotonic()
-        waits = not self._drawn_by_browser and now - self._sent_at < PATIENCE_S
-        if run.version == self._sent or waits:
+        since = now - self._sent_at
+        waits = not self._drawn_by_browser and since < PATIENCE_S
+        too_soon = since < 1 / PER_SECOND - _LOOK_MS / 2000  # nearest to the moment, and on average not later
+        if run.version == self._sent or waits or too_soon:
             return
         self._drawn_by_browser = False
         self._sent, self._sent_at = run.version, now

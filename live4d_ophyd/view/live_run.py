@@ -126,7 +126,7 @@ class LiveRuns:
         descriptor, data = self._descriptors[event["descriptor"]], event["data"]
         device = previewed_device(descriptor)
         pictures = dict(self.run.pictures) | dict(self._pictures(descriptor, device, data))
-        patterns = dict(self.run.patterns) | dict(self._patterns(descriptor, data))
+        patterns = dict(self.run.patterns) | dict(self._patterns(descriptor, device, data))
         done, points = self.run.events
         fraction = None
         if device is not None:
@@ -165,13 +165,14 @@ class LiveRuns:
             yield key, ScanPicture(label, values, axes, keys[key].get("units") or "", brightness)
 
     def _patterns(
-        self, descriptor: Mapping[str, Any], data: Mapping[str, Any]
+        self, descriptor: Mapping[str, Any], device: str | None, data: Mapping[str, Any]
     ) -> Iterable[tuple[str, PatternPicture]]:
         for key, entry in descriptor["data_keys"].items():
             if entry.get("external") or list(entry.get("dims") or ()) != ["q_y", "q_x"]:
                 continue
             if (values := _image(data.get(key))) is not None:
-                label = key.removeprefix(f"{entry.get('object_name')}_")
+                owner = device or entry.get("object_name")  # a preview's object has a name of its own
+                label = key.removeprefix(f"{owner}_")
                 yield key, PatternPicture(label, values, entry.get("units") or "")
 
 

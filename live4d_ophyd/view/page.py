@@ -53,7 +53,7 @@ def text(words: str, **options: Any) -> Div:
 
 def small(words: str) -> Div:
     """As the titles of widgets are."""
-    return text(f'<span style="color:{FAINT};font-size:13px">{words}</span>', margin=(0, 5, 12, 5))
+    return text(f'<span style="color:{FAINT};font-size:13px">{words}</span>', margin=(3, 5, 9, 5))
 
 
 def links(here: str, has_runs: bool) -> str:

@@ -195,7 +195,7 @@ class PatternPanel(_Panel):
         )  # fmt: skip
         self._lines: list[GlyphRenderer] = []
         self._legend = Legend(
-            items=[], location="top_left", background_fill_color="#000000", background_fill_alpha=0.55,
+            items=[], location="top_left", background_fill_color="#000000", background_fill_alpha=0.8,
             border_line_color=None, label_text_color=INK, label_text_font_size="11px", padding=4, spacing=0,
             label_height=14, glyph_height=12, margin=4, click_policy="hide",
         )  # fmt: skip
@@ -251,7 +251,8 @@ class PatternPanel(_Panel):
         self._lines = [
             self.figure.multi_line(
                 "xs", "ys", source=ColumnDataSource({"xs": [], "ys": []}), line_width=2,
-                line_color=OUTLINE_COLORS[n % len(OUTLINE_COLORS)],
+                # Every second one has gaps: of two at the same place both are seen.
+                line_color=OUTLINE_COLORS[n % len(OUTLINE_COLORS)], line_dash="dashed" if n % 2 else "solid",
             )
             for n in range(len(found))
         ]  # fmt: skip

@@ -59,7 +59,7 @@ class RunView:
             title="images",
             options=run.images,
             value=run.images[:SHOWN],
-            width=320,
+            width=360,
             stylesheets=[style],
             name="images",
         )
@@ -99,7 +99,7 @@ class RunView:
             f'<div style="font-size:12px">{run.table()}</div></details>'
         )
         self.layout = column(
-            self._head, self._said, controls, self._body, self._drawing.layout, about, sizing_mode="stretch_width",
+            self._head, self._said, controls, self._drawing.layout, self._body, about, sizing_mode="stretch_width",
             styles={"background": PAGE, "padding": "6px"},
         )  # fmt: skip
         self._read()
@@ -155,7 +155,10 @@ class RunView:
             self._show_picture(name, picture)
         self._panels = {name: self._panels[name] for name in shown}
         self._show_pattern(event)
-        panels = figures_of(self._panels.values(), self._pattern)
+        # A drawn detector's image comes last: what was there stays where it was.
+        images = [panel for name, panel in self._panels.items() if name != DRAWN]
+        drawn = [self._panels[DRAWN].figure] if DRAWN in self._panels else []
+        panels = figures_of(images, self._pattern) + drawn
         if self._body.children != panels:
             self._body.children = panels
         self._show_head(event)

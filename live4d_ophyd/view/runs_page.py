@@ -28,7 +28,8 @@ _DARK_TABLE = f"""
 }}
 .slick-row.selected .slick-cell, .slick-cell.selected {{ background: #1565c0 !important }}
 """
-_COLUMNS = {"scan": 50, "began": 140, "plan": 130, "sample": 140, "ended": 80}
+_ROW_PX, _MOST_ROWS = 24, 6  # of the list on the page; it scrolls
+_COLUMNS = {"scan": 50, "began": 140, "plan": 150, "sample": 140, "ended": 80}
 
 
 class RunsPage:
@@ -40,8 +41,8 @@ class RunsPage:
         self._asked = 0
         self._source = ColumnDataSource({name: [] for name in (*_COLUMNS, "uid")}, name="runs")
         plain = StringFormatter(text_color=INK, background_color=PAPER)
-        table = DataTable(
-            source=self._source, index_position=None, width=560, height=190, row_height=24, selectable=True,
+        self._table = DataTable(
+            source=self._source, index_position=None, width=580, height=_height(0), row_height=_ROW_PX, selectable=True,
             columns=[TableColumn(field=n, title=n, width=w, formatter=plain) for n, w in _COLUMNS.items()],
             stylesheets=[_DARK_TABLE],
         )  # fmt: skip
@@ -51,7 +52,7 @@ class RunsPage:
         self._place = column(children=[page.text("")], sizing_mode="stretch_width")
         document.add_root(
             column(
-                page.text(page.links("runs", True)), row(table, column(again, self._said)), self._place,
+                page.text(page.links("runs", True)), row(self._table, column(again, self._said)), self._place,
                 sizing_mode="stretch_width",
             )
         )  # fmt: skip
@@ -67,6 +68,7 @@ class RunsPage:
     def _list(self) -> None:
         def show(found: dict[str, list[str]]) -> None:
             self._source.data = found
+            self._table.height = _height(len(found["uid"]))
             self._said.text = f"{len(found['uid'])} runs" if found["uid"] else "The catalog has no runs yet."
 
         self._background.read(self._document, lambda: newest_runs(self._db), show, self._fail)
@@ -96,6 +98,11 @@ class RunsPage:
 
     def _fail(self, error: Exception) -> None:
         self._said.text = page.pill(str(error)[:300] or type(error).__name__)
+
+
+def _height(rows: int) -> int:
+    """Of a list of so many runs below its header, px."""
+    return 34 + _ROW_PX * min(max(rows, 1), _MOST_ROWS)
 
 
 def newest_runs(db: Any) -> dict[str, list[str]]:

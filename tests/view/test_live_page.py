@@ -1,6 +1,7 @@
 """The page of the run that goes on, without a browser: what it sends, and when."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bokeh.document import Document
 from bokeh.document.events import DocumentPatchedEvent
 from bokeh.protocol import Protocol
 
+from live4d_ophyd.view import live_page
 from live4d_ophyd.view.live_page import LivePage
 from live4d_ophyd.view.live_run import LiveRuns
 
@@ -24,7 +26,8 @@ SETTINGS = {"d_detector_y_pixels": 64, "d_detector_x_pixels": 64, "d_vbf_kind": 
 class FakeBrowser:
     """Reads what a document sends, and says that it has drawn it."""
 
-    def __init__(self, document):
+    def __init__(self, document, clock):
+        self._clock = clock
         self._protocol = Protocol()
         self.known, self.unknown, self.messages = set(), [], 0
         self._document = document
@@ -56,8 +59,9 @@ class FakeBrowser:
         beat = self.model("beat")
         beat.tags = list(beat.data["version"])
 
-    def follow(self):
-        """What the server's clock does."""
+    def follow(self, seconds=1.0):
+        """What the server's clock does, so much later."""
+        self._clock.now += seconds
         for callback in self._document.session_callbacks:
             callback.callback()
 
@@ -80,10 +84,12 @@ def run_documents(uid):
 
 
 @pytest.fixture
-def page():
+def page(monkeypatch):
     runs, document = LiveRuns(), Document()
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(live_page, "time", SimpleNamespace(monotonic=lambda: clock.now))
     LivePage(document, runs, has_catalog=False)
-    return runs, FakeBrowser(document)
+    return runs, FakeBrowser(document, clock)
 
 
 def test_changes_name_only_what_the_browser_has(page):
@@ -133,3 +139,25 @@ def test_images_are_chosen_and_what_a_page_invents_is_ignored(page):
     assert browser.model("d_vbf") is None
     assert browser.model("d_adf") is not None
     assert browser.unknown == []
+
+
+def test_one_that_draws_late_is_sent_the_next_at_once_and_none_more_than_five_a_second(page):
+    runs, browser = page
+    start, descriptor, *events = run_documents("a")
+    for document in (start, descriptor, events[0]):
+        runs.take(*document)
+    browser.has_drawn()
+    browser.follow()
+    assert browser.model("beat").data["version"] == [runs.run.version]
+    runs.take(*events[1])
+    browser.has_drawn()
+    browser.follow(0.1)
+    assert browser.model("beat").data["version"] != [runs.run.version], "too soon"
+    browser.follow(0.1)
+    assert browser.model("beat").data["version"] == [runs.run.version]
+    runs.take(*events[2])
+    browser.follow(0.22)
+    assert browser.model("beat").data["version"] != [runs.run.version], "has not drawn"
+    browser.has_drawn()
+    browser.follow(0.04)
+    assert browser.model("beat").data["version"] == [runs.run.version]

@@ -119,6 +119,14 @@ def test_patterns_and_settings_are_told_from_images():
     assert run.devices == ("d",)
 
 
+def test_a_preview_names_patterns_as_its_device_does():
+    """Its object is `d_preview`, and its keys are the device's."""
+    live = PATTERN | {"object_name": "d_preview"}
+    keys = {"d_vbf": SCAN, "d_pattern": live, "d_live_fraction": {}}
+    data = {"d_vbf": np.ones((2, 2)), "d_pattern": np.ones((4, 5)), "d_live_fraction": 0.5}
+    assert after(event(data, keys, "d_live")).patterns["d_pattern"].label == "pattern"
+
+
 def test_an_angle_has_its_brightness():
     data = {"d_angle": np.full((2, 2), 90.0), "d_size": np.ones((2, 2))}
     run = after(event(data, {"d_angle": SCAN | {"brightness": "d_size"}, "d_size": SCAN}))
