@@ -74,6 +74,7 @@ gallery: $(VENV)/.installed-qt   ## the pictures of docs/how-to, from simulated 
 	MPLBACKEND=agg $(BIN)/python docs/gallery.py
 	MPLBACKEND=agg $(BIN)/python docs/parallax.py
 	MPLBACKEND=agg $(BIN)/python docs/strain.py
+	MPLBACKEND=agg $(BIN)/python docs/drift.py
 	xvfb-run -a -s '-screen 0 1600x1000x24' $(BIN)/python docs/window.py
 
 viewpictures: $(VENV)/.installed-dev   ## the pictures of docs/how-to/view.md, from simulated scans; wants a Chromium

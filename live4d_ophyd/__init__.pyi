@@ -30,6 +30,8 @@ from .imaging.dpc import IDPC as IDPC
 from .imaging.drawn_detectors import Mask as Mask
 from .imaging.drawn_detectors import Points as Points
 from .imaging.drawn_detectors import Polygon as Polygon
+from .imaging.drift import Drift as Drift
+from .imaging.drift_pair import drift_of_pair as drift_of_pair
 from .imaging.mean_pattern import MeanPattern as MeanPattern
 from .imaging.of_channel import OfChannel as OfChannel
 from .imaging.parallax import Parallax as Parallax
@@ -48,8 +50,10 @@ from .live import Live4DBestEffortCallback as Live4DBestEffortCallback
 from .live import ScanProgressBar as ScanProgressBar
 from .live import live_preview as live_preview
 from .plans.focus import FocusNotFound as FocusNotFound
+from .plans.tracking import FeatureLost as FeatureLost
 from .runs.delete import RunInUse as RunInUse
 from .runs.description import describe as describe
+from .runs.drift import drift_corrected as drift_corrected
 from .runs.export import NothingToExport as NothingToExport
 from .runs.export import export_run as export_run
 from .runs.find import NoSuchRun as NoSuchRun

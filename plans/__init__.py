@@ -15,9 +15,11 @@ from live4d_ophyd.plans.images import movie, single_image
 from live4d_ophyd.plans.lattice import calibrate_lattice
 from live4d_ophyd.plans.rotation import calibrate_rotation
 from live4d_ophyd.plans.series import focal_series, tile_scan
+from live4d_ophyd.plans.tracking import FeatureLost, track_region
 
 __all__ = [
     "AstigmatismNotFound",
+    "FeatureLost",
     "FocusNotFound",
     "autofocus",
     "calibrate_bright_field",
@@ -32,4 +34,5 @@ __all__ = [
     "save_calibration",
     "single_image",
     "tile_scan",
+    "track_region",
 ]

@@ -20,3 +20,9 @@ def component(detector: HasName, name: str) -> Any:
             f"{detector.name} are: {virtual}"
         )
     return found
+
+
+def unit_of(axis: Any) -> str:
+    """Unit of what moves; "" if it has none."""
+    description, *_ = axis.describe().values()
+    return description.get("units") or ""

@@ -10,7 +10,7 @@ import numpy as np
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator, plan
 
-from live4d_ophyd.plans.components import component
+from live4d_ophyd.plans.components import component, unit_of
 
 #: standard errors of one contrast value by which a focal series has to vary
 LEAST_VARIATION = 5.0
@@ -147,8 +147,8 @@ def autofocus(
     yield from bpp.contingency_wrapper(search(), except_plan=back)
     # RE(plan) answers with uids only: this line is the plan's answer to who runs it by hand.
     print(
-        f"{motor.name} = {best:.4g} +- {uncertain:.2g} {_unit(motor)}, where the contrast of {detector.name}_{name} is "
-        f"highest: {reached:.4g}; the lowest of the search was {least:.4g} ({1 - least / reached:.1%} less)"
+        f"{motor.name} = {best:.4g} +- {uncertain:.2g} {unit_of(motor)}, where the contrast of {detector.name}_{name} "
+        f"is highest: {reached:.4g}; the lowest of the search was {least:.4g} ({1 - least / reached:.1%} less)"
     )
     return best
 
@@ -207,8 +207,3 @@ def peak(measured: dict[float, float], error: float) -> tuple[float, float]:
         [slope / (2 * curvature**2), -1 / (2 * curvature), 0.0]
     )  # of the maximum, by curvature and slope
     return float(middle - slope / (2 * curvature) * scale), float(scale * math.sqrt(by @ covariance @ by))
-
-
-def _unit(motor: Any) -> str:
-    (description, *_) = motor.describe().values()
-    return description.get("units") or ""

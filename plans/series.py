@@ -8,6 +8,8 @@ import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator, plan
 
+from live4d_ophyd.plans.components import unit_of
+
 
 @plan
 def focal_series(
@@ -126,10 +128,9 @@ def _field_of_view(detectors: Sequence[Readable], stage: Sequence[Any]) -> tuple
         raise ValueError(f"none of the detectors ({names}) knows its scan grid: pass field=(height, width)")
     grid = grids[0]
     for axis in stage:
-        description, *_ = axis.describe().values()
-        if description.get("units") != grid.unit:
+        if (unit := unit_of(axis)) != grid.unit:
             raise ValueError(
-                f"the scan step is in {grid.unit!r} and {axis.name} in {description.get('units')!r}: set the "
+                f"the scan step is in {grid.unit!r} and {axis.name} in {unit!r}: set the "
                 "scan step in the units of the stage (scan_step_y, scan_step_x, scan_unit), or pass "
                 "field=(height, width)"
             )

@@ -22,7 +22,7 @@ from array_api_compat import array_namespace, device
 from live4d_ophyd.decode.decoder import Part
 from live4d_ophyd.engine.errors import RAISED_BY_METHODS, MethodFailed
 from live4d_ophyd.engine.preparation import Prepared
-from live4d_ophyd.imaging.method import SCAN, Images, Method, Refitting, refits
+from live4d_ophyd.imaging.method import SCAN, Images, Method, Refitting, carries, refits
 from live4d_ophyd.imaging.of_channel import channel_of
 from live4d_ophyd.scan import ScanGrid
 
@@ -188,13 +188,28 @@ class Imaging:
         """All outputs of a raster that is over, float64, NaN where nothing came.
 
         Fits are made a last time, over all rows; ``stop`` says that nobody waits for them any more. Raises
-        MethodFailed, naming the method, if one failed.
+        MethodFailed, naming the method, if one failed. Once a raster, in order.
         """
         for refitting in self.refitting:
             self.refit(refitting, raster, stop)
         outputs = self._outputs(raster, {method.name for method in self.prepared.methods})
         self._raise_failure()
+        self._carry_on(raster)
         return outputs
+
+    def _carry_on(self, raster: int) -> None:
+        """Let the next raster begin with what methods take along from this one."""
+        for method in filter(carries, self.refitting):
+            fit = self._fits.get((raster, method.name))
+            if fit is None:
+                continue
+            try:
+                carried = method.next_raster(fit)
+            except RAISED_BY_METHODS as error:
+                self._fail(method, error)
+            else:
+                with self._lock:
+                    self._fits[raster + 1, method.name] = carried
 
     def refit(self, method: Refitting, raster: int, stop: Callable[[], bool]) -> None:
         """Let a method fit to what is there of the raster, from its newest fit on. One fit of a method at a time."""

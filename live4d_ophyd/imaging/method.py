@@ -153,6 +153,21 @@ class Refitting(Protocol):
         """As `Method.results`, with the newest fit; None before the first."""
 
 
+class Carrying(Refitting, Protocol):
+    """A method that fits, and takes something along from raster to raster of one series: a reference, a sum.
+
+    Its first fit of a raster, and its results before that, get what this gives instead of None.
+    """
+
+    def next_raster(self, fit: Any) -> Any:
+        """What the next raster begins with, from the last fit of this one; any value."""
+
+
+def carries(method: Any) -> TypeGuard[Carrying]:
+    """Whether it is one that takes something along."""
+    return refits(method) and hasattr(method, "next_raster")
+
+
 def refits(method: Any) -> TypeGuard[Refitting]:
     """Whether it is one that fits."""
     return hasattr(method, "refit")

@@ -73,11 +73,11 @@ class OfChannel:
         return {self._key(key): array for key, array in given.items()}
 
     def __getattr__(self, name: str) -> Any:
-        """What only some methods have: a fit, and a switch."""
+        """What only some methods have: a fit, what they take along to the next raster, and a switch."""
         if name == "refit":
             refit = self.method.refit  # type: ignore[attr-defined]  # none: the method does not refit, nor does this
             return lambda series, scan, parts, fit, stop: refit(series, scan, self._own(parts), fit, stop)
-        if name in ("refit_rows", "enabled"):
+        if name in ("refit_rows", "next_raster", "enabled"):
             return getattr(self.method, name)
         raise AttributeError(f"{type(self).__name__} has no {name}")
 

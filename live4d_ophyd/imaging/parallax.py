@@ -31,6 +31,7 @@ from live4d_ophyd.calibration import Calibration, checked_unit, wavelength_m
 from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.dpc import optics_of, skewness_of
 from live4d_ophyd.imaging.method import LENGTH, PIXELS, SCAN, UNIT, Output, Sums, checked_name, number
+from live4d_ophyd.imaging.registration import faded, vertex
 from live4d_ophyd.imaging.virtual_detectors import center_in_px, outputs_in_px, results_in_px
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -402,7 +403,7 @@ def fitted_matrix(
     used = weights > 0
     deviations, weights, angles, at = deviations[used], weights[used], angles[used], tiles.at[used]
     n, m = deviations.shape[1:]
-    fade = np.outer(_faded(n), _faded(m)).astype(np.float32)
+    fade = np.outer(faded(n, _FADE), faded(m, _FADE)).astype(np.float32)
     spectra = scipy.fft.rfft2(deviations * fade) * weights.astype(np.float32)[:, np.newaxis, np.newaxis]
     reach = min(search, min(n, m) / 2 - 2)
     steps = np.array(optics.steps)
@@ -465,9 +466,7 @@ def shift_between(one: np.ndarray, other: np.ndarray, shape: tuple[int, int], re
     patch = correlation[np.ix_(near % n, near % m)]
     inside = near[:, np.newaxis] ** 2 + near**2 <= reach**2
     y, x = np.unravel_index(np.argmax(np.where(inside, patch, -np.inf)), patch.shape)
-    return np.array(
-        [near[y] + _vertex(*patch[y - 1 : y + 2, x]), near[x] + _vertex(*patch[y, x - 1 : x + 2])]
-    )
+    return np.array([near[y] + vertex(*patch[y - 1 : y + 2, x]), near[x] + vertex(*patch[y, x - 1 : x + 2])])
 
 
 def repeats(one: np.ndarray, other: np.ndarray, fade: np.ndarray) -> float:
@@ -485,12 +484,6 @@ def repeats(one: np.ndarray, other: np.ndarray, fade: np.ndarray) -> float:
     peak &= np.maximum(np.abs(near[0])[:, np.newaxis], np.abs(near[1])) > 1
     middle = patch[np.ix_(near[0] == 0, near[1] == 0)].item()
     return float(patch[peak].max() / middle) if peak.any() and middle > 0 else 0.0
-
-
-def _vertex(before: float, here: float, behind: float) -> float:
-    """Where the parabola through three neighbours is highest, from the middle one."""
-    bent = before - 2 * here + behind
-    return float(np.clip(0.5 * (before - behind) / bent, -1, 1)) if bent < 0 else 0.0
 
 
 def _ramp(shift: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -522,11 +515,6 @@ def transfers(
         minus = (k[0] - y) ** 2 + (k[1] - x) ** 2 <= optics.semiangle**2
         plus = (k[0] + y) ** 2 + (k[1] + x) ** 2 <= optics.semiangle**2
         yield -ramp * (minus * wave.conj() + plus * wave)
-
-
-def _faded(n: int) -> np.ndarray:
-    from_edge = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
-    return np.sin(np.clip(from_edge / _FADE, 0, 1) * (math.pi / 2)) ** 2
 
 
 def _middle(there: np.ndarray) -> slice:

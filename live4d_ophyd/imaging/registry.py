@@ -17,6 +17,7 @@ from typing import Any
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Mask, Points, Polygon
+from live4d_ophyd.imaging.drift import Drift
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.of_channel import OfChannel
 from live4d_ophyd.imaging.parallax import Parallax
@@ -38,6 +39,7 @@ _OWN: dict[str, type] = {
     "dpc": DPC,
     "idpc": IDPC,
     "parallax": Parallax,
+    "drift": Drift,
     "strain": Strain,
     "mean_pattern": MeanPattern,
     "max_pattern": MaxPattern,

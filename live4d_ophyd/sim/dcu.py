@@ -60,6 +60,8 @@ class Dcu:
         self.sender, self.source = sender, source
         self.detector = detector
         self.microscope, self.scan, self.silent_scan = microscope, scan, silent_scan
+        #: how far the specimen has drifted so far, (row, col)
+        self.drifted_nm = (0.0, 0.0)
         self.api = api
         #: keys that this firmware does not have (see status.py)
         self.without: frozenset[str] = frozenset()
@@ -354,9 +356,14 @@ class Dcu:
             with self._changed:
                 self._changed.wait_for(lambda: armed.finish, taken * armed.config["frame_time"])
             return first + count
-        beam = self.microscope, self.scan, self.detector
+        microscope, scan = self.microscope, self.scan
+        row, col = self.drifted_nm
+        beam = microscope.moved_by(-row, -col), scan, self.detector
         stray = self._previous or Series(max(armed.series.series_id - 1, 0))
         left = armed.send_images(self.sender, self.source, beam, first, taken, self.faults, stray)
         self._dropped += left.dropped
         self._buffered = left.messages
-        return first + count if left.next_image is None else left.next_image
+        end = first + count if left.next_image is None else left.next_image
+        rasters = (end - first) / scan.frames
+        self.drifted_nm = row + rasters * microscope.drift_y_nm, col + rasters * microscope.drift_x_nm
+        return end

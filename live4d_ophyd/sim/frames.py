@@ -96,6 +96,26 @@ def misfits(shape: tuple[int, int], readout: Readout) -> Payloads:
     return wrong_shape + wrong_dtype
 
 
+def drifts(microscope: Microscope) -> bool:
+    """Whether the specimen moves while it is scanned."""
+    return bool(microscope.drift_y_nm or microscope.drift_x_nm)
+
+
+def positions_on_specimen(microscope: Microscope, scan: Scan, first: int, count: int) -> np.ndarray:
+    """Where the probe is at each frame, ``(frames, 2) float64`` nm, about the place that the stage has brought there.
+
+    Of one raster, which is repeated; of a specimen that drifts from frame ``first`` on, of all up to the last of
+    ``count``: no raster is like another.
+    """
+    positions = scan.positions_nm()
+    if not drifts(microscope):
+        return positions
+    frames = len(positions)
+    number = np.arange(-(-(first + count) // frames) * frames)
+    moved = np.clip((number - first) / frames, 0, None)[:, np.newaxis]
+    return positions[number % frames] - moved * (microscope.drift_y_nm, microscope.drift_x_nm)
+
+
 class FrameSource:
     """The specimen under the beam, and the threads that compute."""
 
@@ -191,11 +211,11 @@ class Raster:
         self._detector, self._readout = detector, readout
         self._electrons = microscope.electrons(readout.count_time)
         self._optics = source.optics(microscope, detector)
-        self._positions = scan.positions_nm()
+        self._positions = positions_on_specimen(microscope, scan, first, count)
         self._dead = source.dead_mask(detector, readout.binning)
         shape = image_shape(detector, readout.binning)
         self._encoder = PayloadEncoder(shape, readout.dtype, readout.channels, readout.compression)
-        column = replace(microscope, beam_current_pA=0.0), scan, detector
+        column = replace(microscope, beam_current_pA=0.0), scan, detector, first if drifts(microscope) else 0
         self._patterns_key = column
         self._response = source.flaws.response(detector, source.seed)
         self._key = (

@@ -228,6 +228,9 @@ class SimMicroscope(SimDevice):
     stage_x = _component("stage_x")
     #: nm, positive towards larger rows of the specimen
     stage_y = _component("stage_y")
+    #: nm that the specimen moves, towards larger columns and rows, while one raster is scanned; not between rasters
+    drift_x = _component("drift_x")
+    drift_y = _component("drift_y")
     #: pA
     beam_current = _component("beam_current")
     #: 1: the beam is spread evenly over the detector, for a flat field; 0: it is a probe
@@ -238,7 +241,10 @@ class SimMicroscope(SimDevice):
 
     @property
     def truth(self) -> dict[str, Any]:
-        """What a perfect measurement would find: bf_center (row, col) and bf_radius in px, and more."""
+        """What a perfect measurement would find: bf_center (row, col) and bf_radius in px, and more.
+
+        ``drifted_nm`` is how far the specimen has drifted, (row, col), by the end of the last series.
+        """
         return self.client.get("/microscope/truth").raise_for_status().json()
 
     @property

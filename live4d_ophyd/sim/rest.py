@@ -35,6 +35,8 @@ MICROSCOPE = {
     "astigmatism_angle": ("astigmatism_angle_deg", "deg", -180.0, 180.0),
     "stage_x": ("stage_x_nm", "nm", -1000.0, 1000.0),
     "stage_y": ("stage_y_nm", "nm", -1000.0, 1000.0),
+    "drift_x": ("drift_x_nm", "nm", -10.0, 10.0),
+    "drift_y": ("drift_y_nm", "nm", -10.0, 10.0),
     "beam_current": ("beam_current_pA", "pA", 0.0, 1000.0),
     "flood": ("flood", "", 0.0, 1.0),
 }
@@ -224,6 +226,7 @@ class _Rest:
         answer["bf_center"] = [binned_position(position, binning) for position in answer["bf_center"]]
         answer["bf_radius"] /= binning
         answer["mrad_per_px"] *= binning
+        answer["drifted_nm"] = list(dcu.drifted_nm)
         electrons = dcu.microscope.electrons(dcu.config["count_time"])
         return JSONResponse(
             answer

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class Microscope:
     stage_x_nm: float = 0.0
     #: a positive value moves the field of view towards larger rows of the specimen
     stage_y_nm: float = 0.0
+    #: the specimen moves so far towards larger columns while one raster is scanned
+    drift_x_nm: float = 0.0
+    #: the same towards larger rows
+    drift_y_nm: float = 0.0
     beam_current_pA: float = 100.0
     #: half angle of the probe
     semiangle_mrad: float = 10.0
@@ -58,6 +62,10 @@ class Microscope:
         energy = self.energy_eV * constants.e
         momentum = math.sqrt(2 * constants.m_e * energy * (1 + energy / (2 * constants.m_e * constants.c**2)))
         return constants.h / momentum * 1e9
+
+    def moved_by(self, row_nm: float, col_nm: float) -> Microscope:
+        """The same with the stage so much further."""
+        return replace(self, stage_y_nm=self.stage_y_nm + row_nm, stage_x_nm=self.stage_x_nm + col_nm)
 
     def electrons(self, dwell_s: float) -> float:
         """Mean number of electrons in ``dwell_s``."""

@@ -33,6 +33,7 @@ from live4d_ophyd.plans import (  # noqa: F401
     save_calibration,
     single_image,
     tile_scan,
+    track_region,
 )
 
 

@@ -87,6 +87,26 @@ class Difference:
         return {self.name: parts["vbf"] - (np.nan if fit is None else fit)}
 
 
+@dataclass(frozen=True)
+class Running(Background):
+    """The sum over all rasters of a series so far, which the fit takes along."""
+
+    def refit(self, series, scan, parts, fit, stop):
+        before = 0.0 if fit is None else fit[0]
+        if self.log in ASKED:
+            ASKED[self.log].append(before)
+            ASKED[self.log].before(stop)
+        sums = Scatter.merged(parts, scan, 1)[0]
+        return before, before + float(np.nansum(sums))
+
+    def next_raster(self, fit):
+        return fit[1], fit[1]
+
+    def results(self, series, scan, parts, fit):
+        level = np.nan if fit is None else fit[1]
+        return {self.name: Scatter.merged(parts, scan, 1)[0], f"{self.name}_level": np.array(level)}
+
+
 class TestBackground(MethodTests):
     def method(self):
         return Background()
@@ -185,6 +205,19 @@ def test_each_raster_has_fits_of_its_own(dcu, asked):
         rasters = list(acquisition(dcu, stream, Background(log="log"), rasters=3).run())
     sums = pixels.sum(axis=(1, 2), dtype=float).reshape(3, *GRID.shape)
     assert [raster.outputs["background_level"] for raster in rasters] == [s.mean() for s in sums]
+
+
+def test_a_method_takes_along_what_it_wants_from_raster_to_raster(dcu, asked):
+    pixels = frames(3 * GRID.frames)
+    with closing(OpenStream(DectrisSource(dcu.endpoint))) as stream:
+        dcu.send(in_rows(pixels, lambda row: None))
+        rasters = list(acquisition(dcu, stream, Running(log="log"), rasters=3).run())
+    sums = pixels.sum(axis=(1, 2), dtype=float).reshape(3, -1).sum(axis=1)
+    assert [raster.outputs["background_level"] for raster in rasters] == np.cumsum(sums).tolist()
+    assert set(asked) == {
+        0.0,
+        *np.cumsum(sums)[:2].tolist(),
+    }  # each fit of a raster begins with the raster before
 
 
 def test_a_movie_holds_the_fits_of_the_last_raster_only(dcu):

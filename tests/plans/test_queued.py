@@ -84,6 +84,12 @@ CALLS = [
     ("grid_scan", [LIVE4D, "stage_y", 0, 1, 2, "stage_x", 0, 1.5, 2], {}, 4),
     ("grid_scan", [LIVE4D, "stage_y", 0, 1, 2, "stage_x", 0, 1.5, 2], {"snake_axes": True}, 4),
     ("grid_scan", [LIVE4D, "stage_y", 0, 1, 2, "stage_x", 0, 1.5, 2], {"snake_axes": ["stage_x"]}, 4),
+    (
+        "track_region",
+        ["live4d", "stage_y", "stage_x", 2, 1.5],
+        {"region": [0, 0, 12, 16], "beyond": "pause"},
+        2,
+    ),
     ("rel_grid_scan", [LIVE4D, "stage_y", 0, 1, 2, "stage_x", 0, 1.5, 2], {"snake_axes": ["stage_x"]}, 4),
     ("adaptive_scan", [LIVE4D, "live4d_vbf_mean", "defocus", 0, 5, 1, 2, 0.5, False], {}, None),
     ("single_image", [LIVE4D], {}, 1),

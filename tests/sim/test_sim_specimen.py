@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sim_client import disk
 
+from live4d_ophyd.sim.frames import positions_on_specimen
 from live4d_ophyd.sim.patterns import Optics
 from live4d_ophyd.sim.specimen import (
     Detector,
@@ -128,6 +129,20 @@ def test_stage_moves_the_field_of_view():
     scan = Scan(8, 12, 0.5)
     moved = bright_field(Microscope(stage_x_nm=1.0, stage_y_nm=-0.5), scan)
     np.testing.assert_allclose(moved[1:, :-2], bright_field(scan=scan)[:-1, 2:], rtol=1e-3)
+
+
+def test_the_specimen_drifts_while_it_is_scanned_and_from_raster_to_raster():
+    scan = Scan(8, 12, 0.5)
+    still, drifting = Microscope(), Microscope(drift_y_nm=1.0, drift_x_nm=-0.5)
+    np.testing.assert_array_equal(positions_on_specimen(still, scan, 0, 300), scan.positions_nm())
+    at = positions_on_specimen(drifting, scan, 0, 3 * scan.frames).reshape(3, scan.frames, 2)
+    time = (np.arange(scan.frames) / scan.frames)[:, None]
+    for number, positions in enumerate(at):
+        expected = scan.positions_nm() - (time + number) * (1.0, -0.5)
+        np.testing.assert_allclose(positions, expected, atol=1e-12)
+    # A triggered raster begins where the specimen is then: what came before is the stage's.
+    later = positions_on_specimen(drifting, scan, 2 * scan.frames, scan.frames)
+    np.testing.assert_allclose(later[2 * scan.frames :], at[0], atol=1e-12)
 
 
 def test_contrast_of_the_bright_field_image_peaks_once_near_focus():

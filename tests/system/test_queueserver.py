@@ -21,7 +21,7 @@ PERMISSIONS = REPOSITORY / "profile_collection" / "user_group_permissions.yaml"
 PLANS = {
     "autofocus", "calibrate_bright_field", "calibrate_lattice", "calibrate_rotation", "correct_astigmatism",
     "correct_defocus", "focal_series", "load_calibration", "measure_flat_field", "movie", "save_calibration",
-    "single_image", "tile_scan",
+    "single_image", "tile_scan", "track_region",
 }  # fmt: skip
 BIN = Path(sys.executable).parent
 START_TIMEOUT = 90  # s
