@@ -5,6 +5,7 @@ TICKIT := .venv-tickit
 MUTANTS := .venv-mutants
 READERS := .venv-readers
 ORACLES := .venv-oracles
+QUANTEM := .venv-quantem
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
 WORKERS ?= 2
 # of `make mutants`: how many are tested, and which
@@ -15,7 +16,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles mutants clean
+.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles sidebands mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -123,6 +124,17 @@ oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images be
 	$(BIN)/python tests/by_hand/strain_oracle.py ours out/oracles
 	$(ORACLES)/bin/python tests/by_hand/strain_oracle.py theirs out/oracles
 
+# Apart from the others, as it brings torch: gigabytes, where that is not the one for CPUs alone.
+$(QUANTEM)/.installed:
+	$(PYTHON) -m venv $(QUANTEM)
+	$(QUANTEM)/bin/python -m pip install --quiet --disable-pip-version-check 'quantem==0.1.10' 'torch==2.13.0' \
+		'torchvision==0.28.0' 'numpy==2.3.5' 'libertem==0.16.0' 'ptychography40==0.1.0'
+	@touch $@
+
+sidebands: $(VENV)/.installed-dev $(QUANTEM)/.installed  ## by hand: our single-sideband phase beside quantem's and LiberTEM's
+	PYTHONPATH=tests/imaging $(BIN)/python tests/by_hand/ssb_oracle.py ours out/oracles
+	$(QUANTEM)/bin/python tests/by_hand/ssb_oracle.py theirs out/oracles
+
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(MUTANTS)
@@ -134,4 +146,4 @@ mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices
 	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) $(ORACLES) .venv-torch mutants out build dist
+	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) $(ORACLES) $(QUANTEM) .venv-torch mutants out build dist

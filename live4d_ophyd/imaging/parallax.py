@@ -15,11 +15,11 @@ aberrations is that of any 2 x 2 matrix as a rotation and a reflection, each wit
 
 from __future__ import annotations
 
-import cmath
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.dpc import optics_of, skewness_of
 from live4d_ophyd.imaging.method import LENGTH, PIXELS, SCAN, UNIT, Output, Sums, checked_name, number
 from live4d_ophyd.imaging.registration import faded, vertex
+from live4d_ophyd.imaging.sidebands import Optics, aberrations, phase_of, probe_of, transfers
 from live4d_ophyd.imaging.virtual_detectors import center_in_px, outputs_in_px, results_in_px
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.source import SeriesInfo
@@ -89,6 +90,12 @@ class Tiles:
     pixels: np.ndarray  #: (tiles,) how many there are
     pitch: float  #: px
 
+    @property
+    def members(self) -> list[np.ndarray]:
+        """Where the pixels of each are from the centre, (pixels, 2) px."""
+        each = (np.argwhere(one) for one in self.maps)
+        return [one - one.mean(axis=0) + at for one, at in zip(each, self.at)]
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -107,8 +114,7 @@ class Fit:
     @property
     def probe(self) -> np.ndarray:
         """P, (2, 2) A."""
-        c, s = self.c12 * math.cos(2 * self.phi12), self.c12 * math.sin(2 * self.phi12)
-        return np.array([[self.c10 + c, s], [s, self.c10 - c]])
+        return probe_of(self.c10, self.c12, self.phi12)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,10 @@ class Parallax:
     ``<name>_x``: it has what tiles see between positions, and the noise of that. Both are the weighted mean of the
     shifted tiles at each pixel; a missing frame leaves less weight, and a pixel with less than a tenth of the whole is
     NaN.
+
+    With ``ssb`` there is ``<name>_phase`` (rad) at the scan's positions: that of a weak phase object, from the single
+    sidebands of all tiles with the aberrations that were found (see `sidebands`). It has more frequencies than the
+    image, each as strong as it is, but for those that hardly any tile sees. NaN is where it is NaN in the image.
 
     Fitted are ``<name>_C10`` and ``<name>_defocus`` = -C10 (A; positive is underfocus), ``<name>_C12`` (A),
     ``<name>_phi12`` (rad, from the scan's rows towards its columns) and ``<name>_rotation_used`` (degrees, from the
@@ -145,6 +155,8 @@ class Parallax:
     tiles: int = field(default=188, kw_only=True)
     #: pixels of the fine image a scan position, along an axis; 1: there is none
     upsampling: int = field(default=2, kw_only=True, metadata=UNIT)
+    #: whether the phase is made, too
+    ssb: bool = field(default=False, kw_only=True, metadata=UNIT)
     #: from the detector to the scan, degrees, to within 90; None: that of the calibration, with its transposition, and
     #: without one not known
     rotation: float | None = field(default=None, kw_only=True, metadata={"units": "deg"})
@@ -174,7 +186,7 @@ class Parallax:
         set_(self, "upsampling", checks.whole(f"{self.name}.upsampling", self.upsampling, 1, 8))
         if self.rotation is not None:
             set_(self, "rotation", number(f"{self.name}.rotation", self.rotation))
-        for name in ("transpose", "enabled"):
+        for name in ("ssb", "transpose", "enabled"):
             set_(self, name, checks.switch(f"{self.name}.{name}", getattr(self, name)))
 
     def on(self, shape: tuple[int, int], calibration: Calibration) -> Parallax:
@@ -207,6 +219,8 @@ class Parallax:
         if self.upsampling > 1:
             shape = (scan.rows * self.upsampling, scan.cols * self.upsampling)
             images[f"{name}_fine"] = Output((f"{name}_y", f"{name}_x"), shape)
+        if self.ssb:
+            images[f"{name}_phase"] = Output(SCAN, scan.shape, "rad")
         return {
             **images,
             f"{name}_C10": Output((), (), "A"),
@@ -238,7 +252,7 @@ class Parallax:
         if np.count_nonzero(weights) < _LEAST_TILES:
             return Fit(Reason.NO_COMMON_IMAGE)
         found = fitted_matrix(
-            deviations, weights, self._angles(series, tiles, optics), tiles, optics, self.search, stop
+            deviations, weights, self._angles(series, tiles.at, optics), tiles, optics, self.search, stop
         )
         if found is None:
             return Fit(Reason.TOO_FEW_POSITIONS)  # it was told to stop: nobody looks at it
@@ -252,7 +266,7 @@ class Parallax:
             return Fit(Reason.NEAR_FOCUS)
         if rotation is None:
             image = image_of(
-                deviations, weights, seen, self._angles(series, tiles, optics), optics, solution, 1
+                deviations, weights, seen, self._angles(series, tiles.at, optics), optics, solution, 1
             )
             skewness = skewness_of(image[np.isfinite(image)])
             if abs(skewness) < _LEAST_SKEWNESS * math.sqrt(6 / seen.sum()):
@@ -268,14 +282,19 @@ class Parallax:
         name = self.name
         grids = {name: 1} if self.upsampling == 1 else {name: 1, f"{name}_fine": self.upsampling}
         images = {key: np.full((scan.rows * by, scan.cols * by), np.nan) for key, by in grids.items()}
+        if self.ssb:
+            images[f"{name}_phase"] = np.full(scan.shape, np.nan)
         if known.reason is Reason.FITTED and parts:
             tiles, optics = self.tiles_on(series), self._optics(series, scan)
             stack = Scatter.merged(parts, scan, len(tiles.maps))
             seen = np.isfinite(stack).all(axis=0)
             deviations, weights = relative(stack, seen, tiles.pixels)
-            angles = self._angles(series, tiles, optics)
+            angles = self._angles(series, tiles.at, optics)
             for key, by in grids.items():
                 images[key] = image_of(deviations, weights, seen, angles, optics, known, by)
+            if self.ssb:
+                pixels = [self._angles(series, members, optics) for members in tiles.members]
+                images[f"{name}_phase"] = phase_image(deviations, weights, seen, pixels, optics, known)
         numbers = {
             "C10": known.c10,
             "defocus": -known.c10,
@@ -299,25 +318,10 @@ class Parallax:
         disk = calibration.bf_radius or self.radius * calibration.in_px(self.unit, self.name)  # px
         return Optics(mrad * 1e-3, wavelength_m(energy) * 1e10, steps, disk * mrad * 1e-3)
 
-    def _angles(self, series: SeriesInfo, tiles: Tiles, optics: Optics) -> np.ndarray:
-        """Of the tiles, (tiles, 2) rad, rows and columns exchanged where they are on the detector."""
+    def _angles(self, series: SeriesInfo, at: np.ndarray, optics: Optics) -> np.ndarray:
+        """Of places (n, 2) px from the centre, rad; rows and columns exchanged where they are on the detector."""
         _, transpose = series.calibration.turn(self.rotation, self.transpose)
-        return (tiles.at[:, ::-1] if transpose else tiles.at) * optics.rad_per_px
-
-
-@dataclass(frozen=True)
-class Optics:
-    """What turns pixels into angles and positions into lengths."""
-
-    rad_per_px: float
-    wavelength: float  #: A
-    steps: tuple[float, float]  #: of the scan, A
-    semiangle: float  #: of the bright-field disk, rad
-
-    @property
-    def depth(self) -> float:
-        """Depth of field, A."""
-        return self.wavelength / self.semiangle**2
+        return (at[:, ::-1] if transpose else at) * optics.rad_per_px
 
 
 # Tiles --------------------------------------------------------------------------------------------
@@ -418,7 +422,12 @@ def fitted_matrix(
         last = turn >= len(_PASSES) - _REFINED
         images = np.zeros((len(cells), *spectra.shape[1:]), spectra.dtype)
         if last:
-            undone = (one.conj() for one in transfers(matrix * steps[:, np.newaxis], angles, optics, (n, m)))
+            undone = (
+                one.conj()
+                for one in transfers(
+                    matrix * steps[:, np.newaxis], 0.0, angles[:, np.newaxis], optics, (n, m)
+                )
+            )
         else:
             undone = (_ramp(shift, (n, m)) for shift in angles @ matrix.T)
         for image, spectrum, by in zip(group, spectra, undone):
@@ -493,30 +502,6 @@ def _ramp(shift: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.outer(y, x).astype(np.complex64)
 
 
-def transfers(
-    matrix: np.ndarray, angles: np.ndarray, optics: Optics, shape: tuple[int, int]
-) -> Iterator[np.ndarray]:
-    """What a weak phase is multiplied by in the images of tiles at ``angles`` (tiles, 2) rad, for each complex64.
-
-    i A(k - q) exp(i chi(k) - i chi(k - q)) - i A(k + q) exp(-i chi(k) + i chi(k + q)), a spectrum of scipy.fft.rfft2.
-    Where both disks overlap that is a shift, times a real number. Where one does, its phase is another one, by which
-    the shifts of the outer tiles would be off.
-    """
-    c10, c12, phi12, rotation = aberrations(matrix, 0.0)
-    probe = Fit(Reason.FITTED, c10=c10, c12=c12, phi12=phi12).probe
-    turn, per_rad = math.radians(rotation), math.pi / optics.wavelength
-    y = scipy.fft.fftfreq(shape[0], optics.steps[0])[:, np.newaxis] * optics.wavelength
-    x = scipy.fft.rfftfreq(shape[1], optics.steps[1]) * optics.wavelength
-    chi = per_rad * (probe[0, 0] * y**2 + 2 * probe[0, 1] * y * x + probe[1, 1] * x**2)
-    wave = (1j * np.exp(1j * chi)).astype(np.complex64)
-    for k in angles @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]):
-        shift = 2 * per_rad * (probe @ k)
-        ramp = np.outer(np.exp(1j * shift[0] * y), np.exp(1j * shift[1] * x)).astype(np.complex64)
-        minus = (k[0] - y) ** 2 + (k[1] - x) ** 2 <= optics.semiangle**2
-        plus = (k[0] + y) ** 2 + (k[1] + x) ** 2 <= optics.semiangle**2
-        yield -ramp * (minus * wave.conj() + plus * wave)
-
-
 def _middle(there: np.ndarray) -> slice:
     """Around the middle of what is there, at most `_MOST_POSITIONS`."""
     at = np.flatnonzero(there)
@@ -524,19 +509,6 @@ def _middle(there: np.ndarray) -> slice:
         return slice(0, 0)
     first = max(int(at[0]), (int(at[0]) + int(at[-1]) + 1 - _MOST_POSITIONS) // 2)
     return slice(first, min(int(at[-1]) + 1, first + _MOST_POSITIONS))
-
-
-def aberrations(matrix: np.ndarray, about: float) -> tuple[float, float, float, float]:
-    """C10, C12, phi12 (rad) and rotation (degrees, within 90 of ``about``) of M (2, 2)."""
-    (yy, yx), (xy, xx) = matrix
-    turned, mirrored = complex(yy + xx, xy - yx) / 2, complex(yy - xx, yx + xy) / 2
-    c10 = abs(turned)
-    if (turned * cmath.rect(1, -math.radians(about))).real < 0:
-        c10 = -c10
-    turn = cmath.phase(turned / c10) if c10 else math.radians(about)
-    phi = (cmath.phase(mirrored) + turn) / 2
-    phi -= math.pi * round(phi / math.pi)
-    return c10, abs(mirrored), phi, math.degrees(turn)
 
 
 def solved(found: Matrix, about: float, depth: float) -> Fit:
@@ -592,20 +564,48 @@ def summed(
 
     Each value goes to the nearest pixel. Pixels between, where few values are, are interpolated from those around.
     """
-    shape = tuple(n * upsampling for n in seen.shape)
-    total, weight = np.zeros(shape), np.zeros(shape)
-    for image, mass, shift in zip(deviations, weights, np.rint(shifts * upsampling).astype(int)):
-        (from_y, to_y), (from_x, to_x) = (
-            _overlap(n, upsampling, by) for n, by in zip(seen.shape, shift.tolist())
-        )
-        total[to_y, to_x] += mass * image[from_y, from_x]
-        weight[to_y, to_x] += mass * seen[from_y, from_x]
+    total = _placed(deviations, weights, shifts, seen.shape, upsampling)
+    weight = _placed(repeat(seen), weights, shifts, seen.shape, upsampling)
     whole = weights.sum() / upsampling**2
     wide_total, wide_weight = (_spread(part, upsampling) for part in (total, weight))
-    image = np.full(shape, np.nan)
+    image = np.full(total.shape, np.nan)
     np.divide(wide_total, wide_weight, out=image, where=wide_weight > _LEAST_COVERAGE * whole * upsampling**2)
     np.divide(total, weight, out=image, where=weight > 0.25 * whole)
     return image
+
+
+def phase_image(
+    deviations: np.ndarray,
+    weights: np.ndarray,
+    seen: np.ndarray,
+    pixels: Sequence[np.ndarray],
+    optics: Optics,
+    fit: Fit,
+) -> np.ndarray:
+    """The weak phase of tiles as of `relative` with ``pixels`` as of `phase_of`: (rows, cols) rad.
+
+    Where frames are missing, and at the edges, fewer counts see it: it is divided by their part.
+    """
+    middles = np.array([angles.mean(axis=0) for angles in pixels])
+    shifts = middles @ fit.matrix.T / np.array(optics.steps)
+    part = _placed(repeat(seen), weights, shifts, seen.shape, 1) / weights.sum()
+    phase = phase_of(deviations, weights, pixels, optics, fit.matrix, fit.rotation)
+    return np.divide(phase, part, out=np.full(seen.shape, np.nan), where=part > _LEAST_COVERAGE)
+
+
+def _placed(
+    images: Iterable[np.ndarray],
+    weights: np.ndarray,
+    shifts: np.ndarray,
+    shape: tuple[int, ...],
+    upsampling: int,
+) -> np.ndarray:
+    """Weighted sum of images (rows, cols) of a ``shape`` after shifts: each value at the finer grid's nearest pixel."""
+    total = np.zeros(tuple(n * upsampling for n in shape))
+    for image, mass, shift in zip(images, weights, np.rint(shifts * upsampling).astype(int)):
+        (from_y, to_y), (from_x, to_x) = (_overlap(n, upsampling, by) for n, by in zip(shape, shift.tolist()))
+        total[to_y, to_x] += mass * image[from_y, from_x]
+    return total
 
 
 def _overlap(n: int, upsampling: int, by: int) -> tuple[slice, slice]:

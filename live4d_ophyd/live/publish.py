@@ -2,8 +2,9 @@
 
 Comes in: every document, in the RunEngine's thread, which keeps a reference and goes on. Goes out: bytes of `wire`, by
 the thread ``live4d-publish``. Nothing is encoded while nobody subscribes. A reader that subscribes in the middle of a
-run gets it from its start document on, with the newest Event of each stream. Previews for which a slow reader has no
-time are left out; other documents are dropped, and counted, beyond `MOST_WAITING` of them or 256 MiB on their way.
+run gets it from its start document on, with the newest Event of each stream; behind a proxy the first of them does.
+Previews for which a slow reader has no time are left out; other documents are dropped, and counted, beyond
+`MOST_WAITING` of them or 256 MiB on their way.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ MOST_WAITING = 1000
 _PREVIEWS_UNDER_WAY = 2
 #: how long the end of a session waits for a reader, ms
 _LINGER_MS = 500
+#: of every message, before the document's name
+_PREFIX = b" "
 #: how often a reader that is not there is looked for, ms
 _RECONNECT_MS = 250
 #: how often a reader has to say that it lives, ms: one that hangs for three times that has gone
@@ -94,6 +97,7 @@ class Publisher:
         self._run = RunSoFar()
         self._waiting: deque[tuple[str, Mapping[str, Any]]] = deque()
         self._is_watched = self._is_closed = False
+        self._topics: set[bytes] = set()  # that are subscribed to
         self._dropped = 0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._publish, name="live4d-publish", daemon=True)
@@ -174,9 +178,13 @@ class Publisher:
 
     def _note_readers(self, link: zmq.Socket) -> None:
         """A reader comes or goes; one that comes gets the run so far."""
-        comes = link.recv()[:1] == b"\x01"
+        heard = link.recv()
+        comes, topic = heard[:1] == b"\x01", heard[1:]
+        if not (topic.startswith(_PREFIX) or _PREFIX.startswith(topic)):
+            return  # a reader of others, at the same proxy
         with self._lock:
-            self._is_watched = comes
+            (self._topics.add if comes else self._topics.discard)(topic)
+            self._is_watched = bool(self._topics)
             self._waiting.clear()
             if comes:
                 self._waiting.extend(self._run.documents())
@@ -193,7 +201,7 @@ class Publisher:
             if preview and sum(sent.is_preview for sent in under_way) >= _PREVIEWS_UNDER_WAY:
                 continue
             try:
-                message = b" ".join((b"", name.encode(), wire.dumps(doc)))
+                message = _PREFIX + b" ".join((name.encode(), wire.dumps(doc)))
                 if len(message) + sum(sent.size for sent in under_way) > _MOST_UNDER_WAY:
                     with self._lock:
                         self._dropped += 1

@@ -91,7 +91,8 @@ class LiveRuns:
     def take(self, name: str, doc: Any) -> None:
         """Take a document. Documents of runs whose beginning was not seen are ignored."""
         if name == "start":
-            if doc["uid"] != self.run.uid:  # not told a second time
+            # Not one told a second time, and not the last run of a session that is idle, told to a reader that came.
+            if doc["uid"] != self.run.uid and doc["time"] >= self._start.get("time", doc["time"]):
                 self._begin(doc)
         elif name == "descriptor" and doc["run_start"] == self.run.uid:
             self._descriptors[doc["uid"]] = doc

@@ -262,10 +262,11 @@ class RunView:
             progress(0.0)
             return make_image(path, method, progress)
 
-        def show(values: Any) -> None:
+        def show(made: Any) -> None:
+            values, units = made
             self._drawing.tell(None)
             self._say("")
-            self._drawn = ScanPicture(f"{DRAWN}, Event {event.seq_num}", values, axes, "counts")
+            self._drawn = ScanPicture(f"{DRAWN}, Event {event.seq_num}", values, axes, units)
             self._show()
 
         def fail(error: Exception) -> None:

@@ -157,8 +157,10 @@ def _file(name: Any) -> Path | None:
     return None
 
 
-def make_image(path: Path, method: Method, on_progress: Callable[[float], None]) -> np.ndarray:
-    """The image that ``method`` makes of recorded frames, (scan_y, scan_x), by one thread; raises as `reprocess_file`.
+def make_image(path: Path, method: Method, on_progress: Callable[[float], None]) -> tuple[np.ndarray, str]:
+    """The image that ``method`` makes of recorded frames, (scan_y, scan_x), and its unit; raises as `reprocess_file`.
+
+    One thread makes it.
 
     ``on_progress`` gets the fraction that is done; what it raises ends it.
     """
@@ -167,7 +169,7 @@ def make_image(path: Path, method: Method, on_progress: Callable[[float], None])
     raster = acquire_raster(
         request, choose_backend("cpu"), quiet=True, on_progress=lambda done: on_progress(done / total)
     )
-    return raster.outputs[method.name]
+    return raster.outputs[method.name], "counts" if request.gain is None else "gain-corrected counts"
 
 
 def recorded_pattern(path: Path, row: int, col: int) -> PatternPicture:

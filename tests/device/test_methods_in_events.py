@@ -289,7 +289,7 @@ def test_a_phase_in_radians_that_cannot_be_is_refused_by_name(dcu, RE):
 
 
 def test_an_image_finer_than_the_scan_is_in_the_event_with_axes_of_its_own(dcu, RE):
-    methods = [Parallax("parallax", center=(12, 16), radius=8, unit="px")]
+    methods = [Parallax("parallax", center=(12, 16), radius=8, unit="px", ssb=True)]
     grid = ScanGrid(6, 8, step=0.1, unit="nm")
     live4d = Live4D(dcu.endpoint, name="it", scan=grid, methods=methods, timeout=20.0, backend="cpu")
     live4d.calibration_mrad_per_px.put(2.5)
@@ -305,6 +305,9 @@ def test_an_image_finer_than_the_scan_is_in_the_event_with_axes_of_its_own(dcu, 
     assert keys["it_parallax"]["dims"] == ["scan_y", "scan_x"]
     assert keys["it_parallax_fine"]["dims"] == ["parallax_y", "parallax_x"]
     assert keys["it_parallax_C10"]["units"] == "A"
+    assert keys["it_parallax_phase"]["dims"] == ["scan_y", "scan_x"]
+    assert keys["it_parallax_phase"]["units"] == "rad"
+    assert np.isnan(data["it_parallax_phase"]).all()
     assert data["it_parallax_reason"] == Reason.TOO_FEW_POSITIONS
     assert np.isnan([data["it_parallax_defocus"], data["it_parallax_C10_error"]]).all()
 

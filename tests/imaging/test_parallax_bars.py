@@ -92,3 +92,11 @@ def test_the_image_is_the_specimen_where_bright_field_is_blind(scan):
     bright_field = scan.frames.sum(axis=(1, 2)).reshape(GRID.shape)
     assert like(image, scan.phase) > 0.82
     assert abs(like(bright_field, scan.phase)) < 0.2
+
+
+def test_the_phase_from_single_sidebands_is_nearer_to_the_specimen_s(scan):
+    found = found_in(scan, ssb=True)
+    assert like(found["p_phase"], scan.phase) > max(0.86, like(found["p"], scan.phase) + 0.03)
+    inner = np.s_[8:-8, 8:-8]
+    slope = np.polyfit(scan.phase[inner].ravel(), found["p_phase"][inner].ravel(), 1)[0]
+    assert 0.75 < slope < 1.05

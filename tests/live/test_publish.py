@@ -143,6 +143,23 @@ def test_a_reader_that_stops_reading_holds_nothing_up(address, publisher):
     reader.close()
 
 
+def test_a_reader_of_other_topics_at_the_same_proxy_changes_nothing(address, publisher):
+    reader = Reader(address)
+    try:
+        reader.introduce(publisher)
+        reader._link.subscribe(b"raw")
+        reader._link.unsubscribe(b"raw")
+        reader._link.subscribe(b" stop")
+        reader._link.unsubscribe(b" stop")
+        begin(publisher)
+        publisher("stop", {"run_start": "a"})
+        names = [reader.read()[0] for _ in range(4)]
+        assert names == ["start", "descriptor", "descriptor", "stop"]
+        assert publisher.is_watched
+    finally:
+        reader.close()
+
+
 def test_a_document_that_cannot_be_encoded_costs_no_other(publisher, read, caplog):
     class Odd:
         def __str__(self):

@@ -34,6 +34,22 @@ def is_preview(name, doc):
     return name == "event" and "live4d_live_fraction" in doc["data"]
 
 
+def test_the_last_run_of_an_idle_session_takes_no_place_of_the_running_one(documents):
+    """It is told anew to every reader that comes."""
+    (start, *others) = documents
+    earlier = {**start[1], "uid": "old", "time": start[1]["time"] - 3600, "scan_id": 99}
+    told = [
+        start,
+        ("start", earlier),
+        ("stop", {"run_start": "old", "exit_status": "success", "time": 0.0}),
+        *others,
+    ]
+    runs = [run for _, _, run in follow(told)]
+    assert runs[2].status == "running"
+    assert {run.title.split()[1] for run in runs} == {"1"}
+    assert runs[-1].events == (2, 2)
+
+
 def test_a_run_is_followed_from_its_start_to_its_end(documents):
     seen = list(follow(documents))
     assert seen[0][2].status == "running"

@@ -53,7 +53,8 @@ def test_another_file_is_refused(tmp_path):
 
 def test_a_drawn_detector_gives_the_sums_of_the_frames(path, frames):
     told = []
-    image = make_image(path, Disk("drawn", center=(7.0, 6.0), radius=2.5), told.append)
+    image, units = make_image(path, Disk("drawn", center=(7.0, 6.0), radius=2.5), told.append)
+    assert units == "counts"
     y, x = np.mgrid[:16, :12]
     under = (y - 7) ** 2 + (x - 6) ** 2 <= 2.5**2
     expected = (frames.astype(float) * under).sum(axis=(1, 2)).reshape(ROWS, COLS)
