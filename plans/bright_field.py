@@ -24,6 +24,8 @@ from live4d_ophyd.plans.stubs import in_thread, mask_pixels, note_run, runs_befo
 STREAM = "bright_field"
 #: hot or dead pixels that are listed
 _MOST_LISTED = 200
+#: part of the pixels that may be hot, or dead: of more the pattern has a structure, as that of a crystal
+_MOST_BAD = 0.005
 
 
 @plan
@@ -110,11 +112,12 @@ def calibrate_bright_field(
 
     fit: Any = None  # a DiskFit; what a run itself returns is its uid
     hot = dead = np.zeros((0, 0), bool)
+    believed = True
 
     @bpp.stage_decorator([detector])
     @bpp.run_decorator(md=start)
     def measure_and_set() -> MsgGenerator[None]:
-        nonlocal fit, hot, dead
+        nonlocal fit, hot, dead, believed
         reading = yield from bps.trigger_and_read([detector])
         pattern = reading[f"{detector.name}_{pattern_name}"]["value"]
         try:
@@ -127,6 +130,7 @@ def calibrate_bright_field(
         frames = int(reading[f"{detector.name}_frames_received"]["value"])
         hot = yield from in_thread(find_hot_pixels, pattern, frames, fit)
         dead = yield from in_thread(find_dead_pixels, pattern, frames, fit)
+        believed = max(hot.sum(), dead.sum()) <= max(_MOST_BAD * hot.size, 1)
         found = {
             "center": fit.center,
             "bf_radius": fit.radius,
@@ -139,7 +143,7 @@ def calibrate_bright_field(
         settings += [(signal, fit.center) for signal in centers] + [(signal, fit.radius) for signal in radii]
         for signal, value in settings:
             yield from bps.mv(signal, value)
-        if mask and (hot | dead).any():
+        if mask and believed and (hot | dead).any():
             yield from mask_pixels(detector, hot | dead)
         yield from bps.create(STREAM)
         for signal in (*calibration.values(), *centers, *radii):
@@ -154,8 +158,15 @@ def calibrate_bright_field(
     print(
         f"{detector.name}_{name}: centre row {row:.2f}, col {col:.2f} px, radius {fit.radius:.2f} px{_ellipse(fit)}"
     )
-    print(f"{detector.name}: {_in_words('hot', hot, masked=mask)}")
-    if dead.any():
+    if not believed:
+        print(
+            f"{detector.name}: {hot.sum()} pixels are hot and {dead.sum()} dead by this pattern: too many for single "
+            "ones, and none is masked. A crystal's disks look so: measure_flat_field tells by a flood exposure. If it "
+            "is none: is the detector's own pixel mask applied, and the threshold above its noise?"
+        )
+    else:
+        print(f"{detector.name}: {_in_words('hot', hot, masked=mask)}")
+    if believed and dead.any():
         print(f"{detector.name}: {_in_words('dead', dead, masked=mask)}")
     if save_as is not None:
         yield from save_calibration(detector, save_as)
@@ -214,8 +225,8 @@ def _in_words(kind: str, bad: np.ndarray, *, masked: bool) -> str:
         return f"{len(rows)} {kind} pixel{'s' * (len(rows) > 1)} by this pattern, masked now"
     if len(rows) > _MOST_LISTED:
         return (
-            f"{len(rows)} pixels are {kind} by this pattern, the first at row {rows[0]}, col {cols[0]}: too many for "
-            "single ones. Is the detector's own pixel mask applied, and the threshold above its noise?"
+            f"{len(rows)} pixels are {kind} by this pattern, the first at row {rows[0]}, col {cols[0]}. To leave them "
+            "out: calibrate_bright_field(..., mask=True)"
         )
     return (
         f"{len(rows)} {kind} pixel{'s' * (len(rows) > 1)} by this pattern. To leave them out: "

@@ -68,7 +68,9 @@ class _RightWayUp:
         if not {"x", "y"} & kwargs.keys():
             kwargs.setdefault("yincrease", False)
         if not {"cmap", "colors", "levels"} & kwargs.keys():
-            kwargs["cmap"] = grey_values()
+            kwargs["cmap"] = colors_of(self._image)
+            if is_symmetric(self._image) and not {"vmin", "vmax", "robust", "norm", "center"} & kwargs.keys():
+                kwargs["vmin"], kwargs["vmax"] = about_zero(self._image.to_numpy())
         drawn = method(**kwargs)
         if self._image.ndim == 2:
             drawn.axes.set_aspect("equal")
@@ -91,6 +93,29 @@ def grey_values() -> Any:
     from live4d_ophyd.live.panel import NOT_SEEN
 
     return matplotlib.colormaps["gray"].with_extremes(bad=NOT_SEEN)
+
+
+def is_symmetric(image: xr.DataArray) -> bool:
+    """Whether the values are of either sign, as a strain: shown in two colours, equally far about 0."""
+    return bool(image.attrs.get("symmetric"))
+
+
+def colors_of(image: xr.DataArray) -> Any:
+    """The colours of the live pictures for an image: grey, or two about 0."""
+    import matplotlib
+
+    from live4d_ophyd.live.panel import NOT_SEEN_OF_TWO
+
+    if not is_symmetric(image):
+        return grey_values()
+    return matplotlib.colormaps["RdBu_r"].with_extremes(bad=NOT_SEEN_OF_TWO)
+
+
+def about_zero(values: np.ndarray) -> tuple[float, float]:
+    """The lowest and highest value that two colours show: but for the last percent, equally far about 0."""
+    seen = np.abs(values[np.isfinite(values)])
+    most = float(np.percentile(seen, 99)) if seen.size else 0.0
+    return (-most, most) if most > 0 else (-1.0, 1.0)
 
 
 def title(image: xr.DataArray) -> str:
@@ -266,6 +291,8 @@ def attributes(readings: RunReadings, short: str, stream: str) -> dict[str, Any]
     }
     if short in device.channels:
         attrs["channel"] = device.channels[short]
+    if short in device.symmetric:
+        attrs["symmetric"] = 1  # as a number, which every file format has
     for key, fact in description.get("metadata", {}).items():
         attrs[key if key not in attrs else f"md_{key}"] = _attribute(fact.value)
     scale = angular_scale(device, microscope(readings))

@@ -14,7 +14,15 @@ import numpy as np
 import xarray as xr
 
 from live4d_ophyd.runs.find import opened
-from live4d_ophyd.runs.images import ScanImage, find_images, find_stream, grey_values, read_images
+from live4d_ophyd.runs.images import (
+    ScanImage,
+    about_zero,
+    colors_of,
+    find_images,
+    find_stream,
+    is_symmetric,
+    read_images,
+)
 from live4d_ophyd.runs.picture import levels, steps_of
 from live4d_ophyd.runs.readings import RunReadings
 
@@ -163,13 +171,13 @@ def draw_montage(stack: xr.DataArray, columns: int | None = None) -> Any:
         figsize=(across * (panel[0] + 0.25) + 1.0, down * (panel[1] + 0.35) + 0.7), layout="constrained"
     )
     FigureCanvasAgg(figure)
-    black, white = levels(shown.to_numpy())
+    black, white = (about_zero if is_symmetric(shown) else levels)(shown.to_numpy())
     axes = np.ravel(figure.subplots(down, across, squeeze=False))
     for ax in axes:
         ax.set_axis_off()
     for ax, index in zip(axes, range(count)):
         drawn = ax.imshow(
-            np.ma.masked_invalid(shown.isel(event=index).to_numpy()), cmap=grey_values(), vmin=black, vmax=white,
+            np.ma.masked_invalid(shown.isel(event=index).to_numpy()), cmap=colors_of(shown), vmin=black, vmax=white,
             origin="upper", interpolation="nearest", extent=(0, width, height, 0),
         )  # fmt: skip
         ax.set_title(label(shown, index), fontsize="small")

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from live4d_ophyd.live.color_wheel import BRIGHTEST, draw_legend, wheel_colors
-from live4d_ophyd.runs.images import grey_values
+from live4d_ophyd.runs.images import about_zero, colors_of, is_symmetric
 
 #: px of the longer side of the image in the file, at least; a position is a whole number of them
 _SIDE = 768
@@ -36,7 +36,10 @@ def write_png(path: Path, image: xr.DataArray, brightness: xr.DataArray | None =
     rows, cols = values.shape
     steps, unit = steps_of(image)
     height, width = rows * steps[0], cols * steps[1]
-    black, white = levels(values) if brightness is None else (0.0, brightest(brightness.to_numpy()))
+    if brightness is None:
+        black, white = about_zero(values) if is_symmetric(image) else levels(values)
+    else:
+        black, white = 0.0, brightest(brightness.to_numpy())
     per_length = math.ceil(_SIDE / max(height, width) * min(steps)) / min(steps)  # px of the file, per unit
     inches = (width * per_length / _DPI, height * per_length / _DPI)
     strip = 0.55  # inches below the image: no position is hidden
@@ -47,7 +50,7 @@ def write_png(path: Path, image: xr.DataArray, brightness: xr.DataArray | None =
     ax = figure.add_axes((left, strip / page[1], inches[0] / page[0], inches[1] / page[1]))
     shown = np.ma.masked_invalid(values) if brightness is None else colors(image, brightness)
     ax.imshow(
-        shown, cmap=grey_values(), vmin=black, vmax=white, origin="upper", interpolation="nearest", aspect="auto",
+        shown, cmap=colors_of(image), vmin=black, vmax=white, origin="upper", interpolation="nearest", aspect="auto",
         extent=(0, width, height, 0),
     )  # fmt: skip
     ax.set_axis_off()

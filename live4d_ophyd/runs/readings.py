@@ -31,6 +31,7 @@ class DeviceReadings:
     channels: dict[str, str] = field(
         default_factory=dict
     )  #: of the detector, by image, where the run says it
+    symmetric: set[str] = field(default_factory=set)  #: images of either sign
 
     def get(self, key: str) -> Any:
         """The value that all Events agree on, else the list of theirs; None where it is not known."""
@@ -100,6 +101,8 @@ class RunReadings:
                         device.brightness[short] = brightness.removeprefix(prefix)
                     if channel := data_keys[key].get("channel"):
                         device.channels[short] = channel
+                    if data_keys[key].get("symmetric"):
+                        device.symmetric.add(short)
             configuration = metadata.get("configuration", {}).get(owner, {})
             for key, value in configuration.get("data", {}).items():
                 device.configuration.setdefault(key.removeprefix(prefix), value)

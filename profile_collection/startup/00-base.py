@@ -40,7 +40,9 @@ from live4d_ophyd import (  # noqa: F401
     describe,
     image,
     images,
+    montage,
     open_catalog,
+    stitch,
 )
 from live4d_ophyd.live.publish import publish
 from live4d_ophyd.storage import catalog_directory, record

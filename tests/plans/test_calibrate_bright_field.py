@@ -44,6 +44,19 @@ def test_hot_pixels_are_printed_as_a_mask(RE, live4d, engine, capsys):
     assert found["mask"].shape == DETECTOR
 
 
+@pytest.mark.parametrize(("hot", "masked"), [(20, 20), (21, 0)])  # of 4096: 0.5 %
+def test_more_bad_pixels_than_a_detector_has_are_a_structure_and_not_masked(
+    RE, live4d, engine, capsys, hot, masked
+):
+    engine.hot = hot
+    RE(calibrate_bright_field(live4d, mask=True))
+    assert live4d.pixel_mask.get() is None if not masked else live4d.pixel_mask.get().sum() == masked
+    said = capsys.readouterr().out
+    assert (
+        "21 pixels are hot and 0 dead by this pattern: too many for single ones, and none is masked" in said
+    ) == (not masked)
+
+
 def test_concentric_detectors_stay_concentric(RE, live4d):
     RE(calibrate_bright_field(live4d))
     assert live4d.adf_center.get() == live4d.vbf_center.get()

@@ -15,8 +15,9 @@ import tifffile
 import xarray as xr
 from canned import COLS, ROWS, Canned
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
-from live4d_ophyd import DPC, CenterOfMass, ScanGrid, export_run, images
+from live4d_ophyd import DPC, CenterOfMass, ScanGrid, Strain, export_run, image, images
 from live4d_ophyd.commands.images import _save
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.imaging.virtual_detectors import Annulus, Disk
@@ -151,6 +152,35 @@ def test_a_png_of_angles_is_a_colour_wheel(angles, tmp_path):
     assert away.max() < 0.01
     assert (said["brightness"], said["brightness_units"]) == ("stem_dpc_magnitude", "px")
     assert (said["black"], said["white"]) == (0, np.nanpercentile(size, 99.5))
+
+
+class Strained(Canned):
+    """Half of the values are below 0, and the largest is above it."""
+
+    def image(self, detector):
+        return super().image(detector) - 1020.0
+
+
+def test_pictures_of_values_of_either_sign_have_two_colours_about_0(catalog, tmp_path):
+    strain = Strain("strain", g1=(10, 0), g2=(0, 10), radius=4)
+    scan = ScanGrid(ROWS, COLS, step=0.5, unit="nm")
+    device = Strained(
+        "tcp://127.0.0.1:9", name="cry", scan=scan, methods=[strain], control=catalog.live4d.control
+    )
+    run = catalog.db[catalog.take(bp.count([device], 1))]
+    shown = image(run, "strain_e_rr")
+    assert shown.attrs["symmetric"] == 1
+    assert "symmetric" not in image(run, "strain_residual").attrs
+    _, beside = export_run(run, "png", tmp_path, names=["strain_e_rr"])
+    said = json.loads(beside.read_text())
+    assert said["white"] == -said["black"] == pytest.approx(np.nanpercentile(np.abs(shown.values), 99))
+    figure = Figure()
+    drawn = shown.plot(ax=figure.subplots())
+    assert drawn.get_clim() == (said["black"], said["white"])
+    low, middle, high = drawn.to_rgba([said["black"], 0.0, said["white"]])[:, :3]
+    assert low[2] > 2 * low[0]  # blue
+    assert middle.min() > 0.9  # white
+    assert high[0] > 2 * high[2]  # red
 
 
 @pytest.mark.parametrize(
