@@ -162,8 +162,15 @@ class LiveWindow(QtWidgets.QMainWindow):
         """
         panel = self.selected if name is None else self.panels.get(name)
         if panel is None or panel not in self._from:
-            what = "none is selected that could be saved" if name is None else f"there is no image {name}"
-            raise ValueError(f"{what}; there are: {', '.join(self.panels) or 'none yet'}")
+            shown = [panel.name for panel in self._from]
+            what = (
+                "none is selected that could be saved"
+                if name is None
+                else f"there is no image {name} to be seen"
+            )
+            raise ValueError(
+                f"{what}; there are: {', '.join(shown) or 'none yet'} (more by the button Images)"
+            )
         written = save(path, as_shown(self._from[panel], f"{self._device.name}_{panel.name}", panel))
         self.status.say(f"saved {written[0]}")
         return written
