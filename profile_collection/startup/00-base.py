@@ -44,6 +44,7 @@ from live4d_ophyd import (  # noqa: F401
     open_catalog,
     stitch,
 )
+from live4d_ophyd.live.attentive import AttentiveDuringTask
 from live4d_ophyd.live.publish import publish
 from live4d_ophyd.storage import catalog_directory, record
 from live4d_ophyd.urls import shown
@@ -117,7 +118,7 @@ def _unseen_figure(name):
     return figure
 
 
-RE = RunEngine(_metadata())
+RE = RunEngine(_metadata(), during_task=AttentiveDuringTask())  # hears every Ctrl-C
 bec = Live4DBestEffortCallback(
     image_directory=_pictures,
     windows=_windows and not _live_window,
