@@ -35,6 +35,7 @@ class Displayed:
     #: of a colour wheel: (rows, cols) uint32 of RGBA bytes, and what its brightness means
     colors: np.ndarray | None = None
     brightness: np.ndarray | None = None
+    symmetric: bool = False  #: two colours, equally far about 0
 
 
 _MADE: WeakKeyDictionary[ScanPicture | PatternPicture, dict[str, Displayed]] = WeakKeyDictionary()
@@ -66,10 +67,11 @@ def _displayed_picture(picture: ScanPicture, contrast: str) -> Displayed:
         (rows * step_y, cols * step_x),
         (-0.5 * step_y, -0.5 * step_x),
         picture.axes.unit,
-        levels(picture.values, contrast),
+        levels(picture.values, contrast, symmetric=picture.symmetric),
         float(np.isfinite(picture.values).mean()),
         colors,
         bright,
+        picture.symmetric,
     )
 
 
@@ -81,12 +83,15 @@ def _displayed_pattern(pattern: PatternPicture, contrast: str) -> Displayed:
     )  # fmt: skip
 
 
-def levels(values: np.ndarray, contrast: str) -> tuple[float, float]:
-    """What is black and white of these values; NaN is neither."""
+def levels(values: np.ndarray, contrast: str, *, symmetric: bool = False) -> tuple[float, float]:
+    """What is black and white of these values, ``symmetric`` about 0; NaN is neither."""
     seen = values[np.isfinite(values)]
     if not seen.size:
         return 0.0, 1.0
     low, high = (float(level) for level in np.percentile(seen, CONTRASTS[contrast]))
+    if symmetric:
+        high = max(abs(low), abs(high)) or 1.0
+        return -high, high
     return low, high if high > low else low + 1.0
 
 

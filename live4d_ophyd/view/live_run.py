@@ -33,6 +33,7 @@ class ScanPicture:
     axes: ScanAxes
     units: str = ""
     brightness: np.ndarray | None = None
+    symmetric: bool = False  #: of either sign: shown in two colours, equally far about 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +164,10 @@ class LiveRuns:
             if brightness is not None and brightness.shape != values.shape:
                 brightness = None
             label = key.removeprefix(f"{owner}_")
-            yield key, ScanPicture(label, values, axes, keys[key].get("units") or "", brightness)
+            yield key, ScanPicture(
+                label, values, axes, keys[key].get("units") or "", brightness,
+                bool(keys[key].get("symmetric")),
+            )  # fmt: skip
 
     def _patterns(
         self, descriptor: Mapping[str, Any], device: str | None, data: Mapping[str, Any]

@@ -24,6 +24,8 @@ from bokeh.models import (
 )
 from bokeh.palettes import Cividis256, Greys256, Inferno256, Magma256, Viridis256
 from bokeh.plotting import figure
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from live4d_ophyd.live.panel import NOT_SEEN
 from live4d_ophyd.view.displayed import Displayed
@@ -37,6 +39,8 @@ COLOR_MAPS = {
     "inferno": Inferno256,
     "cividis": Cividis256,
 }
+#: of values of either sign, as in the live figures: blue below 0, white, red
+_TWO_COLORS = tuple(to_hex(color) for color in colormaps["RdBu_r"](np.linspace(0, 1, 256)))
 #: of detectors, distinct to the colour-blind too (Okabe and Ito 2008)
 OUTLINE_COLORS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#FFFFFF")
 PAGE, PAPER, INK, FAINT = "#14171a", "#1c2126", "#e6e6e6", "#8b949e"
@@ -56,6 +60,7 @@ class _Panel:
         self._side = side
         self._axes = axes
         self._size: tuple[Any, ...] | None = None
+        self._chosen, self._symmetric = COLOR_MAPS["gray"], False
         self.mapper: LinearColorMapper | LogColorMapper = LinearColorMapper(
             COLOR_MAPS["gray"], low=0, high=1, nan_color=NOT_SEEN
         )
@@ -115,8 +120,14 @@ class _Panel:
         fig.yaxis.axis_label = f"{self._axes[0]} [{shown.unit}]"
 
     def set_color_map(self, name: str) -> None:
-        """Show values in these colours."""
-        self.mapper.palette = COLOR_MAPS[name]
+        """Show values in these colours, but those of either sign."""
+        self._chosen = COLOR_MAPS[name]
+        self._color()
+
+    def _color(self) -> None:
+        palette = _TWO_COLORS if self._symmetric else self._chosen
+        if self.mapper.palette != palette:
+            self.mapper.palette = palette
 
 
 def figures_of(images: Iterable[ImagePanel], pattern: PatternPanel) -> list[figure]:
@@ -152,6 +163,8 @@ class ImagePanel(_Panel):
         self._scale_bar(shown.unit)
         self._show(shown, title, units, {"image": [shown.values]})
         self.mapper.update(low=shown.levels[0], high=shown.levels[1])
+        self._symmetric = shown.symmetric
+        self._color()
         if is_wheel:
             self._wheel.data_source.data = {
                 "colors": [shown.colors], "image": [shown.values], "bright": [shown.brightness],

@@ -22,7 +22,7 @@ from live4d_ophyd.recording.frame_sets import FRAMES, SCAN, STATES
 from live4d_ophyd.recording.template import CORRUPT, GOOD, LOST, UNRECORDED
 from live4d_ophyd.runs.description import description_of
 from live4d_ophyd.runs.find import as_stored
-from live4d_ophyd.runs.images import read_images
+from live4d_ophyd.runs.images import is_symmetric, read_images
 from live4d_ophyd.runs.picture import steps_of
 from live4d_ophyd.runs.readings import RunReadings, is_known
 from live4d_ophyd.view.live_run import PLAIN, PatternPicture, ScanPicture
@@ -129,7 +129,9 @@ class SavedRun:
         brightness = self._read(bright, index).to_numpy() if bright in self.images else None
         steps, unit = steps_of(found)
         units = str(found.attrs.get("units", ""))
-        return ScanPicture(name, found.to_numpy(), ScanAxes(steps, unit), units, brightness)
+        return ScanPicture(
+            name, found.to_numpy(), ScanAxes(steps, unit), units, brightness, is_symmetric(found)
+        )
 
     def _read(self, name: str, index: int) -> Any:
         number = self._seq_nums[index]

@@ -9,6 +9,7 @@ from live4d_ophyd.live.color_wheel import wheel_colors
 from live4d_ophyd.live.panel import NOT_SEEN, ScanAxes
 from live4d_ophyd.view.displayed import MOST_SIDE, displayed, levels
 from live4d_ophyd.view.live_run import PatternPicture, ScanPicture
+from live4d_ophyd.view.panels import COLOR_MAPS, ImagePanel
 
 ALL = "all values"
 
@@ -40,6 +41,21 @@ def test_a_large_image_is_sent_as_every_nth_position_and_keeps_its_size():
 def test_levels_of_nothing_and_of_one_value():
     assert levels(np.full((2, 2), np.nan), ALL) == (0, 1)
     assert levels(np.full((2, 2), 5.0), ALL) == (5, 6)
+
+
+def test_values_of_either_sign_have_two_colours_equally_far_about_0():
+    shown = displayed(picture([[-3.0, np.nan], [1.0, 2.0]], symmetric=True), ALL)
+    assert shown.levels == (-3, 3)
+    assert levels(np.zeros((2, 2)), ALL, symmetric=True) == (-1, 1)
+    panel = ImagePanel("a", 200)
+    panel.set_color_map("viridis")
+    panel.show(shown, "a", "")
+    blue, white, red = (panel.mapper.palette[n] for n in (0, 128, 255))
+    assert (blue, red) == ("#053061", "#67001f")
+    assert min(int(white[n : n + 2], 16) for n in (1, 3, 5)) > 240
+    assert (panel.mapper.low, panel.mapper.high) == (-3, 3)
+    panel.show(displayed(picture(np.eye(3)), ALL), "b", "")
+    assert panel.mapper.palette == COLOR_MAPS["viridis"]
 
 
 def test_a_wheel_has_the_colors_of_the_other_pictures():
