@@ -97,6 +97,10 @@ def view(
     click.echo(
         f"documents from {address}; old runs {'of the catalog' if db is not None else 'are not shown'}"
     )
+    if key is None and is_loopback(host):
+        click.echo(
+            "Other users of this machine can open it, too; with --token only those who have the address."
+        )
     if not is_loopback(host):
         click.echo("Whoever listens in on the network sees all of it: there is no encryption.", err=True)
     os.nice(_NICE)

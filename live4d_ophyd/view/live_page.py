@@ -148,7 +148,9 @@ class LivePage:
                 panel.show(displayed(picture, self._contrast.value), names[key], picture.units)
         shape = next(filter(None, (detector_shape(run.settings, device) for device in run.devices)), None)
         if run.patterns:
-            pattern = list(run.patterns.values())[-1]
+            pattern = next(
+                iter(run.patterns.values())
+            )  # of several channels the first, as in the live window
             shape = pattern.values.shape
             self._pattern.show(
                 displayed(pattern, self._contrast.value), pattern.label, pattern.units, self._log.active
