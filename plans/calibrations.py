@@ -107,7 +107,7 @@ def load_calibration(
 
     Examples
     --------
-    >>> RE(load_calibration(live4d, "2026-11-28 200 kV 20 mrad"))
+    >>> RE(load_calibration(live4d, "2026-11-28 200 kV 20 mrad"))  # doctest: +SKIP
     """
     live4d: Any = detector
     component(detector, "calibration_name")

@@ -53,7 +53,7 @@ def measure_flat_field(
 
     Examples
     --------
-    >>> RE(measure_flat_field(live4d, num=3))
+    >>> RE(measure_flat_field(live4d, num=3))  # doctest: +SKIP
     """
     num = checks.whole("num of rasters", num, 1, _MOST_RASTERS)
     order = checks.whole("order of the illumination", order, 0, 2)

@@ -45,7 +45,7 @@ def calibrate_rotation(
 
     Examples
     --------
-    >>> RE(calibrate_rotation(live4d))
+    >>> RE(calibrate_rotation(live4d))  # doctest: +SKIP
     """
     own, own_transpose = component(detector, f"{dpc}_rotation"), component(detector, f"{dpc}_transpose")
     rotation, transpose = (component(detector, f"calibration_{what}") for what in ("rotation", "transpose"))

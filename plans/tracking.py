@@ -142,8 +142,8 @@ def track_region(
 
     Examples
     --------
-    >>> RE(track_region(live4d, stage_y, stage_x, 100, limit=2.0))
-    >>> RE(track_region(live4d, shift_a, shift_b, 100, limit=2.0, region=(20, 20, 24, 24), probe=3.0))
+    >>> RE(track_region(live4d, stage_y, stage_x, 100, limit=2.0))  # doctest: +SKIP
+    >>> RE(track_region(live4d, shift_a, shift_b, 100, limit=2.0, region=(20, 20, 24, 24), probe=3.0))  # doctest: +SKIP
     """
     stage: tuple[Any, Any] = (stage_y, stage_x)
     grid = component(detector, "grid")()

@@ -49,7 +49,7 @@ def live_window(device: Any, RE: Any, *, directory: str | os.PathLike | None = N
 
     Examples
     --------
-    >>> window = live_window(live4d, RE)
+    >>> window = live_window(live4d, RE)  # doctest: +SKIP
     """
     if reason := why_not():
         raise RuntimeError(reason)

@@ -1,4 +1,7 @@
-"""The examples of docstrings run, with the names that a session has. Those that show no result may have any."""
+"""The examples of docstrings run, with the names that a session has. Those that show no result may have any.
+
+Those that need another specimen, other methods or a screen say +SKIP; what they show has tests of its own.
+"""
 
 import doctest
 import importlib
@@ -34,7 +37,7 @@ def session(tmp_path_factory, catalogs_are_copies):
     import bluesky.plans as bp
     from bluesky import RunEngine
 
-    from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, live_preview, open_catalog
+    from live4d_ophyd import Disk, Live4D, ScanGrid, Simplon, calibrations, live_preview, open_catalog
     from live4d_ophyd.sim import SimMicroscope, SimulatorProcess
     from live4d_ophyd.storage import record
 
@@ -65,6 +68,7 @@ def session(tmp_path_factory, catalogs_are_copies):
             "bps": bps,
             "live4d": live4d,
             "live_preview": live_preview,
+            "calibrations": calibrations,
             **axes,
         }
         live4d.close()
