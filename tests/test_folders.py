@@ -1,7 +1,9 @@
 """The user's files lie where the platform has them, and where the environment says."""
 
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -52,13 +54,14 @@ def test_what_is_made_is_for_nobody_else_and_what_is_there_stays(tmp_path):
 
 def test_tests_have_folders_of_their_own():
     """Else they open the catalog of whoever runs them, or fail for a profile that is there already."""
-    places = subprocess.check_output([sys.executable, "-c", PLACES], text=True).split()
+    places = subprocess.check_output([sys.executable, "-c", PLACES], text=True).splitlines()
     assert len(places) == 3
-    assert all("live4d-tests-" in place for place in places)
+    # Those of all tests, or of the tests that this process runs with a catalog of their own.
+    assert all(place.startswith(f"{tempfile.gettempdir()}{os.sep}") for place in places)
 
 
 PLACES = """
 from tiled.profiles import paths
 from live4d_ophyd.folders import FOLDERS
-print(paths[-1], FOLDERS.user_state_path, FOLDERS.user_data_path)
+print(paths[-1], FOLDERS.user_state_path, FOLDERS.user_data_path, sep="\\n")
 """

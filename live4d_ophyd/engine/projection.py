@@ -155,6 +155,8 @@ class Projection:
         """
         with self._lock:
             self.imaging, self._waiting, self._of_thread = None, [], threading.local()
+            # Held here and by the stream only. The series refers to itself, and the search for garbage may come late.
+            self._preparation = Preparation()
 
     def _check_channels(self, batch: FrameBatch, entry: int) -> None:
         """Raise ValueError for a channel that is to be imaged, and that the first frame does not have."""

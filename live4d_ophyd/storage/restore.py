@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from live4d_ophyd.storage.catalog import directory_of
 from live4d_ophyd.storage.journal import arrays_of, documents, lock, start_document
 from live4d_ophyd.storage.storable import Storable, Unstorable
 
@@ -88,6 +90,7 @@ def restore_backup(
             if "stop" in db[uid].metadata and (fault := _lacks(path, lines)):
                 raise ValueError(f"{path} {fault}, and the catalog has the run completely: remove the file")
             db.delete_contents(uid, recursive=True, external_only=False)
+        _remove_unknown(db, uid)
         lines.seek(0)
         # Not at the top: seconds of import, which every session would pay.
         from live4d_ophyd.storage.writer import run_writer
@@ -105,6 +108,12 @@ def restore_backup(
             path.unlink()
             arrays_of(path).unlink(missing_ok=True)
     return uid
+
+
+def _remove_unknown(db: Any, uid: str) -> None:
+    """Remove arrays of the run that the catalog does not know: its process was killed between making and noting one."""
+    if (directory := directory_of(db)) is not None and Path(uid).name == uid:
+        shutil.rmtree(directory / "images" / uid, ignore_errors=True)
 
 
 class _Progress:

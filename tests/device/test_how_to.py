@@ -15,7 +15,7 @@ from bluesky import RunEngine
 from bluesky.utils import FailedStatus
 from test_scan_generator import GRID, assert_is, device
 
-from live4d_ophyd import Disk, Live4D, ScanGenerator, ScanGrid, Simplon
+from live4d_ophyd import Disk, Live4D, ScanGenerator, ScanGrid, Simplon, live_preview
 from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
@@ -120,6 +120,7 @@ def test_write_a_method_in_a_simulated_session(my_methods):
     ):
         generator = SimScanGenerator(simulator.rest_url)
         session = {"simulator": simulator, "live4d": live4d, "scan_generator": generator, "count": bp.count}
+        session["live_preview"] = live_preview
         RE = RunEngine({}, call_returns_result=False)
         with closing(in_a_session("mine = Live4D(", RE=RE, **session)["mine"]) as mine:
             assert np.isfinite(mine.bar.get()).all()

@@ -1,8 +1,10 @@
 """One series from a real socket to images: what arrives is summed exactly, what does not is NaN and counted."""
 
+import gc
 import os
 import threading
 import time
+import weakref
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -710,6 +712,24 @@ def test_images_of_other_series_are_left_alone(dcu, pixels):
     (raster,) = take(dcu)
     np.testing.assert_array_equal(raster.outputs["vbf"], expected(pixels))
     assert raster.losses.foreign == 10
+
+
+def test_a_series_that_is_over_holds_nothing_that_was_made_for_its_frames(dcu, pixels):
+    """Gigabytes, for large frames; and the search for garbage may not come by for long."""
+    source = DectrisSource(dcu.endpoint)
+    request = AcquisitionRequest(source, GRID, (DISK,), timeout=2.0)
+    gc.disable()
+    try:
+        with closing(OpenStream(source)) as stream:
+            acquisition = Acquisition(request, stream)
+            dcu.send(series(pixels))
+            list(acquisition.run())
+            made, kept = weakref.ref(stream.preparation), acquisition.series
+        del stream, acquisition
+        assert made() is None
+    finally:
+        gc.enable()
+    assert kept.name  # who took it may keep it
 
 
 def test_late_images_of_a_finished_series_do_not_leak_into_the_next(dcu, pixels):

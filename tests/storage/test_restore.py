@@ -6,6 +6,7 @@ import logging
 import bluesky.plans as bp
 import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 from tiled.utils import safe_json_dump
 
@@ -19,6 +20,7 @@ from live4d_ophyd.storage import (
     record,
     restore_backup,
 )
+from live4d_ophyd.storage.catalog import directory_of
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -130,6 +132,13 @@ def test_a_torn_line_in_the_middle_does_not_hide_the_rest(db, documents, uid, ba
     # What can still be seen in it by eye is not thrown away.
     assert not backup.exists()
     assert backup.with_suffix(".damaged").exists()
+
+
+def test_an_array_that_a_killed_process_made_and_did_not_note_is_in_nobodys_way(db, documents, uid, backup):
+    place = directory_of(db) / "images" / uid / "primary" / "live4d_vbf"
+    zarr.create_array(place, shape=(1, 8, 8), dtype="float64")
+    restore_backup(db, backup)
+    assert images(db, uid).shape == (3, 8, 8)
 
 
 def test_events_of_a_descriptor_that_cannot_be_read_are_left_out(db, documents, uid, backup):

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 @contextmanager
 def mostly_asleep(pid, seconds):
-    """A process that is stopped for three quarters of so much time; yields a list of its memory, MB."""
+    """A process that is stopped for nine tenths of so much time; yields a list of its memory, MB."""
     over = threading.Event()
     end = time.monotonic() + seconds
     memory = []
@@ -34,7 +34,7 @@ def mostly_asleep(pid, seconds):
                 memory.append(Resources.of(pid).rss_mb)
                 if time.monotonic() < end:
                     os.kill(pid, signal.SIGSTOP)
-                    over.wait(0.15)
+                    over.wait(0.45)
                     os.kill(pid, signal.SIGCONT)
         finally:
             os.kill(pid, signal.SIGCONT)
@@ -49,7 +49,7 @@ def mostly_asleep(pid, seconds):
 
 
 def test_consumer_slower_than_the_stream_for_30_s_memory_bounded_losses_counted(caplog):
-    """Mean patterns are slower than 10 kHz when stopped for three quarters of the time, and catch up afterwards."""
+    """Mean patterns are slower than 10 kHz when stopped for nine tenths of the time, and catch up afterwards."""
     electrons = {"shape": (192, 192), "dtype": "uint32", "rate": 10e3, "beam_current": 32.0}
     rows, cols, seconds = 560, 500, 28.0
     with (
