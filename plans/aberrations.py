@@ -16,7 +16,7 @@ from bluesky.protocols import Movable, Readable
 from bluesky.utils import MsgGenerator, plan
 
 from live4d_ophyd.imaging.parallax import Reason
-from live4d_ophyd.plans.components import component
+from live4d_ophyd.plans.components import component, unit_of
 from live4d_ophyd.plans.focus import FocusNotFound
 from live4d_ophyd.units import ANGSTROM_M, METRES
 
@@ -156,9 +156,9 @@ def correct_defocus(
     arguments = {"offset": offset, "target": target, "name": name}
     start = _start("correct_defocus", detector, [lens], arguments, md)
     yield from _whole(detector, name, start, search, {lens: before})
-    print(_table([lens], measured, unit, _unit(lens)))
+    print(_table([lens], measured, unit, unit_of(lens)))
     print(
-        f"{lens.name} = {focus:.4g} +- {error:.2g} {_unit(lens)} is in focus; it is at {focus + target:.4g}"
+        f"{lens.name} = {focus:.4g} +- {error:.2g} {unit_of(lens)} is in focus; it is at {focus + target:.4g}"
     )
     return focus
 
@@ -357,11 +357,6 @@ def _limits(motor: Any) -> tuple[float, float]:
 
 def _length(lens: Any) -> float:
     """A in the lens's unit. Raises ValueError."""
-    if (unit := _unit(lens)) not in METRES:
+    if (unit := unit_of(lens)) not in METRES:
         raise ValueError(f"{lens.name} has the unit {unit!r}; expected one of {', '.join(METRES)}")
     return METRES[unit] / ANGSTROM_M
-
-
-def _unit(motor: Any) -> str:
-    (description, *_) = motor.describe().values()
-    return description.get("units") or ""

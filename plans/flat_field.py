@@ -11,8 +11,7 @@ from bluesky.utils import MsgGenerator, plan
 from live4d_ophyd import checks
 from live4d_ophyd.imaging.flat_field import FlatField, flat_field
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
-from live4d_ophyd.plans.components import component
-from live4d_ophyd.plans.mean_pattern import pattern_of
+from live4d_ophyd.plans.mean_pattern import pattern_of, with_mean_pattern
 from live4d_ophyd.plans.stubs import Measured, in_thread, mask_pixels, note_run, runs_before
 
 #: stream that holds what was measured
@@ -59,7 +58,6 @@ def measure_flat_field(
     order = checks.whole("order of the illumination", order, 0, 2)
     live4d: Any = detector
     pattern_name = pattern_of(detector)
-    pattern_enabled = component(detector, f"{pattern_name}_enabled")
     start = {
         "plan_name": "measure_flat_field",
         "purpose": "flat-field calibration",
@@ -103,26 +101,10 @@ def measure_flat_field(
         yield from bps.read(Measured(detector.name, values, {"flat_field_counts": "counts"}))
         yield from bps.save()
 
-    enabled = [method for method in live4d.methods() if getattr(method, "enabled", None) is True]
-    switched = [
-        component(detector, f"{method.name}_enabled")
-        for method in enabled
-        if not isinstance(method, MeanPattern)
-    ]
-    before, runs = (yield from bps.rd(pattern_enabled)), runs_before(detector)
-
-    def restore() -> MsgGenerator[None]:
-        for signal in switched:
-            yield from bps.mv(signal, 1)
-        yield from bps.mv(pattern_enabled, before)
-
-    def measure() -> MsgGenerator[str]:
-        yield from bps.mv(pattern_enabled, 1)
-        for signal in switched:  # a scan without a specimen shows nothing
-            yield from bps.mv(signal, 0)
-        return (yield from measure_and_set())
-
-    uid = yield from bpp.finalize_wrapper(measure(), restore)
+    runs = runs_before(detector)
+    # A scan without a specimen shows nothing.
+    others = [method.name for method in live4d.methods() if not isinstance(method, MeanPattern)]
+    uid = yield from with_mean_pattern(detector, measure_and_set, without=others)
     yield from note_run(detector, "flat_field", uid, runs)
     print(*(f"{detector.name}: {line}" for line in _in_words(found, order)), sep="\n")
     return found

@@ -8,6 +8,7 @@ import bluesky.preprocessors as bpp
 from bluesky.utils import MsgGenerator
 
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
+from live4d_ophyd.imaging.of_channel import plain
 from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.plans.components import component
@@ -57,15 +58,19 @@ def _not_yet_possible(detector: Any) -> list[str]:
     """
     calibration = detector.calibration()
     known = {"bf": calibration.bf_radius, "mrad": calibration.mrad_per_px, "rad": calibration.mrad_per_px}
-    enabled = [method for method in detector.methods() if getattr(method, "enabled", None) is True]
-    needed = {unit_of(method) for method in enabled}
-    if any(isinstance(method, Parallax) for method in enabled):
+    enabled = {
+        method.name: plain(method)
+        for method in detector.methods()
+        if getattr(method, "enabled", None) is True
+    }
+    needed = {unit_of(method) for method in enabled.values()}
+    if any(isinstance(method, Parallax) for method in enabled.values()):
         needed.add("mrad")
-    if any(isinstance(method, Strain) and method.radius is None for method in enabled):
+    lattices = [method for method in enabled.values() if isinstance(method, Strain)]
+    if any(method.radius is None for method in lattices):
         needed.add("bf")
-    lattices = [method for method in enabled if isinstance(method, Strain)]
     if all(known.get(unit, 1.0) is not None for unit in needed) and all(
         method.g1 is not None and method.g2 is not None for method in lattices
     ):
         return []
-    return [method.name for method in enabled if not isinstance(method, MeanPattern)]
+    return [name for name, method in enabled.items() if not isinstance(method, MeanPattern)]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from bluesky.utils import Msg
+from collections.abc import Callable, Generator
+from typing import Any
+
+from bluesky.utils import Msg, ensure_generator
+
+Plan = Generator[Msg, Any, Any]
 
 
 class LoopMsg(Msg):
@@ -26,3 +31,23 @@ class LoopMsg(Msg):
 
     def exclude_from_rewind(self) -> None:
         self._had_effect = True
+
+
+def each_by(follow: Callable[[Msg], Plan], plan: Plan) -> Plan:
+    """The plan with ``follow(msg)`` in place of each of its messages; what that returns or raises is its answer."""
+    plan = ensure_generator(plan)
+    response: Any = None
+    failure: BaseException | None = None
+    while True:
+        try:
+            msg = plan.send(response) if failure is None else plan.throw(failure)
+        except StopIteration as end:
+            return end.value
+        response = failure = None
+        try:
+            response = yield from follow(msg)
+        except GeneratorExit:  # halt: no clean-up messages wanted
+            plan.close()
+            raise
+        except BaseException as exception:
+            failure = exception

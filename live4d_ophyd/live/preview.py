@@ -8,15 +8,13 @@ the RunEngine, like all that emits documents: the catalog's client must not be c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from bluesky.utils import Msg, ensure_generator
+from bluesky.utils import Msg
 
 from live4d_ophyd.image_streams import preview_stream
-from live4d_ophyd.live.messages import LoopMsg
-
-Plan = Generator[Msg, Any, Any]
+from live4d_ophyd.live.messages import LoopMsg, Plan, each_by
 
 
 def live_preview(devices: Iterable[Any], max_rate: float = 5.0) -> Callable[[Plan], Plan]:
@@ -59,22 +57,7 @@ def live_preview(devices: Iterable[Any], max_rate: float = 5.0) -> Callable[[Pla
 
     def preprocessor(plan: Plan) -> Plan:
         watcher = _PlanWatcher(devices, 1 / max_rate)
-        plan = ensure_generator(plan)
-        response: Any = None
-        failure: BaseException | None = None
-        while True:
-            try:
-                msg = plan.send(response) if failure is None else plan.throw(failure)
-            except StopIteration as end:
-                return end.value
-            response = failure = None
-            try:
-                response = yield from watcher.replace(msg)
-            except GeneratorExit:  # halt: no clean-up messages wanted
-                plan.close()
-                raise
-            except BaseException as exception:
-                failure = exception
+        return (yield from each_by(watcher.replace, plan))
 
     return preprocessor
 

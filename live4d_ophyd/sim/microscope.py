@@ -115,7 +115,20 @@ class SimSignal(Signal):
         return {self.name: key}
 
 
-class MicroscopeSignal(SimSignal):
+class Axis(Signal):
+    """What plans ask of a motor, of a signal."""
+
+    @property
+    def position(self) -> float:
+        """The value, as bps.rd and relative plans ask motors for it."""
+        return self.get()
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        return {"fields": [self.name]}
+
+
+class MicroscopeSignal(SimSignal, Axis):
     """One value of the microscope.
 
     Usable as a motor in plans (``bp.scan([det], microscope.defocus, -200, 200, 9)``): its own axis hint is
@@ -128,17 +141,8 @@ class MicroscopeSignal(SimSignal):
         """None; ``%wa`` has a column for it."""
         return SimpleNamespace(get=lambda: 0.0)
 
-    @property
-    def position(self) -> float:
-        """The value, as bps.rd and relative plans ask motors for it."""
-        return self.get()
 
-    @property
-    def hints(self) -> dict[str, Any]:
-        return {"fields": [self.name]}
-
-
-class StigmatorSignal(Signal):
+class StigmatorSignal(Axis):
     """One of two stigmators: astigmatism C12 along an axis of the detector, as a part of a vector, nm.
 
     ``turn`` is half the angle of the part: C12 cos 2 (angle - turn).
@@ -169,14 +173,6 @@ class StigmatorSignal(Signal):
         self.put(value)
         status.set_finished()
         return status
-
-    @property
-    def position(self) -> float:
-        return self.get()
-
-    @property
-    def hints(self) -> dict[str, Any]:
-        return {"fields": [self.name]}
 
     def read(self) -> dict[str, Any]:
         return {self.name: {"value": self.get(), "timestamp": self.timestamp}}

@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Generator, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import bluesky.plan_stubs as bps
-from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted, ensure_generator, short_uid
+from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted, short_uid
 
-from live4d_ophyd.live.messages import LoopMsg
+from live4d_ophyd.live.messages import LoopMsg, Plan, each_by
 from live4d_ophyd.window.progress import RasterClock
 
 log = logging.getLogger(__name__)
 
-Plan = Generator[Msg, Any, Any]
 
 #: what becomes of a change
 SET, WAITS, REFUSED = "set", "waits", "refused"
@@ -80,25 +79,10 @@ class Changes:
 
     def between_rasters(self, plan: Plan) -> Plan:
         """A preprocessor for ``RE.preprocessors``: the same messages, changes that wait before those of a raster."""
-        plan = ensure_generator(plan)
-        response: Any = None
-        failure: BaseException | None = None
         self._followed += 1
         try:
             yield from self._apply()
-            while True:
-                try:
-                    msg = plan.send(response) if failure is None else plan.throw(failure)
-                except StopIteration as end:
-                    return end.value
-                response = failure = None
-                try:
-                    response = yield from self._follow(msg)
-                except GeneratorExit:  # halt: no clean-up messages wanted
-                    plan.close()
-                    raise
-                except BaseException as exception:
-                    failure = exception
+            return (yield from each_by(self._follow, plan))
         finally:
             self._followed -= 1
             if not self._followed:

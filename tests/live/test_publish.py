@@ -150,7 +150,9 @@ def test_a_reader_of_other_topics_at_the_same_proxy_changes_nothing(address, pub
         reader._link.subscribe(b"raw")
         reader._link.unsubscribe(b"raw")
         reader._link.subscribe(b" stop")
+        until(lambda: b" stop" in publisher._topics)  # and so it has heard of the others
         reader._link.unsubscribe(b" stop")
+        until(lambda: b" stop" not in publisher._topics)
         begin(publisher)
         publisher("stop", {"run_start": "a"})
         names = [reader.read()[0] for _ in range(4)]
