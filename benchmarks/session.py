@@ -12,9 +12,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
@@ -102,9 +104,19 @@ class Session:
                 self.previews += 1
 
     def count(
-        self, source: Source, key: str, rate: float, scan: tuple[int, int], state: str, backend: str = "cpu"
+        self,
+        source: Source,
+        key: str,
+        rate: float,
+        scan: tuple[int, int],
+        state: str,
+        backend: str = "cpu",
+        beside: Sequence[Any] = (),
     ) -> dict:
-        """One `bp.count` on a stream; what arrived, and the share of the cores each process took."""
+        """One `bp.count` on a stream; what arrived, and the share of the cores each process took.
+
+        ``beside``: methods besides the bright field, whose sums are checked.
+        """
         from bluesky import plans as bp
 
         from live4d_ophyd import Live4D, ScanGrid, live_preview
@@ -114,7 +126,7 @@ class Session:
             source.endpoint,
             name="live4d",
             scan=ScanGrid(*scan),
-            methods=[size.disk],
+            methods=[size.disk, *beside],
             timeout=30.0,
             backend=backend,
         )
