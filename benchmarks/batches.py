@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.source import Size, messages
+from benchmarks.source import Size
 from live4d_ophyd.frames.batch import IMAGE_ID, FrameBatch
 from live4d_ophyd.sources.dectris.index import index_batch
 
@@ -24,11 +24,12 @@ def pinned(batch: FrameBatch) -> FrameBatch:
     return FrameBatch(buffer, index, batch.count)
 
 
-def batch_of(size: Size) -> FrameBatch:
-    """The messages of `BATCH` frames, indexed."""
-    data, offsets, _ = messages(size)
-    distinct = [data[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
-    batch = FrameBatch.from_messages([distinct[n % len(distinct)] for n in range(BATCH)])
+def batch_of(size: Size, number: int = 0) -> FrameBatch:
+    """The messages of frames ``number`` `BATCH` and so on, `BATCH` of them, indexed from 0."""
+    data, offsets, _ = size.messages
+    distinct = [data[a:b] for a, b in itertools.pairwise(offsets)]
+    frames = np.arange(number * BATCH, (number + 1) * BATCH) % len(distinct)
+    batch = FrameBatch.from_messages([distinct[n].tobytes() for n in frames])
     index_batch(batch)
     batch.index[:, IMAGE_ID] = np.arange(BATCH)
     return batch

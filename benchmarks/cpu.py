@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.baseline import receive
 from benchmarks.report import machine
-from benchmarks.source import SIZES, Source, messages
+from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import CpuDecoder, Demand, FrameFormat, Weights, sum_over_frames
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
@@ -154,7 +154,7 @@ def decoding(key: str, rounds: int) -> dict[str, float]:
     Sums over all pixels need LZ4 of all blocks and nothing else to speak of: what bounds all that needs patterns.
     """
     size = SIZES[key]
-    data, offsets, _ = messages(size)
+    data, offsets, _ = size.messages
     batch = FrameBatch.from_messages([data[a:b].tobytes() for a, b in itertools.pairwise(offsets)])
     index_batch(batch)
     shape = (size.side, size.side)

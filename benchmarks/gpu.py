@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.batches import BATCH, batch_of, pinned
 from benchmarks.report import machine
-from benchmarks.source import DISTINCT, SIZES, Size, messages
+from benchmarks.source import DISTINCT, SIZES, Size
 from benchmarks.straightforward import CHUNK, Straightforward, image_of
 from live4d_ophyd.decode import Demand, FrameFormat, Part, Weights, choose_backend, sum_over_frames
 from live4d_ophyd.decode.saturation import NODATA
@@ -204,7 +204,7 @@ def _stages(decoder, batch: FrameBatch, demand: Demand) -> dict:
 
 def _straightforward(size: Size, count: int = 4096) -> float:
     """Frames per second of the straightforward pipeline on messages that are in memory already."""
-    data, offsets, _ = messages(size)
+    data, offsets, _ = size.messages
     raw = [data[a:b].tobytes() for a, b in itertools.pairwise(offsets)]
     pipeline = Straightforward(size)
 

@@ -23,7 +23,7 @@ from benchmarks import by_devices
 from benchmarks.batches import BATCH, batch_of, pinned
 from benchmarks.by_devices import backend_of, cards_here, compared
 from benchmarks.report import machine
-from benchmarks.source import SIZES, Size
+from benchmarks.source import ENERGY_EV, SIZES, Size
 from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.engine import AcquisitionRequest
@@ -35,11 +35,11 @@ from live4d_ophyd.imaging.dpc import DPC, IDPC
 from live4d_ophyd.imaging.drawn_detectors import Points, Polygon
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import Method
+from live4d_ophyd.imaging.parallax import Parallax
 from live4d_ophyd.imaging.pattern_statistics import MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.imaging.virtual_detectors import Annulus
-from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -75,8 +75,16 @@ def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
         DPC("dpc"),
         IDPC("idpc"),
     )
+    fitting = {}
+    if size.calibration.bf_radius is not None:  # for frames that show a specimen
+        parallax = Parallax("parallax")
+        fitting = {
+            "VBF, parallax": (disk, parallax),
+            "VBF, CoM, parallax, strain": (disk, mass, parallax, strain),
+        }
     return {
         "VBF": (disk,),
+        **fitting,
         "VBF, 4 detectors, CoM": live,
         "VBF, 4 detectors, CoM, mean pattern": (*live, MeanPattern()),
         "mean pattern": (disk, MeanPattern()),
@@ -87,12 +95,14 @@ def method_sets(size: Size) -> dict[str, tuple[Method, ...]]:
     }
 
 
-class _Lane:
+class Lane:
     """Decodes its batches in turn, two under way, and feeds the methods."""
 
-    def __init__(self, number: int, backend: Backend, frame: FrameFormat, batch: FrameBatch) -> None:
+    def __init__(
+        self, number: int, backend: Backend, frame: FrameFormat, batches: Sequence[FrameBatch]
+    ) -> None:
         self._number, self._decoder = number, backend.decoder(frame, saturation=NODATA)
-        self._batches = [pinned(batch), pinned(batch)] if backend.name == "gpu" else [batch, batch]
+        self._batches = [pinned(batch) for batch in batches] if backend.name == "gpu" else batches
         self._in_flight = max(1, backend.in_flight)
 
     def run(self, imaging: Imaging, first: int, batches: int) -> None:
@@ -107,7 +117,7 @@ class _Lane:
                     with self._decoder.working():
                         imaging.add(begin + part.at, part)
             if n < batches:
-                decoded = self._decoder.submit(self._batches[n % 2], rows, demand)
+                decoded = self._decoder.submit(self._batches[n % len(self._batches)], rows, demand)
                 under_way.append(((first + n) * BATCH, decoded))
         self.cpu = time.thread_time() - cpu
 
@@ -116,17 +126,19 @@ def _measure(
     backend: Backend, size: Size, methods: Sequence[Method], lanes: int, batches: int, batch: FrameBatch
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Frames per second, and the outputs."""
-    scan = ScanGrid(lanes * batches * BATCH // 1024, 1024)
+    scan = size.grid(lanes * batches * BATCH)
     frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
-    request = AcquisitionRequest(DectrisSource("tcp://dcu:31001"), scan, tuple(methods))
-    limit = int(np.iinfo(size.dtype).max)
-    prepared = Preparation().prepare(request, SeriesInfo((1, 0), frame, saturation=limit), {})
-    workers = [_Lane(n, backend.of_lane(n), frame, batch) for n in range(lanes)]
+    request = AcquisitionRequest(
+        DectrisSource("tcp://dcu:31001"), scan, tuple(methods), calibration=size.calibration
+    )
+    series = SeriesInfo((1, 0), frame, saturation=int(np.iinfo(size.dtype).max), energy=ENERGY_EV)
+    prepared = Preparation().prepare(request, series, {})
+    workers = [Lane(n, backend.of_lane(n), frame, [batch, batch]) for n in range(lanes)]
     for worker in workers:  # what is made once, or compiled
         worker.run(Imaging(prepared, scan), 0, 2)
     imaging, errors = Imaging(prepared, scan), []
 
-    def work(worker: _Lane, first: int) -> None:
+    def work(worker: Lane, first: int) -> None:
         try:
             worker.run(imaging, first, batches)
         except BaseException as error:
@@ -147,7 +159,7 @@ def _measure(
     if errors:
         raise errors[0]
     outputs = imaging.result(0)
-    if (outputs["vbf"].reshape(-1) != size.image(lanes * batches * BATCH)).any():
+    if (outputs["vbf"].reshape(-1) != np.resize(size.image(BATCH), scan.size)).any():
         raise RuntimeError("sums are wrong: no number is reported")
     if backend.name == "cpu":
         seconds = workers[0].cpu  # others may have the core meanwhile

@@ -16,7 +16,7 @@ import time
 import cbor2
 import numpy as np
 
-from benchmarks.source import DISTINCT, SIZES, Source, messages
+from benchmarks.source import ENERGY_EV, SIZES, Source
 
 HEAD = {"series_id": 1, "series_unique_id": "01GRXWT80JSDY2FNW8SGCCDZD9"}
 GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -61,8 +61,8 @@ class _Wire:
     def __init__(self, framed: list[bytes], places: np.ndarray, first: int, step: int) -> None:
         self.step = step
         self.first = first
-        self.period = DISTINCT // math.gcd(DISTINCT, step)
-        order = (first + step * np.arange(self.period)) % DISTINCT
+        self.period = len(framed) // math.gcd(len(framed), step)
+        order = (first + step * np.arange(self.period)) % len(framed)
         self.data = np.frombuffer(b"".join(framed[n] for n in order), np.uint8).copy()
         self.offsets = np.cumsum([0, *(len(framed[n]) for n in order)])
         self.places = places[order] + self.offsets[:-1]
@@ -92,7 +92,7 @@ class _Wire:
 
 def main() -> None:
     size = SIZES[sys.argv[1]]
-    data, offsets, places = messages(size)
+    data, offsets, places = size.messages
     framed = [_frame(data[a:b].tobytes()) for a, b in itertools.pairwise(offsets)]
     places = places + (len(framed[0]) - int(offsets[1] - offsets[0]))
     listening = socket.create_server(("127.0.0.1", 0))
@@ -111,8 +111,9 @@ def main() -> None:
             peer.close()
         peer = _accept(listening)
         if first == 0:
-            format_ = {"image_size_x": size.side, "image_size_y": size.side, "image_dtype": size.dtype}
-            peer.sendall(_frame(cbor2.dumps({"type": "start", **HEAD, "number_of_images": count, **format_})))
+            start = {"type": "start", **HEAD, "number_of_images": count, "incident_energy": ENERGY_EV}
+            start |= {"image_size_x": size.side, "image_size_y": size.side, "image_dtype": size.dtype}
+            peer.sendall(_frame(cbor2.dumps(start)))
         mine = len(range(first, count, step))
         wall, cpu = time.perf_counter(), time.process_time()
         late = wire.send(peer, mine, rate)

@@ -4,32 +4,44 @@
 sends frames FIRST, FIRST + STEP, ... of a series of COUNT at RATE Hz (0: flat out) and prints, as JSON, how long it
 took and how much CPU. The sender of frame 0 also sends `start`, that of the last frame `end`.
 Frames are those of design.md's measurements: about 2e4 electrons in a bright-field disk, six weak disks, a
-faint background; bslz4 in 8192-byte blocks. 512 different ones are repeated.
+faint background; bslz4 in 8192-byte blocks. 512 different ones are repeated. Those of `ScannedSize` are a simulated
+scan instead, for methods that look at the specimen.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import cbor2
 import numpy as np
 import zmq
 from numba import int64, njit
 
+from live4d_ophyd.calibration import NOT_CALIBRATED, Calibration
 from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import NOGIL, call_int, call_int_ptr_ptr_word_int, store_u8
 from live4d_ophyd.imaging.virtual_detectors import Disk
+from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sim.patterns import Optics
+from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
 from live4d_ophyd.sources.dectris import libzmq
 
 DISTINCT = 512
 ELECTRONS = 2e4
+ENERGY_EV = 300e3
 
 
 @dataclass(frozen=True)
@@ -46,12 +58,26 @@ class Size:
         center = (self.side - 1) / 2
         return Disk("vbf", center=(center, center), radius=self.radius)
 
+    @property
+    def calibration(self) -> Calibration:
+        return NOT_CALIBRATED
+
+    def grid(self, count: int) -> ScanGrid:
+        """A scan of so many frames: a row may have a million positions at most."""
+        cols = math.gcd(count, 1 << 10 if count % 1000 else 1000)
+        return ScanGrid(count // cols, cols)
+
+    @property
+    def background(self) -> float:
+        """Counts a pixel."""
+        return 0.05 * (30 / self.radius) ** 2
+
     @cached_property
     def frames(self) -> np.ndarray:
         """(DISTINCT, side, side) counts, the same in every process."""
         rng = np.random.default_rng(192)
         y, x = np.indices((self.side, self.side)) - (self.side - 1) / 2
-        mean = np.full((self.side, self.side), 0.05 * (30 / self.radius) ** 2)
+        mean = np.full((self.side, self.side), self.background)
         mean[np.hypot(y, x) <= self.radius] = ELECTRONS / (np.pi * self.radius**2)
         for angle in np.arange(6) * np.pi / 3:
             away = 2.2 * self.radius
@@ -62,9 +88,86 @@ class Size:
 
     def image(self, count: int) -> np.ndarray:
         """The sums a series of ``count`` frames must give, (count,) float64."""
+        return np.resize(self.sums_of(self.frames), count)
+
+    def sums_of(self, frames: np.ndarray) -> np.ndarray:
         weights = self.disk.weights((self.side, self.side))
-        sums = (self.frames.astype(np.int64) * weights).sum(axis=(1, 2)).astype(np.float64)
-        return np.resize(sums, count)
+        return (frames.astype(np.int64) * weights).sum(axis=(1, 2)).astype(np.float64)
+
+    @property
+    def messages(self) -> Messages:
+        """One image message per distinct frame."""
+        return encoded(self.frames)
+
+
+class Messages(NamedTuple):
+    data: np.ndarray  #: bytes of all
+    offsets: np.ndarray  #: where each begins, and the end
+    places: np.ndarray  #: of the frame id's four bytes, from the message's begin
+
+
+@dataclass(frozen=True)
+class ScannedSize(Size):
+    """A scan of single weak atoms, 30 nm from focus with 6 nm of astigmatism: `EDGE` rows and columns, repeated.
+
+    So many are what a fit looks at: it sees no repetition. The same in every process; simulated once a machine, and
+    kept in the folder for temporary files.
+    """
+
+    EDGE: ClassVar[int] = 256
+    STEP_NM: ClassVar[float] = 0.1
+    SEMIANGLE_MRAD: ClassVar[float] = 20.0
+
+    @property
+    def calibration(self) -> Calibration:
+        center = (self.side - 1) / 2
+        return Calibration((center, center), self.radius, self.SEMIANGLE_MRAD / self.radius)
+
+    def grid(self, count: int) -> ScanGrid:
+        return ScanGrid(count // self.EDGE, self.EDGE, step=self.STEP_NM, unit="nm")
+
+    def image(self, count: int) -> np.ndarray:
+        return np.resize(self._kept[1], count)
+
+    @property
+    def messages(self) -> Messages:
+        return self._kept[0]
+
+    @cached_property
+    def _kept(self) -> tuple[Messages, np.ndarray]:
+        path = Path(tempfile.gettempdir()) / f"live4d-bench-{os.getuid()}-scan-{self.side}-{self.dtype}.npz"
+        if not path.exists():
+            messages, sums = self._made()
+            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+                np.savez(file, *messages, sums)
+            os.replace(file.name, path)
+        with np.load(path) as kept:
+            return Messages(*(kept[f"arr_{n}"] for n in range(3))), kept["arr_3"]
+
+    def _made(self) -> tuple[Messages, np.ndarray]:
+        microscope = Microscope(
+            defocus_nm=30.0, astigmatism_nm=6.0, astigmatism_angle_deg=29.0,
+            semiangle_mrad=self.SEMIANGLE_MRAD, energy_eV=ENERGY_EV,
+        )  # fmt: skip
+        specimen = Specimen(
+            seed=11, size_nm=30.0, radius_nm=(0.09, 0.11), coverage=0.12, atoms_per_nm3=110.0,
+            atom_phase_rad_nm2=0.004, film_atoms_per_nm2=1.0,
+        )  # fmt: skip
+        optics = Optics(specimen, microscope, Detector(self.side, self.side, bf_radius_px=self.radius))
+        positions = Scan(self.EDGE, self.EDGE, self.STEP_NM, rotation_deg=-12.0).positions_nm()
+
+        def row(n: int) -> tuple[Messages, np.ndarray]:
+            kept = optics.quantised(positions[n * self.EDGE : (n + 1) * self.EDGE])
+            rng = np.random.default_rng([192, n])
+            means = kept.amplitudes.astype(float) ** 2 * (kept.units * ELECTRONS)[:, np.newaxis, np.newaxis]
+            frames = rng.poisson(means + self.background).astype(self.dtype)
+            return encoded(frames), self.sums_of(frames)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            rows, sums = zip(*pool.map(row, range(self.EDGE)))
+        lengths = np.concatenate([np.diff(of.offsets) for of in rows])
+        data, places = (np.concatenate([getattr(of, name) for of in rows]) for name in ("data", "places"))
+        return Messages(data, np.cumsum([0, *lengths]), places), np.concatenate(sums)
 
 
 SIZES = {
@@ -72,19 +175,21 @@ SIZES = {
     "192u16": Size("192x192 u16", 192, "uint16", 30),
     "96": Size("96x96 u16", 96, "uint16", 15),
     "96u32": Size("96x96 u32", 96, "uint32", 15),
+    "192scan": ScannedSize("192x192 u32, a scan", 192, "uint32", 30),
+    "96scan": ScannedSize("96x96 u32, a scan", 96, "uint32", 15),
 }
 
 
-def messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One image message per distinct frame: bytes, offsets, and the place of the frame id's four bytes."""
+def encoded(frames: np.ndarray) -> Messages:
+    """One image message a frame."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import h5py
     import hdf5plugin
 
     marker = 0x12345678
     parts, places = [], []
-    for frame in size.frames:
-        with h5py.File("frame.h5", "w", driver="core", backing_store=False) as file:
+    for frame in frames:
+        with h5py.File(io.BytesIO(), "w") as file:
             chunk = file.create_dataset("frame", data=frame, chunks=frame.shape, **hdf5plugin.Bitshuffle())
             blob = chunk.id.read_direct_chunk((0, 0))[1]
         tag = {2: 69, 4: 70}[frame.itemsize]
@@ -109,7 +214,7 @@ def messages(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         places.append(message.index(struct.pack(">BI", 0x1A, marker)) + 1)
         parts.append(message)
     offsets = np.cumsum([0, *map(len, parts)])
-    return np.frombuffer(b"".join(parts), np.uint8).copy(), offsets, np.array(places, np.int64)
+    return Messages(np.frombuffer(b"".join(parts), np.uint8).copy(), offsets, np.array(places, np.int64))
 
 
 @njit(**NOGIL)
@@ -151,7 +256,7 @@ def _bind(socket: zmq.Socket, endpoint: str) -> None:
 
 def main() -> None:
     size = SIZES[sys.argv[1]]
-    data, offsets, places = messages(size)
+    data, offsets, places = size.messages
     context = zmq.Context()
     functions, times = libzmq.addresses(), np.zeros(2, np.int64)
     with context.socket(zmq.PUSH) as socket:
@@ -171,6 +276,7 @@ def main() -> None:
         socket.sndhwm = 20_000
         _bind(socket, f"tcp://127.0.0.1:{port}")
         start = {"type": "start", **head, "number_of_images": count, "image_size_x": size.side}
+        start["incident_energy"] = ENERGY_EV
         if first == 0:
             socket.send(cbor2.dumps({**start, "image_size_y": size.side, "image_dtype": size.dtype}))
         wall, cpu = time.perf_counter(), time.process_time()

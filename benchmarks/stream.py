@@ -7,9 +7,9 @@ and live preview and the engine in its own process, without and with a busy Pyth
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +31,8 @@ from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
-from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.engine.process.worker import PREVIEW_SHARE, PROGRESS_PERIOD_S
+from live4d_ophyd.engine.share import Share
 from live4d_ophyd.sources.dectris import stream as stream_module
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
@@ -63,8 +64,11 @@ def _receive(
         _backends[backend] = choose_backend(backend)
     size = SIZES[key]
     methods = detectors(size, maps) if isinstance(maps, int) else method_sets(size)[maps]
-    request = AcquisitionRequest(DectrisSource(endpoint), _grid(count), tuple(methods), timeout=20.0)
+    request = AcquisitionRequest(
+        DectrisSource(endpoint), size.grid(count), tuple(methods), timeout=20.0, calibration=size.calibration
+    )
     waits: list[np.ndarray] = []
+    last = [0.0]  # when the newest frames were in the images
     with closing(OpenStream(DectrisSource(endpoint), _backends[backend].memory)) as stream:
         acquisition = Acquisition(request, stream, _backends[backend])
         finish = acquisition.tracker.finish
@@ -72,28 +76,38 @@ def _receive(
         def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray) -> None:
             finish(ids, good, received_ns, saturated)
             waits.append(time.monotonic_ns() - received_ns)
+            last[0] = time.monotonic()
 
         acquisition.tracker.finish = note  # type: ignore[method-assign]
+        done = threading.Event()
+        if isinstance(maps, str):
+            threading.Thread(target=_look, args=(acquisition, done), daemon=True).start()
         cpu = time.process_time()
         (raster,) = acquisition.run()
+        done.set()
         over = time.monotonic()
         first = float(acquisition.tracker._first[0])
         cpu = time.process_time() - cpu
     latency = np.concatenate(waits) / 1e6
     return raster.outputs["vbf"].reshape(-1), {
-        "khz": count / (over - first) / 1e3,
+        "khz": count / (last[0] - first) / 1e3,
+        "results_s": over - last[0],  # last fits, images
+        "numbers": {name: float(output) for name, output in raster.outputs.items() if output.ndim == 0},
         "lost": raster.losses.lost,
         "bad": raster.losses.bad,
         "backend": raster.backend,
-        "cores": cpu / (over - first),
+        "cores": cpu / (last[0] - first),
         "latency_ms": {p: float(np.percentile(latency, float(p))) for p in ("50", "99", "99.9")},
     }
 
 
-def _grid(count: int) -> ScanGrid:
-    """A scan of so many frames: a row may have a million positions at most."""
-    cols = math.gcd(count, 1 << 10 if count % 1000 else 1000)
-    return ScanGrid(count // cols, cols)
+def _look(acquisition: Acquisition, done: threading.Event) -> None:
+    """Previews as often as the engine makes them while somebody looks."""
+    previews = Share(PREVIEW_SHARE)
+    while not done.wait(PROGRESS_PERIOD_S):
+        if not previews.wait:
+            with previews.work():
+                acquisition.preview()
 
 
 def measure(

@@ -15,7 +15,19 @@ from live4d_ophyd.commands.parameters import Numbers
 @click.argument(
     "name",
     type=click.Choice(
-        ["cpu", "session", "gpu", "stream", "receive", "methods", "record", "reprocess", "soak", "sim"]
+        [
+            "cpu",
+            "session",
+            "gpu",
+            "stream",
+            "receive",
+            "methods",
+            "imaging",
+            "record",
+            "reprocess",
+            "soak",
+            "sim",
+        ]
     ),
 )
 @click.option(
@@ -47,6 +59,7 @@ def bench(
     stream: from sockets to images on the GPU, alone and under a RunEngine.
     receive: receiving with libzmq and without, from a plain TCP sender and libzmq's; also onto a GPU if there is one.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
+    imaging: from sockets to images of whole sets of methods on the GPU, parallax and strain among them, beside one.
     record: compressed frames to a file, against plain writes and h5py; and the engine with recording and without.
     reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy, and on a cluster of 1 and 2 processes.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from functools import partial
 
 from live4d_ophyd.engine.imaging import Imaging
+from live4d_ophyd.engine.share import Share
 
 log = logging.getLogger(__name__)
 
 #: how often it is looked whether there are rows enough, s
 _LOOK_S = 0.05
+#: of the time, that fits take at most: frames need the processor
+_SHARE = 0.5
 #: how long a fit may go on that was told to stop, s
 _STOP_S = 5.0
 
@@ -70,18 +73,24 @@ class Refits:
 
     def _refit_on(self) -> None:
         fitted: dict[str, tuple[int, int]] = {}  # raster and rows of the newest fit, by method
-        while not self._over.wait(_LOOK_S):
-            for method in self._imaging.refitting:
-                with self._idle:
-                    raster = self._raster
-                    if raster is None:
-                        break
-                    rows = self._rows(raster)
-                    before = fitted.get(method.name, (raster, 0))
-                    new = rows - (before[1] if before[0] == raster else 0)
-                    if new >= max(1, method.refit_rows):
-                        fitted[method.name] = raster, rows
-                        self._imaging.refit(method, raster, partial(self._given_up, raster))
+        share = Share(_SHARE)
+        while not self._over.wait(max(_LOOK_S, share.wait)):
+            with share.work():
+                self._refit_those_due(fitted)
+
+    def _refit_those_due(self, fitted: dict[str, tuple[int, int]]) -> None:
+        """``fitted`` is kept by this."""
+        for method in self._imaging.refitting:
+            with self._idle:
+                raster = self._raster
+                if raster is None:
+                    return
+                rows = self._rows(raster)
+                before = fitted.get(method.name, (raster, 0))
+                new = rows - (before[1] if before[0] == raster else 0)
+                if new >= max(1, method.refit_rows):
+                    fitted[method.name] = raster, rows
+                    self._imaging.refit(method, raster, partial(self._given_up, raster))
 
     def _given_up(self, raster: int) -> bool:
         return self._raster != raster or self._over.is_set()

@@ -53,24 +53,39 @@ class Scatter:
         self.first, self.values = state["first"], state["values"]
 
     @staticmethod
-    def merged(parts: Sequence[Scatter], scan: ScanGrid, count: int) -> np.ndarray:
-        """What is known so far, (count, scan_y, scan_x) of the parts' dtype on the host; a copy."""
+    def merged(
+        parts: Sequence[Scatter],
+        scan: ScanGrid,
+        count: int,
+        rows: slice = slice(None),
+        cols: slice = slice(None),
+    ) -> np.ndarray:
+        """What is known so far, (count, scan_y, scan_x) of the parts' dtype on the host; a copy.
+
+        ``rows`` and ``cols``: of these positions only; a part of a large scan costs a part of the time.
+        """
         if not parts or any(part.values.shape[1] != scan.size for part in parts):
             every = np.full((count, scan.size), np.nan, parts[0].values.dtype if parts else np.float64)
             for part in parts:
-                values = on_host(part.values)
+                values = on_host(part.values)[:count]
                 there = every[:, part.first : part.first + values.shape[1]]
                 np.copyto(there, values, where=~np.isnan(values))
-            return every.reshape(count, *scan.shape)
-        values = parts[0].values
-        for part in parts[1:]:  # where they are: on a GPU several times as fast, and one copy to the host
-            xp, more = array_namespace(values), part.values
+            return np.ascontiguousarray(every.reshape(count, *scan.shape)[:, rows, cols])
+        first, *others = (part.values[:count].reshape(count, *scan.shape)[:, rows, cols] for part in parts)
+        values = first
+        for more in others:  # where they are: on a GPU several times as fast, and one copy to the host
+            xp = array_namespace(values)
             if not isinstance(more, np.ndarray):
                 more = more.to(values.device)
             values = xp.where(xp.isnan(more), values, more)
-        if values is parts[0].values and isinstance(values, np.ndarray):
+        if values is first and isinstance(values, np.ndarray):
             values = values.copy()
-        return on_host(values).reshape(count, *scan.shape)
+        return on_host(values)
+
+    @staticmethod
+    def came(parts: Sequence[Scatter], scan: ScanGrid) -> np.ndarray:
+        """Where the first image has a number, (scan_y, scan_x) bool."""
+        return ~np.isnan(Scatter.merged(parts, scan, 1)[0])
 
 
 class PatternSums:

@@ -241,10 +241,10 @@ class Parallax:
         self, series: SeriesInfo, scan: ScanGrid, parts: Sequence[Any], fit: Any, stop: Callable[[], bool]
     ) -> Fit:
         tiles = self.tiles_on(series)
-        stack = Scatter.merged(parts, scan, len(tiles.maps))
+        came = Scatter.came(parts, scan)
+        rows, cols = (_middle(np.asarray(came.any(axis=axis))) for axis in (1, 0))
+        stack = Scatter.merged(parts, scan, len(tiles.maps), rows, cols)
         seen = np.isfinite(stack).all(axis=0)
-        rows, cols = (_middle(seen.any(axis=axis)) for axis in (1, 0))
-        stack, seen = stack[:, rows, cols], seen[rows, cols]
         if min(seen.shape) < _LEAST_POSITIONS or seen.sum() < _LEAST_POSITIONS**2:
             return Fit(Reason.TOO_FEW_POSITIONS)
         optics = self._optics(series, scan)
@@ -597,23 +597,27 @@ def _placed(
     images: Iterable[np.ndarray],
     weights: np.ndarray,
     shifts: np.ndarray,
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
     upsampling: int,
 ) -> np.ndarray:
-    """Weighted sum of images (rows, cols) of a ``shape`` after shifts: each value at the finer grid's nearest pixel."""
-    total = np.zeros(tuple(n * upsampling for n in shape))
+    """Weighted sum of images (rows, cols) of a ``shape`` after shifts: each value at the finer grid's nearest pixel.
+
+    A shift puts all values of an image on one of the grids that the finer one consists of: that lies in one piece here.
+    """
+    grids = np.zeros((upsampling, upsampling, *shape))
+    weighted = np.empty(shape)
     for image, mass, shift in zip(images, weights, np.rint(shifts * upsampling).astype(int)):
-        (from_y, to_y), (from_x, to_x) = (_overlap(n, upsampling, by) for n, by in zip(shape, shift.tolist()))
-        total[to_y, to_x] += mass * image[from_y, from_x]
-    return total
+        (down, row), (right, col) = (divmod(by, upsampling) for by in shift.tolist())
+        (from_y, to_y), (from_x, to_x) = _overlap(shape[0], down), _overlap(shape[1], right)
+        np.multiply(image, mass, out=weighted)
+        grids[row, col, to_y, to_x] += weighted[from_y, from_x]
+    return grids.transpose(2, 0, 3, 1).reshape([n * upsampling for n in shape])
 
 
-def _overlap(n: int, upsampling: int, by: int) -> tuple[slice, slice]:
-    """Of n positions those that stay on the finer grid when shifted ``by`` its pixels, and where they come to be."""
-    first = max(0, -(by // upsampling))
-    last = min(n, -((by - n * upsampling) // upsampling))
-    start = first * upsampling + by
-    return slice(first, max(first, last)), slice(start, start + upsampling * max(0, last - first), upsampling)
+def _overlap(n: int, by: int) -> tuple[slice, slice]:
+    """Of n positions those that stay among them when shifted, and where they come to be."""
+    first, last = min(n, max(0, -by)), max(0, min(n, n - by))
+    return slice(first, max(first, last)), slice(first + by, max(first, last) + by)
 
 
 def _spread(image: np.ndarray, upsampling: int) -> np.ndarray:

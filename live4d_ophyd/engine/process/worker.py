@@ -27,6 +27,7 @@ from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.previews import Changes
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
+from live4d_ophyd.engine.share import Share
 from live4d_ophyd.engine.steps import OutOfStep
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ PROGRESS_PERIOD_S = 0.1
 EVENTS = "inproc://events"
 END = b""
 ANY_SESSION = b""
+#: of the time, that previews take at most: those of a large scan can take seconds, and frames need the processor
+PREVIEW_SHARE = 0.25
 #: how an event is to be delivered: in order and surely, as a preview, or past all that
 SURELY, AS_PREVIEW, ASIDE = b"S", b"P", b"A"
 
@@ -236,13 +239,16 @@ class Worker:
         events = self._context.socket(zmq.PUSH)
         events.linger = 0
         events.connect(EVENTS)
+        previews = Share(PREVIEW_SHARE)
         try:
             while not over.wait(PROGRESS_PERIOD_S):
                 progress = acquisition.progress()
                 self._tell(events, protocol.ProgressMade(generation, progress))
-                if self.preview_wanted.is_set():
+                if self.preview_wanted.is_set() and not previews.wait:
                     try:
-                        if (outputs := acquisition.preview()) is not None:
+                        with previews.work():
+                            outputs = acquisition.preview()
+                        if outputs is not None:
                             self.preview_wanted.clear()
                             self._tell(events, self._preview(generation, progress, outputs))
                     except Exception as error:  # of the GPU, say; the acquisition meets it, too
