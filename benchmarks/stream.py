@@ -17,6 +17,7 @@ from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,8 @@ def _receive(
         acquisition = Acquisition(request, stream, _backends[backend])
         finish = acquisition.tracker.finish
 
-        def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray) -> None:
-            finish(ids, good, received_ns, saturated)
+        def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, *others: Any) -> None:
+            finish(ids, good, received_ns, *others)
             waits.append(time.monotonic_ns() - received_ns)
             last[0] = time.monotonic()
 

@@ -115,6 +115,8 @@ class ScanGrid:
         -1 for frames that belong to no position (lead-in, flyback, negative ids).
         """
         ids = np.asarray(image_ids, np.int64)
+        if self.frames == self.size and not self.serpentine:
+            return np.maximum(ids, -1)
         raster, within = np.divmod(ids, self.frames)
         line, col = np.divmod(within - self.lead_in, self.cols + self.flyback)
         imaged = (ids >= 0) & (within >= self.lead_in) & (col < self.cols)

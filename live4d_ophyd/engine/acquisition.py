@@ -16,6 +16,7 @@ import numpy as np
 
 from live4d_ophyd.decode import Backend, CpuBackend
 from live4d_ophyd.decode import warm_up as warm_up_decoder
+from live4d_ophyd.engine import book_kernels
 from live4d_ophyd.engine.diagnosis import report, why_nothing_came
 from live4d_ophyd.engine.errors import Cancelled, DetectorInUse, NoStream, NothingCame
 from live4d_ophyd.engine.frame_tracker import FrameTracker
@@ -50,6 +51,7 @@ def warm_up() -> None:
     """Compile everything an acquisition runs, or load it from the cache: seconds that the first frames have not."""
     sources.warm_up()
     warm_up_decoder()
+    book_kernels.warm_up()
     gather.warm_up()
     strain_kernels.warm_up()
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from live4d_ophyd.engine import book_kernels
 from live4d_ophyd.engine.results import Losses, Progress
 from live4d_ophyd.scan import ScanGrid
 
@@ -67,24 +68,17 @@ class FrameTracker:
 
     def claim(self, image_ids: np.ndarray) -> np.ndarray:
         """Which of these frames are new, (n,) bool. Duplicates, late ones and ids beyond the grid are not."""
+        new = np.empty(len(image_ids), bool)
+        image_ids = np.ascontiguousarray(image_ids, np.int64)
         with self.changed:
-            inside = (image_ids >= 0) & (image_ids < len(self._claimed))
-            self._beyond += len(image_ids) - int(inside.sum())
-            new = inside.copy()
-            ids = image_ids[inside]
-            fresh = ~self._claimed[ids] & (ids >= self._over * self.grid.frames)
-            if len(ids) > 1 and not (np.diff(ids) > 0).all():
-                first = np.zeros(len(ids), bool)
-                first[np.unique(ids, return_index=True)[1]] = True
-                fresh &= first
-            new[inside] = fresh
-            self._duplicates += len(ids) - int(fresh.sum())
-            self._claimed[ids[fresh]] = True
-            if fresh.any():
-                self._highest = max(self._highest, int(ids[fresh].max()))
+            beyond, highest = book_kernels.claim(image_ids, self._claimed, self._over * self.grid.frames, new)
+            self._beyond += beyond
+            self._duplicates += len(image_ids) - beyond - int(np.count_nonzero(new))
+            if highest >= 0:
+                self._highest = max(self._highest, highest)
                 # What does not move the series on must not keep the wait for it alive.
                 self.last_activity = time.monotonic()
-            return new
+        return new
 
     def finish(
         self, image_ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, saturated: np.ndarray,
@@ -96,31 +90,22 @@ class FrameTracker:
         """
         if not len(image_ids):
             return
-        rasters = image_ids // self.grid.frames
+        image_ids = np.ascontiguousarray(image_ids, np.int64)
+        received_ns = np.ascontiguousarray(received_ns, np.int64)
         with self.changed:
-            first = int(rasters.min())
-            received = np.bincount(rasters[good] - first)
-            bad = np.bincount(rasters[~good] - first)
-            self._received[first : first + len(received)] += received
-            self._bad[first : first + len(bad)] += bad
-            if saturated.any():
-                found = np.bincount(rasters[good & saturated] - first)
-                self._saturated[first : first + len(found)] += found
+            first, last = book_kernels.book(
+                image_ids, self.grid.frames, good, received_ns, saturated,
+                self._received, self._bad, self._saturated, self._first, self._last,
+            )  # fmt: skip
             for channel, (good_there, saturated_there) in further.items():
-                counts = self._further[channel]
-                for count, booked in zip(counts, (good_there, good_there & saturated_there)):
-                    new = np.bincount(rasters[booked] - first)
+                rasters = image_ids // self.grid.frames - first
+                for count, booked in zip(self._further[channel], (good_there, good_there & saturated_there)):
+                    new = np.bincount(rasters[booked])
                     count[first : first + len(new)] += new
-            touched = range(first, int(rasters.max()) + 1)
-            for raster in touched:
-                times = received_ns if len(touched) == 1 else received_ns[rasters == raster]
-                if len(times):
-                    self._first[raster] = np.fmin(self._first[raster], times.min() * 1e-9)
-                    self._last[raster] = np.fmax(self._last[raster], times.max() * 1e-9)
-            self._newest = max(self._newest, touched[-1])
+            self._newest = max(self._newest, last)
             self.last_activity = time.monotonic()
             # Only what ends a raster wakes the waiting thread: on two cores every wake-up is a frame less.
-            if any(self.complete(raster) for raster in touched):
+            if any(self.complete(raster) for raster in range(first, last + 1)):
                 self.changed.notify_all()
 
     def foreign(self, count: int) -> None:

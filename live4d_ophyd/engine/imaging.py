@@ -77,16 +77,17 @@ class Imaging:
         if self._nan and sums is not None and part.flagged.any():
             xp = array_namespace(sums)
             sums = xp.where(part.saturated, xp.nan, xp.astype(sums, xp.float64))
+        raster = int(positions.min()) // self._scan.size
+        if good.all() and int(positions.max()) // self._scan.size == raster:  # nearly always
+            within = _on_device(positions - raster * self._scan.size, where)
+            self._feed(channel, raster, where, within, sums, part.patterns)
+            return
         rasters = positions // self._scan.size
         for raster in np.unique(rasters[good]).tolist():
             here = np.flatnonzero(good & (rasters == raster))
             within = _on_device(positions[here] - raster * self._scan.size, where)
-            if len(here) == len(good):
-                self._feed(channel, raster, where, within, sums, part.patterns)
-            else:
-                taken = _on_device(here, where)
-                rows = _rows(sums, taken), _rows(part.patterns, taken)
-                self._feed(channel, raster, where, within, *rows)
+            taken = _on_device(here, where)
+            self._feed(channel, raster, where, within, _rows(sums, taken), _rows(part.patterns, taken))
 
     def _divided(self, channel: str, sums: Any, where: Any) -> Any:
         """Sums under maps that were multiplied, (n, maps) float64: where they are. Others as they are."""

@@ -11,7 +11,6 @@ from live4d_ophyd.decode.decoder import Decoder
 from live4d_ophyd.engine.frame_tracker import FrameTracker
 from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.frames.batch import IMAGE, RECEIVED_NS, FrameBatch
-from live4d_ophyd.scan import ScanGrid
 
 
 class Pending(Protocol):
@@ -69,28 +68,28 @@ class ChannelUnderWay:
 class FramesUnderWay:
     """Claimed frames of one batch, under way in the decoder from the start; ``further``: in other channels.
 
-    ``record`` takes all of them, with their positions, -1 for none, and what the decoder said.
+    ``positions`` (n,): -1 for none, as of flyback and lead-in. ``record`` takes all of them, with their positions, and
+    what the decoder said.
     """
 
     def __init__(
         self,
-        grid: ScanGrid,
         tracker: FrameTracker,
         refuse: Callable[[int, FrameBatch, int], None],
         decoder: Decoder,
         imaging: Imaging,
         batch: FrameBatch,
         entries: np.ndarray,
+        positions: np.ndarray,
         record: Callable[[FrameBatch, np.ndarray, np.ndarray, np.ndarray], None] | None = None,
         further: Sequence[ChannelUnderWay] = (),
     ) -> None:
         self._record, self._further = record, further
         self._tracker, self._refuse = tracker, refuse
         self._decoder, self._imaging = decoder, imaging
-        self._batch, self._entries = batch, entries
-        self._all_positions = grid.positions(batch.image_id[entries])
-        self._imaged = np.flatnonzero(self._all_positions >= 0)  # the others are flyback and lead-in
-        self._positions = self._all_positions[self._imaged]
+        self._batch, self._entries, self._all_positions = batch, entries, positions
+        self._imaged = np.flatnonzero(positions >= 0)
+        self._positions = positions[self._imaged]
         self._decoded = decoder.submit(batch, entries[self._imaged], imaging.prepared.channels[""].demand)
 
     @property

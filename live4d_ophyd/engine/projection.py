@@ -182,8 +182,8 @@ class Projection:
             for channel in self._request.channels
         ]  # fmt: skip
         frames = FramesUnderWay(
-            self._request.grid, self._tracker, self._refuse_frame, self._decoder("", backend), self.imaging, batch,
-            entries, None if self._recordable is None else partial(self._record, further), further,
+            self._tracker, self._refuse_frame, self._decoder("", backend), self.imaging, batch, entries, positions,
+            None if self._recordable is None else partial(self._record, further), further,
         )  # fmt: skip
         return [*further, frames]
 

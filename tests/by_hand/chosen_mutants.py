@@ -53,8 +53,8 @@ class Broken(NamedTuple):
 LOCK = "        with self.changed:\n"
 NO_LOCK = "        if True:\n"
 
-CLAIM = 'Duplicates, late ones and ids beyond the grid are not."""\n'
-FINISH = "        rasters = image_ids // self.grid.frames\n"
+CLAIM = "        image_ids = np.ascontiguousarray(image_ids, np.int64)\n"
+FINISH = "        received_ns = np.ascontiguousarray(received_ns, np.int64)\n"
 CLOSE = 'the rate from its first to its last, Hz."""\n'
 FOREIGN = 'Book frames of other series."""\n'
 UNREADABLE = 'bad, but no one knows which."""\n'
@@ -108,11 +108,19 @@ BROKEN = [
     ),
     Broken(
         "duplicates are not counted", "engine/frame_tracker.py",
-        "self._duplicates += len(ids) - int(fresh.sum())", "pass", TRACKER,
+        "self._duplicates += len(image_ids) - beyond - int(np.count_nonzero(new))", "pass", TRACKER,
     ),
     Broken(
-        "a duplicate is received again", "engine/frame_tracker.py",
-        "fresh = ~self._claimed[ids] & (ids", "fresh = np.ones(len(ids), bool) & (ids", TRACKER,
+        "a duplicate is received again", "engine/book_kernels.py",
+        "image_id >= lowest and not claimed[image_id]", "image_id >= lowest", TRACKER,
+    ),
+    Broken(
+        "what is late is claimed", "engine/book_kernels.py",
+        "image_id >= lowest and not claimed[image_id]", "not claimed[image_id]", TRACKER,
+    ),
+    Broken(
+        "the last frame's time is that of the first", "engine/book_kernels.py",
+        "if not time <= last[raster]", "if not time >= last[raster]", TRACKER,
     ),
     Broken(
         "the rate is of one frame too many", "engine/frame_tracker.py",

@@ -215,26 +215,32 @@ def test_an_unreadable_message_is_bad_once():
 # Several threads at once ------------------------------------------------------------------------
 
 
-def test_an_image_that_two_threads_bring_at_once_is_new_to_one_of_them():
-    tracker, theirs = FrameTracker(GRID, 1), []
-    rival = Rival(lambda: theirs.append(tracker.claim(np.arange(4))))
-    tracker._claimed = array_read_before(rival, tracker._claimed)
-    mine = tracker.claim(np.arange(4))
-    rival.finish()
-    np.testing.assert_array_equal(mine.astype(int) + theirs[0], 1)
-    assert tracker.close(0)[0].duplicates == 4
-
-
-def test_images_that_two_threads_finish_at_once_all_count_for_the_rate():
+def test_images_that_two_threads_bring_at_once_all_count():
     tracker = FrameTracker(GRID, 1)
-    tracker.claim(np.arange(3))
-    rival = Rival(lambda: finish(tracker, [0, 1], at=[SECOND, 2 * SECOND]))
-    tracker._first = array_read_before(rival, tracker._first)
-    finish(tracker, [2], at=[9 * SECOND])
+    rival = Rival(lambda: tracker.claim(np.array([3, 100, 101])))
+    tracker._beyond = number_read_before(rival)
+    tracker.claim(np.array([0, 1, 99]))
     rival.finish()
-    losses, rate = tracker.close(0)
-    assert losses.received == 3
-    assert rate == pytest.approx(0.25)  # 3 images in 8 s
+    losses, _ = tracker.close(0)
+    assert (losses.beyond, losses.duplicates) == (3, 0)
+
+
+def test_images_of_a_channel_that_two_threads_finish_at_once_all_count():
+    tracker = FrameTracker(GRID, 1, ["dark"])
+    tracker.claim(np.arange(3))
+    rival = Rival(lambda: finish_in(tracker, [0, 1]))
+    received, saturated = tracker._further["dark"]
+    tracker._further["dark"] = array_read_before(rival, received), saturated
+    finish_in(tracker, [2])
+    rival.finish()
+    losses, _ = tracker.close(0)
+    assert losses.received == tracker.further_losses["dark"].received == 3
+
+
+def finish_in(tracker, ids):
+    """Also in the channel "dark"."""
+    ids, yes = np.array(ids), np.ones(len(ids), bool)
+    tracker.finish(ids, yes, ids * SECOND, ~yes, {"dark": (yes, ~yes)})
 
 
 @pytest.mark.parametrize("what", ["close", "progress_of", "progress"])
