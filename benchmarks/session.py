@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import numpy as np
 
 from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
@@ -119,14 +122,15 @@ class Session:
         """
         from bluesky import plans as bp
 
-        from live4d_ophyd import Live4D, ScanGrid, live_preview
+        from live4d_ophyd import Live4D, live_preview
 
         size = SIZES[key]
         device = Live4D(
             source.endpoint,
             name="live4d",
-            scan=ScanGrid(*scan),
+            scan=replace(size.grid(scan[0] * scan[1]), rows=scan[0], cols=scan[1]),
             methods=[size.disk, *beside],
+            calibration=size.calibration,
             timeout=30.0,
             backend=backend,
         )
@@ -159,6 +163,11 @@ class Session:
             "lost": data["live4d_frames_lost"],
             "bad": data["live4d_frames_bad"],
             "previews": self.previews,
+            "numbers": {
+                key.removeprefix("live4d_"): float(data[key])
+                for key in sorted(data)
+                if key.startswith(("live4d_parallax_", "live4d_strain_")) and np.ndim(data[key]) == 0
+            },
             "sender_late_ms": 1e3 * sender["late_s"],
             "engine_us_a_frame": 1e6 * engine_cpu / count,
             "cores": {
