@@ -151,7 +151,8 @@ class Parallax:
     radius: float = field(default=0.95, kw_only=True, metadata=LENGTH)
     #: what radius is in: "px", "mrad", or "bf", radii of the bright-field disk
     unit: str = field(default="bf", kw_only=True, metadata=UNIT)
-    #: how many groups of pixels there are, at most; fewer are faster, and blur
+    #: how many groups of pixels there are, at most; fewer are faster, and blur. As many as the disk has pixels: each is
+    #: one, which is for recorded frames
     tiles: int = field(default=188, kw_only=True)
     #: pixels of the fine image a scan position, along an axis; 1: there is none
     upsampling: int = field(default=2, kw_only=True, metadata=UNIT)
@@ -182,7 +183,7 @@ class Parallax:
             raise ValueError(f"{self.name}.radius is {self.radius:g} {self.unit}; expected more than 0")
         if self.search < 1:
             raise ValueError(f"{self.name}.search is {self.search:g}; expected at least 1 scan position")
-        set_(self, "tiles", checks.whole(f"{self.name}.tiles", self.tiles, _LEAST_TILES, 1024))
+        set_(self, "tiles", checks.whole(f"{self.name}.tiles", self.tiles, _LEAST_TILES, 1 << 16))
         set_(self, "upsampling", checks.whole(f"{self.name}.upsampling", self.upsampling, 1, 8))
         if self.rotation is not None:
             set_(self, "rotation", number(f"{self.name}.rotation", self.rotation))

@@ -288,6 +288,18 @@ def test_tiles_hold_every_good_pixel_of_the_disk_once(underfocus):
     np.testing.assert_allclose(middle, np.argwhere(inside & ~mask).mean(axis=0) - (11.3, 12.2))
 
 
+def test_with_tiles_enough_every_pixel_is_one_and_the_image_no_worse(underfocus):
+    frames, series, grid, phase = underfocus
+    every, few = Parallax("p", tiles=1 << 16), Parallax("p", tiles=60)
+    tiles = every.tiles_on(series)
+    assert (tiles.pixels == 1).all()
+    assert len(tiles.maps) == few.tiles_on(series).pixels.sum()
+    found, coarse = (made(method, frames, series, grid) for method in (every, few))
+    assert found["p_reason"] == Reason.FITTED
+    assert found["p_C10"] == pytest.approx(-300, rel=0.03)
+    assert like(found["p"], phase) > like(coarse["p"], phase) - 0.01
+
+
 def test_any_matrix_is_that_of_its_aberrations():
     rng = np.random.default_rng(0)
     for _ in range(50):
