@@ -29,7 +29,7 @@ from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
 from benchmarks.source import SIZES, Source
 from live4d_ophyd.decode import Backend, choose_backend
-from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest, refits
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.engine.process.worker import PREVIEW_SHARE, PROGRESS_PERIOD_S
@@ -50,16 +50,18 @@ SESSION = (("192", 4, (1024, 1024)), ("96u32", 4, (2048, 2048)))
 _STRAIGHTFORWARD = 32 * 1024
 
 _backends: dict[str, Backend] = {}
+_LOOK_S = refits._LOOK_S
 
 
 def _receive(
-    backend: str, endpoint: str, key: str, count: int, maps: int | str, receiver: str
+    backend: str, endpoint: str, key: str, count: int, maps: int | str, receiver: str, live: bool
 ) -> tuple[np.ndarray, dict]:
     """Image of the first detector, rates and latencies; runs in a process of its own.
 
-    ``maps``: so many virtual detectors, or the name of a set of methods.
+    ``maps``: so many virtual detectors, or the name of a set of methods, with fits and previews if ``live``.
     """
     stream_module.RECEIVER = receiver
+    refits._LOOK_S = _LOOK_S if live else threading.TIMEOUT_MAX
     if backend not in _backends:
         warm_up()
         _backends[backend] = choose_backend(backend)
@@ -81,7 +83,7 @@ def _receive(
 
         acquisition.tracker.finish = note  # type: ignore[method-assign]
         done = threading.Event()
-        if isinstance(maps, str):
+        if isinstance(maps, str) and live:
             threading.Thread(target=_look, args=(acquisition, done), daemon=True).start()
         cpu = time.process_time()
         (raster,) = acquisition.run()
@@ -120,10 +122,13 @@ def measure(
     rate: float = 0.0,
     backend: str = "gpu",
     receiver: str = stream_module.RECEIVER,
+    live: bool = True,
 ) -> dict:
     """One series of ``count`` frames in ``process``: rate, latencies, cores. Raises RuntimeError for wrong sums."""
     source.start(count, rate)
-    image, found = process.submit(_receive, backend, source.endpoint, key, count, maps, receiver).result()
+    image, found = process.submit(
+        _receive, backend, source.endpoint, key, count, maps, receiver, live
+    ).result()
     sender = source.finish()
     wrong = int((image != SIZES[key].image(count)).sum())
     if wrong:

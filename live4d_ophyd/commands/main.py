@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
 
@@ -32,6 +33,8 @@ _COMMANDS = {
     "replay": "live4d_ophyd.commands.sim:replay",
     "bench": "live4d_ophyd.commands.bench:bench",
 }
+#: of the engine, before NumPy is imported: BLAS would take all cores for a fit, and spin there, and frames need them
+ENGINE_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class LazyGroup(click.Group):
@@ -43,6 +46,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
+        if name == "serve":
+            for variable, value in ENGINE_ENVIRONMENT.items():
+                os.environ.setdefault(variable, value)
         module, attribute = _COMMANDS[name].split(":")
         with no_search():
             return getattr(import_module(module), attribute)
