@@ -39,6 +39,10 @@ ALARMS = {
 IN_TABLE = ("frames_lost", "frames_saturated")
 
 
+#: what calibrations found, one Event each: a curve of it would be one point
+SINGLE_EVENT_STREAMS = ("bright_field", "flat_field", "lattice", "rotation")
+
+
 class Live4DBestEffortCallback(BestEffortCallback):
     """Table, plots, and live images: ``RE.subscribe(Live4DBestEffortCallback())``.
 
@@ -67,6 +71,7 @@ class Live4DBestEffortCallback(BestEffortCallback):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.noplot_streams = [*self.noplot_streams, *SINGLE_EVENT_STREAMS]
         self._image_directory = (
             None if image_directory is None else Path(image_directory).expanduser().resolve()
         )

@@ -5,6 +5,7 @@ import threading
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from fake_device import FakeLive4D
 from matplotlib.backend_bases import FigureCanvasBase
@@ -14,9 +15,10 @@ from ophyd import Signal
 from ophyd.sim import det, motor, motor1, motor2
 
 from live4d_ophyd.live import Live4DBestEffortCallback, live_preview
-from live4d_ophyd.live.best_effort import scan_axes
+from live4d_ophyd.live.best_effort import SINGLE_EVENT_STREAMS, scan_axes
 from live4d_ophyd.live.panel import ALARM, NOT_SEEN, ImageFigure, Panel, ScanAxes
 from live4d_ophyd.live.pictures import service
+from live4d_ophyd.plans import bright_field, flat_field, lattice, rotation
 
 
 @pytest.fixture
@@ -158,6 +160,22 @@ def test_what_was_lost_is_a_column_of_the_table_and_no_curve(RE, bec, live4d, ca
     assert "live4d_frames_saturated" in header
     assert [row.split("|")[-3].strip() for row in rows] == ["7", "7"]
     assert set(plt.get_figlabels()) == {"live4d images", "live4d_vbf_contrast live4d_vbf_mean vs motor"}
+
+
+def test_what_a_calibration_found_is_no_curve_of_one_point(RE, bec, live4d):
+    plans = bright_field, flat_field, lattice, rotation
+    assert {plan.STREAM for plan in plans} == set(SINGLE_EVENT_STREAMS)
+
+    def plan():
+        yield from bps.open_run()
+        for stream in (*SINGLE_EVENT_STREAMS, "what the user monitors"):
+            yield from bps.create(stream)
+            yield from bps.read(det)
+            yield from bps.save()
+        yield from bps.close_run()
+
+    RE(plan())
+    assert len(plt.get_fignums()) == 1
 
 
 @pytest.mark.parametrize("detectors", [2, 12])
