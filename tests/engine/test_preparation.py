@@ -289,6 +289,15 @@ def test_what_was_made_for_a_huge_detector_is_freed_when_none_of_its_frames_came
     assert not preparation.knows((1, BELIEVED_PIXELS + 1))
 
 
+def test_outputs_may_be_as_large_as_a_raster_may_have_and_no_larger(monkeypatch):
+    request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (DISK,))
+    monkeypatch.setattr(module, "MAX_OUTPUTS_BYTES", 8 * GRID.size)
+    module.Preparation().prepare(request, known(24, 32), {})
+    monkeypatch.setattr(module, "MAX_OUTPUTS_BYTES", 8 * GRID.size - 1)
+    with pytest.raises(ValueError, match="the outputs of vbf are 0 MiB; a raster may have"):
+        module.Preparation().prepare(request, known(24, 32), {})
+
+
 def test_what_was_made_for_a_usual_detector_stays_for_the_next_series():
     preparation = module.Preparation()
     request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (Disk("vbf", radius=3),))
