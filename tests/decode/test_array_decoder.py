@@ -156,3 +156,13 @@ def test_what_the_vendor_s_decoder_would_believe_is_checked_first(header, words)
     data = np.frombuffer(header.encode() + bytes(64), np.uint8)
     with pytest.raises(DecodeError, match=words):
         decode_bytes("trpx", 2, data, 8192)
+
+
+@pytest.mark.parametrize("bounds", [{'"12"': '"1"', '"16"': '"1"'}, {'"12"': '"4096"', '"16"': '"64"'}])
+def test_a_header_at_the_bounds_of_what_can_be_is_believed(vendor, bounds):
+    header = TERSE.format(64, 4096, 1)
+    for usual, bound in bounds.items():
+        header = header.replace(usual, bound)
+    vendor.decompress = lambda data, algorithm, elem_size: bytes(8192)
+    data = np.frombuffer(header.encode() + bytes(64), np.uint8)
+    assert not decode_bytes("trpx", 2, data, 8192).any()

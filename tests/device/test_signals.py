@@ -208,6 +208,12 @@ def test_an_array_is_checked_and_digested_beside_the_caller():
     np.testing.assert_array_equal(signal.get(), np.ones((2, 3)))
 
 
+def test_an_array_is_checked_once():
+    checked = []
+    PixelArray(name="gain", check=checked.append).put(np.ones((2, 3)))
+    assert len(checked) == 1
+
+
 def test_a_plan_that_sets_an_array_that_cannot_be_reads_why(tmp_path):
     signal = PixelArray(name="gain", check=no_check)
     status = signal.set(tmp_path / "none.npy")

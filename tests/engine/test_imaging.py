@@ -14,11 +14,13 @@ from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.errors import MethodFailed
 from live4d_ophyd.engine.imaging import Imaging
 from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.frames.encoded_array import EncodedArray
 from live4d_ophyd.frames.format import FrameFormat
 from live4d_ophyd.imaging.accumulators import Scatter
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.mean_pattern import MeanPattern
 from live4d_ophyd.imaging.method import SCAN, Images, Output, Patterns, Sums
+from live4d_ophyd.imaging.of_channel import OfChannel
 from live4d_ophyd.imaging.pattern_statistics import LastPattern, MaxPattern, StdPattern
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
@@ -210,6 +212,21 @@ def test_outputs_of_outputs_are_made_behind_what_they_are_made_of():
 def test_outputs_that_cannot_be_made_are_refused_by_name(of, words):
     with pytest.raises(ValueError, match=words):
         imaging_of(DISK, Difference("d", of))
+
+
+def test_a_method_takes_in_frames_of_a_further_channel_with_the_pixel_mask_of_that_channel(monkeypatch):
+    masks = []
+    monkeypatch.setattr(
+        Broken, "accumulator", lambda self, series, scan, device: masks.append(series.pixel_mask)
+    )
+    method = OfChannel(Broken("odd", "nowhere"), "high")
+    request = AcquisitionRequest(DectrisSource("tcp://dcu:1"), GRID, (method,))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3, 4] = 1
+    sent = {"high": EncodedArray(SHAPE, mask.dtype, "", 0, mask.tobytes())}
+    imaging, every = Imaging(Preparation().prepare(request, SERIES, sent), GRID), np.arange(GRID.size)
+    imaging.add(every, Part(every, 0 * every, every < 0, None, None, frames()), "high")
+    np.testing.assert_array_equal(masks, [mask])
 
 
 def test_a_scatter_is_made_once_for_threads_that_come_at_the_same_time():
@@ -415,7 +432,7 @@ def test_off_the_cpu_each_thread_has_accumulators_of_its_own(monkeypatch):
     together = threading.Barrier(4)
 
     def first_frames(where):
-        made.append(imaging._of_raster(0, where))
+        made.append((where, id(imaging._of_raster(0, where))))
         together.wait(10)  # all four live: the number of a thread that has ended is given again
 
     threads = [threading.Thread(target=first_frames, args=(where,)) for where in (None, None, device, device)]
@@ -423,7 +440,8 @@ def test_off_the_cpu_each_thread_has_accumulators_of_its_own(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert len({id(of_raster) for of_raster in made}) == 3  # one for both threads of the CPU
+    by_place = [{of_raster for at, of_raster in made if at is where} for where in (None, device)]
+    assert list(map(len, by_place)) == [1, 2]  # one for both threads of the CPU
 
 
 @pytest.mark.parametrize("tensors", [False, True], ids=["arrays", "tensors"])

@@ -14,6 +14,7 @@ from live4d_ophyd.engine import preparation as module
 from live4d_ophyd.engine.acquisition import OpenStream
 from live4d_ophyd.engine.errors import NothingCame
 from live4d_ophyd.engine.frame_format import BELIEVED_PIXELS
+from live4d_ophyd.engine.projection import Projection
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
@@ -122,14 +123,30 @@ def test_nothing_is_prepared_before_it_is_known_whose_mask_holds(stream, pixels,
 def test_connections_that_bring_the_first_images_together_prepare_once(pixels, monkeypatch):
     """Images that were summed under the other's weights would be lost with them."""
     made, together = [], threading.Barrier(2)
-    really = module._prepared
+    came, both_came, begun = set(), threading.Event(), threading.Event()
+    really, really_accept = module._prepared, Projection.accept
+
+    def messages():
+        begin, *others = series(pixels)
+        yield begin
+        assert begun.wait(10)  # what overtakes it comes in with it, on its connection
+        yield from others
+
+    def accept(*args):
+        came.add(threading.get_ident())
+        if len(came) == 2:
+            both_came.set()
+        assert both_came.wait(10)
+        return really_accept(*args)
 
     def prepare(*args):
         made.append(args)
         with suppress(threading.BrokenBarrierError):
-            together.wait(0.5)
+            together.wait(0.5)  # for the other connection, unless a lock keeps it out
         return really(*args)
 
+    monkeypatch.setattr(Projection, "prepare_early", lambda projection: begun.set())
+    monkeypatch.setattr(Projection, "accept", accept)
     monkeypatch.setattr(module, "_prepared", prepare)
     with (
         closing(SmallDcu()) as dcu,
@@ -137,7 +154,7 @@ def test_connections_that_bring_the_first_images_together_prepare_once(pixels, m
     ):
         assert stream.connected(10)
         scan = acquisition(stream)
-        dcu.send(series(pixels))
+        dcu.send(messages(), clients=2)
         (raster,) = scan.run()
     assert len(made) == 1
     np.testing.assert_array_equal(raster.outputs["vbf"], sums(pixels))
@@ -270,6 +287,15 @@ def test_what_was_made_for_a_huge_detector_is_freed_when_none_of_its_frames_came
     preparation.free_if_large()
     assert preparation._prepared is None
     assert not preparation.knows((1, BELIEVED_PIXELS + 1))
+
+
+def test_outputs_may_be_as_large_as_a_raster_may_have_and_no_larger(monkeypatch):
+    request = AcquisitionRequest(DectrisSource("tcp://127.0.0.1:1"), GRID, (DISK,))
+    monkeypatch.setattr(module, "MAX_OUTPUTS_BYTES", 8 * GRID.size)
+    module.Preparation().prepare(request, known(24, 32), {})
+    monkeypatch.setattr(module, "MAX_OUTPUTS_BYTES", 8 * GRID.size - 1)
+    with pytest.raises(ValueError, match="the outputs of vbf are 0 MiB; a raster may have"):
+        module.Preparation().prepare(request, known(24, 32), {})
 
 
 def test_what_was_made_for_a_usual_detector_stays_for_the_next_series():

@@ -1,6 +1,7 @@
 """Scatter: each number at its position, NaN elsewhere, from any number of devices. PatternSums: none is lost."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -72,6 +73,17 @@ def test_what_another_process_gets_is_the_same():
     expected[:, 5, 7], expected[1, 5, 3] = (1, 2), 4
     np.testing.assert_array_equal(Scatter.merged([pickle.loads(sent)], large, 2), expected)
     assert np.isnan(Scatter.merged([pickle.loads(pickle.dumps(Scatter(GRID, 1)))], GRID, 1)).all()
+
+
+def test_another_process_gets_the_sums_of_all_threads_as_one():
+    sums, patterns = PatternSums(SERIES), np.full((1, 2, 3), 5, np.uint8)
+    other = threading.Thread(target=sums.add, args=(np.array([0]), patterns))
+    other.start()
+    other.join()
+    sums.add(np.array([1]), patterns)
+    ((total, seen),) = pickle.loads(pickle.dumps(sums))._of_thread.values()
+    assert (total == 10).all()
+    assert (seen == 2).all()
 
 
 def test_what_another_process_gets_of_tensors_is_numpys():

@@ -174,6 +174,10 @@ def test_parameters_that_make_no_sense_are_refused(options, words):
         Drift("drift", **options)
 
 
+def test_the_least_search_is_one_position():
+    assert Drift("drift", search=1).search == 1
+
+
 def test_strips_of_fewer_than_16_rows_are_refused_before_a_frame_is_taken():
     with pytest.raises(ValueError, match=r"drift has 5 strips of a scan of 64 rows.*at most 4"):
         Drift("drift", strips=5).demand(None, SCAN)

@@ -49,6 +49,12 @@ def test_a_pair_of_other_places_has_no_speed():
     assert np.isnan(found.image).all()
 
 
+def test_patches_below_the_least_confidence_that_was_asked_for_are_not_used():
+    first, second = scanned(specimen(5), (0, 0), 0), scanned(specimen(5), (0, 0), 1, 90, seed=1)
+    assert drift_of_pair(first, second).reason is Reason.FOUND
+    assert drift_of_pair(first, second, least_confidence=1.0).reason is Reason.UNCERTAIN
+
+
 @pytest.mark.parametrize("empty", [np.zeros((SIDE, SIDE)), np.full((SIDE, SIDE), np.nan)])
 def test_an_empty_image_has_no_speed(empty):
     found = drift_of_pair(scanned(specimen(5), (0, 0), 0), empty)

@@ -320,6 +320,7 @@ def test_any_matrix_is_that_of_its_aberrations():
         # And the errors are those that a change of the matrix makes.
         fit = solved(Matrix(matrix, np.zeros((4, 4)), 0.0, 1.0, 0.0), np.degrees(turn), 0.0)
         assert fit.errors[0] == pytest.approx(0.012 * abs(c10))
+        assert fit.errors[2] == pytest.approx(min(0.004 * abs(c10) / c12, np.pi / 2))
 
 
 def test_shifts_are_found_below_a_position():

@@ -10,11 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live4d_ophyd.imaging.registry import to_dict
-from live4d_ophyd.imaging.virtual_detectors import (
-    Annulus,
-    Disk,
-    weight_maps,
-)
+from live4d_ophyd.imaging.virtual_detectors import ADF, HAADF, Annulus, Disk, weight_maps
 
 SHAPE = (96, 128)
 
@@ -213,3 +209,9 @@ def test_a_small_detector_on_a_large_frame_takes_memory_for_itself():
     bits = np.unpackbits(weights.plan.masks[1], bitorder="little")[: shape[0] * shape[1]].reshape(shape)
     np.testing.assert_array_equal(bits[1900:2101, 900:1101], inside)
     assert bits.sum() == inside.sum()
+
+
+def test_dark_fields_begin_where_the_one_before_ends():
+    assert ADF() == Annulus("adf", inner=1.2, outer=3.0, unit="bf")
+    assert HAADF() == Annulus("haadf", inner=3.0, outer=8.0, unit="bf")
+    assert ADF("far", outer=4.0).outer == 4.0

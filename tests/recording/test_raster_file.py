@@ -32,6 +32,8 @@ def test_what_is_known_of_a_series_stands_where_other_programs_look_for_it(tmp_p
         assert detector["frame_time"].attrs["units"] == "s"
         assert detector["threshold_energy"][()] == 4e4
         assert detector["saturation_value"][()] == 8000
+        assert detector["detectorSpecific/nimages"][()] == 1
+        assert detector["detectorSpecific/ntrigger"][()] == 12
         np.testing.assert_array_equal(detector["pixel_mask"], mask)
         np.testing.assert_array_equal(detector["flatfield"], flat)
         assert file["entry/instrument/beam/incident_energy"][()] == 2e5
@@ -39,6 +41,8 @@ def test_what_is_known_of_a_series_stands_where_other_programs_look_for_it(tmp_p
         np.testing.assert_allclose(file["entry/scan/scan_y"], np.arange(3) * 0.5)
         np.testing.assert_allclose(file["entry/scan/scan_x"], np.arange(4) * 0.25)
         assert file["entry/scan/scan_x"].attrs["units"] == "nm"
+        for axis, length in (("q_y", 24), ("q_x", 32)):  # from the middle of the frame, in px
+            np.testing.assert_array_equal(file[f"entry/scan/{axis}"], np.arange(length) - (length - 1) / 2)
         assert file["entry"].attrs["default"] == b"scan"
         assert list(file["entry/data"]) == ["data_000001"]
         assert file["datacube_root/datacube/data"] == file["entry/scan/data"]
@@ -112,5 +116,6 @@ def test_each_axis_of_emd_has_its_own_step(tmp_path):
     """In angstrom, as py4DSTEM and HyperSpy want it; the first is scan_y."""
     with h5py.File(recorded_file(tmp_path / "a.h5", frames(12), SCAN)) as file:
         cube = file["datacube_root/datacube"]
-        assert [cube[f"dim{n}"][1] for n in range(4)] == [5, 2.5, 1, 1]
+        # The first two places: the readers take the others from them.
+        assert [cube[f"dim{n}"][:].tolist() for n in range(4)] == [[0, 5], [0, 2.5], [0, 1], [0, 1]]
         assert [cube[f"dim{n}"].attrs["units"] for n in range(4)] == ["A", "A", "pixels", "pixels"]
