@@ -100,6 +100,7 @@ def test_what_another_process_gets_of_tensors_is_numpys():
         assert (total == 5).all()
         assert (seen == 1).all()
     assert len(sums._of_thread) == 1
+    assert sums._device is None
 
 
 def test_as_float32_it_takes_half_the_memory_also_from_another_process():
