@@ -103,6 +103,21 @@ def test_what_another_process_gets_of_tensors_is_numpys():
     assert sums._device is None
 
 
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_window_of_the_scan_is_that_of_the_whole(pickled):
+    parts = [Scatter(ScanGrid(6, 7), 2) for _ in range(2)]
+    for first, part in enumerate(parts):
+        part.add(np.arange(first, 40, 2), np.arange(first, 40, 2)[:, np.newaxis] * [1, 100])
+    parts = pickle.loads(pickle.dumps(parts)) if pickled else parts
+    whole = Scatter.merged(parts, ScanGrid(6, 7), 2)
+    assert np.isnan(whole[:, 5, 5:]).all()
+    window = Scatter.merged(parts, ScanGrid(6, 7), 2, slice(3, 6), slice(2, 7))
+    np.testing.assert_array_equal(window, whole[:, 3:6, 2:7])
+    np.testing.assert_array_equal(Scatter.came(parts, ScanGrid(6, 7)), ~np.isnan(whole[0]))
+    window[...] = -1  # a copy
+    np.testing.assert_array_equal(Scatter.merged(parts, ScanGrid(6, 7), 2), whole)
+
+
 def test_as_float32_it_takes_half_the_memory_also_from_another_process():
     images = Scatter(GRID, 1, dtype="float32")
     images.add(np.array([4]), np.array([[2**24]]))
