@@ -6,6 +6,7 @@ MUTANTS := .venv-mutants
 READERS := .venv-readers
 ORACLES := .venv-oracles
 QUANTEM := .venv-quantem
+ABTEM := .venv-abtem
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
 WORKERS ?= 2
 # of `make mutants`: how many are tested, and which
@@ -16,7 +17,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles sidebands mutants clean
+.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles sidebands abtem mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -135,6 +136,16 @@ sidebands: $(VENV)/.installed-dev $(QUANTEM)/.installed  ## by hand: our single-
 	PYTHONPATH=tests/imaging $(BIN)/python tests/by_hand/ssb_oracle.py ours out/oracles
 	$(QUANTEM)/bin/python tests/by_hand/ssb_oracle.py theirs out/oracles
 
+$(ABTEM)/.installed:
+	$(PYTHON) -m venv $(ABTEM)
+	$(ABTEM)/bin/python -m pip install --quiet --disable-pip-version-check 'abtem==1.0.11' 'ase==3.29.0' 'numpy==2.4.6' \
+		'scipy==1.17.1' 'numba==0.68.1' 'dask==2026.8.0' 'pyFFTW==0.15.1' 'zarr==3.1.6'
+	@touch $@
+
+abtem: $(VENV)/.installed-dev $(ABTEM)/.installed  ## by hand: our parallax and phase of patterns that abTEM simulated
+	OMP_NUM_THREADS=1 $(ABTEM)/bin/python tests/by_hand/abtem_oracle.py frames out/oracles
+	PYTHONPATH=.:tests/imaging $(BIN)/python tests/by_hand/abtem_oracle.py ours out/oracles
+
 # In an environment of its own: mutmut brings tools that nothing else here needs.
 $(MUTANTS)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(MUTANTS)
@@ -146,4 +157,4 @@ mutants: $(MUTANTS)/.installed    ## by hand: which broken lines no test notices
 	$(MUTANTS)/bin/python tests/by_hand/mutants.py $(SAMPLE) $(SEED)
 
 clean:          ## remove the environment and what was made
-	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) $(ORACLES) $(QUANTEM) .venv-torch mutants out build dist
+	rm -rf $(VENV) $(TICKIT) $(MUTANTS) $(READERS) $(ORACLES) $(QUANTEM) $(ABTEM) .venv-torch mutants out build dist
