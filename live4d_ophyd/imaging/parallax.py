@@ -356,22 +356,25 @@ def tiles_of(inside: np.ndarray, center: tuple[float, float], most: int, what: s
 def relative(stack: np.ndarray, seen: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of images (tiles, rows, cols) what they deviate from a plane, as a part of their mean; 0 where not ``seen``.
 
-    And their weights, (tiles,): the counts a frame, 0 of a tile that is much darker than others.
+    And their weights, (tiles,): the counts a frame, 0 of a tile that is much darker than others. ``stack`` becomes the
+    result: of a large scan another one would be gigabytes.
     """
     grid = np.indices(seen.shape)
     rows, cols = grid[0] - grid[0][seen].mean(), grid[1] - grid[1][seen].mean()
     design = (np.stack([np.ones(seen.shape), rows, cols]) * seen).reshape(3, -1)
     to_plane = (np.linalg.pinv(design @ design.T) @ design).astype(np.float32)
-    flat = stack.reshape(len(stack), -1).copy()
+    design = design.astype(np.float32)
+    flat = stack.reshape(len(stack), -1)
     flat[:, ~seen.ravel()] = 0.0
     plane = flat @ to_plane.T
     weights = plane[:, 0].astype(float)
-    level = weights / pixels
-    weights[~(level > 0.2 * np.median(level))] = 0.0
-    flat -= plane @ design.astype(np.float32)
-    flat *= np.divide(
-        1.0, plane[:, :1], out=np.zeros((len(plane), 1), np.float32), where=weights[:, None] > 0
-    )
+    bright = weights / pixels
+    weights[~(bright > 0.2 * np.median(bright))] = 0.0
+    scales = np.divide(1.0, plane[:, 0], out=np.zeros(len(plane), np.float32), where=weights > 0)
+    level = np.empty_like(flat[0])  # new memory for each would cost more than what is computed in it
+    for image, its_plane, scale in zip(flat, plane, scales):
+        image -= np.matmul(its_plane, design, out=level)
+        image *= scale
     # What all tiles have in common without a shift is the beam's current, not the specimen.
     flat -= (weights / max(weights.sum(), 1.0)).astype(np.float32) @ flat
     return flat.reshape(stack.shape), weights
