@@ -10,6 +10,7 @@ scan instead, for methods that look at the specimen.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -35,12 +36,15 @@ from live4d_ophyd.frames.c_functions import monotonic_ns, nap
 from live4d_ophyd.frames.memory import NOGIL, call_int, call_int_ptr_ptr_word_int, store_u8
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
+from live4d_ophyd.sim import patterns, specimen
 from live4d_ophyd.sim.patterns import Optics
 from live4d_ophyd.sim.specimen import Detector, Microscope, Scan, Specimen
 from live4d_ophyd.sources.dectris import libzmq
 
 DISTINCT = 512
 ELECTRONS = 2e4
+#: what a kept scan depends on
+MADE_BY = (sys.modules[__name__], patterns, specimen)
 ENERGY_EV = 300e3
 
 
@@ -135,7 +139,11 @@ class ScannedSize(Size):
 
     @cached_property
     def _kept(self) -> tuple[Messages, np.ndarray]:
-        path = Path(tempfile.gettempdir()) / f"live4d-bench-{os.getuid()}-scan-{self.side}-{self.dtype}.npz"
+        made_by = hashlib.sha256(
+            b"".join(Path(module.__file__ or "").read_bytes() for module in MADE_BY)
+        ).hexdigest()
+        name = f"live4d-bench-{os.getuid()}-scan-{self.side}-{self.dtype}-{made_by[:12]}.npz"
+        path = Path(tempfile.gettempdir()) / name
         if not path.exists():
             messages, sums = self._made()
             with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
@@ -149,11 +157,11 @@ class ScannedSize(Size):
             defocus_nm=30.0, astigmatism_nm=6.0, astigmatism_angle_deg=29.0,
             semiangle_mrad=self.SEMIANGLE_MRAD, energy_eV=ENERGY_EV,
         )  # fmt: skip
-        specimen = Specimen(
+        atoms = Specimen(
             seed=11, size_nm=30.0, radius_nm=(0.09, 0.11), coverage=0.12, atoms_per_nm3=110.0,
             atom_phase_rad_nm2=0.004, film_atoms_per_nm2=1.0,
         )  # fmt: skip
-        optics = Optics(specimen, microscope, Detector(self.side, self.side, bf_radius_px=self.radius))
+        optics = Optics(atoms, microscope, Detector(self.side, self.side, bf_radius_px=self.radius))
         positions = Scan(self.EDGE, self.EDGE, self.STEP_NM, rotation_deg=-12.0).positions_nm()
 
         def row(n: int) -> tuple[Messages, np.ndarray]:

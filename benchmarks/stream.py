@@ -32,8 +32,7 @@ from live4d_ophyd.decode import Backend, choose_backend
 from live4d_ophyd.engine import Acquisition, AcquisitionRequest, refits
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.engine.open_stream import OpenStream
-from live4d_ophyd.engine.process.worker import PREVIEW_SHARE, PROGRESS_PERIOD_S
-from live4d_ophyd.engine.share import Share
+from live4d_ophyd.engine.process.worker import PROGRESS_PERIOD_S
 from live4d_ophyd.sources.dectris import stream as stream_module
 from live4d_ophyd.sources.dectris.source import DectrisSource
 
@@ -71,7 +70,7 @@ def _receive(
         DectrisSource(endpoint), size.grid(count), tuple(methods), timeout=20.0, calibration=size.calibration
     )
     waits: list[np.ndarray] = []
-    last = [0.0]  # when the newest frames were in the images
+    last = [0.0, 0.0]  # when the newest frames were in the images, by the clock and in CPU time
     with closing(OpenStream(DectrisSource(endpoint), _backends[backend].memory)) as stream:
         acquisition = Acquisition(request, stream, _backends[backend])
         finish = acquisition.tracker.finish
@@ -79,18 +78,23 @@ def _receive(
         def note(ids: np.ndarray, good: np.ndarray, received_ns: np.ndarray, *others: Any) -> None:
             finish(ids, good, received_ns, *others)
             waits.append(time.monotonic_ns() - received_ns)
-            last[0] = time.monotonic()
+            last[:] = time.monotonic(), time.process_time()
 
         acquisition.tracker.finish = note  # type: ignore[method-assign]
         done = threading.Event()
+        looks = threading.Thread(target=_look, args=(acquisition, done), daemon=True)
         if isinstance(maps, str) and live:
-            threading.Thread(target=_look, args=(acquisition, done), daemon=True).start()
+            looks.start()
         cpu = time.process_time()
-        (raster,) = acquisition.run()
-        done.set()
+        try:
+            (raster,) = acquisition.run()
+        finally:
+            done.set()
+        if looks.ident is not None:
+            looks.join()
         over = time.monotonic()
         first = float(acquisition.tracker._first[0])
-        cpu = time.process_time() - cpu
+        cpu = last[1] - cpu
     latency = np.concatenate(waits) / 1e6
     return raster.outputs["vbf"].reshape(-1), {
         "khz": count / (last[0] - first) / 1e3,
@@ -106,11 +110,8 @@ def _receive(
 
 def _look(acquisition: Acquisition, done: threading.Event) -> None:
     """Previews as often as the engine makes them while somebody looks."""
-    previews = Share(PREVIEW_SHARE)
     while not done.wait(PROGRESS_PERIOD_S):
-        if not previews.wait:
-            with previews.work():
-                acquisition.preview()
+        acquisition.preview()
 
 
 def measure(

@@ -35,11 +35,14 @@ def claim(image_ids, claimed, lowest, new):
 def book(image_ids, frames, good, received_ns, saturated, received, bad, saturated_counts, first, last):
     """Count frames by raster, of ``frames`` each, and the times of the first and the last, s; NaN before.
 
-    Returns the lowest raster and the highest. Arrays (n,) of the frames, then (rasters,) of the series.
+    Returns the lowest raster and the highest; -1 and a raster that the series does not have. Arrays (n,) of the frames,
+    then (rasters,) of the series.
     """
     low, high = len(received), -1
     for n in range(len(image_ids)):
         raster = image_ids[n] // frames
+        if raster < 0 or raster >= len(received):
+            return -1, raster
         low, high = min(low, raster), max(high, raster)
         if good[n]:
             received[raster] += 1

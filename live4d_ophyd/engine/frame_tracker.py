@@ -97,6 +97,8 @@ class FrameTracker:
                 image_ids, self.grid.frames, good, received_ns, saturated,
                 self._received, self._bad, self._saturated, self._first, self._last,
             )  # fmt: skip
+            if first < 0:
+                raise IndexError(f"frames of raster {last} of {self.rasters} were never claimed")
             for channel, (good_there, saturated_there) in further.items():
                 rasters = image_ids // self.grid.frames - first
                 for count, booked in zip(self._further[channel], (good_there, good_there & saturated_there)):

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,18 @@ log = logging.getLogger(__name__)
 #: how often patterns, and whatever else is not over the scan, are made anew for previews, s. An image grows by rows;
 #: every frame changes all of a pattern, and each time all of it is computed, and sent
 PATTERN_PERIOD_S = 0.5
+#: of the time, that a method's results for previews take at most: those of a large scan can take seconds, and frames
+#: need the processor
+PREVIEW_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a method gave for a preview of ``raster``; until the time ``due``, s, it is shown again."""
+
+    raster: int
+    due: float
+    outputs: Mapping[str, np.ndarray]
 
 
 class Imaging:
@@ -55,8 +69,7 @@ class Imaging:
         self._channels = [channel_of(method) for method in prepared.methods]
         self._shown = _shown(prepared)
         self._slow = _slow(prepared, self._shown)
-        #: of the newest preview that had them: raster, time, and what the methods in ``_slow`` gave
-        self._patterns: tuple[int, float, dict[str, np.ndarray]] | None = None
+        self._previewed: dict[str, _Shown] = {}  # by method
         #: methods that fit something to the rows so far
         self.refitting: tuple[Refitting, ...] = tuple(filter(refits, prepared.methods))
         self._fits: dict[tuple[int, str], Any] = {}  # the newest, by raster and method
@@ -168,21 +181,29 @@ class Imaging:
         with self._lock:
             self._accumulators = {k: made for k, made in self._accumulators.items() if k[0] != raster}
             self._fits = {k: fit for k, fit in self._fits.items() if k[0] != raster}
+        self._previewed = {name: of for name, of in self._previewed.items() if of.raster != raster}
 
     def preview(self, raster: int) -> dict[str, np.ndarray]:
         """Outputs so far that are shown while the raster runs, with the newest fits; float64, NaN where nothing came.
 
-        What a method that failed gives is left out. What is not over the scan is as of up to `PATTERN_PERIOD_S` ago.
-        One thread at a time.
+        What a method that failed gives is left out. What is not over the scan is as of up to `PATTERN_PERIOD_S` ago,
+        and what takes long as old as `PREVIEW_SHARE` makes it. One thread at a time.
         """
-        said, now, kept = self.prepared.outputs, time.monotonic(), self._patterns
-        if kept is None or kept[0] != raster or now - kept[1] >= PATTERN_PERIOD_S:
-            outputs = self._outputs(raster, self._shown)
-            slow = {key for name in self._slow for key in self.prepared.outputs_of[name]}
-            if self._devices(raster):  # else nothing came yet
-                self._patterns = raster, now, {key: outputs[key] for key in slow & outputs.keys()}
-        else:
-            outputs = self._outputs(raster, self._shown - self._slow) | kept[2]
+        now = time.monotonic()
+        kept = {
+            name: shown
+            for name, shown in self._previewed.items()
+            if shown.raster == raster and now < shown.due and name not in self._failed
+        }
+        outputs = {key: array for shown in kept.values() for key, array in shown.outputs.items()}
+        took: dict[str, float] = {}
+        outputs = self._outputs(raster, self._shown - kept.keys(), outputs, took)
+        if self._devices(raster):  # else nothing came yet
+            for name, seconds in took.items():
+                due = now + max(seconds / PREVIEW_SHARE, PATTERN_PERIOD_S if name in self._slow else 0.0)
+                given = {key: outputs[key] for key in self.prepared.outputs_of[name]}
+                self._previewed[name] = _Shown(raster, due, given)
+        said = self.prepared.outputs
         return {name: outputs[name] for name, output in said.items() if output.preview and name in outputs}
 
     def result(self, raster: int, stop: Callable[[], bool] = lambda: False) -> dict[str, np.ndarray]:
@@ -241,12 +262,22 @@ class Imaging:
             if not self.prepared.outputs_of[other].keys().isdisjoint(demand.names)
         )
 
-    def _outputs(self, raster: int, wanted: Set[str]) -> dict[str, np.ndarray]:
-        """Outputs of the ``wanted`` methods so far, but for those that failed."""
+    def _outputs(
+        self,
+        raster: int,
+        wanted: Set[str],
+        known: Mapping[str, np.ndarray] = MappingProxyType({}),
+        took: dict[str, float] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs of the ``wanted`` methods so far, but for those that failed, beside those that are ``known``.
+
+        ``took`` gets the seconds of each.
+        """
         for where in self._devices(raster):
             _wait_for(where)
-        outputs: dict[str, np.ndarray] = {}
+        outputs = dict(known)
         for method in self.prepared.methods:
+            began = time.monotonic()
             parts = self._parts(raster, method, outputs) if method.name in wanted else None
             if parts is None or method.name in self._failed:
                 continue
@@ -260,6 +291,9 @@ class Imaging:
                 outputs.update(_checked(given, self.prepared.outputs_of[method.name]))
             except RAISED_BY_METHODS as error:
                 self._fail(method, error)
+            else:
+                if took is not None:
+                    took[method.name] = time.monotonic() - began
         return outputs
 
     def _devices(self, raster: int) -> set[Any]:

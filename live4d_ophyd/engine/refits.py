@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 #: how often it is looked whether there are rows enough, s
 _LOOK_S = 0.05
-#: of the time, that fits take at most: frames need the processor
-_SHARE = 0.5
+#: of the time, that fits of a method take at most: frames need the processor
+SHARE = 0.5
 #: how long a fit may go on that was told to stop, s
 _STOP_S = 5.0
 
@@ -73,24 +73,22 @@ class Refits:
 
     def _refit_on(self) -> None:
         fitted: dict[str, tuple[int, int]] = {}  # raster and rows of the newest fit, by method
-        share = Share(_SHARE)
-        while not self._over.wait(max(_LOOK_S, share.wait)):
-            with share.work():
-                self._refit_those_due(fitted)
-
-    def _refit_those_due(self, fitted: dict[str, tuple[int, int]]) -> None:
-        """``fitted`` is kept by this."""
-        for method in self._imaging.refitting:
-            with self._idle:
-                raster = self._raster
-                if raster is None:
-                    return
-                rows = self._rows(raster)
-                before = fitted.get(method.name, (raster, 0))
-                new = rows - (before[1] if before[0] == raster else 0)
-                if new >= max(1, method.refit_rows):
-                    fitted[method.name] = raster, rows
-                    self._imaging.refit(method, raster, partial(self._given_up, raster))
+        shares: dict[tuple[int, str], Share] = {}  # by raster and method
+        while not self._over.wait(_LOOK_S):
+            for method in self._imaging.refitting:
+                with self._idle:
+                    raster = self._raster
+                    if raster is None:
+                        break
+                    share = shares.setdefault((raster, method.name), Share(SHARE))
+                    rows = self._rows(raster)
+                    before = fitted.get(method.name, (raster, 0))
+                    new = rows - (before[1] if before[0] == raster else 0)
+                    if new >= max(1, method.refit_rows) and not share.wait:
+                        fitted[method.name] = raster, rows
+                        with share.work():
+                            self._imaging.refit(method, raster, partial(self._given_up, raster))
+            shares = {key: share for key, share in shares.items() if key[0] == self._raster}
 
     def _given_up(self, raster: int) -> bool:
         return self._raster != raster or self._over.is_set()

@@ -84,8 +84,16 @@ class Scatter:
 
     @staticmethod
     def came(parts: Sequence[Scatter], scan: ScanGrid) -> np.ndarray:
-        """Where the first image has a number, (scan_y, scan_x) bool."""
-        return ~np.isnan(Scatter.merged(parts, scan, 1)[0])
+        """Where every image has a number, (scan_y, scan_x) bool."""
+        came = np.zeros(scan.size, bool)
+        for part in parts:
+            xp = array_namespace(part.values)
+            missing = xp.isnan(part.values[0])
+            for image in part.values[1:]:  # one at a time: all would be as many bytes as there are numbers
+                missing |= xp.isnan(image)
+            there = ~on_host(missing)
+            came[part.first : part.first + len(there)] |= there
+        return came.reshape(scan.shape)
 
 
 class PatternSums:

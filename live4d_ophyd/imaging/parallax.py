@@ -41,6 +41,10 @@ from live4d_ophyd.sources.source import SeriesInfo
 _MOST_POSITIONS = 256
 #: rows and columns without which nothing is fitted
 _LEAST_POSITIONS = 8
+#: as many as the bright-field disk of a frame of 192 px has pixels, and some
+_MOST_TILES = 4096
+#: of the images of tiles, GiB: an engine that asks for more than there is is killed without a word
+_MOST_GIB = 16
 #: tiles without which nothing is fitted
 _LEAST_TILES = 12
 #: over how many positions the edges of what is fitted fade
@@ -183,7 +187,7 @@ class Parallax:
             raise ValueError(f"{self.name}.radius is {self.radius:g} {self.unit}; expected more than 0")
         if self.search < 1:
             raise ValueError(f"{self.name}.search is {self.search:g}; expected at least 1 scan position")
-        set_(self, "tiles", checks.whole(f"{self.name}.tiles", self.tiles, _LEAST_TILES, 1 << 16))
+        set_(self, "tiles", checks.whole(f"{self.name}.tiles", self.tiles, _LEAST_TILES, _MOST_TILES))
         set_(self, "upsampling", checks.whole(f"{self.name}.upsampling", self.upsampling, 1, 8))
         if self.rotation is not None:
             set_(self, "rotation", number(f"{self.name}.rotation", self.rotation))
@@ -209,6 +213,13 @@ class Parallax:
     def demand(self, series: SeriesInfo, scan: ScanGrid) -> Sums:
         self._optics(series, scan)
         tiles = self.tiles_on(series)
+        gib = len(tiles.maps) * scan.size * 4 / 2**30
+        if gib > _MOST_GIB:
+            raise ValueError(
+                f"{self.name} has {len(tiles.maps)} tiles of {scan.rows} x {scan.cols} positions, {gib:.0f} GiB; "
+                f"expected at most {_MOST_GIB} GiB: set {self.name}_tiles to "
+                f"{int(len(tiles.maps) * _MOST_GIB / gib)} at most"
+            )
         names = tuple(f"{self.name}, tile {number}" for number in range(len(tiles.maps)))
         return Sums(names, tuple((tiles.first, weights) for weights in tiles.maps))
 

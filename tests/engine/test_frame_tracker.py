@@ -212,6 +212,49 @@ def test_an_unreadable_message_is_bad_once():
     assert [tracker.close(n)[0].bad for n in (0, 1)] == [1, 3]
 
 
+def test_a_batch_of_two_rasters_counts_in_both_also_in_a_channel():
+    tracker = FrameTracker(GRID, 4, ["dark"])
+    ids = np.arange(
+        2 * GRID.frames - 2, 2 * GRID.frames + 3
+    )  # the end of the second raster, the third begins
+    tracker.claim(ids)
+    yes = np.ones(len(ids), bool)
+    tracker.finish(ids, yes, ids * SECOND, ~yes, {"dark": (ids != ids[-1], ids == ids[0])})
+    assert [tracker.received_of(raster) for raster in range(4)] == [0, 2, 3, 0]
+    received, saturated = tracker._further["dark"]
+    assert received.tolist() == [0, 2, 2, 0]
+    assert saturated.tolist() == [0, 1, 0, 0]
+
+
+def test_who_waits_is_woken_by_an_earlier_raster_that_a_later_batch_completes():
+    tracker = FrameTracker(GRID, 2)
+    tracker.claim(np.arange(GRID.frames + 1))
+    finish(tracker, np.arange(GRID.frames - 1))
+    woken = []
+    tracker.changed.notify_all = lambda: woken.append(True)
+    finish(tracker, [GRID.frames - 1, GRID.frames])
+    assert woken == [True]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_the_rate_is_that_of_the_first_and_the_last_in_any_order(order):
+    tracker = FrameTracker(GRID, 1)
+    tracker.claim(np.arange(3))
+    for image_id in order:
+        finish(tracker, [image_id], at=[(1 + 4 * image_id) * SECOND])
+    finish_at_once = FrameTracker(GRID, 1)
+    finish_at_once.claim(np.arange(3))
+    finish(finish_at_once, order, at=[(1 + 4 * image_id) * SECOND for image_id in order])
+    assert tracker.close(0)[1] == finish_at_once.close(0)[1] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("image_id", [-1, 6, 10**12])
+def test_a_frame_of_no_raster_cannot_be_finished(image_id):
+    tracker = FrameTracker(GRID, 1)
+    with pytest.raises(IndexError, match="raster"):
+        finish(tracker, [image_id])
+
+
 # Several threads at once ------------------------------------------------------------------------
 
 

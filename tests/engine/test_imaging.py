@@ -399,6 +399,33 @@ def test_a_preview_has_patterns_of_the_frames_so_far_twice_a_second_and_images_a
     assert np.isnan(imaging.preview(1)["mean"]).all()  # another raster has its own at once
 
 
+def test_what_takes_long_is_shown_again_for_three_times_as_long_and_the_rest_is_new(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("live4d_ophyd.engine.imaging.time.monotonic", lambda: clock[0])
+    slow = Disk("slow", center=(1, 1), radius=1)
+    results = Disk.results
+
+    def slowly(self, *given):
+        clock[0] += self.name == "slow"
+        return results(self, *given)
+
+    monkeypatch.setattr(Disk, "results", slowly)
+    imaging, pixels = imaging_of(DISK, slow), frames()
+    seen = []
+    for number, later in enumerate((0.0, 0.9, 2.9, 3.1)):
+        imaging.add(np.array([number]), part_of(imaging, pixels[number : number + 1]))
+        clock[0] = 100.0 + later
+        shown = imaging.preview(0)
+        seen.append([int(np.isfinite(shown[name]).sum()) for name in ("vbf", "slow")])
+        if not number:
+            clock[0] = 100.0  # the second that it took is over at 101
+    assert seen == [[1, 1], [2, 1], [3, 1], [4, 1]]
+    clock[0] = 104.1
+    assert np.isfinite(imaging.preview(0)["slow"]).sum() == 4
+    imaging.release(0)
+    assert imaging._previewed == {}
+
+
 @dataclass(frozen=True)
 class Level(Broken):
     """An image made of a pattern."""

@@ -2,13 +2,14 @@
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from live4d_ophyd.engine import Acquisition, AcquisitionRequest
+from live4d_ophyd.engine import Acquisition, AcquisitionRequest, refits
 from live4d_ophyd.engine.errors import Cancelled, MethodFailed
 from live4d_ophyd.engine.open_stream import OpenStream
 from live4d_ophyd.imaging.accumulators import Scatter
@@ -288,3 +289,44 @@ def test_a_fit_that_fails_names_the_method(dcu, pixels, asked):
             MethodFailed, match=r"method background .* failed: KeyError: 'no such aberration'"
         ):
             list(acquisition(dcu, stream, Background(log="log")).run())
+
+
+class Looked:
+    """A share of the time that lets a method wait for three looks after each fit."""
+
+    def __init__(self, part):
+        assert part == refits.SHARE
+        self.left, self.looks = 0, 0
+
+    @property
+    def wait(self):
+        self.looks += 1
+        self.left -= 1
+        return max(0, self.left)
+
+    @contextmanager
+    def work(self):
+        yield
+        self.left = 4
+
+
+def test_a_method_is_fitted_again_when_its_share_of_the_time_allows(monkeypatch):
+    shares, fitted, rows = [], [], [2]
+    monkeypatch.setattr(refits, "Share", lambda part: shares.append(Looked(part)) or shares[-1])
+    monkeypatch.setattr(refits, "_LOOK_S", 0.001)
+    again = threading.Event()
+
+    class Imaging:
+        refitting = (SimpleNamespace(name="method", refit_rows=1),)
+
+        def refit(self, method, raster, stop):
+            fitted.append(shares[raster].looks)
+            rows[0] += 1
+            if len(fitted) == 4:
+                again.set()
+                refitting.end()
+
+    refitting = refits.Refits(Imaging(), 0, lambda raster: rows[0])
+    assert again.wait(10)
+    refitting.stop()
+    assert fitted == [1, 5, 9, 13]

@@ -290,7 +290,7 @@ def test_tiles_hold_every_good_pixel_of_the_disk_once(underfocus):
 
 def test_with_tiles_enough_every_pixel_is_one_and_the_image_no_worse(underfocus):
     frames, series, grid, phase = underfocus
-    every, few = Parallax("p", tiles=1 << 16), Parallax("p", tiles=60)
+    every, few = Parallax("p", tiles=4096), Parallax("p", tiles=60)
     tiles = every.tiles_on(series)
     assert (tiles.pixels == 1).all()
     assert len(tiles.maps) == few.tiles_on(series).pixels.sum()
@@ -298,6 +298,31 @@ def test_with_tiles_enough_every_pixel_is_one_and_the_image_no_worse(underfocus)
     assert found["p_reason"] == Reason.FITTED
     assert found["p_C10"] == pytest.approx(-300, rel=0.03)
     assert like(found["p"], phase) > like(coarse["p"], phase) - 0.01
+
+
+def test_a_tile_without_numbers_in_some_rows_leaves_the_others_to_be_fitted(underfocus):
+    frames, series, grid, _ = underfocus
+    method = Parallax("p", tiles=60)
+    (part,) = taken(method, frames, series, grid)
+    part.values.reshape(-1, *grid.shape)[7, grid.rows // 2 :] = (
+        np.nan
+    )  # one of its pixels was saturated there
+    fit = method.refit(series, grid, [part], None, lambda: False)
+    half = method.refit(
+        series, grid, taken(method, frames, series, grid, np.arange(grid.size // 2)), None, lambda: False
+    )
+    assert fit.reason == Reason.FITTED
+    assert (fit.c10, fit.c12) == (half.c10, half.c12)
+
+
+def test_more_tiles_than_memory_is_for_are_refused_by_name(underfocus):
+    _, series, _, _ = underfocus
+    large = ScanGrid(1 << 13, 1 << 13, step=0.1, unit="nm")
+    with pytest.raises(
+        ValueError, match=r"^p has \d+ tiles of 8192 x 8192 positions, \d+ GiB; .* set p_tiles to 64 at"
+    ):
+        Parallax("p").demand(series, large)
+    Parallax("p", tiles=64).demand(series, large)
 
 
 def test_any_matrix_is_that_of_its_aberrations():

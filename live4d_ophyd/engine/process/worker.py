@@ -27,7 +27,6 @@ from live4d_ophyd.engine.process import protocol
 from live4d_ophyd.engine.process.previews import Changes
 from live4d_ophyd.engine.request import AcquisitionRequest
 from live4d_ophyd.engine.results import Progress, RasterResult
-from live4d_ophyd.engine.share import Share
 from live4d_ophyd.engine.steps import OutOfStep
 
 log = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ PROGRESS_PERIOD_S = 0.1
 EVENTS = "inproc://events"
 END = b""
 ANY_SESSION = b""
-#: of the time, that previews take at most: those of a large scan can take seconds, and frames need the processor
-PREVIEW_SHARE = 0.25
 #: how an event is to be delivered: in order and surely, as a preview, or past all that
 SURELY, AS_PREVIEW, ASIDE = b"S", b"P", b"A"
 
@@ -239,16 +236,13 @@ class Worker:
         events = self._context.socket(zmq.PUSH)
         events.linger = 0
         events.connect(EVENTS)
-        previews = Share(PREVIEW_SHARE)
         try:
             while not over.wait(PROGRESS_PERIOD_S):
                 progress = acquisition.progress()
                 self._tell(events, protocol.ProgressMade(generation, progress))
-                if self.preview_wanted.is_set() and not previews.wait:
+                if self.preview_wanted.is_set():
                     try:
-                        with previews.work():
-                            outputs = acquisition.preview()
-                        if outputs is not None:
+                        if (outputs := acquisition.preview()) is not None:
                             self.preview_wanted.clear()
                             self._tell(events, self._preview(generation, progress, outputs))
                     except Exception as error:  # of the GPU, say; the acquisition meets it, too
