@@ -5,7 +5,7 @@ GIL on the calling thread, the same numbers whatever came before: no pattern is 
 
 A place is compared with a disk: counts a pixel within the radius, less those of a ring just beyond its edge. The
 bright-field disk is found first and taken out: its edge, which outshines all others, would else be a disk everywhere
-around it.
+around it. Time is bounded: places about 5 points, a quarter of a radius apart, and 36 lattices at most.
 """
 
 from __future__ import annotations
