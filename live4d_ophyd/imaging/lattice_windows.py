@@ -10,15 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from live4d_ophyd.imaging.strain_kernels import LEAST_DISKS
+from live4d_ophyd.imaging.lattice_search import LEAST_GAP, around
+from live4d_ophyd.imaging.strain_kernels import LEAST_DISKS, LEAST_RING, RING
 from live4d_ophyd.sources.source import SeriesInfo
 
-#: width of the ring of background about a window, px, and pixels without which there is none
-_RING, _LEAST_RING = 2.5, 12
 #: part of a window's pixels that may be bad
 _MOST_BAD = 0.1
-#: least width of what is between two disks, px
-_LEAST_GAP = 1.0
 #: orders along each vector that are looked at
 _ORDERS = 9
 #: lattice points about one whose disks might be in its ring of background
@@ -48,13 +45,8 @@ class Windows:
 
     def background(self) -> np.ndarray:
         """Pixels of the ring about any window, (n, 2) from its middle; none where there are too few."""
-        side = int(np.ceil(self.reach + _RING + 0.5))
-        near = np.mgrid[-side : side + 1, -side : side + 1].reshape(2, -1).T
-        away = np.hypot(*near.T)
-        ring = (away > self.reach + 0.5) & (away <= self.reach + _RING + 0.5)
-        for neighbour in _AROUND @ self.start[1:]:
-            ring &= np.hypot(*(near - neighbour).T) > self.reach + 0.5
-        return near[ring] if ring.sum() >= _LEAST_RING else near[:0]
+        ring = around(self.start[1:], self.reach, RING)
+        return ring if len(ring) >= LEAST_RING else ring[:0]
 
 
 def bad_pixels(series: SeriesInfo) -> np.ndarray:
@@ -87,10 +79,10 @@ def windows_of(
     orders = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
     away = np.hypot(*(orders @ basis).T)
     shortest = float(np.min(away[away > 0]))
-    if shortest < 2 * radius + _LEAST_GAP:
+    if shortest < 2 * radius + LEAST_GAP:
         raise ValueError(
             f"disks of {name} with a radius of {radius:.1f} px are {shortest:.1f} px apart; expected at least "
-            f"{2 * radius + _LEAST_GAP:.1f} px, as they must not meet: take a smaller convergence angle"
+            f"{2 * radius + LEAST_GAP:.1f} px, as they must not meet: take a smaller convergence angle"
         )
     margin = min(margin, shortest / 2 - radius)
     at, bad = np.array(center) + orders @ basis, bad_pixels(series)
@@ -153,13 +145,13 @@ class Maps:
 def maps_of(windows: Windows, disk: int, bad: np.ndarray) -> Maps:
     """Of a disk, by its number; ``bad`` (q_y, q_x) pixels weigh nothing, as the engine sees to."""
     at, reach = windows.at[disk], windows.reach
-    rows, cols, distance = _box(at, reach + _RING, bad.shape)
+    rows, cols, distance = _box(at, reach + RING, bad.shape)
     good = ~bad[rows, cols]
-    ring = (distance > reach) & (distance <= reach + _RING) & good
+    ring = (distance > reach) & (distance <= reach + RING) & good
     for neighbour in at + _AROUND @ windows.start[1:]:
         ring &= _distance(neighbour, rows, cols) > reach
     whole = (distance <= reach).astype(np.int64)
-    enough = int(ring.sum()) >= _LEAST_RING
+    enough = int(ring.sum()) >= LEAST_RING
     # About a whole pixel, for exact sums.
     row, col = round(float(at[0])), round(float(at[1]))
     y, x = np.arange(rows.start, rows.stop)[:, np.newaxis] - row, np.arange(cols.start, cols.stop) - col

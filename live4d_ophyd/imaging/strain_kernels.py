@@ -15,9 +15,18 @@ import numpy as np
 from numba import njit
 
 from live4d_ophyd.frames.memory import NOGIL
+from live4d_ophyd.imaging.lattice_search import (
+    FARTHEST,
+    LEAST_GAP,
+    around,
+    has_edges,
+    mean_about,
+    search,
+    shortest_of,
+)
 
-#: of a position: why it has no lattice
-FITTED, TOO_FEW, OUTSIDE = 0, 1, 2
+#: of a position: it has a lattice, why it has none, or that a search found it
+FITTED, TOO_FEW, OUTSIDE, SEARCHED = 0, 1, 2, 3
 #: numbers of a position: centre, g1, g2 (row, col), rms distance of the disks from the lattice (px), part of the disks
 #: that were used, and the standard deviation of strain that their variances leave
 NUMBERS = 9
@@ -32,9 +41,14 @@ _FLOOR = 0.01
 #: how far within the margin of its window the lattice must leave a disk, px: the edge of a disk is a pixel wide, and a
 #: window that cuts it off pulls at the strain
 _WITHIN = 0.25
-#: how far a vector may be from that without strain, part of the distance of disks: disks that move further get to
-#: places of others, and a lattice fits that is none
-_MOST_CHANGE = 0.2
+#: how far a vector may be from that without strain if no search saw it, part of the distance of disks: disks that move
+#: further get to places of others, and a lattice fits that is none
+_MOST_CHANGE = 0.1
+#: disks of a lattice that was searched for, and those of them in neither direction of g1 and g2: two crystals, one with
+#: disks along g1 and one along g2, have none
+_LEAST_SEARCHED, _LEAST_MIXED = 7, 2
+#: width of the ring of background about a disk, px, and pixels without which there is none
+RING, LEAST_RING = 2.5, 12
 #: half widths of the ring about the edge, px, one pass each
 _RINGS = (1.0, 0.5, 0.5)
 
@@ -112,7 +126,7 @@ def _fitted(y, x, variance, orders, at, margin, used, lattice):
 
 @njit(**NOGIL)
 def _keep(status, residual, used, lattice, out):
-    if status != FITTED:
+    if status not in (FITTED, SEARCHED):
         out[:] = np.nan
         return
     share = 0.0
@@ -173,21 +187,6 @@ def _count(pattern, good, limit, row, col, center_row, center_col):
             return 0.0
     value = pattern[row, col]
     return -1.0 if value >= limit or value != value else float(value)
-
-
-@njit(**NOGIL)
-def _background(pattern, good, limit, center_row, center_col, offsets):
-    """Counts a pixel around a disk, and how many pixels that is."""
-    total, pixels = 0.0, 0
-    row, col = round(center_row), round(center_col)
-    for n in range(len(offsets)):
-        r, c = row + offsets[n, 0], col + offsets[n, 1]
-        if 0 <= r < pattern.shape[0] and 0 <= c < pattern.shape[1] and good[r, c]:
-            value = pattern[r, c]
-            if value < limit:
-                total += value
-                pixels += 1
-    return (total / pixels, pixels) if pixels else (0.0, 0)
 
 
 @njit(**NOGIL)
@@ -259,17 +258,95 @@ def _edge(pattern, good, limit, row, col, radius, half_width, level):
 
 
 @njit(**NOGIL)
-def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, wide, between, out, status):
-    """Lattices of ``patterns`` (n, q_y, q_x) float32: windows follow the disks, then their edges are fitted.
+def _followed(pattern, good, limit, orders, offsets, radius, reach, wide, lattice, used):
+    """The lattice of a pattern from ``lattice``, which becomes it: why there is none, and the rms distance of disks.
 
-    ``start`` (3, 2): centre and vectors without strain. ``reach`` is the radius of windows, ``wide`` that of the first
-    ones, ``between`` half the distance of disks; ``offsets`` (m, 2) pixels of the background about a disk. ``out`` and
-    ``status`` as of `fit_moments`.
+    Windows follow the disks, then their edges are fitted. ``used`` (disks,) has those that are on the lattice.
     """
     disks = len(orders)
     y, x, variance = np.empty(disks), np.empty(disks), np.empty(disks)
-    level, pixels = np.empty(disks), np.empty(disks)
-    used, lattice, at = np.empty(disks, np.bool_), np.empty((4, 2)), np.empty((disks, 2))
+    level, pixels, at = np.empty(disks), np.empty(disks), np.empty((disks, 2))
+    state, residual = TOO_FEW, 0.0
+    # The first disks tell where the others are; then all, about where they are, with the edges at last.
+    for turn in range(3 + len(_RINGS)):
+        before = lattice.copy()
+        here = min(disks, 5) if turn == 0 else disks
+        for j in range(disks):
+            row = before[0, 0] + orders[j, 0] * before[1, 0] + orders[j, 1] * before[2, 0]
+            col = before[0, 1] + orders[j, 0] * before[1, 1] + orders[j, 1] * before[2, 1]
+            at[j, 0], at[j, 1] = row, col
+            used[j] = j < here
+            if not used[j]:
+                continue
+            if turn < 3:
+                level[j], pixels[j] = mean_about(pattern, good, limit, row, col, offsets)
+                window = wide if turn == 0 else reach
+                y[j], x[j], variance[j] = _place(
+                    pattern, good, limit, row, col, window, radius, level[j], pixels[j]
+                )
+            else:
+                y[j], x[j], variance[j] = _edge(
+                    pattern, good, limit, row, col, radius, _RINGS[turn - 3], level[j]
+                )
+                # What the moments did not see as a disk has no edge either.
+                used[j] = level[j] >= 0
+            used[j] = used[j] and variance[j] > 0
+            if turn == 2 and not used[j]:
+                level[j] = -1.0
+        state, residual = _fitted(y, x, variance, orders, at, 1e9, used, lattice)
+        if state != FITTED:
+            lattice[:] = before
+            if turn > 0:
+                break
+    return state, residual
+
+
+@njit(**NOGIL)
+def _change(lattice, start):
+    """How far the vectors are from those without strain, px; the larger one."""
+    most = 0.0
+    for g in range(1, 3):
+        row, col = lattice[g, 0] - start[g, 0], lattice[g, 1] - start[g, 1]
+        most = max(most, math.sqrt(row * row + col * col))
+    return most
+
+
+@njit(**NOGIL)
+def _searched(pattern, good, limit, start, orders, radius, margin, lattice, used):
+    """The lattice of a pattern by a search, then as by `_followed`; SEARCHED if there is one, and the rms distance."""
+    if not search(pattern, good, limit, start, orders, radius, lattice):
+        return TOO_FEW, 0.0
+    reach = radius + max(0.5, min(margin, shortest_of(lattice[1:3]) / 2 - radius))
+    offsets = around(lattice[1:3], reach, RING)
+    if len(offsets) < LEAST_RING:
+        offsets = offsets[:0]
+    state, residual = _followed(pattern, good, limit, orders, offsets, radius, reach, reach, lattice, used)
+    if state != FITTED:
+        return state, 0.0
+    count = mixed = 0
+    for j in range(len(orders)):
+        count += used[j]
+        mixed += used[j] and orders[j, 0] != 0 and orders[j, 1] != 0
+    shortest = shortest_of(lattice[1:3])
+    far = _change(lattice, start) > FARTHEST * shortest_of(start[1:]) or shortest < 2 * radius + LEAST_GAP
+    if far or count < _LEAST_SEARCHED or mixed < _LEAST_MIXED:
+        return OUTSIDE, 0.0
+    if not has_edges(pattern, good, limit, lattice, orders, used, radius, offsets):
+        return OUTSIDE, 0.0
+    return SEARCHED, residual
+
+
+@njit(**NOGIL)
+def fit_patterns(
+    patterns, good, limit, start, orders, offsets, radius, reach, wide, between, margin, out, status
+):
+    """Lattices of ``patterns`` (n, q_y, q_x) float32: from that without strain, or where that fails, by a search.
+
+    ``start`` (3, 2): centre and vectors without strain. ``reach`` is the radius of windows, ``wide`` that of the first
+    ones, ``between`` half the distance of disks; ``offsets`` (m, 2) pixels of the background about a disk. ``out`` and
+    ``status`` as of `fit_moments`; that of a lattice by a search is SEARCHED.
+    """
+    used, lattice = np.empty(len(orders), np.bool_), np.empty((4, 2))
     for n in range(len(patterns)):
         pattern = patterns[n]
         lattice[:3] = start
@@ -279,42 +356,13 @@ def fit_patterns(patterns, good, limit, start, orders, offsets, radius, reach, w
             )
             if found > 0:
                 lattice[0, 0], lattice[0, 1] = row, col
-        state, residual = TOO_FEW, 0.0
-        # The first disks tell where the others are; then all, about where they are, with the edges at last.
-        for turn in range(3 + len(_RINGS)):
-            before = lattice.copy()
-            here = min(disks, 5) if turn == 0 else disks
-            for j in range(disks):
-                row = before[0, 0] + orders[j, 0] * before[1, 0] + orders[j, 1] * before[2, 0]
-                col = before[0, 1] + orders[j, 0] * before[1, 1] + orders[j, 1] * before[2, 1]
-                at[j, 0], at[j, 1] = row, col
-                used[j] = j < here
-                if not used[j]:
-                    continue
-                if turn < 3:
-                    level[j], pixels[j] = _background(pattern, good, limit, row, col, offsets)
-                    window = wide if turn == 0 else reach
-                    y[j], x[j], variance[j] = _place(
-                        pattern, good, limit, row, col, window, radius, level[j], pixels[j]
-                    )
-                else:
-                    y[j], x[j], variance[j] = _edge(
-                        pattern, good, limit, row, col, radius, _RINGS[turn - 3], level[j]
-                    )
-                    # What the moments did not see as a disk has no edge either.
-                    used[j] = level[j] >= 0
-                used[j] = used[j] and variance[j] > 0
-                if turn == 2 and not used[j]:
-                    level[j] = -1.0
-            state, residual = _fitted(y, x, variance, orders, at, 1e9, used, lattice)
-            if state != FITTED:
-                lattice[:] = before
-                if turn > 0:
-                    break
-        for g in range(1, 3):
-            row, col = lattice[g, 0] - start[g, 0], lattice[g, 1] - start[g, 1]
-            if state == FITTED and math.sqrt(row * row + col * col) > 2 * _MOST_CHANGE * between:
-                state = OUTSIDE
+        state, residual = _followed(pattern, good, limit, orders, offsets, radius, reach, wide, lattice, used)
+        if state == FITTED and _change(lattice, start) > 2 * _MOST_CHANGE * between:
+            state = OUTSIDE
+        if state != FITTED:
+            other, residual = _searched(pattern, good, limit, start, orders, radius, margin, lattice, used)
+            if other == SEARCHED:
+                state = SEARCHED
         status[n] = state
         _keep(state, residual, used, lattice, out[n])
 
@@ -326,4 +374,4 @@ def warm_up() -> None:
     fit_moments(sums, pair, pair, pair, one, pair, one, 1.0, 1.0, 1.0, out, status)
     good, offsets = np.zeros((1, 1), bool), np.zeros((0, 2), np.int64)
     patterns = np.zeros((0, 1, 1), np.float32)
-    fit_patterns(patterns, good, 1.0, np.zeros((3, 2)), pair, offsets, 1.0, 1.0, 1.0, 1.0, out, status)
+    fit_patterns(patterns, good, 1.0, np.zeros((3, 2)), pair, offsets, 1.0, 1.0, 1.0, 1.0, 1.0, out, status)

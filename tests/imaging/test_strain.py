@@ -353,6 +353,7 @@ class _OfALattice(MethodTests):
         return {
             **maps,
             "s_mapped": np.array(1.0 if len(came) else np.nan),
+            "s_searched": np.array(0.0 if len(came) else np.nan),
             "s_reason": np.array(float(Reason.FITTED if len(came) else Reason.NO_FRAMES)),
             **{f"s_reference_{key}": np.array(value) for key, value in numbers.items()},
         }
