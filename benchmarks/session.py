@@ -15,11 +15,10 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import numpy as np
 
 from benchmarks.plain_source import PlainSource
 from benchmarks.report import machine
@@ -166,7 +165,7 @@ class Session:
             "numbers": {
                 key.removeprefix("live4d_"): float(data[key])
                 for key in sorted(data)
-                if key.startswith(("live4d_parallax_", "live4d_strain_")) and np.ndim(data[key]) == 0
+                if key.startswith(("live4d_parallax_", "live4d_strain_")) and isinstance(data[key], Real)
             },
             "sender_late_ms": 1e3 * sender["late_s"],
             "engine_us_a_frame": 1e6 * engine_cpu / count,
