@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from live4d_ophyd.engine.imaging import Imaging
-from live4d_ophyd.engine.share import Share
+from live4d_ophyd.engine.time_share import Share
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,10 @@
 """Bytes of a connection become messages in slots: each of them, in order, whatever the pieces; or the peer is named."""
 
+import fcntl
 import itertools
 import socket
+import struct
+import termios
 import threading
 import time
 from contextlib import closing
@@ -283,13 +286,26 @@ def wakes_at(wire, least):
         time.sleep(0.001)
 
 
+def settled(wire, slot, sent):
+    """Wait until the reader sleeps behind ``sent`` bytes, and see for how many it is woken."""
+    deadline = time.monotonic() + 10
+    while True:  # how much of them had come when it was woken, and was read, is the kernel's
+        unread = struct.unpack("i", fcntl.ioctl(wire.ours, termios.FIONREAD, bytes(4)))[0]
+        least = wire.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT)
+        if unread < least == min(256 << 10, slot - (sent - unread)):
+            return
+        assert time.monotonic() < deadline, f"it is woken for {least} bytes, {unread} of {sent} are there"
+        time.sleep(0.001)
+
+
 def test_messages_that_are_not_due_are_read_many_at_a_time():
     """The reader sleeps until the kernel has 256 kB, or as many as the slot has room for, or the first is due."""
+    first, large = frame(b"first"), frame(bytes(300_000)) + frame(bytes(500_000))
     with closing(Wire(slot_bytes=1 << 20, linger=1e6, largest=1 << 20, tcp=True)) as wire:
-        wire.peer.sendall(frame(b"first"))
+        wire.peer.sendall(first)
         wakes_at(wire, 256 << 10)
-        wire.peer.sendall(frame(bytes(300_000)) + frame(bytes(500_000)))
-        wakes_at(wire, (1 << 20) - 5 - 2 - 300_000 - 9 - 500_000 - 9)
+        wire.peer.sendall(large)
+        settled(wire, 1 << 20, len(first) + len(large))
         wire.ring.ask(b"", 0.0)  # due from now on
         wire.peer.sendall(frame(bytes(1 << 19)))  # no room: what is there goes
         assert wire.batch().count == 3

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from live4d_ophyd.engine.share import Share
+from live4d_ophyd.engine.time_share import Share
 
 
 class Clock:
