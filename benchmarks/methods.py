@@ -28,7 +28,7 @@ from live4d_ophyd.decode import Backend, FrameFormat, choose_backend
 from live4d_ophyd.decode.saturation import NODATA
 from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.imaging import Imaging
-from live4d_ophyd.engine.preparation import Preparation
+from live4d_ophyd.engine.preparation import Preparation, Prepared
 from live4d_ophyd.frames.batch import FrameBatch
 from live4d_ophyd.imaging.center_of_mass import CenterOfMass
 from live4d_ophyd.imaging.dpc import DPC, IDPC
@@ -40,6 +40,7 @@ from live4d_ophyd.imaging.pattern_statistics import MaxPattern, StdPattern
 from live4d_ophyd.imaging.segments import Segments
 from live4d_ophyd.imaging.strain import Strain
 from live4d_ophyd.imaging.virtual_detectors import Annulus
+from live4d_ophyd.scan import ScanGrid
 from live4d_ophyd.sources.dectris.source import DectrisSource
 from live4d_ophyd.sources.source import SeriesInfo
 
@@ -122,17 +123,22 @@ class Lane:
         self.cpu = time.thread_time() - cpu
 
 
+def prepared_for(size: Size, frame: FrameFormat, methods: Sequence[Method], scan: ScanGrid) -> Prepared:
+    """What frames of this size are asked for."""
+    request = AcquisitionRequest(
+        DectrisSource("tcp://dcu:31001"), scan, tuple(methods), calibration=size.calibration
+    )
+    series = SeriesInfo((1, 0), frame, saturation=int(np.iinfo(size.dtype).max), energy=ENERGY_EV)
+    return Preparation().prepare(request, series, {})
+
+
 def _measure(
     backend: Backend, size: Size, methods: Sequence[Method], lanes: int, batches: int, batch: FrameBatch
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Frames per second, and the outputs."""
     scan = size.grid(lanes * batches * BATCH)
     frame = FrameFormat(size.side, size.side, np.dtype(size.dtype))
-    request = AcquisitionRequest(
-        DectrisSource("tcp://dcu:31001"), scan, tuple(methods), calibration=size.calibration
-    )
-    series = SeriesInfo((1, 0), frame, saturation=int(np.iinfo(size.dtype).max), energy=ENERGY_EV)
-    prepared = Preparation().prepare(request, series, {})
+    prepared = prepared_for(size, frame, methods, scan)
     workers = [Lane(n, backend.of_lane(n), frame, [batch, batch]) for n in range(lanes)]
     for worker in workers:  # what is made once, or compiled
         worker.run(Imaging(prepared, scan), 0, 2)

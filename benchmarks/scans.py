@@ -24,19 +24,16 @@ import numpy as np
 
 from benchmarks.batches import BATCH, batch_of
 from benchmarks.by_devices import cards_here
-from benchmarks.methods import Lane, method_sets
+from benchmarks.methods import Lane, method_sets, prepared_for
 from benchmarks.report import machine
-from benchmarks.source import ENERGY_EV, SIZES, ScannedSize
+from benchmarks.source import SIZES, ScannedSize
 from live4d_ophyd.decode import FrameFormat, choose_backend
 from live4d_ophyd.decode.decoder import Part
-from live4d_ophyd.engine import AcquisitionRequest
 from live4d_ophyd.engine.imaging import Imaging
-from live4d_ophyd.engine.preparation import Preparation, Prepared
+from live4d_ophyd.engine.preparation import Prepared
 from live4d_ophyd.imaging.method import Method
 from live4d_ophyd.imaging.virtual_detectors import Disk
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.sources.dectris.source import DectrisSource
-from live4d_ophyd.sources.source import SeriesInfo
 
 SIDES = (64, 256, 1024)
 SETS = ("VBF", "VBF, parallax", "VBF, CoM, parallax, strain")
@@ -75,12 +72,7 @@ class Scans:
         self._lane = Lane(0, self.backend, self._frame, batches)
 
     def imaging(self, methods: Sequence[Method], scan: ScanGrid) -> Imaging:
-        request = AcquisitionRequest(
-            DectrisSource("tcp://dcu:31001"), scan, tuple(methods), calibration=self.size.calibration
-        )
-        limit = int(np.iinfo(self._frame.dtype).max)
-        series = SeriesInfo((1, 0), self._frame, saturation=limit, energy=ENERGY_EV)
-        return Imaging(Preparation().prepare(request, series, {}), scan)
+        return Imaging(prepared_for(self.size, self._frame, methods, scan), scan)
 
     def scan(self, side: int) -> ScanGrid:
         return ScanGrid(side, side, step=self.size.STEP_NM, unit="nm")

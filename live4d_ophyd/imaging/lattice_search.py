@@ -4,8 +4,8 @@ In: a pattern, and centre and vectors without strain. Out: centre and vectors to
 GIL on the calling thread, the same numbers whatever came before: no pattern is a seed for another one.
 
 A place is compared with a disk: counts a pixel within the radius, less those of a ring just beyond its edge. The
-bright-field disk is found first and taken out: its edge, which outshines all others, would else be a disk everywhere
-around it. Time is bounded: places about 5 points, a quarter of a radius apart, and 36 lattices at most.
+bright-field disk is found first and taken out: its edge outshines all others, and would look like disks all around it.
+Time is bounded: places about 5 points, a quarter of a radius apart, and 36 lattices at most.
 """
 
 from __future__ import annotations
