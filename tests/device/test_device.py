@@ -260,6 +260,7 @@ def test_previews_are_asked_for_only_where_somebody_reads_them(live4d, dcu, RE, 
     for number in (1, 2):
         dcu.send(series(frames(GRID.frames), number, f"SERIES{number}"))
         RE(bp.count([live4d]))
+        dcu.wait_for_leaving(1)
     assert bool(asked) is shown
 
 
@@ -333,6 +334,7 @@ def test_after_an_interruption_the_next_run_works(live4d, dcu, RE, how, status):
     assert docs.of("stop")[0]["exit_status"] == status
     RE.waiting_hook = None
     pixels = frames(GRID.frames, seed=4)
+    dcu.wait_for_leaving(1)
     dcu.send([image(frames(1)[0] * 9, 1, 1, "A"), *series(pixels, 2, "B")])
     later = Documents()
     RE(bp.count([live4d]), later)
@@ -349,6 +351,7 @@ def test_a_failure_says_why_in_the_stop_document(live4d, dcu, RE):
     assert "no series began" in stop["reason"]
     live4d.timeout.put(5.0)
     pixels = frames(GRID.frames)
+    dcu.wait_for_leaving(1)
     dcu.send(series(pixels))
     RE(bp.count([live4d]), docs)
     np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))
@@ -366,6 +369,7 @@ def test_a_killed_engine_fails_the_run_and_the_next_one_gets_a_new_engine(live4d
     assert "SIGKILL" in docs.of("stop")[0]["reason"]
     RE.waiting_hook = None
     pixels = frames(GRID.frames)
+    dcu.wait_for_leaving(1)
     dcu.send(series(pixels, 2, "B"))
     RE(bp.count([live4d]), docs)
     np.testing.assert_array_equal(docs.events()[0]["data"]["live4d_vbf"], expected(pixels))

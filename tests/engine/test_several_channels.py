@@ -100,6 +100,7 @@ def test_each_channel_has_its_own_images_with_its_own_mask(dcu, low, high, conne
         mask[at] = True
         check(raster.outputs, pixels, end_, mask)
     # What is made of images is made of the channel's own: equal to a series that has no other.
+    dcu.wait_for_leaving(connections)  # else some of the next series goes their way
     alone = start(2, "B", 12, pixel_mask={"threshold_1": masks["difference"]})
     dcu.send([alone, *(image(frame, n, 2, "B") for n, frame in enumerate(high)), end(2, "B")])
     (other,) = take(dcu, METHODS)

@@ -202,6 +202,7 @@ def test_a_served_engine_works_for_one_session_after_the_other(dcu):
                     client.acquire(generation, request(dcu), events)
                     assert isinstance(events.last(), protocol.Done)
                 client.release()
+                dcu.wait_for_leaving(1)
 
 
 def test_a_stopped_engine_goes_on_when_it_is_continued(engine, dcu):

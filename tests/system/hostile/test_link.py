@@ -233,6 +233,7 @@ def test_another_session_takes_the_engine_of_one_that_does_not_come_back(rig, pi
         send(dcu, pixels, wait=lambda row: row or network.pull())
         dcu.wait()
         with welcomed(endpoint) as other:  # in its turn, when the first has had time to come back
+            dcu.wait_for_leaving(1)
             check(ask_and_send(other, dcu, pixels), pixels)
             assert "what it was still to be sent: that is lost" in caplog.text  # as the engine's log says
             network.plug_in()
@@ -313,6 +314,7 @@ def test_a_scan_after_a_cancelled_one_does_not_wait_for_its_raster(rig, pixels):
             time.sleep(0.01)
         client.cancel(1)
         assert client.release(PATIENCE_S)
+        dcu.wait_for_leaving(1)
         second = ask(client, dcu, generation=2)
         assert network.carried - before < 0.75e6  # the parts that were under way; the rest is 1 MB
         send(dcu, pixels, series_id=2)
