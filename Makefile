@@ -17,7 +17,7 @@ BIN    := $(VENV)/bin
 install = $(BIN)/uv pip install --quiet --python $(1)/bin/python $(2) \
 	|| $(BIN)/python -m pip --python $(1)/bin/python --quiet --disable-pip-version-check install $(2)
 
-.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles sidebands abtem mutants clean
+.PHONY: help demo session test check docs gallery viewpictures bench resolve aarch64 long readers oracles quantem abtem mutants clean
 
 help:           ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -114,16 +114,19 @@ readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which program
 # py4DSTEM says that it needs NumPy 1, and works with 2.3.
 $(ORACLES)/.installed:
 	$(PYTHON) -m venv $(ORACLES)
-	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy==2.3.5' 'libertem==0.16.0' h5py emdfile \
+	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy==2.3.5' 'libertem==0.16.0' \
+		'libertem-parallax==0.1.2' h5py emdfile \
 		ncempy mpire dill scikit-optimize threadpoolctl colorspacious gdown pylops
 	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'py4DSTEM==0.14.18'
 	@touch $@
 
-oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images beside LiberTEM's and py4DSTEM's
+oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images beside those of LiberTEM and py4DSTEM
 	$(BIN)/python tests/by_hand/oracles.py ours out/oracles
 	$(ORACLES)/bin/python tests/by_hand/oracles.py theirs out/oracles
 	$(BIN)/python tests/by_hand/strain_oracle.py ours out/oracles
 	$(ORACLES)/bin/python tests/by_hand/strain_oracle.py theirs out/oracles
+	PYTHONPATH=tests/imaging $(BIN)/python tests/by_hand/parallax_oracle.py ours out/oracles
+	MPLBACKEND=agg $(ORACLES)/bin/python tests/by_hand/parallax_oracle.py theirs out/oracles
 
 # Apart from the others, as it brings torch: gigabytes, where that is not the one for CPUs alone.
 $(QUANTEM)/.installed:
@@ -132,9 +135,11 @@ $(QUANTEM)/.installed:
 		'torchvision==0.28.0' 'numpy==2.3.5' 'libertem==0.16.0' 'ptychography40==0.1.0'
 	@touch $@
 
-sidebands: $(VENV)/.installed-dev $(QUANTEM)/.installed  ## by hand: our single-sideband phase beside quantem's and LiberTEM's
+quantem: $(QUANTEM)/.installed oracles  ## by hand: and beside quantem's; single sidebands, too
 	PYTHONPATH=tests/imaging $(BIN)/python tests/by_hand/ssb_oracle.py ours out/oracles
 	$(QUANTEM)/bin/python tests/by_hand/ssb_oracle.py theirs out/oracles
+	$(QUANTEM)/bin/python tests/by_hand/strain_oracle.py quantem out/oracles
+	$(QUANTEM)/bin/python tests/by_hand/parallax_oracle.py quantem out/oracles
 
 $(ABTEM)/.installed:
 	$(PYTHON) -m venv $(ABTEM)

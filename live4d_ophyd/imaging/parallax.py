@@ -579,8 +579,8 @@ def summed(
 
     Each value goes to the nearest pixel. Pixels between, where few values are, are interpolated from those around.
     """
-    total = _placed(deviations, weights, shifts, seen.shape, upsampling)
-    weight = _placed(repeat(seen), weights, shifts, seen.shape, upsampling)
+    total = placed(deviations, weights, shifts, seen.shape, upsampling)
+    weight = placed(repeat(seen), weights, shifts, seen.shape, upsampling)
     whole = weights.sum() / upsampling**2
     wide_total, wide_weight = (_spread(part, upsampling) for part in (total, weight))
     image = np.full(total.shape, np.nan)
@@ -603,12 +603,12 @@ def phase_image(
     """
     middles = np.array([angles.mean(axis=0) for angles in pixels])
     shifts = middles @ fit.matrix.T / np.array(optics.steps)
-    part = _placed(repeat(seen), weights, shifts, seen.shape, 1) / weights.sum()
+    part = placed(repeat(seen), weights, shifts, seen.shape, 1) / weights.sum()
     phase = phase_of(deviations, weights, pixels, optics, fit.matrix, fit.rotation)
     return np.divide(phase, part, out=np.full(seen.shape, np.nan), where=part > _LEAST_COVERAGE)
 
 
-def _placed(
+def placed(
     images: Iterable[np.ndarray],
     weights: np.ndarray,
     shifts: np.ndarray,

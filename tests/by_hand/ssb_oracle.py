@@ -1,4 +1,4 @@
-"""`make sidebands`: our phase from single sidebands beside quantem's and LiberTEM's, of the same simulated frames. Two
+"""`make quantem`: our phase from single sidebands beside quantem's and LiberTEM's, of the same simulated frames. Two
 halves, as both need an older NumPy than we do:
 
     PYTHONPATH=tests/imaging python tests/by_hand/ssb_oracle.py ours DIR   frames, the true phase, and ours

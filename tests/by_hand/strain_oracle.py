@@ -1,8 +1,9 @@
-"""`make oracles`: our strain beside py4DSTEM's, of the same simulated frames, and both beside the truth. Two halves, as
-py4DSTEM needs an older NumPy than we do:
+"""`make oracles` and `make quantem`: our strain beside py4DSTEM's and quantem's, of the same simulated frames, and all
+beside the truth. Three parts, as both need an older NumPy than we do, and quantem torch:
 
-    python tests/by_hand/strain_oracle.py ours DIR     in our environment: frames, truth, and what we measure
-    python tests/by_hand/strain_oracle.py theirs DIR   in theirs: prints a table, writes DIR/strain.json
+    python tests/by_hand/strain_oracle.py ours DIR      in our environment: frames, truth, and what we measure
+    python tests/by_hand/strain_oracle.py theirs DIR    py4DSTEM: prints a table, writes DIR/strain.json
+    python tests/by_hand/strain_oracle.py quantem DIR   adds quantem's to it
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ def components(f: np.ndarray) -> np.ndarray:
     )
 
 
+def of_vectors(measured: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Of lattice vectors (positions, 2, 2) the finite tensor, as ours: theirs are of small strain."""
+    return components(np.linalg.solve(measured, np.broadcast_to(basis, measured.shape)))
+
+
 def theirs(folder: Path) -> None:
     import py4DSTEM
     from py4DSTEM import PointList
@@ -99,10 +105,7 @@ def theirs(folder: Path) -> None:
     measured = np.stack(
         [fitted.get_slice(name).data.ravel() for name in ("g1x", "g1y", "g2x", "g2y")], axis=1
     )
-    # Of its vectors the finite tensor, as ours: its own is that of small strain.
-    py4dstem = components(
-        np.linalg.solve(measured.reshape(-1, 2, 2), np.broadcast_to(basis, (SIDE**2, 2, 2)))
-    )
+    py4dstem = of_vectors(measured.reshape(-1, 2, 2), basis)
     true = components(data["deformation"])
     maps = {
         "windows": data["windows"].reshape(4, -1),
@@ -127,5 +130,36 @@ def theirs(folder: Path) -> None:
     print(json.dumps(report, indent=1))
 
 
+def quantem(folder: Path) -> None:
+    from quantem.core.datastructures import Dataset4dstem
+    from quantem.diffraction.bragg_vectors import BraggVectors
+
+    data = np.load(folder / "strain.npz")
+    frames, basis = data["frames"].reshape(SIDE, SIDE, 192, 192).astype(np.float32), data["basis"]
+    y, x = np.indices((192, 192))
+    probe = np.clip(RADIUS - np.hypot(y - 96, x - 96) + 0.5, 0, 1)
+    began = time.process_time()
+    vectors = BraggVectors.from_dataset(Dataset4dstem.from_array(frames))
+    vectors.make_template_from_probe(probe, center=(96.0, 96.0))
+    vectors.detect_disks(
+        min_abs_intensity=0.15, min_spacing=12, edge_boundary=10, sigma_cc=1.0, progressbar=False
+    )
+    vectors.choose_basis_vectors(CENTER, basis[0], basis[1], plot=False)
+    vectors.index_peaks(plot=False)
+    vectors.fit_lattice(progressbar=False, plot=False)
+    seconds = time.process_time() - began
+    measured = np.stack([vectors.g1_array, vectors.g2_array], axis=2).reshape(-1, 2, 2)
+    there = np.isfinite(measured).all(axis=(1, 2))
+    off = of_vectors(measured[there], basis) - components(data["deformation"])[:, there]
+    report = json.loads((folder / "strain.json").read_text())
+    report["versions"] |= {name: version(name) for name in ("quantem", "torch")}
+    report["rms off the truth: e_rr, e_cc, e_rc, theta (rad)"]["quantem"] = off.std(axis=1).tolist()
+    report["mean off the truth"]["quantem"] = off.mean(axis=1).tolist()
+    report["quantem, part of the positions"] = float(there.mean())
+    report["quantem, frames a second of CPU time"] = SIDE**2 / seconds
+    (folder / "strain.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+
+
 if __name__ == "__main__":
-    {"ours": ours, "theirs": theirs}[sys.argv[1]](Path(sys.argv[2]))
+    {"ours": ours, "theirs": theirs, "quantem": quantem}[sys.argv[1]](Path(sys.argv[2]))
