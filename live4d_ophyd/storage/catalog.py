@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-import subprocess
-import sys
 import warnings
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -26,6 +23,7 @@ import yaml
 from live4d_ophyd.folders import FOLDERS, make_private
 from live4d_ophyd.garbage import no_search
 from live4d_ophyd.image_streams import RAW_MIMETYPE
+from live4d_ophyd.storage.database import make_database
 from live4d_ophyd.storage.names import PLAIN, is_plain_name
 from live4d_ophyd.urls import shown, split_login
 
@@ -74,7 +72,7 @@ def open_catalog(
     directory = choose_directory(path, name)
     write_profile(name, directory, overwrite)
     make_private(directory / "images")
-    _make_database(directory / "catalog.db")
+    make_database(directory / "catalog.db")
     load_profiles.cache_clear()  # Tiled reads the files once a process; ours may be newer
     with _quiet_server():
         return from_profile(name)
@@ -239,17 +237,6 @@ def _profile_content(directory: Path) -> dict:
             ],
         }
     }
-
-
-def _make_database(path: Path) -> None:
-    """Make the catalog's database unless it is there, by Tiled's own command, in some seconds."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-        if database.execute("select * from alembic_version").fetchone():
-            return
-    command = [sys.executable, "-m", "tiled", "catalog", "init", "--if-not-exists", f"sqlite:///{path}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise OSError(f"the catalog's database {path} cannot be made:\n{done.stderr.strip()}")
 
 
 def _find_profile(name: str) -> tuple[Path, Mapping] | None:

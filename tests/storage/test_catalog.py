@@ -1,8 +1,13 @@
 """The profile that lets other processes open the catalog."""
 
+import asyncio
 import base64
+import re
+import sqlite3
+import subprocess
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +19,8 @@ from click.testing import CliRunner
 
 from live4d_ophyd.commands.main import live4d
 from live4d_ophyd.storage import ProfileConflict, backup_directory, catalog_directory, open_catalog
-from live4d_ophyd.storage.catalog import _make_database as MAKE_DATABASE
 from live4d_ophyd.storage.catalog import choose_directory, existing_catalog, write_profile
+from live4d_ophyd.storage.database import make_database as MAKE_DATABASE
 
 
 @pytest.fixture
@@ -118,17 +123,40 @@ def test_odd_paths_come_back_from_the_profile(levels, tmp_path, folder):
 @pytest.fixture
 def by_tiled(monkeypatch):
     """Databases are made here, not copied."""
-    monkeypatch.setattr("live4d_ophyd.storage.catalog._make_database", MAKE_DATABASE)
+    monkeypatch.setattr("live4d_ophyd.storage.catalog.make_database", MAKE_DATABASE)
 
 
 def test_a_database_is_made_once(levels, tmp_path, monkeypatch, by_tiled):
-    """By a process of some seconds, which opening a catalog that is there must not cost."""
+    """Opening a catalog that is there does not cost it again."""
     path = tmp_path / "per%cent" / "catalog"
     open_catalog(path, name="once").context.close()
-    monkeypatch.setattr("subprocess.run", lambda *args, **kwargs: pytest.fail("a process was started"))
+    monkeypatch.setattr("live4d_ophyd.storage.database._make", lambda path: pytest.fail("made again"))
     db = open_catalog(path, name="once")
     assert list(db) == []
     db.context.close()
+
+
+def test_a_database_is_the_one_that_tiled_makes(tmp_path):
+    """Tables, triggers, what is in them and the revision, by Tiled's own command; but for times, and indices' order."""
+
+    def content(path):
+        with closing(sqlite3.connect(path)) as database:
+            return sorted(re.sub(r"'\d{4}-[^']*'", "TIME", line) for line in database.iterdump())
+
+    MAKE_DATABASE(tmp_path / "ours.db")
+    command = [sys.executable, "-m", "tiled", "catalog", "init", f"sqlite:///{tmp_path / 'tiled.db'}"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert content(tmp_path / "ours.db") == content(tmp_path / "tiled.db")
+
+
+def test_a_database_is_made_while_a_loop_runs(tmp_path):
+    """IPython's."""
+
+    async def make():
+        MAKE_DATABASE(tmp_path / "catalog.db")
+
+    asyncio.run(make())
+    assert (tmp_path / "catalog.db").stat().st_size
 
 
 def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, by_tiled):
