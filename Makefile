@@ -8,7 +8,7 @@ ORACLES := .venv-oracles
 QUANTEM := .venv-quantem
 ABTEM := .venv-abtem
 # Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
-WORKERS ?= 2
+WORKERS ?= 4
 # of `make mutants`: how many are tested, and which
 SAMPLE ?= 400
 SEED   ?= 7

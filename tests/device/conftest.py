@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import pytest
+from kept_engines import kept_engines, with_kept_engines  # noqa: F401
 
 from live4d_ophyd.testing.small_dcu import SmallDcu
 

@@ -15,7 +15,6 @@ import pytest
 from bluesky import RunEngine, SupplementalData
 from bluesky.simulators import check_limits
 from bluesky.utils import FailedStatus, RunEngineInterrupted
-from kept_engines import kept_engines
 from ophyd import Signal
 from served_dcu import served_dcu
 from test_device import Documents
@@ -28,12 +27,6 @@ from live4d_ophyd.sim.settings import UNPREPARED
 from live4d_ophyd.sources.dectris.rest import SimplonError, UnknownKey
 
 ROWS, COLS = 6, 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _engines():
-    with kept_engines():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,7 @@ def in_a_session(words, **names):
     return names
 
 
+@pytest.mark.own_engine  # which finds the file
 def test_write_a_method_in_a_simulated_session(my_methods):
     with (
         SimulatorProcess(rows=4, cols=5) as simulator,

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus, RunEngineInterrupted
-from kept_engines import kept_engines
 from ophyd.status import Status
 from ophyd.utils import LimitError
 
@@ -30,12 +29,6 @@ GRID = ScanGrid(12, 10, step=0.5, unit="nm")
 DWELL = 1 / 30e3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _engines():
-    with kept_engines():
-        yield
-
-
 @pytest.fixture(scope="module")
 def sim():
     with SimulatorProcess(rows=16, cols=16, step=0.3) as simulator:
@@ -47,6 +40,8 @@ def generator(sim):
     generator = SimScanGenerator(sim.rest_url)
     yield generator
     Simplon(sim.rest_url).make_idle()
+    frame_time = "/detector/api/1.8.0/config/frame_time"
+    generator.client.put(frame_time, json={"value": DWELL}).raise_for_status()
     generator.client.put(
         "/microscope/scan",
         json={
