@@ -74,8 +74,8 @@ def drift_corrected(
     with opened(run, catalog) as client:
         readings = RunReadings(client)
         device, short = find_images(readings, name)
-        stream = find_stream(readings, client, device, short, stream)
-        images = read_images(client, readings, device, short, stream, None)
+        stream = find_stream(readings, device, short, stream)
+        images = read_images(readings, device, short, stream, None)
     values = images.to_numpy()
     count, rows, _ = values.shape
     if count < 2:

@@ -90,7 +90,7 @@ def export_run(
         raise ValueError(f"no format {to!r}: there are {', '.join(FORMATS)}")
     with opened(run, catalog) as client:
         readings = RunReadings(client)
-        stacks = _stacks(client, readings, names, event)
+        stacks = _stacks(readings, names, event)
     description = description_of(readings)
     plan = _plan(readings, to, Path(out), stacks)
     beside = [_json_of(path) for path in plan if to in _WITH_JSON]
@@ -103,7 +103,7 @@ def export_run(
     return [*plan, *beside]
 
 
-def _stacks(client: Any, readings: RunReadings, names: Sequence[str], event: int | None) -> list[Stack]:
+def _stacks(readings: RunReadings, names: Sequence[str], event: int | None) -> list[Stack]:
     wanted = list(names) or [
         f"{device.name}_{n}" for device in readings.devices.values() for n in device.images
     ]
@@ -114,13 +114,14 @@ def _stacks(client: Any, readings: RunReadings, names: Sequence[str], event: int
         except KeyError as error:
             raise NothingToExport(str(error.args[0])) from None
         for stream in device.streams:
-            if f"{device.name}_{short}" in client[stream]:
+            there = readings.streams[stream].keys
+            if f"{device.name}_{short}" in there:
                 bright = device.brightness.get(short)
-                if bright is not None and f"{device.name}_{bright}" not in client[stream]:
+                if bright is not None and f"{device.name}_{bright}" not in there:
                     bright = None
                 try:
                     both = [
-                        None if each is None else read_images(client, readings, device, each, stream, event)
+                        None if each is None else read_images(readings, device, each, stream, event)
                         for each in (short, bright)
                     ]
                     assert both[0] is not None

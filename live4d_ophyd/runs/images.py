@@ -180,8 +180,8 @@ def _read(run: Any, name: str, event: int | None, stream: str | None, catalog: s
     with opened(run, catalog) as client:
         readings = RunReadings(client)
         device, short = find_images(readings, name)
-        stream = find_stream(readings, client, device, short, stream)
-        return read_images(client, readings, device, short, stream, event)
+        stream = find_stream(readings, device, short, stream)
+        return read_images(readings, device, short, stream, event)
 
 
 def find_images(readings: RunReadings, name: str) -> tuple[DeviceReadings, str]:
@@ -199,12 +199,10 @@ def find_images(readings: RunReadings, name: str) -> tuple[DeviceReadings, str]:
     return found[0]
 
 
-def find_stream(
-    readings: RunReadings, client: Any, device: DeviceReadings, short: str, stream: str | None
-) -> str:
+def find_stream(readings: RunReadings, device: DeviceReadings, short: str, stream: str | None) -> str:
     """The stream to read ``short`` from."""
     key = f"{device.name}_{short}"
-    there = [name for name in device.streams if key in client[name]]
+    there = [name for name in device.streams if key in readings.streams[name].keys]
     if stream is None:
         stream = "primary" if "primary" in there or not there else there[0]
         if len(there) > 1 and stream not in there:
@@ -217,19 +215,23 @@ def find_stream(
 
 
 def read_images(
-    client: Any, readings: RunReadings, device: DeviceReadings, short: str, stream: str, event: int | None
+    readings: RunReadings, device: DeviceReadings, short: str, stream: str, event: int | None
 ) -> ScanImage:
-    """The images of one stream, all or only that of the Event number ``event``, ``(event, scan_y, scan_x)``."""
+    """The images of one stream, all or only that of the Event number ``event``, ``(event, scan_y, scan_x)``.
+
+    The catalog must still be open.
+    """
     key = f"{device.name}_{short}"
     numbers = readings.seq_nums[stream]
-    count = int(client[stream][key].shape[0])
+    stored = readings.streams[stream]
+    count = stored.events(key)
     chosen = range(count)
     if event is not None:
         index = count + event if event < 0 else numbers.index(event) if event in numbers else -1
         if not 0 <= index < count:
             raise KeyError(f"no Event {event} in the stream {stream!r}: there are {count}, numbered from 1")
         chosen = range(index, index + 1)
-    values = np.asarray(client[stream][key].read(slice(chosen.start, chosen.stop)), dtype=np.float64)
+    values = stored.array(key, slice(chosen.start, chosen.stop)).astype(np.float64)
     before = sum(len(readings.seq_nums[other]) for other in _before(device.streams, stream))
     at = [before + index for index in chosen]
     coords: dict[str, Any] = {

@@ -209,8 +209,8 @@ def _all(run: Any, name: str, stream: str | None, catalog: str | None) -> tuple[
     with opened(run, catalog) as client:
         readings = RunReadings(client)
         device, short = find_images(readings, name)
-        stream = find_stream(readings, client, device, short, stream)
-        return read_images(client, readings, device, short, stream, None), readings.start
+        stream = find_stream(readings, device, short, stream)
+        return read_images(readings, device, short, stream, None), readings.start
 
 
 def _moved_key(tiles: xr.DataArray, motor: str) -> str | None:

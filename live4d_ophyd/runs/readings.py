@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from live4d_ophyd.image_streams import image_keys, previewed_device
+from live4d_ophyd.runs.stored_stream import StoredStream
 
 
 @dataclass
@@ -63,15 +64,18 @@ class RunReadings:
         self.data_keys: dict[str, dict[str, Any]] = {}  #: of the baseline, by full name
         self.baseline: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  #: device of a key, by full name
-        for stream in run:
-            metadata = run[stream].metadata
-            if stream == "baseline":
+        self.streams: dict[str, StoredStream] = {}  #: those with images
+        for name in run:
+            stream = StoredStream(run[name])
+            metadata = stream.metadata
+            if name == "baseline":
                 self._note_keys(metadata["data_keys"])
                 self.data_keys = {key: dict(entry) for key, entry in metadata["data_keys"].items()}
-                self.baseline = numbers_and_texts(run[stream], metadata["data_keys"])
-            elif image_keys(metadata["data_keys"]) and not previewed_device({**metadata, "name": stream}):
+                self.baseline = numbers_and_texts(stream)
+            elif image_keys(metadata["data_keys"]) and not previewed_device({**metadata, "name": name}):
                 self._note_keys(metadata["data_keys"])
-                self._read_stream(run[stream], stream, metadata)
+                self.streams[name] = stream
+                self._read_stream(stream, name)
 
     def of_events(self, device: DeviceReadings, at: Sequence[int]) -> RunReadings:
         """The same with only this device and these Events of its streams."""
@@ -84,9 +88,10 @@ class RunReadings:
             self.units[key] = entry.get("units") or ""
             self.owners[key] = entry.get("object_name") or ""
 
-    def _read_stream(self, client: Any, stream: str, metadata: Mapping[str, Any]) -> None:
+    def _read_stream(self, stored: StoredStream, stream: str) -> None:
+        metadata = stored.metadata
         data_keys = metadata["data_keys"]
-        values = numbers_and_texts(client, data_keys)
+        values = numbers_and_texts(stored)
         self.seq_nums[stream] = values.pop("seq_num", [])
         self.times[stream] = values.pop("time", [])
         owners = dict.fromkeys(self.owners[key] for key in image_keys(data_keys))
@@ -119,15 +124,13 @@ class RunReadings:
                 self.moved_in.setdefault(stream, {})[key] = series
 
 
-def numbers_and_texts(client: Any, data_keys: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+def numbers_and_texts(stream: StoredStream) -> dict[str, list[Any]]:
     """The columns of a stream: one plain value an Event, with ``seq_num`` and ``time``."""
-    wanted = {key for key, entry in data_keys.items() if entry["dtype"] != "array"}
-    there = [key for key in client if key in wanted]
-    if "seq_num" not in client:
+    if "seq_num" not in stream.keys:
         return {}  # no Event
-    names = [*there, "seq_num", "time"]
-    dataset = client.read(names)
-    return {key: dataset[key].values.tolist() for key in names}
+    data_keys = stream.metadata["data_keys"]
+    there = [key for key, entry in data_keys.items() if entry["dtype"] != "array" and key in stream.keys]
+    return stream.columns([*there, "seq_num", "time"])
 
 
 def same(values: list[Any]) -> bool:

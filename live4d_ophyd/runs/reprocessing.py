@@ -235,7 +235,7 @@ def _of_run(
             raise ValueError(f"Event {number} of {name} has no recorded frames")
         if not Path(path).is_file():
             raise FileNotFoundError(f"the frames of Event {number} of {name} are not there: {path}")
-        entries = unwrapped(run[of_stream].metadata["data_keys"])
+        entries = unwrapped(readings.streams[of_stream].metadata["data_keys"])
         also = tuple(
             (key, entries[key], values[index], readings.owners.get(key) or key)
             for key, values in readings.moved_in.get(of_stream, {}).items()

@@ -65,8 +65,7 @@ class SavedRun:
     """
 
     def __init__(self, run: Any, device: str | None = None) -> None:
-        self.client = as_stored(run)
-        self.readings = RunReadings(self.client)
+        self.readings = RunReadings(as_stored(run))
         start = self.readings.start
         self.uid = str(start["uid"])
         self.title = f"scan {start.get('scan_id', '?')}  {start.get('plan_name', '')}"
@@ -80,7 +79,8 @@ class SavedRun:
         )
         self.status = str(self.readings.stop.get("exit_status", "not finished"))
         self._seq_nums = self.readings.seq_nums[self.stream]
-        keys = self.client[self.stream].metadata["data_keys"]
+        self._stored = self.readings.streams[self.stream]
+        keys = self._stored.metadata["data_keys"]
         prefix = f"{self.device.name}_"
         self.images = [
             name for name in self.device.images if f"{prefix}{name}" in keys and PLAIN.fullmatch(name)
@@ -135,7 +135,7 @@ class SavedRun:
 
     def _read(self, name: str, index: int) -> Any:
         number = self._seq_nums[index]
-        return read_images(self.client, self.readings, self.device, name, self.stream, number).isel(event=0)
+        return read_images(self.readings, self.device, name, self.stream, number).isel(event=0)
 
     def _moved(self, index: int) -> str:
         words = []
@@ -147,8 +147,8 @@ class SavedRun:
         return ", ".join(words)
 
     def _pattern(self, name: str, index: int) -> PatternPicture:
-        values = np.asarray(self.client[self.stream][f"{self.device.name}_{name}"][index], dtype=float)
-        return PatternPicture(name, values, self.device.units.get(name, ""))
+        (values,) = self._stored.array(f"{self.device.name}_{name}", slice(index, index + 1))
+        return PatternPicture(name, values.astype(float), self.device.units.get(name, ""))
 
 
 def _file(name: Any) -> Path | None:
