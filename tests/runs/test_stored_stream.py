@@ -44,7 +44,7 @@ def test_what_was_asked_for_is_not_asked_again(catalog, requests):
 
 
 def test_an_image_takes_few_requests(catalog, requests):
-    """Over a network each is a round trip: the run's streams, two of them with metadata, keys and values, and the array."""
+    """Over a network each is a round trip: the names of streams, of two what they hold, and the array."""
     run = catalog.db[catalog.scan]
     del requests[:]
     image(run, "vbf", 1)
