@@ -160,3 +160,10 @@ def test_importing_the_package_imports_no_bluesky():
     code = "import sys, live4d_ophyd; live4d_ophyd.ScanGrid; print({'bluesky', 'ophyd', 'tiled'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_session_loads_no_kernel_before_it_uses_one():
+    """The first costs half a second: numba's types, and what other packages have told it of theirs."""
+    code = "import sys; from live4d_ophyd import Live4D; print({'numba', 'numba.np.arraymath'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "{'numba'}"

@@ -7,6 +7,7 @@ libhdf5 calls compiled code, through the function of h5py's that holds h5py's lo
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import os
 import threading
@@ -67,7 +68,7 @@ def _read(dataset: h5py.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     where[:5] = count, len(sides), at.ctypes.data, nbytes.ctypes.data, masks.ctypes.data
     where[5 : 5 + len(sides)] = dataset.chunks
     where[5 + _MOST_DIMS : 5 + _MOST_DIMS + len(sides)] = strides
-    iterate(dataset.id.id, _DEFAULT, _note.address, where.ctypes.data)
+    iterate(dataset.id.id, _DEFAULT, _note().address, where.ctypes.data)
     return _frozen(at, nbytes, masks)
 
 
@@ -91,11 +92,15 @@ def _iterate() -> Any:
     return wrapped(api.PyCapsule_GetPointer(capsule, _DECLARED))
 
 
-@cfunc(
-    types.int32(types.CPointer(types.uint64), types.uint32, types.uint64, types.uint64, types.CPointer(types.int64)),
-    cache=True,
-)  # fmt: skip
-def _note(offsets, mask, address, size, where):  # type: ignore[no-untyped-def]
+@functools.cache
+def _note() -> Any:
+    """Compiled when a file is read: even from its cache that is half a second, of numba's, and most read none."""
+    pointer = types.CPointer
+    told = pointer(types.uint64), types.uint32, types.uint64, types.uint64, pointer(types.int64)
+    return cfunc(types.int32(*told), cache=True)(_note_chunk)
+
+
+def _note_chunk(offsets, mask, address, size, where):  # type: ignore[no-untyped-def]
     """``where``: chunks in all, dims, addresses of the three arrays, sides of a chunk, strides."""
     told = carray(where, (5 + 2 * _MOST_DIMS,))
     first = carray(offsets, (_MOST_DIMS,))
