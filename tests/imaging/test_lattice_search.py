@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from drawn_lattice import CENTER, G1, G2, RADIUS, SHAPE, drawn, series_of, strained, taken
 
+from live4d_ophyd.imaging.lattice_search import search
 from live4d_ophyd.imaging.strain import Reason, Strain
 from live4d_ophyd.scan import ScanGrid
 
@@ -158,3 +159,54 @@ def test_disks_of_two_crystals_make_no_lattice_of_both():
             frames += (1500 / 80) * np.clip(RADIUS + 0.5 - np.hypot(_ROW - at[0], _COL - at[1]), 0, 1)
     found = _measured(frames)
     assert found["s_mapped"] == 0
+
+
+# The search itself: what fits of its seeds would hide. ----------------------------------------------
+
+ORDERS = np.array([(h, k) for h in range(-1, 2) for k in range(-1, 2)])
+TRUE = strained(_turned(10.0)[np.newaxis])
+
+
+def _searched(frame, limit=np.inf, seed=11):
+    """Whether a lattice was found in counts of what is expected, and what."""
+    counts = np.random.default_rng(seed).poisson(frame).astype(np.uint16)
+    found = np.zeros((3, 2))
+    start = np.array([CENTER, G1, G2])
+    return search(counts, np.ones(SHAPE, bool), limit, start, ORDERS, RADIUS, found), found
+
+
+def _disks(at, counts=1500.0):
+    away = np.hypot(_ROW - at[0], _COL - at[1])
+    return counts / (np.pi * RADIUS**2) * np.clip(RADIUS + 0.5 - away, 0, 1)
+
+
+def test_four_disks_beside_the_middle_are_a_lattice_and_three_are_none():
+    g1, g2 = TRUE[0]
+    frame = _disks(CENTER, 2e4) + sum(_disks(np.array(CENTER) + g) for g in (g1, -g1, g2))
+    assert not _searched(frame)[0]
+    is_there, found = _searched(frame + _disks(np.array(CENTER) - g2))
+    assert is_there
+    np.testing.assert_allclose(found[1:], [g1, g2], atol=1.0)
+
+
+def test_noise_is_no_disk_however_many_places_are_looked_at():
+    for seed in range(20):
+        assert not _searched(np.full(SHAPE, 5.0) + _disks(CENTER, 2e4), seed=seed)[0]
+
+
+def test_the_bright_field_disk_is_no_background_of_the_disks_beside_it():
+    """It has 20 times their counts, and lies on the rings about them where they are 1.5 px from it."""
+    vectors = strained(1.16 * np.eye(2)[np.newaxis])
+    is_there, found = _searched(drawn(vectors, counts=3e4, first=1500.0)[0])
+    assert is_there
+    np.testing.assert_allclose(found, [CENTER, *vectors[0]], atol=1.0)
+
+
+def test_a_saturated_pixel_is_no_background():
+    frame = drawn(TRUE, first=1500.0)[0]
+    for g in (*TRUE[0], *-TRUE[0]):  # beside each disk, on the ring of its background
+        row, col = np.rint(np.array(CENTER) + (1 + 6.7 / np.hypot(*g)) * g).astype(int)
+        frame[row, col] = 60_000.0
+    is_there, found = _searched(frame, limit=50_000)
+    assert is_there
+    np.testing.assert_allclose(found[1:], TRUE[0], atol=1.0)
