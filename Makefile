@@ -7,7 +7,7 @@ READERS := .venv-readers
 ORACLES := .venv-oracles
 QUANTEM := .venv-quantem
 ABTEM := .venv-abtem
-# Whole runs mostly wait; more workers than two make the measured timings of a small machine unfair.
+# Whole runs wait half of their time: four keep two cores busy.
 WORKERS ?= 4
 # of `make mutants`: how many are tested, and which
 SAMPLE ?= 400

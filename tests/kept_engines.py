@@ -2,7 +2,7 @@
 
 An engine takes a second and a half to start. A test that says something about a device, and nothing about the start or
 the end of its engine, takes one from here: a session of its own begins with it, as with an engine of ``live4d serve``.
-In folders whose conftest imports `with_kept_engines`, that is all tests but those that are marked ``own_engine``.
+In folders whose conftest asks for `with_kept_engines`, that is all tests but those that are marked ``own_engine``.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def kept_engines():
     kept.end()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def with_kept_engines(request, kept_engines, monkeypatch):
     if request.node.get_closest_marker("own_engine") is None:
         monkeypatch.setattr(EngineClient, "spawn", kept_engines.spawn)

@@ -3,9 +3,13 @@
 from contextlib import closing
 
 import pytest
-from kept_engines import kept_engines, with_kept_engines  # noqa: F401
 
 from live4d_ophyd.testing.small_dcu import SmallDcu
+
+
+@pytest.fixture(autouse=True)
+def _engines(with_kept_engines):
+    """Those that are left by other tests."""
 
 
 @pytest.fixture

@@ -54,25 +54,27 @@ import json, sys, time
 import numpy as np
 from databroker import catalog
 from live4d_ophyd import Annulus
-run = catalog["live4d"][sys.argv[1]]
-primary = run[sys.argv[4]]
-raw = primary["live4d_raw"]
-begin = time.monotonic()
-pattern = raw[1, 3, 5]
-took = time.monotonic() - begin
-data = primary.read()
-shape = raw.shape[-2:]
-adf = Annulus("adf", center=json.loads(sys.argv[2]), inner=float(sys.argv[3]), outer=2 * float(sys.argv[3]))
-weights = adf.weights(shape)
-sums = np.stack([(raw[n].astype(float) * weights).sum(axis=(-2, -1)) for n in range(raw.shape[0])])
-print(json.dumps({
-    "shape": raw.shape, "dims": raw.dims, "took": took, "lazy": type(data["live4d_raw"].data).__module__,
-    "equal": bool((sums == data["live4d_adf"].values).all()), "pattern": pattern.tolist(),
-    "row": bool((raw[0, 2, 1:7:2] == raw[0, 2][1:7:2]).all()),
-    "recorded": data["live4d_frames_recorded"].values.tolist(),
-    "unrecorded": data["live4d_frames_unrecorded"].values.tolist(),
-    "files": data["live4d_recorded_file"].values.tolist(),
-}))
+center, radius, *runs = sys.argv[1:]
+found = []
+for uid, stream in zip(runs[::2], runs[1::2]):
+    primary = catalog["live4d"][uid][stream]
+    raw = primary["live4d_raw"]
+    begin = time.monotonic()
+    pattern = raw[1, 3, 5]
+    took = time.monotonic() - begin
+    data = primary.read()
+    adf = Annulus("adf", center=json.loads(center), inner=float(radius), outer=2 * float(radius))
+    weights = adf.weights(raw.shape[-2:])
+    sums = np.stack([(raw[n].astype(float) * weights).sum(axis=(-2, -1)) for n in range(raw.shape[0])])
+    found.append({
+        "shape": raw.shape, "dims": raw.dims, "took": took, "lazy": type(data["live4d_raw"].data).__module__,
+        "equal": bool((sums == data["live4d_adf"].values).all()), "pattern": pattern.tolist(),
+        "row": bool((raw[0, 2, 1:7:2] == raw[0, 2][1:7:2]).all()),
+        "recorded": data["live4d_frames_recorded"].values.tolist(),
+        "unrecorded": data["live4d_frames_unrecorded"].values.tolist(),
+        "files": data["live4d_recorded_file"].values.tolist(),
+    })
+print(json.dumps(found))
 """
 
 
@@ -90,27 +92,35 @@ def in_new_process(code, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_series_is_recorded_and_its_frames_are_found_through_databroker(home):
-    """A run of three Events; another process picks a pattern and computes an annular dark field from the frames."""
-    plan = "(uid,) = RE(bp.count([live4d], 3)); print(json.dumps(uid))"
+def test_a_series_and_a_movie_are_recorded_and_their_frames_are_found_through_databroker(home):
+    """Three Events, and a movie of five rasters: Event n is in file n, however many were collected at once.
+
+    Another process picks patterns, and computes annular dark field from the frames.
+    """
+    plan = """(series,) = RE(bp.count([live4d], 3))
+    (rasters,) = RE(movie(live4d, 5))
+    print(json.dumps([series, rasters]))"""
     template = home / "raw" / "{date}" / "{scan_id}_{plan_name}.h5"
     with SimulatorProcess(rows=10, cols=12, rate=5e3) as sim:
-        uid = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, template))
+        series, rasters = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, template))
         center, radius = json.dumps(sim.bf_center), sim.bf_radius
-    found = in_new_process(READ_BACK, uid, center, radius, "primary")
-    assert found["shape"][:3] == [3, 10, 12]
-    assert found["dims"] == ["time", "scan_y", "scan_x", "q_y", "q_x"]
-    assert found["recorded"] == [120] * 3
-    assert found["unrecorded"] == [0] * 3
-    assert found["equal"]
-    assert found["row"]
-    assert found["lazy"].startswith("dask"), "read() must not load the frames"
-    assert [os.path.basename(path) for path in found["files"]] == [f"1_count_0000{n}.h5" for n in (1, 2, 3)]
-    with h5py.File(found["files"][1]) as file:
-        np.testing.assert_array_equal(file[FRAMES][3 * 12 + 5], found["pattern"])
+    both = in_new_process(READ_BACK, center, radius, series, "primary", rasters, "live4d_movie")
+    for found, events, name in zip(both, (3, 5), ("1_count", "2_movie")):
+        assert found["shape"][:3] == [events, 10, 12]
+        assert found["dims"] == ["time", "scan_y", "scan_x", "q_y", "q_x"]
+        assert found["recorded"] == [120] * events
+        assert found["unrecorded"] == [0] * events
+        assert found["equal"]
+        assert found["row"]
+        assert found["lazy"].startswith("dask"), "read() must not load the frames"
+        names = [os.path.basename(path) for path in found["files"]]
+        assert names == [f"{name}_0000{n}.h5" for n in range(1, events + 1)]
+        with h5py.File(found["files"][1]) as file:
+            np.testing.assert_array_equal(file[FRAMES][3 * 12 + 5], found["pattern"])
+            assert file["/entry/instrument/beam/incident_energy"][()] > 0
+    with h5py.File(both[0]["files"][1]) as file:
         notes = json.loads(file["/entry/recording/notes"][()])
-        assert (notes["plan_name"], notes["uid"]) == ("count", uid)
-        assert file["/entry/instrument/beam/incident_energy"][()] > 0
+        assert (notes["plan_name"], notes["uid"]) == ("count", series)
 
 
 def test_after_a_kill_in_the_middle_of_a_raster_the_file_opens_with_all_but_the_last_second(home):
@@ -149,21 +159,14 @@ def _recorded(path):
         return 0
 
 
-def test_a_movie_s_frames_are_found_through_databroker(home):
-    """One file a raster, Event n in file n, however many rasters were collected at once."""
-    plan = "(uid,) = RE(movie(live4d, 5)); print(json.dumps(uid))"
-    with SimulatorProcess(rows=4, cols=7, rate=2e3) as sim:
-        uid = in_new_process(SCAN.replace("PLAN", plan), *arguments(sim, home, home / "m.h5"))
-        center, radius = json.dumps(sim.bf_center), sim.bf_radius
-    found = in_new_process(READ_BACK, uid, center, radius, "live4d_movie")
-    assert found["shape"][:3] == [5, 4, 7]
-    assert found["recorded"] == [28] * 5
-    assert found["equal"]
-    assert found["lazy"].startswith("dask")
-    assert [os.path.basename(path) for path in found["files"]] == [f"m_0000{n}.h5" for n in range(1, 6)]
+@pytest.fixture(scope="module")
+def simulator():
+    """For tests that leave its settings alone."""
+    with SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator:
+        yield simulator
 
 
-def test_a_movie_whose_stream_is_not_declared_names_the_files(home):
+def test_a_movie_whose_stream_is_not_declared_names_the_files(simulator, home):
     """Bluesky takes documents of frames in declared streams only."""
     documents = []
 
@@ -174,10 +177,7 @@ def test_a_movie_whose_stream_is_not_declared_names_the_files(home):
         yield from bps.collect(live4d)
         yield from bps.close_run()
 
-    with (
-        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
-        closing(device(simulator, home / "m.h5")) as live4d,
-    ):
+    with closing(device(simulator, home / "m.h5")) as live4d:
         live4d.movie_rasters.put(3)
         RE = RunEngine({})
         RE.subscribe(live4d.note_run)
@@ -192,11 +192,10 @@ def test_a_movie_whose_stream_is_not_declared_names_the_files(home):
 
 
 @pytest.mark.parametrize("options", [(), ("--record-in", "elsewhere"), ("--record-in", "raw/../elsewhere")])
-def test_an_engine_that_was_started_by_hand_records_only_where_it_may(home, options):
+def test_an_engine_that_was_started_by_hand_records_only_where_it_may(simulator, home, options):
     (home / "raw").mkdir()
     options = [home / word if "elsewhere" in word else word for word in options]
     with (
-        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
         served_engine("--backend", "cpu", *options) as engine,
         closing(device(simulator, home / "raw" / "x.h5", server=engine.endpoint)) as live4d,
         pytest.raises(FailedStatus, match=r"this engine does not record at .*raw: "),
@@ -205,12 +204,11 @@ def test_an_engine_that_was_started_by_hand_records_only_where_it_may(home, opti
     assert not list((home / "raw").iterdir())
 
 
-def test_files_of_an_engine_elsewhere_are_seen_where_they_are_mounted(home):
+def test_files_of_an_engine_elsewhere_are_seen_where_they_are_mounted(simulator, home):
     (home / "there").mkdir()
     (home / "here").symlink_to(home / "there")
     files = []
     with (
-        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
         served_engine("--backend", "cpu", "--record-in", home / "there") as engine,
         closing(device(simulator, home / "there" / "x.h5", server=engine.endpoint)) as live4d,
     ):
@@ -228,14 +226,11 @@ def test_files_of_an_engine_elsewhere_are_seen_where_they_are_mounted(home):
         assert (file[STATES][()] == GOOD).all()
 
 
-def test_a_baseline_is_in_the_notes_of_the_files(home):
+def test_a_baseline_is_in_the_notes_of_the_files(simulator, home):
     """Waveforms of a few numbers, too; what is no such thing is left out."""
     waveform = Signal(name="waveform", value=np.arange(5.0))
     ragged = Signal(name="ragged", value=[[1, 2], [3]])
-    with (
-        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
-        closing(device(simulator, home / "x.h5")) as live4d,
-    ):
+    with closing(device(simulator, home / "x.h5")) as live4d:
         RE = RunEngine({})
         RE.subscribe(live4d.note_run)
         RE(bpp.baseline_wrapper(bp.count([live4d], 2), [waveform, ragged]))
@@ -266,12 +261,9 @@ def test_a_device_in_its_own_baseline_has_its_frames_in_both_streams(home):
                 np.testing.assert_array_equal(raw[event], file["/entry/scan/data"])
 
 
-def test_frames_of_another_kind_are_refused_in_the_same_run(home):
+def test_frames_of_another_kind_are_refused_in_the_same_run(simulator, home):
     """Catalogs would read them as those of the first Event: 70000 as 4464."""
-    with (
-        SimulatorProcess(rows=4, cols=5, rate=2e3) as simulator,
-        closing(device(simulator, home / "x.h5")) as live4d,
-    ):
+    with closing(device(simulator, home / "x.h5")) as live4d:
         RE = RunEngine({})
         RE.subscribe(live4d.note_run)
         raster_done = live4d._raw.raster_done

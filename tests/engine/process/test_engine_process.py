@@ -55,8 +55,8 @@ def request(dcu, **options):
 
 
 @pytest.fixture
-def engine():
-    with closing(EngineClient.spawn()) as client:
+def engine(kept_engines):
+    with closing(kept_engines.spawn()) as client:
         client.wait_ready()
         yield client
 

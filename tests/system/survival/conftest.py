@@ -15,6 +15,11 @@ GRID = ScanGrid(20, 20)
 SMALL = {"rows": 20, "cols": 20, "shape": (48, 48), "frozen_noise": True}
 
 
+@pytest.fixture(autouse=True)
+def _engines(with_kept_engines):
+    """Those that are left by other tests."""
+
+
 @pytest.fixture(scope="module")
 def _rig():
     with SimulatorProcess(**SMALL, rate=1000.0) as simulator, closing(Rig(simulator, GRID)) as rig:

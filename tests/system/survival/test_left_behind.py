@@ -16,7 +16,7 @@ from live4d_ophyd.engine.process import client, spawn
 from live4d_ophyd.engine.process.protocol import FINAL, Done, RasterDone
 from live4d_ophyd.testing.small_dcu import SmallDcu
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.own_engine]
 
 #: how long the control unit takes to answer `arm`, s
 ARM_S = 6.0

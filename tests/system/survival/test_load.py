@@ -18,7 +18,7 @@ from system.survival.rig import Rig
 from benchmarks.soak import Resources
 from live4d_ophyd.sim import SimulatorProcess
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.own_engine, pytest.mark.timeout(600)]
 
 
 @contextmanager
