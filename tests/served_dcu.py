@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,15 @@ def served_dcu(**options) -> Iterator[SimpleNamespace]:
             timeout_graceful_shutdown=2,  # as the simulator's own process: who does not hang up is not waited for
         )  # fmt: skip
         server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+
+        async def serve():
+            await server.serve([listener])
+            # Who came while it ended is told nothing by it, and would be a warning of whatever test comes next.
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()
         try:
             yield SimpleNamespace(

@@ -127,9 +127,9 @@ class Network:
     def plug_in(self) -> None:
         """What was pulled is over: those connections end, and new ones get through."""
         self._pulled = False
-        for link in self._links:
+        before, self._links = self._links, []  # who comes meanwhile is not among them
+        for link in before:
             link.close()
-        self._links.clear()
 
     def abandon(self) -> None:
         """The target is gone without a word, as when its power fails; new connections reach what comes in its place."""
