@@ -112,7 +112,7 @@ readers: $(VENV)/.installed-dev $(READERS)/.installed  ## by hand: which program
 	$(READERS)/bin/python -m pytest -q --noconftest tests/by_hand/readers.py
 
 # py4DSTEM says that it needs NumPy 1, and works with 2.3.
-$(ORACLES)/.installed:
+$(ORACLES)/.installed: Makefile
 	$(PYTHON) -m venv $(ORACLES)
 	$(ORACLES)/bin/python -m pip install --quiet --disable-pip-version-check 'numpy==2.3.5' 'libertem==0.16.0' \
 		'libertem-parallax==0.1.2' h5py emdfile \
@@ -135,7 +135,7 @@ $(QUANTEM)/.installed:
 		'torchvision==0.28.0' 'numpy==2.3.5' 'libertem==0.16.0' 'ptychography40==0.1.0'
 	@touch $@
 
-quantem: $(QUANTEM)/.installed oracles  ## by hand: and beside quantem's; single sidebands, too
+quantem: $(QUANTEM)/.installed oracles  ## by hand: after oracles, parallax, strain and single sidebands beside quantem
 	PYTHONPATH=tests/imaging $(BIN)/python tests/by_hand/ssb_oracle.py ours out/oracles
 	$(QUANTEM)/bin/python tests/by_hand/ssb_oracle.py theirs out/oracles
 	$(QUANTEM)/bin/python tests/by_hand/strain_oracle.py quantem out/oracles

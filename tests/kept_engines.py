@@ -61,6 +61,7 @@ def _connected(process: _Kept, backend: str) -> EngineClient:
             taken._process = None  # so that it stays when this one closes
             taken.close()
             if BUSY not in str(error):
+                EngineProcess.end(process)
                 raise
 
 

@@ -224,14 +224,14 @@ def read_images(
     key = f"{device.name}_{short}"
     numbers = readings.seq_nums[stream]
     stored = readings.streams[stream]
-    count = stored.events(key)
+    count = min(stored.events(key), len(numbers))  # of a run that goes on, what came since is not read
     chosen = range(count)
     if event is not None:
         index = count + event if event < 0 else numbers.index(event) if event in numbers else -1
         if not 0 <= index < count:
             raise KeyError(f"no Event {event} in the stream {stream!r}: there are {count}, numbered from 1")
         chosen = range(index, index + 1)
-    values = stored.array(key, slice(chosen.start, chosen.stop)).astype(np.float64)
+    values = stored.array(key, slice(chosen.start, chosen.stop)).astype(np.float64, copy=False)
     before = sum(len(readings.seq_nums[other]) for other in _before(device.streams, stream))
     at = [before + index for index in chosen]
     coords: dict[str, Any] = {

@@ -37,6 +37,10 @@ class StoredStream:
 
     def _array(self, key: str) -> Any:
         if key not in self._arrays:
-            # The base has arrays by their own names; the stream asks twice for all its keys before it finds one.
-            self._arrays[key] = getattr(self._client, "base", self._client)[key]
+            # The base has arrays by their own names; the stream asks twice for all its keys before it finds one, which
+            # may be a column.
+            try:
+                self._arrays[key] = getattr(self._client, "base", self._client)[key]
+            except KeyError:
+                self._arrays[key] = self._client[key]
         return self._arrays[key]

@@ -94,7 +94,7 @@ def _iterate() -> Any:
 
 @functools.cache
 def _note() -> Any:
-    """Compiled when a file is read: even from its cache that is half a second, of numba's, and most read none."""
+    """Made when a file is read: half a second of numba's even from its cache, and most sessions read none."""
     pointer = types.CPointer
     told = pointer(types.uint64), types.uint32, types.uint64, types.uint64, pointer(types.int64)
     return cfunc(types.int32(*told), cache=True)(_note_chunk)

@@ -16,12 +16,14 @@ def make_database(path: Path) -> None:
         if database.execute("select * from alembic_version").fetchone():
             return
     from sqlalchemy.exc import SQLAlchemyError
+    from tiled.alembic_utils import DatabaseUpgradeNeeded, UnrecognizedDatabase
 
     with ThreadPoolExecutor(1) as thread:  # this one may have a loop that runs: IPython's
         try:
             thread.submit(asyncio.run, _make(path)).result()
-        except SQLAlchemyError as error:
-            raise OSError(f"the catalog's database {path} cannot be made:\n{error}") from error
+        except (SQLAlchemyError, DatabaseUpgradeNeeded, UnrecognizedDatabase) as error:
+            why = getattr(error, "orig", None) or error
+            raise OSError(f"the catalog's database {path} cannot be made:\n{why}") from error
 
 
 async def _make(path: Path) -> None:
@@ -29,8 +31,9 @@ async def _make(path: Path) -> None:
     from alembic.script import ScriptDirectory
     from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import create_async_engine
+    from tiled.alembic_utils import UninitializedDatabase, check_database
     from tiled.catalog.alembic_constants import ALEMBIC_DIR
-    from tiled.catalog.core import REQUIRED_REVISION, initialize_database
+    from tiled.catalog.core import ALL_REVISIONS, REQUIRED_REVISION, initialize_database
 
     def stamp(connection: Any) -> None:
         # Not by alembic's command: that wants files of settings, and a loop of its own.
@@ -38,8 +41,12 @@ async def _make(path: Path) -> None:
 
     engine = create_async_engine(URL.create("sqlite+aiosqlite", database=str(path)))
     try:
-        await initialize_database(engine)
-        async with engine.begin() as connection:
-            await connection.run_sync(stamp)
+        try:
+            # One that could not be looked at a moment ago may be there, and of another version of Tiled.
+            await check_database(engine, REQUIRED_REVISION, ALL_REVISIONS)
+        except UninitializedDatabase:
+            await initialize_database(engine)
+            async with engine.begin() as connection:
+                await connection.run_sync(stamp)
     finally:
         await engine.dispose()

@@ -121,12 +121,12 @@ def test_odd_paths_come_back_from_the_profile(levels, tmp_path, folder):
 
 
 @pytest.fixture
-def by_tiled(monkeypatch):
+def made_here(monkeypatch):
     """Databases are made here, not copied."""
     monkeypatch.setattr("live4d_ophyd.storage.catalog.make_database", MAKE_DATABASE)
 
 
-def test_a_database_is_made_once(levels, tmp_path, monkeypatch, by_tiled):
+def test_a_database_is_made_once(levels, tmp_path, monkeypatch, made_here):
     """Opening a catalog that is there does not cost it again."""
     path = tmp_path / "per%cent" / "catalog"
     open_catalog(path, name="once").context.close()
@@ -156,10 +156,35 @@ def test_a_database_is_made_while_a_loop_runs(tmp_path):
         MAKE_DATABASE(tmp_path / "catalog.db")
 
     asyncio.run(make())
-    assert (tmp_path / "catalog.db").stat().st_size
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+        assert len(database.execute("select * from alembic_version").fetchall()) == 1
 
 
-def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, by_tiled):
+@pytest.mark.parametrize("revision", ["an older one", "unknown"])
+def test_a_database_of_another_tiled_that_could_not_be_looked_at_is_left_alone(
+    tmp_path, monkeypatch, revision
+):
+    from tiled.catalog.core import ALL_REVISIONS
+
+    path, said = tmp_path / "catalog.db", "000000000000" if revision == "unknown" else ALL_REVISIONS[-1]
+    MAKE_DATABASE(path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("update alembic_version set version_num = ?", [said])
+        database.commit()
+    connect = sqlite3.connect
+
+    def busy(*arguments, **options):
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(sqlite3, "connect", busy)
+    with pytest.raises(OSError, match=r"catalog\.db cannot be made"):
+        MAKE_DATABASE(path)
+    with closing(connect(path)) as database:
+        assert database.execute("select * from alembic_version").fetchall() == [(said,)]
+
+
+def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, made_here):
     (tmp_path / "catalog").mkdir()
     (tmp_path / "catalog" / "catalog.db").touch()
     db = open_catalog(tmp_path / "catalog", name="torn")
@@ -167,7 +192,7 @@ def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, by_til
     db.context.close()
 
 
-def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path, by_tiled):
+def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path, made_here):
     (tmp_path / "catalog" / "catalog.db").mkdir(parents=True)
     with pytest.raises(OSError, match=r"catalog\.db cannot be made:(.|\n)*unable to open"):
         open_catalog(tmp_path / "catalog", name="odd")

@@ -71,6 +71,7 @@ class Network:
     def __init__(self, target: str, rate: float | None = None) -> None:
         self._rate = rate
         self._pulled = False
+        self._lock = threading.Lock()  # of what is pulled, and the links
         host, port = target.removeprefix("tcp://").rsplit(":", 1)
         self._target = (host, int(port))
         self._links: list[_Link] = []
@@ -97,9 +98,10 @@ class Network:
                 near.close()
                 continue
             link = _Link(near, far, self._rate)
-            if self._pulled:
-                link.flowing.clear()
-            self._links.append(link)
+            with self._lock:
+                if self._pulled:
+                    link.flowing.clear()
+                self._links.append(link)
 
     def cut(self) -> None:
         """Every connection breaks, new ones are refused; what was on its way is lost."""
@@ -121,13 +123,15 @@ class Network:
 
     def pull(self) -> None:
         """As `freeze`; nor does anything of new connections get through."""
-        self._pulled = True
-        self.freeze()
+        with self._lock:
+            self._pulled = True
+            self.freeze()
 
     def plug_in(self) -> None:
         """What was pulled is over: those connections end, and new ones get through."""
-        self._pulled = False
-        before, self._links = self._links, []  # who comes meanwhile is not among them
+        with self._lock:
+            self._pulled = False
+            before, self._links = self._links, []
         for link in before:
             link.close()
 
