@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from live4d_ophyd import image
+from live4d_ophyd import image, images
 from live4d_ophyd.runs.stored_stream import StoredStream
 
 
@@ -49,3 +49,12 @@ def test_an_image_takes_few_requests(catalog, requests):
     del requests[:]
     image(run, "vbf", 1)
     assert len(requests) <= 14, "\n".join(requests)
+
+
+def test_an_event_that_comes_while_a_run_is_read_is_not_in_it(catalog, monkeypatch):
+    """Its arrays are stored before its number."""
+    before = images(catalog.db[catalog.scan], "vbf")
+    monkeypatch.setattr(StoredStream, "events", lambda stream, key: 4)
+    np.testing.assert_array_equal(images(catalog.db[catalog.scan], "vbf"), before)
+    with pytest.raises(KeyError, match="no Event 4 in the stream 'primary': there are 3"):
+        image(catalog.db[catalog.scan], "vbf", 4)
