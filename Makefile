@@ -93,7 +93,7 @@ aarch64: $(VENV)/.installed-dev   ## by hand: tests under an emulated aarch64; h
 
 # Programs of other people, which need an older NumPy than we do. quantem's readers do without torch, which is gigabytes;
 # h5py-oldest has the oldest HDF5 that there is a wheel of.
-$(READERS)/.installed:
+$(READERS)/.installed: Makefile
 	$(PYTHON) -m venv $(READERS)
 	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check uv pytest pytest-timeout \
 		h5py hdf5plugin libertem py4DSTEM 'rosettasciio[hdf5]' hyperspy
@@ -129,7 +129,7 @@ oracles: $(VENV)/.installed-dev $(ORACLES)/.installed  ## by hand: our images be
 	MPLBACKEND=agg $(ORACLES)/bin/python tests/by_hand/parallax_oracle.py theirs out/oracles
 
 # Apart from the others, as it brings torch: gigabytes, where that is not the one for CPUs alone.
-$(QUANTEM)/.installed:
+$(QUANTEM)/.installed: Makefile
 	$(PYTHON) -m venv $(QUANTEM)
 	$(QUANTEM)/bin/python -m pip install --quiet --disable-pip-version-check 'quantem==0.1.10' 'torch==2.13.0' \
 		'torchvision==0.28.0' 'numpy==2.3.5' 'libertem==0.16.0' 'ptychography40==0.1.0'
@@ -141,7 +141,7 @@ quantem: $(QUANTEM)/.installed oracles  ## by hand: after oracles, parallax, str
 	$(QUANTEM)/bin/python tests/by_hand/strain_oracle.py quantem out/oracles
 	$(QUANTEM)/bin/python tests/by_hand/parallax_oracle.py quantem out/oracles
 
-$(ABTEM)/.installed:
+$(ABTEM)/.installed: Makefile
 	$(PYTHON) -m venv $(ABTEM)
 	$(ABTEM)/bin/python -m pip install --quiet --disable-pip-version-check 'abtem==1.0.11' 'ase==3.29.0' 'numpy==2.4.6' \
 		'scipy==1.17.1' 'numba==0.68.1' 'dask==2026.8.0' 'pyFFTW==0.15.1' 'zarr==3.1.6'

@@ -28,10 +28,10 @@ def served_dcu(**options) -> Iterator[SimpleNamespace]:
 
         async def serve():
             await server.serve([listener])
-            # Who came while it ended is told nothing by it, and would be a warning of whatever test comes next.
+            # uvicorn leaves connections open that come while it shuts down: a later test would be warned of the socket.
             for connection in list(server.server_state.connections):
                 connection.transport.abort()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the loop closes them in its next turn
 
         thread = threading.Thread(target=lambda: asyncio.run(serve()))
         thread.start()

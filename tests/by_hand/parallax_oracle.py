@@ -157,17 +157,14 @@ def of_py4dstem(data: dict[str, np.ndarray]) -> tuple[list[float], np.ndarray, f
     parallax.reconstruct(min_alignment_bin=4, plot_aligned_bf=False, progress_bar=False)
     parallax.aberration_fit(max_radial_order=2, plot_CTF_comparison=False)
     took = time.process_time() - began
-    found = [
-        float(parallax.aberrations_C1),
-        *(float(getattr(parallax, f"aberrations_{key}")) for key in ("C12a", "C12b")),
-        float(np.degrees(parallax.rotation_Q_to_R_rads)),
-    ]
-    c12 = complex(found[1], found[2])
+    c12 = complex(parallax.aberrations_C12a, parallax.aberrations_C12b)
+    rotation = float(np.degrees(parallax.rotation_Q_to_R_rads))
+    found = [float(parallax.aberrations_C1), abs(c12), np.angle(c12) / 2, rotation]
     parallax.aberration_correct(plot_corrected_phase=False)
     image = np.asarray(parallax.recon_phase_corrected)
     start = [(size - SIDE) // 2 for size in image.shape]
     image = image[start[0] : start[0] + SIDE, start[1] : start[1] + SIDE]
-    return [found[0], abs(c12), np.angle(c12) / 2, found[3]], image, took
+    return found, image, took
 
 
 def of_quantem(data: dict[str, np.ndarray]) -> tuple[list[float], float]:

@@ -30,7 +30,9 @@ def test_it_gives_what_the_client_gives(catalog):
         "column_defocus": [-50, 0, 50],
         "seq_num": [1, 2, 3],
     }
-    assert stream.events("live4d_vbf") == 3
+    assert (
+        stream.events("live4d_vbf") == stream.events("column_defocus") == 3
+    )  # an array, and a column of a table
     np.testing.assert_array_equal(stream.array("live4d_vbf", slice(1, 3)), client["live4d_vbf"].read()[1:3])
 
 

@@ -28,8 +28,6 @@ from live4d_ophyd.testing.small_dcu import frames, series, start
 
 GRID = ScanGrid(3, 4)
 DISK = Disk("vbf", center=(12, 16), radius=6)
-#: less than the heartbeat's time-out, and more than a busy machine makes of no time, s
-AT_ONCE_S = 1.8
 
 
 class Events:
@@ -138,12 +136,12 @@ def test_nothing_comes_of_a_cancelled_acquisition(engine, dcu):
     assert len(cancelled.all) == before
 
 
-def test_a_killed_engine_is_noticed_at_once_and_named(engine, dcu):
+def test_a_killed_engine_is_noticed_within_a_second_and_named(engine, dcu):
     events = Events()
     dcu.send([start()])
     engine.acquire(1, request(dcu), events)
     os.kill(engine.pid, signal.SIGKILL)
-    lost = events.last(AT_ONCE_S)
+    lost = events.last(1.0)
     assert isinstance(lost, protocol.Lost)
     assert isinstance(lost.error, EngineLost)
     assert "SIGKILL" in str(lost.error)
@@ -164,14 +162,14 @@ def test_a_killed_session_takes_its_engine_along(tmp_path):
         assert gone(pid)
 
 
-def test_a_served_engine_lost_over_tcp_is_noticed_at_once(dcu):
+def test_a_served_engine_lost_over_tcp_is_noticed_within_a_second(dcu):
     with served_engine() as engine, closing(EngineClient(engine.endpoint)) as client:
         client.wait_ready()
         events = Events()
         dcu.send([start()])
         client.acquire(1, request(dcu), events)
         engine.process.kill()
-        assert isinstance(events.last(AT_ONCE_S), protocol.Lost)
+        assert isinstance(events.last(1.0), protocol.Lost)
         assert engine.endpoint in str(events.last().error)
 
 

@@ -61,7 +61,7 @@ def answering(words, stays=False):
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with suppress(OSError):  # who is gone already
+            with suppress(OSError):  # the peer has closed the connection
                 connection.sendall(words)
             if stays:
                 there.append(connection)
@@ -100,7 +100,7 @@ CURVE_GREETING = (b"\xff" + bytes(8) + b"\x7f" + b"\x03\x01" + b"CURVE").ljust(6
 def test_a_session_that_was_turned_away_before_it_could_say_anything(monkeypatch):
     """libzmq has nobody to send to then; the session's first message waited for ever, and so did its end.
 
-    The peer is none: an engine may be the first to see the mismatch, and close, and libzmq would connect again.
+    The peer is a fake. An engine may see the mismatch first and close the connection; libzmq would then connect again.
     """
     run = EngineClient._run
 
