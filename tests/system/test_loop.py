@@ -62,8 +62,11 @@ def test_no_suspension_in_mid_raster_is_lost(session, monkeypatch):
             recorded.extend(["suspended"] * ("interruption" in doc["data"]))
 
     def trip():
-        """Lose the beam just when a preview has come: that is when there is most to store and to draw."""
-        for _ in range(TRIPS):
+        """Lose the beam just when a preview has come: that is when there is most to store and to draw.
+
+        A run may end between a preview and this: Bluesky suspends none then, and the next preview serves.
+        """
+        while len(suspensions) < TRIPS and not lost:
             if not seen.acquire(timeout=60):
                 return
             try:
@@ -78,5 +81,5 @@ def test_no_suspension_in_mid_raster_is_lost(session, monkeypatch):
     while thread.is_alive():
         RE(bp.count([live4d], num=3))
     assert lost == []
-    assert len(suspensions) == TRIPS
+    assert len(suspensions) >= TRIPS  # one may be on its way while the next is asked for
     assert len(recorded) > TRIPS / 2  # some may have come behind the end of a run

@@ -64,7 +64,6 @@ def test_a_detector_resized_in_mid_raster_is_so_from_the_next(seen):
 def test_a_scan_refuses_it_with_a_word(seen):
     assert "vbf_radius cannot be set now: scan compares its images" in seen["refused"]
     assert seen["kept"]
-    assert seen["drawn back"]
 
 
 def test_the_last_images_the_cursor_a_line_and_a_spectrum(seen):

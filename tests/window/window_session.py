@@ -48,6 +48,18 @@ def during(condition, action):
     return timer
 
 
+def are_drawn(window, live4d):
+    """Whether the detectors are drawn as the device has them: until then they may still follow a calibration."""
+    items = [window.pattern.items.get(name) for name in ("vbf", "adf")]
+    return all(
+        item is not None
+        and not item.held
+        and item.center is not None
+        and item.outline.center == getattr(live4d, f"{item.outline.name}_center").get()
+        for item in items
+    ) and items[0].outline.radii == (live4d.vbf_radius.get(),)
+
+
 def centre_to(window, name, row, col):
     """Drag the centre of a detector."""
     at = window.pattern.items[name].center.pos()
@@ -72,7 +84,7 @@ def operate(RE, live4d, folder, seen):
     until(window.isVisible)
 
     RE(calibrate_bright_field(live4d))
-    until(lambda: np.isfinite(window.pattern.panel.view.values).any() and "vbf" in window.pattern.items)
+    until(lambda: np.isfinite(window.pattern.panel.view.values).any() and are_drawn(window, live4d))
     seen["pattern"] = list(window.pattern.panel.view.values.shape)
     seen["calibrated"] = [*live4d.vbf_center.get(), live4d.vbf_radius.get()]
 
@@ -114,8 +126,7 @@ def operate(RE, live4d, folder, seen):
     del keep
     seen["kept"] = live4d.vbf_radius.get() == finals[-1]["live4d_vbf_radius"]
     until(lambda: len(window._feed.records) == 5 and window._live is not None and not window._live.preview)
-    drawn = window.pattern.items["vbf"]
-    seen["drawn back"] = drawn.outline.radii[0] == live4d.vbf_radius.get() and not drawn.held
+    until(lambda: are_drawn(window, live4d))  # what was refused is drawn back
 
     look(window, seen)
     save(window, folder, seen)
