@@ -7,6 +7,7 @@ order matters between sender and listener, `SmallDcu.wait_for_clients` says who 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -102,8 +103,11 @@ class SmallDcu:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.linger = 0
-        self._socket.sndtimeo = 50
-        self._closing = False
+        # libzmq's sockets are for one thread at a time. Two in one at once, a sender that has not come back yet from its
+        # last message and who asks for a leaving, can lose a command to libzmq's own thread.
+        self._one_at_a_time = threading.Lock()
+        self._one_asks = threading.Lock()  # of the monitor's, which is a socket as well
+        self._closing = threading.Event()
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
         )
@@ -122,45 +126,56 @@ class SmallDcu:
         # The event comes before libzmq's thread has ended the session and its pipe, by commands to and fro, and until
         # then the socket deals it messages. Whatever the thread is asked next it does after these: six times are
         # enough, three were not on a busy machine.
-        for _ in range(6):
-            self._socket.unbind(f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}")
-            self._wait_for(zmq.EVENT_CLOSED, 1)
-            self._socket.poll(0)
+        with self._one_at_a_time:
+            for _ in range(6):
+                self._socket.unbind(f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}")
+                self._wait_for(zmq.EVENT_CLOSED, 1)
+                self._socket.poll(0)
 
     def _wait_for(self, event: int, count: int) -> None:
-        while self._seen[event] < count:
-            assert self._monitor.poll(int(1000 * PATIENCE_S)), f"nothing happened within {PATIENCE_S:g} s"
-            self._seen[recv_monitor_message(self._monitor)["event"]] += 1
-        self._seen[event] -= count
+        deadline = time.monotonic() + PATIENCE_S
+        with self._one_asks:
+            while self._seen[event] < count and not self._closing.is_set():
+                assert time.monotonic() < deadline, f"nothing happened within {PATIENCE_S:g} s"
+                if self._monitor.poll(50):
+                    self._seen[recv_monitor_message(self._monitor)["event"]] += 1
+            self._seen[event] -= count
 
     def send(self, messages: Iterable[bytes | list[bytes]], clients: int = 0) -> None:
         """Send in the background, when this many more connections have come; a list is a multipart message."""
 
         def work() -> None:
-            while self._seen[zmq.EVENT_HANDSHAKE_SUCCEEDED] < clients and not self._closing:
-                if self._monitor.poll(50):
-                    self._seen[recv_monitor_message(self._monitor)["event"]] += 1
-            self._seen[zmq.EVENT_HANDSHAKE_SUCCEEDED] -= clients
+            if clients:
+                self._wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, clients)
             for message in messages:
-                while not self._closing:
-                    try:
-                        self._socket.send_multipart(message if isinstance(message, list) else [message])
-                        break
-                    except zmq.Again:  # nobody fetches yet
-                        continue
+                parts = message if isinstance(message, list) else [message]
+                while not self._closing.is_set() and not self._sent(parts):  # nobody fetches yet
+                    self._closing.wait(0.002)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         self._threads.append(thread)
 
+    def _sent(self, parts: list[bytes]) -> bool:
+        with self._one_at_a_time:
+            try:
+                self._socket.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+        return True
+
     def wait(self) -> None:
         for thread in self._threads:
             thread.join(PATIENCE_S)
 
+    def stop_sending(self) -> None:
+        """Whatever is still to be sent is not."""
+        self._closing.set()
+
     def close(self) -> None:
         if self._socket.closed:
             return
-        self._closing = True
+        self.stop_sending()
         self.wait()
         self._socket.disable_monitor()
         self._monitor.close(linger=0)

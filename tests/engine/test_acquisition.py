@@ -464,7 +464,7 @@ def test_noise_on_the_stream_does_not_keep_a_wait_alive(dcu):
             take(dcu, timeout=0.3)
     finally:
         done.set()
-        dcu._closing = True
+        dcu.stop_sending()
 
 
 @pytest.mark.parametrize(
