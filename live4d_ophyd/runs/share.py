@@ -93,6 +93,9 @@ def shared_app(served: Mapping[str, Any], key: str) -> ReadOnly:
     """The application that shares a catalog; ``served`` as of ``storage.served_from``."""
     from tiled.server.app import build_app_from_config
 
+    from live4d_ophyd.storage.signatures import read_signatures_once
+
+    read_signatures_once()
     app = ReadOnly(build_app_from_config(read_only(served)), key)
     logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # it says its version at every start
     return app

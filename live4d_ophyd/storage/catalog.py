@@ -320,6 +320,9 @@ def _quiet_server() -> Iterator[None]:
         import tiled.server.app
         from starlette import testclient  # noqa: F401  the warning comes with the first import
 
+        from live4d_ophyd.storage.signatures import read_signatures_once
+
+    read_signatures_once()
     log = logging.getLogger(tiled.server.app.__name__)
     level = log.level  # set by the import above
     log.setLevel(logging.WARNING)

@@ -103,8 +103,8 @@ class SmallDcu:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.linger = 0
-        # libzmq's sockets are for one thread at a time. Two in one at once, a sender that has not come back yet from its
-        # last message and who asks for a leaving, can lose a command to libzmq's own thread.
+        # libzmq's sockets are for one thread at a time. Two in one at once, a sender that has not come back yet from
+        # its last message and who asks for a leaving, can lose a command to libzmq's own thread.
         self._one_at_a_time = threading.Lock()
         self._one_asks = threading.Lock()  # of the monitor's, which is a socket as well
         self._closing = threading.Event()
