@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
@@ -31,8 +32,8 @@ class Failed(Exception):
 class Beside:
     """A process that answers calls.
 
-    It starts with `start`, or the first call, and again when it has gone. It ends when this session does, or forgets
-    it, after the call that it is busy with.
+    It starts with `start`, or the first call, and again when it has gone, and makes its service ready at once. It ends
+    when this session does, or forgets it, after the call that it is busy with.
 
     Parameters
     ----------
@@ -46,6 +47,7 @@ class Beside:
         self._one_at_a_time = threading.Lock()  # of calls: an answer is to the call before it
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
+        self._called = False  # this process, since it started
 
     def start(self) -> None:
         """Start it unless it runs; returns at once."""
@@ -64,6 +66,7 @@ class Beside:
                 start_new_session=True,  # Ctrl-C is the session's
             )
         self._connection = Connection(ours.detach())
+        self._called = False
 
     def call(self, *arguments: Any) -> Any:
         """What the service answers. Raises `Failed`."""
@@ -72,6 +75,7 @@ class Beside:
             connection, process = self._connection, self._process
             assert connection is not None
             assert process is not None
+            self._called = True
             try:
                 connection.send(arguments)
                 answer, reason = connection.recv()
@@ -97,6 +101,8 @@ class Beside:
         if connection is not None:
             connection.close()
         if process is not None:
+            if not self._called:
+                process.kill()  # it has nothing to end, and may be making itself ready for seconds
             process.wait()
 
     def __del__(self) -> None:
@@ -115,8 +121,7 @@ def main(descriptor: int, service: str, *arguments: str) -> None:
     """Answer until nobody is there any more."""
     os.nice(NICE)
     connection = Connection(descriptor)
-    module, _, function = service.partition(":")
-    answer: Any = None
+    answer, reason = _made(service, arguments)
     while True:
         try:
             message = connection.recv_bytes()
@@ -124,17 +129,31 @@ def main(descriptor: int, service: str, *arguments: str) -> None:
             return
         try:
             request = pickle.loads(message)  # the session's own; of a class that is not known here it raises
-            if answer is None:
-                with no_search():
-                    answer = getattr(import_module(module), function)(*arguments)
-                    gc.freeze()  # nor is it searched later: all of that stays
-            result = answer(*request), ""
+            if answer is None:  # nor could it be made before; it may be now
+                answer, reason = _made(service, arguments)
+            result = (None, reason) if answer is None else (answer(*request), "")
         except Exception as error:
-            result = None, f"{type(error).__name__}: {error}"
+            result = None, _words(error)
         try:
             connection.send(result)
         except OSError:
             return
+
+
+def _made(service: str, arguments: tuple[str, ...]) -> tuple[Callable[..., Any] | None, str]:
+    """What answers, or None and why there is none."""
+    module, _, function = service.partition(":")
+    try:
+        with no_search():
+            answer = getattr(import_module(module), function)(*arguments)
+            gc.freeze()  # nor is it searched later: all of that stays
+    except Exception as error:
+        return None, _words(error)
+    return answer, ""
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tempfile
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 
-pytest_plugins = ["empty_catalog", "kept_engines"]
+pytest_plugins = ["empty_catalog", "kept_catalog_process", "kept_engines"]
 
 # No test meets the catalogs of the user who runs it, nor leaves one. Tiled reads its variable when it is imported.
 _nowhere = tempfile.TemporaryDirectory(prefix="live4d-tests-")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,22 @@ def service(word):
         return word, what, *arguments
 
     return answer
+
+
+def late(path):
+    """Takes its time to be there: a file says that it begins, another lets it go on."""
+    Path(path, "began").touch()
+    while not Path(path, "go on").exists():
+        time.sleep(0.005)
+    Path(path, "ready").touch()
+    return lambda: "answer"
+
+
+def not_at_first(path):
+    if not Path(path, "ready").exists():
+        Path(path, "began").touch()
+        raise OSError("not yet")
+    return lambda: "answer"
 
 
 def broken(*arguments):
@@ -77,6 +95,41 @@ def test_a_service_that_cannot_be_had_is_said_at_each_call():
         with pytest.raises(Failed, match="ImportError: no such library"):
             beside.call("anything")
     beside.close()
+
+
+def until(path):
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
+
+
+def test_it_makes_its_service_ready_before_anybody_calls(tmp_path):
+    with closing(Beside("test_beside:late", str(tmp_path))) as beside:
+        (tmp_path / "go on").touch()
+        beside.start()
+        until(tmp_path / "ready")
+        assert beside.call() == "answer"
+
+
+def test_nobody_waits_for_one_that_was_never_called(tmp_path):
+    beside = Beside("test_beside:late", str(tmp_path))
+    beside.start()
+    until(tmp_path / "began")  # and it never goes on
+    pid = beside.pid
+    beside.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_service_that_could_not_be_had_may_be_had_later(tmp_path):
+    with closing(Beside("test_beside:not_at_first", str(tmp_path))) as beside:
+        beside.start()
+        until(tmp_path / "began")
+        with pytest.raises(Failed, match="OSError: not yet"):
+            beside.call()
+        (tmp_path / "ready").touch()
+        assert beside.call() == "answer"
 
 
 def test_each_of_several_threads_gets_its_own_answers(beside):

@@ -14,6 +14,8 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from live4d_ophyd.storage.catalog import import_server
+
 _COOKIE = "tiled_api_key"
 _READ = ("GET", "HEAD", "OPTIONS")
 #: says what the server is and can, nothing of the catalog; clients ask for it before they show their key
@@ -91,11 +93,9 @@ async def _refuse(send: Send, status: int, why: str) -> None:
 
 def shared_app(served: Mapping[str, Any], key: str) -> ReadOnly:
     """The application that shares a catalog; ``served`` as of ``storage.served_from``."""
+    import_server()
     from tiled.server.app import build_app_from_config
 
-    from live4d_ophyd.storage.signatures import read_signatures_once
-
-    read_signatures_once()
     app = ReadOnly(build_app_from_config(read_only(served)), key)
     logging.getLogger("tiled.server.app").setLevel(logging.WARNING)  # it says its version at every start
     return app

@@ -311,19 +311,23 @@ def _as_before(content: Mapping) -> Any:
         return content
 
 
-@contextmanager
-def _quiet_server() -> Iterator[None]:
-    """Leave out what Tiled's in-process application prints at every start: its version, and which HTTP client
-    Starlette would like better. Warnings of the server still come through."""
+def import_server() -> None:
+    """Import Tiled's server, which takes seconds, without what Starlette has to say: which HTTP client it would like
+    better."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
-        import tiled.server.app
+        import tiled.server.app  # noqa: F401
         from starlette import testclient  # noqa: F401  the warning comes with the first import
 
         from live4d_ophyd.storage.signatures import read_signatures_once
-
     read_signatures_once()
-    log = logging.getLogger(tiled.server.app.__name__)
+
+
+@contextmanager
+def _quiet_server() -> Iterator[None]:
+    """Leave out what Tiled's in-process application prints at every start: its version. Warnings still come through."""
+    import_server()
+    log = logging.getLogger("tiled.server.app")
     level = log.level  # set by the import above
     log.setLevel(logging.WARNING)
     try:

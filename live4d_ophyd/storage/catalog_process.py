@@ -1,56 +1,63 @@
-"""The process that writes a catalog in a directory: what Tiled does with a document is tens of milliseconds of Python.
+"""The process that writes catalogs in directories: what Tiled does with a document is tens of milliseconds of Python.
 
-Comes in: calls of the session's ``live4d-catalog`` thread, one document each. Goes out, from the process: nodes of the
-catalog.
+Comes in: calls of the session's ``live4d-catalog`` threads, one document each. Goes out, from the process: nodes of the
+catalogs.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from live4d_ophyd.beside import Beside
 from live4d_ophyd.storage.catalog import directory_of
 
-_processes: WeakValueDictionary[str, Beside] = WeakValueDictionary()
+_process: weakref.ref[Beside] | None = None
 
 
 def process_of(db: Any) -> Beside | None:
-    """What writes the catalog of this client, the same for all of the session; None for a server's, which is one."""
-    path = directory_of(db)
-    if path is None:
-        return None
-    directory = str(path)
-    process = _processes.get(directory)
+    """What writes the catalog of this client; None for a server's, which is a process already."""
+    return None if directory_of(db) is None else of_session()
+
+
+def of_session() -> Beside:
+    """The one process, for all catalogs in directories, as long as somebody has it."""
+    global _process
+    process = None if _process is None else _process()
     if process is None:
-        process = _processes[directory] = Beside(f"{__name__}:service", directory)
+        process = Beside(f"{__name__}:service")
+        _process = weakref.ref(process)
     return process
 
 
-def writer_of_run(process: Beside) -> Callable[[str, dict], Any]:
+def writer_of_run(process: Beside, db: Any) -> Callable[[str, dict], Any]:
     """What has the documents of one run written, its start document first. Raises `beside.Failed`."""
-    run = ""
+    directory, run = str(directory_of(db)), ""
 
     def write(name: str, doc: dict) -> None:
         nonlocal run
         run = run or doc["uid"]
-        process.call(run, name, doc)
+        process.call(directory, run, name, doc)
 
     return write
 
 
-def service(directory: str) -> Callable[[str, str, dict], None]:
-    """Answers calls with a document of a run: writes it into the catalog in ``directory``. Runs in the process."""
-    from live4d_ophyd.storage.catalog import existing_catalog
+def service() -> Callable[[str, str, str, dict], None]:
+    """Answers calls with a document of a run: writes it into the catalog in a directory. Runs in the process."""
+    from live4d_ophyd.storage.catalog import existing_catalog, import_server
     from live4d_ophyd.storage.writer import run_writer
 
-    db = existing_catalog(directory)
-    writers: dict[str, Callable[[str, dict], Any]] = {}
+    import_server()
+    catalogs: dict[str, Any] = {}
+    writers: dict[tuple[str, str], Callable[[str, dict], Any]] = {}
 
-    def write(run: str, name: str, doc: dict) -> None:
+    def write(directory: str, uid: str, name: str, doc: dict) -> None:
+        run = directory, uid  # one run may go into several catalogs
         if name == "start":
-            writers[run] = run_writer(db)
+            if directory not in catalogs:
+                catalogs[directory] = existing_catalog(directory)
+            writers[run] = run_writer(catalogs[directory])
         elif run not in writers:
             raise RuntimeError("the process that began to write this run has gone")
         try:

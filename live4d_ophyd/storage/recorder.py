@@ -70,7 +70,7 @@ class Recorder:
         self._db = db
         self._process = process_of(db)
         if self._process is not None:
-            self._process.start()  # while the session goes on starting
+            self._process.start()  # it makes itself ready while the session goes on starting
         else:
             import live4d_ophyd.storage.writer  # noqa: F401  seconds; not during a run, and not where the process writes
         self._backups = None if backup_directory is None else Path(backup_directory)
@@ -91,7 +91,7 @@ class Recorder:
 
     def _writer_of_run(self) -> Callable[[str, dict], Any]:
         if self._process is not None:
-            return writer_of_run(self._process)
+            return writer_of_run(self._process, self._db)
         from live4d_ophyd.storage.writer import run_writer
 
         return run_writer(self._db)

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 
 import bluesky.plans as bp
 import numpy as np
 import pytest
 
-from live4d_ophyd.storage import backup_directory, read_backup, record, restore_backup
+from live4d_ophyd.storage import backup_directory, open_catalog, read_backup, record, restore_backup
 from live4d_ophyd.storage.catalog_process import process_of
 
 pytestmark = [pytest.mark.beside, pytest.mark.timeout(200)]
@@ -66,3 +67,22 @@ def test_a_process_that_is_killed_in_mid_run_costs_the_catalog_the_rest_of_that_
     np.testing.assert_array_equal(images(db, after), [live4d.complete[0]])
     restore_backup(db, path)
     np.testing.assert_array_equal(images(db, uid), [live4d.complete[0]] * 4)
+
+
+def test_catalogs_of_a_session_are_written_by_one_process_each_run_into_its_own(
+    RE, db, process, live4d, tmp_path
+):
+    (tmp_path / "other").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiled.profiles.paths", [tmp_path / "profiles"])
+        other = open_catalog(tmp_path / "other", name="other")
+    with closing(other.context):
+        assert process_of(other) is process
+        tokens = [record(RE, db), record(RE, other)]
+        (in_both,) = RE(bp.count([live4d]))
+        RE.unsubscribe(tokens[0])
+        (in_other,) = RE(bp.count([live4d]))
+        assert in_both in db
+        assert in_other not in db
+        for uid in (in_both, in_other):
+            np.testing.assert_array_equal(images(other, uid), [live4d.complete[0]])

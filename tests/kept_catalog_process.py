@@ -1,0 +1,15 @@
+"""The process that writes catalogs outlives the sessions of a worker: each would wait seconds for Tiled.
+
+To sessions of this process alone; those that a test starts as processes have their own.
+"""
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_catalog_process():
+    from live4d_ophyd.storage import catalog_process
+
+    process = catalog_process.of_session()
+    yield
+    process.close()
