@@ -4,6 +4,8 @@ import gc
 import os
 import tempfile
 
+import pytest
+
 from live4d_ophyd.engine.acquisition import warm_up
 from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 
@@ -19,13 +21,24 @@ for _name in ("LIVE4D_CATALOG", "LIVE4D_PROFILE", "LIVE4D_PUBLISH"):
 gc.disable()  # until all modules are imported: of what they make nothing is garbage
 
 
+def compile_kernels():
+    warm_up()
+    warm_up_zmtp()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    """Before `pytest -n` has workers: each would compile the same, which takes half a minute of a core."""
+    if getattr(session.config.option, "numprocesses", None) and not session.config.option.collectonly:
+        compile_kernels()
+
+
 def pytest_collection_finish(session):
     """Not in a fixture: that would be of the first test, and of its time-out."""
     gc.freeze()
     gc.enable()
     if session.items and not session.config.option.collectonly:
-        warm_up()
-        warm_up_zmtp()
+        compile_kernels()
 
 
 def pytest_collection_modifyitems(items):

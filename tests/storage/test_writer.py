@@ -252,7 +252,7 @@ def test_the_catalog_is_read_while_its_thread_writes(db):
     }
     stream = run.compose_descriptor("primary", keys)
     recorder("descriptor", stream.descriptor_doc)
-    for number in range(40):
+    for number in range(15):
         data = {"image": np.full((8, 8), float(number)), "n": float(number)}
         recorder("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0)))
     recorder("stop", run.compose_stop())
@@ -264,8 +264,8 @@ def test_the_catalog_is_read_while_its_thread_writes(db):
             with suppress(KeyError):  # no stream yet
                 assert set(db[uid].primary.metadata["data_keys"]) == set(keys)
     assert looks > 3
-    assert db[uid].primary["n"].read().tolist() == list(range(40))
-    np.testing.assert_array_equal(db[uid].primary["image"].read()[:, 0, 0], np.arange(40))
+    assert db[uid].primary["n"].read().tolist() == list(range(15))
+    np.testing.assert_array_equal(db[uid].primary["image"].read()[:, 0, 0], np.arange(15))
 
 
 # Metadata ----------------------------------------------------------------------------------------

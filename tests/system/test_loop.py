@@ -12,7 +12,7 @@ from live4d_ophyd import Disk, Live4D, Live4DBestEffortCallback, ScanGrid, Simpl
 from live4d_ophyd.sim import SimulatorProcess
 from live4d_ophyd.storage import open_catalog, record
 
-TRIPS = 50
+TRIPS = 25
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
