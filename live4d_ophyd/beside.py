@@ -33,7 +33,8 @@ class Beside:
     """A process that answers calls.
 
     It starts with `start`, or the first call, and again when it has gone, and makes its service ready at once. It ends
-    when this session does, or forgets it, after the call that it is busy with.
+    when this session does, or forgets it, after the call that it is busy with. One that has not been called yet is
+    killed by `close`; where the session just goes, it makes itself ready first, and sees it then.
 
     Parameters
     ----------
@@ -52,9 +53,15 @@ class Beside:
     def start(self) -> None:
         """Start it unless it runs; returns at once."""
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._close()
-                self._start()
+            self._start_unless_it_runs()
+
+    def _start_unless_it_runs(self) -> tuple[Connection, subprocess.Popen]:
+        if self._process is None or self._process.poll() is not None:
+            self._close()
+            self._start()
+        assert self._connection is not None
+        assert self._process is not None
+        return self._connection, self._process
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -71,11 +78,9 @@ class Beside:
     def call(self, *arguments: Any) -> Any:
         """What the service answers. Raises `Failed`."""
         with self._one_at_a_time:
-            self.start()
-            connection, process = self._connection, self._process
-            assert connection is not None
-            assert process is not None
-            self._called = True
+            with self._lock:
+                connection, process = self._start_unless_it_runs()
+                self._called = True
             try:
                 connection.send(arguments)
                 answer, reason = connection.recv()
@@ -125,13 +130,14 @@ def main(descriptor: int, service: str, *arguments: str) -> None:
     while True:
         try:
             message = connection.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):  # the latter if the session went in the middle of a call
             return
         try:
             request = pickle.loads(message)  # the session's own; of a class that is not known here it raises
-            if answer is None:  # nor could it be made before; it may be now
+            if answer is None and not reason:  # it may be had now
                 answer, reason = _made(service, arguments)
             result = (None, reason) if answer is None else (answer(*request), "")
+            reason = ""  # it was said: the first reason, as a second import often fails otherwise
         except Exception as error:
             result = None, _words(error)
         try:

@@ -30,6 +30,7 @@ def compile_kernels():
 def pytest_sessionstart(session):
     """Before `pytest -n` has workers: each would compile the same, which takes half a minute of a core."""
     if getattr(session.config.option, "numprocesses", None) and not session.config.option.collectonly:
+        gc.enable()  # it collects no tests: nothing else would
         compile_kernels()
 
 

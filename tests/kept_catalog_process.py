@@ -11,5 +11,6 @@ def _kept_catalog_process():
     from live4d_ophyd.storage import catalog_process
 
     process = catalog_process.of_session()
+    process.start()  # in the environment of all tests, not of the one that is the first to record
     yield
     process.close()

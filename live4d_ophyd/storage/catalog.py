@@ -312,8 +312,8 @@ def _as_before(content: Mapping) -> Any:
 
 
 def import_server() -> None:
-    """Import Tiled's server, which takes seconds, without what Starlette has to say: which HTTP client it would like
-    better."""
+    """Import Tiled's server, which takes seconds, without what Starlette has to say (which HTTP client it would like
+    better), and let it read signatures once (signatures.py)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
         import tiled.server.app  # noqa: F401

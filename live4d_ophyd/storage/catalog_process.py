@@ -6,8 +6,11 @@ catalogs.
 
 from __future__ import annotations
 
+import gc
+import os
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from live4d_ophyd.beside import Beside
@@ -31,33 +34,31 @@ def of_session() -> Beside:
     return process
 
 
-def writer_of_run(process: Beside, db: Any) -> Callable[[str, dict], Any]:
+def writer_of_run(process: Beside, directory: Path | None) -> Callable[[str, dict], Any]:
     """What has the documents of one run written, its start document first. Raises `beside.Failed`."""
-    directory, run = str(directory_of(db)), ""
+    run = ""
 
     def write(name: str, doc: dict) -> None:
         nonlocal run
         run = run or doc["uid"]
-        process.call(directory, run, name, doc)
+        process.call(str(directory), run, name, doc)
 
     return write
 
 
 def service() -> Callable[[str, str, str, dict], None]:
     """Answers calls with a document of a run: writes it into the catalog in a directory. Runs in the process."""
-    from live4d_ophyd.storage.catalog import existing_catalog, import_server
+    from live4d_ophyd.storage.catalog import import_server
     from live4d_ophyd.storage.writer import run_writer
 
     import_server()
-    catalogs: dict[str, Any] = {}
+    catalogs = _Catalogs()
     writers: dict[tuple[str, str], Callable[[str, dict], Any]] = {}
 
     def write(directory: str, uid: str, name: str, doc: dict) -> None:
         run = directory, uid  # one run may go into several catalogs
         if name == "start":
-            if directory not in catalogs:
-                catalogs[directory] = existing_catalog(directory)
-            writers[run] = run_writer(catalogs[directory])
+            writers[run] = run_writer(catalogs.client(directory))
         elif run not in writers:
             raise RuntimeError("the process that began to write this run has gone")
         try:
@@ -69,3 +70,37 @@ def service() -> Callable[[str, str, str, dict], None]:
             del writers[run]
 
     return write
+
+
+class _Catalogs:
+    """Open catalogs by their directories.
+
+    One whose database is another file than it was is opened anew: SQLite would go on in the one that was removed.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[tuple[int, int], Any]] = {}
+
+    def client(self, directory: str) -> Any:
+        from live4d_ophyd.storage.catalog import existing_catalog
+
+        file = _file(Path(directory) / "catalog.db")
+        was, client = self._open.get(directory, (None, None))
+        if client is None or file != was:
+            if client is not None:
+                del self._open[directory]
+                client.context.close()
+            client = existing_catalog(directory)  # says it if there is none
+            assert file is not None
+            self._open[directory] = file, client
+            gc.freeze()  # what it has made stays
+        return client
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that takes its place."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

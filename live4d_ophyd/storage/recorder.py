@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from live4d_ophyd.beside import Failed
 from live4d_ophyd.image_streams import previewed_device
-from live4d_ophyd.storage.catalog import backup_directory
+from live4d_ophyd.storage.catalog import backup_directory, directory_of
 from live4d_ophyd.storage.catalog_process import process_of, writer_of_run
 from live4d_ophyd.storage.journal import Journal
 from live4d_ophyd.storage.scan_ids import ScanIds
@@ -69,6 +69,7 @@ class Recorder:
     ) -> None:
         self._db = db
         self._process = process_of(db)
+        self._directory = directory_of(db)
         if self._process is not None:
             self._process.start()  # it makes itself ready while the session goes on starting
         else:
@@ -91,7 +92,7 @@ class Recorder:
 
     def _writer_of_run(self) -> Callable[[str, dict], Any]:
         if self._process is not None:
-            return writer_of_run(self._process, self._db)
+            return writer_of_run(self._process, self._directory)
         from live4d_ophyd.storage.writer import run_writer
 
         return run_writer(self._db)

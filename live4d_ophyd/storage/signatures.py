@@ -8,21 +8,25 @@ FastAPI looks up, for each request and each of its dependencies, what the functi
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import wraps
+from contextlib import suppress
+from functools import partial, wraps
 from typing import Any
-
-from fastapi.dependencies import utils
 
 
 def read_signatures_once() -> None:
-    """From now on, in this process. Nothing changes with a FastAPI that does it another way."""
-    analysed = getattr(utils, "get_dependant", None)
-    if analysed is not None and not hasattr(analysed, "__wrapped__"):
-        utils.get_dependant = _remembered(analysed)
+    """From now on, for all FastAPI applications of this process that replace a dependency.
+
+    Nothing changes with a FastAPI that does it another way.
+    """
+    with suppress(ImportError, AttributeError):
+        from fastapi.dependencies import utils
+
+        if not hasattr(utils.get_dependant, "__wrapped__"):
+            utils.get_dependant = _remembered(utils.get_dependant)
 
 
 def _remembered(analysed: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[Hashable, Any] = {}
+    known: dict[Hashable, Any] = {}  # each has its function, so that another cannot take its place in memory
 
     @wraps(analysed)
     def get_dependant(**arguments: Any) -> Any:
@@ -37,13 +41,17 @@ def _remembered(analysed: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(arguments: dict[str, Any]) -> Hashable | None:
-    """What is asked, or None if it should not be kept: a function made by another is one application's own."""
-    if "<locals>" in getattr(arguments.get("call"), "__qualname__", ""):
+    """What is asked, or None if the answer should not be kept.
+
+    A route asks for one of its own, to which it adds; what is below another comes with ``parent_oauth_scopes``. A
+    function that another has made is one application's, and would keep it in memory.
+    """
+    call = arguments["call"]
+    its_own = isinstance(call, partial) or "<locals>" in getattr(call, "__qualname__", "")
+    if its_own or "parent_oauth_scopes" not in arguments:
         return None
-    key = tuple(
-        (name, tuple(value) if isinstance(value, list) else value)
-        for name, value in sorted(arguments.items())
-    )
+    rest = {name: value for name, value in arguments.items() if name != "call"}
+    key = id(call), *((name, tuple(v) if isinstance(v, list) else v) for name, v in sorted(rest.items()))
     try:
         hash(key)
     except TypeError:

@@ -97,7 +97,7 @@ def series(pixels: np.ndarray, series_id: int = 1, unique_id: str = UNIQUE_ID) -
 
 
 class SmallDcu:
-    """PUSH socket that sends messages in a thread; blocks while nobody is connected, as a DCU queues."""
+    """PUSH socket that sends messages in a thread, which waits while nobody is connected, as a DCU queues."""
 
     def __init__(self) -> None:
         self._context = zmq.Context()
@@ -134,19 +134,27 @@ class SmallDcu:
 
     def _wait_for(self, event: int, count: int) -> None:
         deadline = time.monotonic() + PATIENCE_S
+        while not self._has_seen(event, count):
+            assert not self._closing.is_set(), "closed, or stopped, while somebody waits"
+            assert time.monotonic() < deadline, f"nothing happened within {PATIENCE_S:g} s"
+
+    def _has_seen(self, event: int, count: int) -> bool:
+        """Whether so many have come by now, or within the next 50 ms; they count once."""
         with self._one_asks:
-            while self._seen[event] < count and not self._closing.is_set():
-                assert time.monotonic() < deadline, f"nothing happened within {PATIENCE_S:g} s"
-                if self._monitor.poll(50):
-                    self._seen[recv_monitor_message(self._monitor)["event"]] += 1
+            if self._seen[event] < count and self._monitor.poll(50):
+                self._seen[recv_monitor_message(self._monitor)["event"]] += 1
+            if self._seen[event] < count:
+                return False
             self._seen[event] -= count
+            return True
 
     def send(self, messages: Iterable[bytes | list[bytes]], clients: int = 0) -> None:
         """Send in the background, when this many more connections have come; a list is a multipart message."""
 
         def work() -> None:
-            if clients:
-                self._wait_for(zmq.EVENT_HANDSHAKE_SUCCEEDED, clients)
+            while clients and not self._has_seen(zmq.EVENT_HANDSHAKE_SUCCEEDED, clients):
+                if self._closing.is_set():
+                    return
             for message in messages:
                 parts = message if isinstance(message, list) else [message]
                 while not self._closing.is_set() and not self._sent(parts):  # nobody fetches yet
@@ -169,7 +177,7 @@ class SmallDcu:
             thread.join(PATIENCE_S)
 
     def stop_sending(self) -> None:
-        """Whatever is still to be sent is not."""
+        """Whatever is still to be sent is not, nor what comes later."""
         self._closing.set()
 
     def close(self) -> None:

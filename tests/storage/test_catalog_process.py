@@ -1,6 +1,7 @@
 """The catalog is written by a process of its own: the same runs, and no more than a run's rest is lost with it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,26 @@ def images(db, uid):
 def test_a_process_that_does_not_write_does_not_import_what_does():
     code = "import sys; from live4d_ophyd import open_catalog, record; print('bluesky_tiled_plugins' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=100) == "False\n"
+
+
+READY = """
+import gc, os, sys
+from live4d_ophyd.storage import catalog_process
+assert "tiled.server.app" not in sys.modules
+catalog_process.service()
+print("tiled.server.app" in sys.modules)
+process = catalog_process.of_session()
+process.start()
+pid, same = process.pid, catalog_process.of_session() is process
+del process
+gc.collect()
+print(same, os.path.exists(f"/proc/{pid}"))
+"""
+
+
+def test_it_is_ready_with_tiled_imported_and_goes_with_the_last_who_has_it():
+    answer = subprocess.check_output([sys.executable, "-c", READY], text=True, timeout=100)
+    assert answer == "True\nTrue False\n"
 
 
 def test_a_run_is_whole_when_the_plan_returns_and_nothing_of_it_was_written_here(
@@ -86,3 +107,17 @@ def test_catalogs_of_a_session_are_written_by_one_process_each_run_into_its_own(
         assert in_other not in db
         for uid in (in_both, in_other):
             np.testing.assert_array_equal(images(other, uid), [live4d.complete[0]])
+
+
+def test_a_catalog_that_was_removed_and_made_again_gets_the_next_run(RE, process, live4d, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tiled.profiles.paths", [tmp_path / "profiles"])
+        for _ in range(2):
+            anew = open_catalog(tmp_path / "anew", name="anew")
+            with closing(anew.context):
+                token = record(RE, anew)
+                (uid,) = RE(bp.count([live4d]))
+                RE.unsubscribe(token)
+                assert list(anew) == [uid]
+                np.testing.assert_array_equal(images(anew, uid), [live4d.complete[0]])
+            shutil.rmtree(tmp_path / "anew")

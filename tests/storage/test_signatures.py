@@ -22,7 +22,7 @@ def answers(db, uid):
     return db[uid].metadata, events["det"].values.tolist(), list(db)
 
 
-def test_a_request_reads_no_signature_that_one_before_has_read(RE, db, read, monkeypatch):
+def test_a_request_reads_no_signature_twice_but_that_of_the_application_s_own(RE, db, read, monkeypatch):
     record(RE, db)
     (uid,) = RE(bp.count([det], 3))
     known = answers(db, uid)

@@ -252,18 +252,17 @@ def test_the_catalog_is_read_while_its_thread_writes(db):
     }
     stream = run.compose_descriptor("primary", keys)
     recorder("descriptor", stream.descriptor_doc)
+    uid = run.start_doc["uid"]
+    while uid not in db:  # looks, too
+        pass
     for number in range(15):
         data = {"image": np.full((8, 8), float(number)), "n": float(number)}
         recorder("event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, 1.0)))
+        assert db[-1].metadata["start"]["uid"] == uid
+        with suppress(KeyError):  # no stream yet
+            assert set(db[uid].primary.metadata["data_keys"]) == set(keys)
     recorder("stop", run.compose_stop())
-    uid, looks = run.start_doc["uid"], 0
-    while not recorder.wait(0.001):
-        if uid in db:
-            looks += 1
-            assert db[-1].metadata["start"]["uid"] == uid
-            with suppress(KeyError):  # no stream yet
-                assert set(db[uid].primary.metadata["data_keys"]) == set(keys)
-    assert looks > 3
+    assert recorder.wait()
     assert db[uid].primary["n"].read().tolist() == list(range(15))
     np.testing.assert_array_equal(db[uid].primary["image"].read()[:, 0, 0], np.arange(15))
 
