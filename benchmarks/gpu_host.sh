@@ -15,7 +15,7 @@ for step in "$@"; do
         tests) python3 -m pytest -q --tb=short -p no:cacheprovider tests/decode/test_gpu.py tests/engine/test_gpu_acquisition.py tests/commands/test_doctor.py tests/imaging tests/engine/test_refits.py \
             tests/testing tests/user_package \
             -k 'gpu or GPU' 2>&1 | tee "$OUT/tests.txt" ;;
-        scans|lane_time) python3 -m "benchmarks.$step" "$OUT/$step.json" 2>&1 | tee "$OUT/$step.txt" ;;
+        lane_time) python3 -m "benchmarks.$step" "$OUT/$step.json" 2>&1 | tee "$OUT/$step.txt" ;;
         profile) python3 -m benchmarks.gpu_profile 192 96u32 2>&1 | tee "$OUT/profile.txt" ;;
         sanitizer)
             compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 3 python3 -m pytest -q -p no:cacheprovider --timeout 500 \

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scans OUT.json`: what a frame costs over the size of the scan and the number of methods, and
+"""`live4d bench scans`: what a frame costs over the size of the scan and the number of methods, and
 what fits and images of large scans take.
 
 From compressed frames in memory, one lane, on the GPU if there is one, else on the CPU. In the first two tables the
@@ -9,7 +9,6 @@ much memory it took at most.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +37,6 @@ from live4d_ophyd.scan import ScanGrid
 SIDES = (64, 256, 1024)
 SETS = ("VBF", "VBF, parallax", "VBF, CoM, parallax, strain")
 NUMBERS = (1, 4, 16, 64)
-ROUNDS = 3
 #: batches of a measurement
 BATCHES = 4
 WHOLE = (256, 512, 1024)
@@ -104,7 +102,7 @@ def synchronise() -> None:
     torch.cuda.synchronize()
 
 
-def tables(key: str) -> dict:
+def tables(key: str, rounds: int) -> dict:
     """us a frame by set of methods and scan, and by number of virtual detectors; interleaved."""
     scans = Scans(SIZES[key])  # type: ignore[arg-type]
     size, sets = scans.size, method_sets(scans.size)
@@ -121,9 +119,10 @@ def tables(key: str) -> dict:
         for count in NUMBERS
     }
     cost: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, measured in cases.items():
             cost[name].append(measured())
+            print(name, f"{cost[name][-1]:.2f} us a frame", file=sys.stderr, flush=True)
     return {"backend": scans.backend.name, "us_a_frame": {name: median(of) for name, of in cost.items()}}
 
 
@@ -168,19 +167,18 @@ def _timed(imaging: Imaging) -> dict[str, float]:
     return took
 
 
-def main(path: Path) -> None:
-    report: dict[str, Any] = {"benchmark": "scans", "command": "python -m benchmarks.scans OUT.json"}
-    report |= {"machine": machine(), "frames": SIZES["192scan"].name, "rounds": ROUNDS}
-    report |= tables("192scan")
+def run(rounds: int) -> dict[str, Any]:
+    report: dict[str, Any] = {"benchmark": "scans", "command": f"live4d bench scans --rounds {rounds}"}
+    report |= {"machine": machine(), "frames": SIZES["192scan"].name, "rounds": rounds}
+    report |= tables("192scan", rounds)
     report["whole"] = {}
     for set_ in SETS:
         for side in WHOLE:
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
                 found = process.submit(whole, "192scan", side, set_).result()
             report["whole"][f"{set_}, {side} x {side}"] = found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
+            print(f"{set_}, {side} x {side}: {found['result_s']:.1f} s", file=sys.stderr, flush=True)
+    return report
 
 
 def table(report: dict) -> str:
@@ -195,7 +193,3 @@ def table(report: dict) -> str:
             f" {r.get('gpu_mb', 0):8.0f}"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

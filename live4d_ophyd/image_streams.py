@@ -41,6 +41,15 @@ def image_keys(data_keys: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def raster_time(event: Mapping[str, Any], data_keys: Mapping[str, Mapping[str, Any]]) -> float:
+    """When the raster of an Event was over, s since 1970: the timestamp of its first image.
+
+    The Event's own ``time`` is that of the document, which Bluesky makes of the rasters of a movie when it collects
+    them, several at once. It serves where there is no image.
+    """
+    return float(next((event["timestamps"][key] for key in image_keys(data_keys)), event["time"]))
+
+
 def run_stem(scan_id: int, uid: str) -> str:
     """How names of files with a run's images begin: ``00017_ca3108a4``."""
     return f"{scan_id:05d}_{uid[:8]}"

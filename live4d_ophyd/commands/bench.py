@@ -23,6 +23,7 @@ from live4d_ophyd.commands.parameters import Numbers
             "receive",
             "methods",
             "imaging",
+            "scans",
             "record",
             "reprocess",
             "soak",
@@ -60,6 +61,7 @@ def bench(
     receive: receiving with libzmq and without, from a plain TCP sender and libzmq's; also onto a GPU if there is one.
     methods: from compressed frames in memory to images, one method and several; on several GPUs with --devices.
     imaging: from sockets to images of whole sets of methods on the GPU, parallax and strain among them, beside one.
+    scans: what a frame costs over the size of the scan and the number of methods; fits and images of large scans.
     record: compressed frames to a file, against plain writes and h5py; and the engine with recording and without.
     reprocess: recorded frames to an image, against h5py, hdf5plugin and NumPy, and on a cluster of 1 and 2 processes.
     session: 30 and 120 kHz streams while a RunEngine, a live figure and the catalog run, with and without a

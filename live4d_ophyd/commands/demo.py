@@ -94,10 +94,11 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
     )
     from live4d_ophyd.live import ScanProgressBar
     from live4d_ophyd.sim import SimulatorProcess
-    from live4d_ophyd.storage import describe_run, record
+    from live4d_ophyd.storage import catalog_directory, describe_run, record
 
     make_private(out)
     directory = (catalog or out / "catalog").resolve()
+    before = catalog_directory("live4d-demo")
     db = open_catalog(directory, name="live4d-demo", overwrite=True)
     RE = RunEngine({})
     bec = Live4DBestEffortCallback(image_directory=out)
@@ -129,3 +130,7 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
         click.echo(f"animation {animation}")
     click.echo(f"run uid   {uid}")
     click.echo(describe_run(db, uid, profile="live4d-demo"))
+    if before is not None and before != directory:
+        click.echo(
+            f"live4d-demo is {directory} now. Runs of the demo before: live4d show --catalog {before} -1"
+        )

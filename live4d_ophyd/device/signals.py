@@ -142,10 +142,12 @@ class Number(Setting):
     def _bounds(self) -> str:
         unit = f" {self._units}" if self._units else ""
         if self._positive:
-            return f" above 0{unit}" + ("" if math.isinf(self._most) else f" and up to {self._most:g}{unit}")
+            return f" above 0{unit}" + (
+                "" if math.isinf(self._most) else f" and up to {self._most:.12g}{unit}"
+            )
         if math.isinf(self._most):
-            return f" of at least {self._least:g}{unit}" if math.isfinite(self._least) else ""
-        return f" from {self._least:g} to {self._most:g}{unit}"
+            return f" of at least {self._least:.12g}{unit}" if math.isfinite(self._least) else ""
+        return f" from {self._least:.12g} to {self._most:.12g}{unit}"
 
 
 class Whole(Number):

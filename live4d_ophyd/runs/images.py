@@ -237,7 +237,7 @@ def read_images(
     coords: dict[str, Any] = {
         **_positions(device.of_events(at), values.shape[1:]),
         "event": ("event", np.array(numbers[chosen.start : chosen.stop], dtype=np.int64)),
-        "time": ("event", _times(readings.times[stream], chosen), {"long_name": "time (UTC)"}),
+        "time": ("event", _times(readings.times[stream, device.name], chosen), {"long_name": "time (UTC)"}),
     }
     for moved, series in readings.moved_in.get(stream, {}).items():
         part = series[chosen.start : chosen.stop]

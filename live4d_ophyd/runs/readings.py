@@ -57,7 +57,9 @@ class RunReadings:
         self.stop: Mapping[str, Any] = run.metadata.get("stop") or {}
         self.devices: dict[str, DeviceReadings] = {}
         self.seq_nums: dict[str, list[int]] = {}  #: by image stream
-        self.times: dict[str, list[float]] = {}  #: by image stream, s since 1970
+        self.times: dict[
+            tuple[str, str], list[float]
+        ] = {}  #: of rasters, by image stream and device, s since 1970
         self.moved: dict[str, list[Any]] = {}  #: what else the image streams hold, with full names
         self.moved_in: dict[str, dict[str, list[Any]]] = {}  #: the same by stream: not all have all
         self.units: dict[str, str] = {}  #: by full name
@@ -65,7 +67,10 @@ class RunReadings:
         self.baseline: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  #: device of a key, by full name
         self.streams: dict[str, StoredStream] = {}  #: those with images
-        for name in run:
+        self.stored: list[str] = list(
+            run
+        )  #: names of streams; previews are emitted, and stored only if asked for
+        for name in self.stored:
             stream = StoredStream(run[name])
             metadata = stream.metadata
             if name == "baseline":
@@ -91,10 +96,14 @@ class RunReadings:
     def _read_stream(self, stored: StoredStream, stream: str) -> None:
         metadata = stored.metadata
         data_keys = metadata["data_keys"]
-        values = numbers_and_texts(stored)
-        self.seq_nums[stream] = values.pop("seq_num", [])
-        self.times[stream] = values.pop("time", [])
+        # As image_streams.raster_time has it.
+        first = {self.owners[key]: f"ts_{key}" for key in reversed(image_keys(data_keys))}
         owners = dict.fromkeys(self.owners[key] for key in image_keys(data_keys))
+        values = numbers_and_texts(stored, also=[stamp for stamp in first.values() if stamp in stored.keys])
+        self.seq_nums[stream] = values.pop("seq_num", [])
+        of_documents = values.pop("time", [])
+        for owner, stamp in first.items():
+            self.times[stream, owner] = values.pop(stamp, of_documents)
         for owner in owners:
             device = self.devices.setdefault(owner, DeviceReadings(owner))
             device.streams.append(stream)
@@ -124,13 +133,13 @@ class RunReadings:
                 self.moved_in.setdefault(stream, {})[key] = series
 
 
-def numbers_and_texts(stream: StoredStream) -> dict[str, list[Any]]:
-    """The columns of a stream: one plain value an Event, with ``seq_num`` and ``time``."""
+def numbers_and_texts(stream: StoredStream, also: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """The columns of a stream: one plain value an Event, with ``seq_num`` and ``time``, and ``also`` these."""
     if "seq_num" not in stream.keys:
         return {}  # no Event
     data_keys = stream.metadata["data_keys"]
     there = [key for key, entry in data_keys.items() if entry["dtype"] != "array" and key in stream.keys]
-    return stream.columns([*there, "seq_num", "time"])
+    return stream.columns([*there, "seq_num", "time", *also])
 
 
 def same(values: list[Any]) -> bool:

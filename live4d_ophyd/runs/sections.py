@@ -74,7 +74,10 @@ def _run(readings: RunReadings) -> dict[str, Fact]:
     else:
         facts["ended"] = Fact(None, text="not finished: it goes on, or its session died")
     events = stop.get("num_events") or {name: len(numbers) for name, numbers in readings.seq_nums.items()}
-    facts["events"] = Fact(dict(events), text=", ".join(f"{name} {count}" for name, count in events.items()))
+    words = [
+        f"{name} {count}" + " (not stored)" * (name not in readings.stored) for name, count in events.items()
+    ]
+    facts["events"] = Fact(dict(events), text=", ".join(words))
     return only_known(facts)
 
 

@@ -7,7 +7,6 @@ catalogs.
 from __future__ import annotations
 
 import gc
-import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -48,17 +47,20 @@ def writer_of_run(process: Beside, directory: Path | None) -> Callable[[str, dic
 
 def service() -> Callable[[str, str, str, dict], None]:
     """Answers calls with a document of a run: writes it into the catalog in a directory. Runs in the process."""
-    from live4d_ophyd.storage.catalog import import_server
+    from live4d_ophyd.storage.catalog import existing_catalog, import_server
     from live4d_ophyd.storage.writer import run_writer
 
     import_server()
-    catalogs = _Catalogs()
+    catalogs: dict[str, Any] = {}
     writers: dict[tuple[str, str], Callable[[str, dict], Any]] = {}
 
     def write(directory: str, uid: str, name: str, doc: dict) -> None:
         run = directory, uid  # one run may go into several catalogs
         if name == "start":
-            writers[run] = run_writer(catalogs.client(directory))
+            if directory not in catalogs:
+                catalogs[directory] = existing_catalog(directory)
+                gc.freeze()  # what it has made stays
+            writers[run] = run_writer(catalogs[directory])
         elif run not in writers:
             raise RuntimeError("the process that began to write this run has gone")
         try:
@@ -70,37 +72,3 @@ def service() -> Callable[[str, str, str, dict], None]:
             del writers[run]
 
     return write
-
-
-class _Catalogs:
-    """Open catalogs by their directories.
-
-    One whose database is another file than it was is opened anew: SQLite would go on in the one that was removed.
-    """
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[tuple[int, int], Any]] = {}
-
-    def client(self, directory: str) -> Any:
-        from live4d_ophyd.storage.catalog import existing_catalog
-
-        file = _file(Path(directory) / "catalog.db")
-        was, client = self._open.get(directory, (None, None))
-        if client is None or file != was:
-            if client is not None:
-                del self._open[directory]
-                client.context.close()
-            client = existing_catalog(directory)  # says it if there is none
-            assert file is not None
-            self._open[directory] = file, client
-            gc.freeze()  # what it has made stays
-        return client
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """What tells a file from one that takes its place."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

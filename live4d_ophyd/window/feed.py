@@ -16,7 +16,7 @@ from typing import Any
 import event_model
 import numpy as np
 
-from live4d_ophyd.image_streams import image_keys, previewed_device, run_stem
+from live4d_ophyd.image_streams import image_keys, previewed_device, raster_time, run_stem
 from live4d_ophyd.imaging.method import PATTERN
 from live4d_ophyd.live.best_effort import scan_axes
 from live4d_ophyd.live.panel import ScanAxes
@@ -167,7 +167,7 @@ class Feed:
             axes=self._axes_at(document["data"]) or stream.axes,
             number=number,
             preview=stream.preview,
-            time=document["time"],
+            time=raster_time(document, stream.descriptor["data_keys"]),
         )
         if not moment.image_keys and not moment.pattern_keys:
             return

@@ -489,6 +489,8 @@ def test_two_devices_keep_their_own_detectors():
 def test_a_bad_value_of_a_detector_is_refused_before_the_scan(live4d):
     with pytest.raises(ValueError, match="live4d_vbf_center takes 2 numbers"):
         live4d.vbf_center.set(3.0)
+    with pytest.raises(ValueError, match=r"scan_rows = 0: expected a number from 1 to 1048576"):
+        live4d.scan_rows.put(0)
     with pytest.raises(ValueError, match=r"live4d_vbf_radius = -1.0: expected a number of at least 0 px"):
         live4d.vbf_radius.put(-1.0)
     live4d.adf_inner.put(50.0)

@@ -44,6 +44,25 @@ def test_plan_time_and_metadata(catalog, count, scan):
     assert value(scan, "plan", "column_defocus") == ([-50.0, 0.0, 50.0], "nm")
 
 
+class WithPreviews(dict):
+    """A run whose previews were emitted, and not stored."""
+
+    def __init__(self, run):
+        super().__init__({name: run[name] for name in run})
+        stop = run.metadata["stop"]
+        self.metadata = {
+            **run.metadata,
+            "stop": {**stop, "num_events": {"live4d_live": 15, **stop["num_events"]}},
+        }
+
+
+def test_streams_that_are_not_in_the_catalog_are_named_as_such(catalog, count):
+    events = describe(WithPreviews(catalog.db[catalog.count]))["run"]["events"]
+    assert events.value == {"live4d_live": 15, **count["run"]["events"].value}
+    assert str(events).startswith("live4d_live 15 (not stored), ")
+    assert "not stored" not in str(count["run"]["events"])
+
+
 def test_a_run_that_was_stored_when_the_backend_was_called_engine(catalog):
     readings = RunReadings(catalog.db[catalog.count])
     device = readings.devices["live4d"]

@@ -3,15 +3,18 @@
 import json
 import math
 
+import bluesky.plans as bp
 import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
 from canned import COLS, ROWS, picture
+from fake_device import run_engine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from live4d_ophyd import image, images, plot_image
+from live4d_ophyd.storage import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,10 @@ def run(catalog):
 def first_of(run):
     """Number of the run's first picture: the series ids count them from 1."""
     return int(run.primary.read(["live4d_series_id"])["live4d_series_id"].values[0]) - 1
+
+
+def seconds(stack):
+    return stack.time.values.astype("datetime64[us]").astype(float) / 1e6
 
 
 def test_an_image_has_the_positions_as_coordinates(run):
@@ -59,11 +66,29 @@ def test_all_images_are_along_the_events(run):
     assert vbf.event.values.tolist() == [1, 2, 3]
     assert vbf.column_defocus.values.tolist() == [-50, 0, 50]
     assert vbf.column_defocus.attrs["units"] == "nm"
-    times = vbf.time.values.astype("datetime64[us]").astype(float) / 1e6
-    np.testing.assert_allclose(
-        times, run.primary.read(["live4d_vbf_mean", "time"])["time"], rtol=0, atol=1e-5
-    )
+    stored = run.primary.read(["ts_live4d_vbf"])["ts_live4d_vbf"]
+    np.testing.assert_allclose(seconds(vbf), stored, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(vbf.values, [picture(first_of(run) + n, 0) for n in range(3)])
+
+
+def test_a_raster_has_the_time_of_its_images_and_not_of_a_document_that_was_made_later(catalog):
+    """As Bluesky makes those of a movie, of several rasters at once."""
+    recorder, ended = Recorder(catalog.db), [1e9, 1e9 + 2, 1e9 + 4]
+
+    def late(name, doc):
+        if name == "event":
+            when = dict.fromkeys(doc["timestamps"], ended[doc["seq_num"] - 1])
+            doc = {**doc, "time": 1e9 + 5, "timestamps": when}
+        recorder(name, doc)
+
+    with run_engine() as RE:
+        (uid,) = RE(bp.count([catalog.live4d], 3), late)
+    assert recorder.wait()
+    run = catalog.db[uid]
+    assert seconds(images(run, "vbf")).tolist() == ended
+    assert image(run, "adf", 2).time == np.datetime64(int(ended[1]), "s")
+    before = run.primary.read(["live4d_vbf_mean", "time"])["time"]
+    assert set(before.values) == {1e9 + 5}  # as the document has it
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,9 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     assert f'catalog["live4d-demo"]["{uid[:8]}"]' in text
     back = in_new_process(AT_ONCE + READ_BACK, "live4d-demo", uid)
     assert (back["dims"], back["dtype"]) == (["time", "scan_y", "scan_x"], "<f8")
+    again = run(*LIVE4D, "demo", "--out", "again", "--scan", "8", cwd=home)
+    assert f"live4d-demo is {home / 'again' / 'catalog'} now" in again
+    assert f"show --catalog {out / 'catalog'} " in again  # where the first demo's run still is
     image = np.array(back["values"])
     assert image.shape == (1, 24, 24)
     assert np.isfinite(image).all()

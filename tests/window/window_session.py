@@ -24,7 +24,7 @@ from live4d_ophyd.sim import SimScanGenerator, SimulatorProcess
 SIDE = 32
 
 
-def until(condition, seconds=10.0):
+def until(condition, seconds=60.0):
     """Let the window live until ``condition``."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -200,7 +200,7 @@ def save(window, folder, seen):
 def main():
     folder, seen = Path(sys.argv[1]), {}
     RE = RunEngine({})
-    with SimulatorProcess(rows=SIDE, cols=SIDE, step=0.2, rate=1000, seed=5) as simulator:
+    with SimulatorProcess(rows=SIDE, cols=SIDE, step=0.2, rate=500, seed=5) as simulator:
         live4d = Live4D(
             simulator.stream_endpoint, name="live4d", scan=ScanGrid(SIDE, SIDE, step=0.2, unit="nm"),
             methods=[Disk("vbf", radius=18), Annulus("adf", inner=22, outer=40)], control=Simplon(simulator.rest_url),
