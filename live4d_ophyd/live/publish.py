@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import threading
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,10 @@ def session_address() -> str:
 
     Raises OSError where its folder is not this user's alone.
     """
-    folder = Path(FOLDERS.user_runtime_path)
+    with warnings.catch_warnings():
+        # Where the session has no such folder (sudo, tmux), one of /tmp serves, which is looked at here.
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+        folder = Path(FOLDERS.user_runtime_path)
     make_private(folder)
     for place in (folder, folder.parent):
         found = place.stat()

@@ -206,6 +206,11 @@ def test_a_session_publishes_to_a_socket_of_its_user(tmp_path, monkeypatch):
         session_address()
 
 
+def test_a_session_without_a_folder_of_its_own_for_sockets_hears_no_warning(monkeypatch):
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert session_address().startswith("ipc:///")  # a warning is an error here
+
+
 def test_off_publishes_nothing(RE, monkeypatch):
     monkeypatch.setenv("LIVE4D_PUBLISH", "off")
     assert publish(RE) is None
