@@ -167,7 +167,7 @@ def _timed(imaging: Imaging) -> dict[str, float]:
     return took
 
 
-def run(rounds: int) -> dict[str, Any]:
+def run(rounds: int = 3) -> dict[str, Any]:
     report: dict[str, Any] = {"benchmark": "scans", "command": f"live4d bench scans --rounds {rounds}"}
     report |= {"machine": machine(), "frames": SIZES["192scan"].name, "rounds": rounds}
     report |= tables("192scan", rounds)

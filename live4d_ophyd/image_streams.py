@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PREVIEW_SUFFIX = "_live"
@@ -41,13 +41,14 @@ def image_keys(data_keys: Mapping[str, Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def raster_time(event: Mapping[str, Any], data_keys: Mapping[str, Mapping[str, Any]]) -> float:
-    """When the raster of an Event was over, s since 1970: the timestamp of its first image.
+def raster_time(event: Mapping[str, Any], keys: Iterable[str]) -> float:
+    """When the raster of an Event was over, s since 1970: the timestamp of the first of these images that has one.
 
     The Event's own ``time`` is that of the document, which Bluesky makes of the rasters of a movie when it collects
-    them, several at once. It serves where there is no image.
+    them, several at once. It serves where no image has a timestamp.
     """
-    return float(next((event["timestamps"][key] for key in image_keys(data_keys)), event["time"]))
+    stamps = event.get("timestamps", {})
+    return float(next((stamps[key] for key in keys if key in stamps), event["time"]))
 
 
 def run_stem(scan_id: int, uid: str) -> str:

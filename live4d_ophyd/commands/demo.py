@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -130,7 +131,6 @@ def demo(out: Path, scan: int, catalog: Path | None) -> None:
         click.echo(f"animation {animation}")
     click.echo(f"run uid   {uid}")
     click.echo(describe_run(db, uid, profile="live4d-demo"))
-    if before is not None and before != directory:
-        click.echo(
-            f"live4d-demo is {directory} now. Runs of the demo before: live4d show --catalog {before} -1"
-        )
+    if before is not None and before != directory and (before / "catalog.db").exists():
+        click.echo(f"live4d-demo is {directory} now. The run of the demo before:")
+        click.echo(f"  live4d show --catalog {shlex.quote(str(before))} -1")

@@ -54,7 +54,7 @@ def session_address() -> str:
     Raises OSError where its folder is not this user's alone.
     """
     with warnings.catch_warnings():
-        # Where the session has no such folder (sudo, tmux), one of /tmp serves, which is looked at here.
+        # Not set under sudo or in tmux. What platformdirs takes instead is looked at here.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
         folder = Path(FOLDERS.user_runtime_path)
     make_private(folder)

@@ -57,9 +57,8 @@ class RunReadings:
         self.stop: Mapping[str, Any] = run.metadata.get("stop") or {}
         self.devices: dict[str, DeviceReadings] = {}
         self.seq_nums: dict[str, list[int]] = {}  #: by image stream
-        self.times: dict[
-            tuple[str, str], list[float]
-        ] = {}  #: of rasters, by image stream and device, s since 1970
+        #: of rasters, by image stream and device, s since 1970
+        self.times: dict[tuple[str, str], list[float]] = {}
         self.moved: dict[str, list[Any]] = {}  #: what else the image streams hold, with full names
         self.moved_in: dict[str, dict[str, list[Any]]] = {}  #: the same by stream: not all have all
         self.units: dict[str, str] = {}  #: by full name
@@ -67,10 +66,10 @@ class RunReadings:
         self.baseline: dict[str, list[Any]] = {}
         self.owners: dict[str, str] = {}  #: device of a key, by full name
         self.streams: dict[str, StoredStream] = {}  #: those with images
-        self.stored: list[str] = list(
-            run
-        )  #: names of streams; previews are emitted, and stored only if asked for
-        for name in self.stored:
+        #: names of streams; previews are emitted, and stored only if asked for
+        self.stored: list[str] = []
+        for name in run:
+            self.stored.append(name)
             stream = StoredStream(run[name])
             metadata = stream.metadata
             if name == "baseline":
@@ -96,7 +95,7 @@ class RunReadings:
     def _read_stream(self, stored: StoredStream, stream: str) -> None:
         metadata = stored.metadata
         data_keys = metadata["data_keys"]
-        # As image_streams.raster_time has it.
+        # As image_streams.raster_time has it, by device.
         first = {self.owners[key]: f"ts_{key}" for key in reversed(image_keys(data_keys))}
         owners = dict.fromkeys(self.owners[key] for key in image_keys(data_keys))
         values = numbers_and_texts(stored, also=[stamp for stamp in first.values() if stamp in stored.keys])

@@ -181,6 +181,9 @@ class _Source:
     request: Callable[[], AcquisitionRequest]
     also: tuple[tuple[str, Mapping[str, Any], Any, str], ...] = ()
     applied_mask: str | None = None  #: digest of the mask that the live image had; None: not to be compared
+    ended: float | None = (
+        None  #: when the raster was over, s since 1970; None: not known, the time of decoding is told
+    )
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,10 @@ def _of_run(
         mask = None if masked else taken.get("series_pixel_mask")
         policies = ("nodata", "saturated", "bad_pixels")
         settings = {key: taken.get(key) for key in policies if taken.get(key) is not None}
-        sources.append(_Source(of_stream, path, partial(request_of, path, **settings), also, mask))
+        ended = readings.times[of_stream, found.name]
+        sources.append(
+            _Source(of_stream, path, partial(request_of, path, **settings), also, mask, ended[index])
+        )
         events.append({"stream": of_stream, "event": number})
     if not sources:
         raise ValueError(f"the stream {stream!r} of {name} has no recorded frames")
@@ -351,9 +357,10 @@ def _write_event(run: Any, source: _Source, device: Any) -> None:
     data_keys = {key: {**entry, "object_name": device.name} for key, entry in device.describe().items()}
     object_keys: dict[str, list[str]] = {device.name: list(data_keys)}
     data = {key: reading["value"] for key, reading in readings.items()}
-    timestamps = {key: reading["timestamp"] for key, reading in readings.items()}
+    timestamps = {key: source.ended or reading["timestamp"] for key, reading in readings.items()}
     for key, entry, value, owner in source.also:
-        data_keys[key], data[key], timestamps[key] = {**entry, "object_name": owner}, value, time.time()
+        data_keys[key], data[key] = {**entry, "object_name": owner}, value
+        timestamps[key] = source.ended or time.time()
         object_keys.setdefault(owner, []).append(key)
     configuration = device.read_configuration()
     run.event(

@@ -7,6 +7,7 @@ catalogs.
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -51,16 +52,24 @@ def service() -> Callable[[str, str, str, dict], None]:
     from live4d_ophyd.storage.writer import run_writer
 
     import_server()
-    catalogs: dict[str, Any] = {}
+    catalogs: dict[str, tuple[Any, tuple[int, int]]] = {}
+
+    def client_of(directory: str) -> Any:
+        if directory not in catalogs:
+            catalogs[directory] = existing_catalog(directory), _database(directory)
+            gc.freeze()  # what it has made stays
+        client, database = catalogs[directory]
+        if _database(directory) != database:
+            # With a journal of its kind (WAL) SQLite would go on in the file that was removed, and say nothing.
+            raise RuntimeError(f"{directory} was removed and made again: a new session can write there")
+        return client
+
     writers: dict[tuple[str, str], Callable[[str, dict], Any]] = {}
 
     def write(directory: str, uid: str, name: str, doc: dict) -> None:
         run = directory, uid  # one run may go into several catalogs
         if name == "start":
-            if directory not in catalogs:
-                catalogs[directory] = existing_catalog(directory)
-                gc.freeze()  # what it has made stays
-            writers[run] = run_writer(catalogs[directory])
+            writers[run] = run_writer(client_of(directory))
         elif run not in writers:
             raise RuntimeError("the process that began to write this run has gone")
         try:
@@ -72,3 +81,9 @@ def service() -> Callable[[str, str, str, dict], None]:
             del writers[run]
 
     return write
+
+
+def _database(directory: str) -> tuple[int, int]:
+    """What tells a catalog's database from one that has taken its place."""
+    status = os.stat(Path(directory) / "catalog.db")
+    return status.st_dev, status.st_ino

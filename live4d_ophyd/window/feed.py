@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import event_model
@@ -39,7 +39,7 @@ class Moment:
     axes: ScanAxes
     number: int  #: of the Event; a preview has that of the Event that will follow
     preview: bool
-    time: float  #: s since 1970
+    time: float  #: when it was, s since 1970
 
     @property
     def image_keys(self) -> list[str]:
@@ -167,10 +167,12 @@ class Feed:
             axes=self._axes_at(document["data"]) or stream.axes,
             number=number,
             preview=stream.preview,
-            time=raster_time(document, stream.descriptor["data_keys"]),
+            time=document["time"],
         )
-        if not moment.image_keys and not moment.pattern_keys:
+        keys = [*moment.image_keys, *moment.pattern_keys]
+        if not keys:
             return
+        moment = replace(moment, time=raster_time(document, keys))
         if not stream.preview:
             self._rasters[uid] = number
         with self._lock:

@@ -44,17 +44,19 @@ def device(sim, *, grid=None, **options):
 
 @contextmanager
 def looked_at(sim, look):
-    """A device for one scan, which starts when ``look`` has: a series that goes on by itself may end before."""
+    """A device and what prepares its next scan, which starts when ``look`` has: by itself a series may end before."""
     generator = SimScanGenerator(sim.rest_url)
 
     def start():
         look()
         generator.start()
 
-    with closing(device(sim, scan_start=start)) as live4d:
-        generator.prepare(live4d.grid())
-        yield live4d
-    generator.destroy()
+    try:
+        with closing(device(sim, scan_start=start)) as live4d:
+            yield live4d, lambda: generator.prepare(live4d.grid())
+    finally:
+        generator.stop()
+        generator.destroy()
 
 
 @pytest.fixture
@@ -205,8 +207,9 @@ def stream_settings(control):
 def test_the_header_says_what_is_scanned_and_by_which_run(sim, RE, control):
     before = stream_settings(control)
     during = []
-    with looked_at(sim, lambda: during.append(stream_settings(control))) as live4d:
+    with looked_at(sim, lambda: during.append(stream_settings(control))) as (live4d, prepare):
         RE.subscribe(live4d.note_run)
+        prepare()
         (uid,) = RE(bp.count([live4d]))
     header = json.loads(during[0]["header_appendix"])
     assert ScanGrid(**header["scan"]) == live4d.grid()
@@ -363,9 +366,11 @@ def test_the_summary_says_values_units_and_limits(live4d, capsys):
 
 def test_the_scan_starts_when_the_detector_is_armed(sim, RE, control):
     states = []
-    with looked_at(sim, lambda: states.append(control.state())) as live4d:
-        RE(bp.count([live4d]))
-    assert states == ["ready"]
+    with looked_at(sim, lambda: states.append(control.state())) as (live4d, prepare):
+        for _ in range(2):
+            prepare()
+            RE(bp.count([live4d]))
+    assert states == ["ready", "ready"]
 
 
 def test_a_signal_starts_the_scan(sim, RE):
@@ -528,8 +533,9 @@ def test_a_detector_that_others_left_as_no_scan_can_use_it_is_prepared_and_its_s
         dcu = sim.dcu
         assert (dcu.state, dcu.high_voltage) == ("idle", "OFF")
         stream, files = dcu.stream_config.values(), dcu.filewriter_config.values()
-        with looked_at(sim, lambda: armed.append(dcu.stream_config.values())) as live4d:
+        with looked_at(sim, lambda: armed.append(dcu.stream_config.values())) as (live4d, prepare):
             live4d.dwell_time.put(1e-2)
+            prepare()
             RE(bp.count([live4d]))
         assert dcu.high_voltage == "READY"
         assert {key: armed[0][key] for key in UNPREPARED["stream"]} == {

@@ -1,6 +1,7 @@
 """What a session publishes: to late readers, to slow ones, to none."""
 
 import time
+import warnings
 import weakref
 
 import numpy as np
@@ -206,9 +207,17 @@ def test_a_session_publishes_to_a_socket_of_its_user(tmp_path, monkeypatch):
         session_address()
 
 
-def test_a_session_without_a_folder_of_its_own_for_sockets_hears_no_warning(monkeypatch):
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    assert session_address().startswith("ipc:///")  # a warning is an error here
+def test_a_session_without_a_folder_of_its_own_for_sockets_hears_no_warning(tmp_path, monkeypatch):
+    class Folders:  # as platformdirs, which warns once a process
+        @property
+        def user_runtime_path(self):
+            warnings.warn(
+                f"XDG_RUNTIME_DIR is not set, falling back to {tmp_path}", RuntimeWarning, stacklevel=1
+            )
+            return tmp_path / "mine"
+
+    monkeypatch.setattr(published, "FOLDERS", Folders())
+    assert session_address() == f"ipc://{tmp_path / 'mine' / 'documents'}"  # a warning is an error here
 
 
 def test_off_publishes_nothing(RE, monkeypatch):

@@ -41,7 +41,8 @@ class Stream(dict):
     def __init__(self, images, gap):
         count = len(images)
         numbers = {
-            "seq_num": np.arange(1, count + 1), "time": 1e9 + PERIOD * (1 + gap) * np.arange(count),
+            "seq_num": np.arange(1, count + 1), "time": np.full(count, 1e9 + 60),  # collected at once
+            "ts_live4d_adf": 1e9 + PERIOD * (1 + gap) * np.arange(count),
             "live4d_frames_expected": np.full(count, images[0].size),
             "live4d_frame_rate": np.full(count, images[0].size / PERIOD),
             "live4d_scan_step_y": np.full(count, STEPS[0]), "live4d_scan_step_x": np.full(count, STEPS[1]),
@@ -56,7 +57,7 @@ class Stream(dict):
             dims = {"dims": ["scan_y", "scan_x"], "shape": list(SHAPE)} if array else {"shape": []}
             return {"object_name": "live4d", "dtype": dtype, "units": "counts" if array else "", **dims}
 
-        names = [name for name in self if name not in ("seq_num", "time")]
+        names = [name for name in self if name not in ("seq_num", "time", "ts_live4d_adf")]
         self.metadata = {"data_keys": {name: key(name) for name in names}, "configuration": {}}
 
     def read(self, names):

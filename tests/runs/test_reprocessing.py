@@ -94,6 +94,7 @@ def test_all_events_of_a_run_are_made_anew(run, pixels):
     expected = [sums(pixels[0], WIDE), sums(pixels[1], WIDE, lost=[7])]
     found = images(made, "wide")
     np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found.time, images(run, "vbf").time)
     assert found.coords["focus"].values.tolist() == [0, 10]
     assert found.coords["focus"].attrs["units"] == "nm"
     start, before = made.metadata["start"], run.metadata["start"]

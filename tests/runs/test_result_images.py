@@ -77,8 +77,8 @@ def test_a_raster_has_the_time_of_its_images_and_not_of_a_document_that_was_made
 
     def late(name, doc):
         if name == "event":
-            when = dict.fromkeys(doc["timestamps"], ended[doc["seq_num"] - 1])
-            doc = {**doc, "time": 1e9 + 5, "timestamps": when}
+            when = {"live4d_vbf": ended[doc["seq_num"] - 1]}
+            doc = {**doc, "time": 1e9 + 5, "timestamps": dict.fromkeys(doc["timestamps"], 1e9 - 7) | when}
         recorder(name, doc)
 
     with run_engine() as RE:
@@ -87,8 +87,8 @@ def test_a_raster_has_the_time_of_its_images_and_not_of_a_document_that_was_made
     run = catalog.db[uid]
     assert seconds(images(run, "vbf")).tolist() == ended
     assert image(run, "adf", 2).time == np.datetime64(int(ended[1]), "s")
-    before = run.primary.read(["live4d_vbf_mean", "time"])["time"]
-    assert set(before.values) == {1e9 + 5}  # as the document has it
+    of_documents = run.primary.read(["live4d_vbf_mean", "time"])["time"]
+    assert set(of_documents.values) == {1e9 + 5}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whole runs as a user makes them: commands, real processes and sockets, and a new process that reads back."""
 
 import json
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ def test_the_demo_prints_how_to_get_its_image_back_and_that_works(home):
     assert (back["dims"], back["dtype"]) == (["time", "scan_y", "scan_x"], "<f8")
     again = run(*LIVE4D, "demo", "--out", "again", "--scan", "8", cwd=home)
     assert f"live4d-demo is {home / 'again' / 'catalog'} now" in again
-    assert f"show --catalog {out / 'catalog'} " in again  # where the first demo's run still is
+    hint = again.splitlines()[-1]
+    assert uid in run(*LIVE4D, *shlex.split(hint)[1:], cwd=home)  # where the first demo's run still is
     image = np.array(back["values"])
     assert image.shape == (1, 24, 24)
     assert np.isfinite(image).all()

@@ -55,6 +55,25 @@ def test_what_was_not_taken_in_time_is_one_moment(RE):
     assert feed.take() == (None, [])
 
 
+def test_a_moment_has_the_time_of_its_own_images(RE):
+    """Not of another device's, nor of the document, which of a movie comes later than several rasters."""
+    first, device = (FakeLive4D(name=name, rows_per_s=1000) for name in ("first", "live4d"))
+    feed = Feed("live4d")
+
+    def late(name, doc):
+        if name == "event":
+            doc = {
+                **doc,
+                "time": 9e9,
+                "timestamps": {**doc["timestamps"], "first_vbf": 7e9, "live4d_vbf": 1e9},
+            }
+        feed(name, doc)
+
+    RE.subscribe(late)
+    RE(bp.count([first, device]))
+    assert feed.take()[0].time == 1e9
+
+
 def test_records_take_no_more_memory_than_they_may(RE, monkeypatch):
     device, feed = FakeLive4D(name="live4d", rows_per_s=1000), Feed("live4d")
     monkeypatch.setattr(module, "RECORDS_BYTES", 2 * 16 * 24 * 8)
