@@ -18,6 +18,7 @@ from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
+from weakref import WeakValueDictionary
 
 from live4d_ophyd.garbage import no_search
 
@@ -112,6 +113,17 @@ class Beside:
 
     def __del__(self) -> None:
         self.close()
+
+
+_of_session: WeakValueDictionary[str, Beside] = WeakValueDictionary()
+
+
+def of_session(service: str) -> Beside:
+    """The one with this service in this session, as long as somebody has it."""
+    process = _of_session.get(service)
+    if process is None:
+        process = _of_session[service] = Beside(service)
+    return process
 
 
 def _end_of(process: subprocess.Popen) -> str:

@@ -10,7 +10,7 @@ import pytest
 def _kept_catalog_process():
     from live4d_ophyd.storage import catalog_process
 
-    process = catalog_process.of_session()
+    process = catalog_process.catalog_process()
     process.start()  # in the environment of all tests, not of the one that is the first to record
     yield
     process.close()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from live4d_ophyd.beside import Beside
+from live4d_ophyd.beside import of_session
 from live4d_ophyd.live.panel import ImageFigure, Panel
 
 log = logging.getLogger(__name__)
@@ -76,17 +75,9 @@ class Pictures:
             log.error("the picture %s could not be made: %s", path, error)
 
 
-_process: weakref.ref[Beside] | None = None
-
-
 def drawer() -> Callable[[Path, Picture, tuple[float, float]], None]:
     """What draws, for all of this session: a process."""
-    global _process
-    found = None if _process is None else _process()
-    if found is None:
-        found = Beside(f"{__name__}:service")
-        _process = weakref.ref(found)
-    return found.call
+    return of_session(f"{__name__}:service").call
 
 
 def service() -> Callable[[Path, Picture, tuple[float, float]], None]:

@@ -181,9 +181,8 @@ class _Source:
     request: Callable[[], AcquisitionRequest]
     also: tuple[tuple[str, Mapping[str, Any], Any, str], ...] = ()
     applied_mask: str | None = None  #: digest of the mask that the live image had; None: not to be compared
-    ended: float | None = (
-        None  #: when the raster was over, s since 1970; None: not known, the time of decoding is told
-    )
+    #: when the raster was over, s since 1970; None: not known, the time of decoding is told
+    ended: float | None = None
 
 
 @dataclass(frozen=True)

@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import gc
 import os
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from live4d_ophyd.beside import Beside
+from live4d_ophyd.beside import Beside, of_session
 from live4d_ophyd.storage.catalog import directory_of
-
-_process: weakref.ref[Beside] | None = None
 
 
 def process_of(db: Any) -> Beside | None:
     """What writes the catalog of this client; None for a server's, which is a process already."""
-    return None if directory_of(db) is None else of_session()
+    return None if directory_of(db) is None else catalog_process()
 
 
-def of_session() -> Beside:
-    """The one process, for all catalogs in directories, as long as somebody has it."""
-    global _process
-    process = None if _process is None else _process()
-    if process is None:
-        process = Beside(f"{__name__}:service")
-        _process = weakref.ref(process)
-    return process
+def catalog_process() -> Beside:
+    """The one for all catalogs in directories."""
+    return of_session(f"{__name__}:service")
 
 
 def writer_of_run(process: Beside, directory: Path | None) -> Callable[[str, dict], Any]:

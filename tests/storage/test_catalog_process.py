@@ -40,9 +40,9 @@ from live4d_ophyd.storage import catalog_process
 assert "tiled.server.app" not in sys.modules
 catalog_process.service()
 print("tiled.server.app" in sys.modules)
-process = catalog_process.of_session()
+process = catalog_process.catalog_process()
 process.start()
-pid, same = process.pid, catalog_process.of_session() is process
+pid, same = process.pid, catalog_process.catalog_process() is process
 del process
 gc.collect()
 print(same, os.path.exists(f"/proc/{pid}"))

@@ -201,7 +201,7 @@ def test_a_run_outlives_its_tiled_server(host):
         assert "not restored, its file stays" in error, error
         assert host.backups() == {taking.uid: 8}
         code, out, error = host.live4d("restore", "--catalog", server.url)
-    assert code == 0, error
+    assert (code, error) == (0, ""), error
     assert taking.uid in out
     assert host.look(server.url, taking.uid) == [WHOLE]
     assert host.backups() == {}
