@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from live4d_ophyd.storage.catalog import directory_of
 from live4d_ophyd.storage.journal import arrays_of, documents, lock, start_document
 from live4d_ophyd.storage.storable import Storable, Unstorable
@@ -111,8 +113,15 @@ def restore_backup(
 
 
 def _remove_unknown(db: Any, uid: str) -> None:
-    """Remove arrays of the run that the catalog does not know: its process was killed between making and noting one."""
-    if (directory := directory_of(db)) is not None and Path(uid).name == uid:
+    """Remove arrays of the run that the catalog does not know: its process was killed between making and noting one.
+
+    They would be in the way of those of the same name. The run itself must not be in the catalog.
+    """
+    if (directory := directory_of(db)) is None:
+        # A server's files go with a node only: one of the run's own name has the folder of all that is in the run.
+        db.write_array(np.zeros(1), key=uid)
+        db.delete_contents(uid, external_only=False)
+    else:
         shutil.rmtree(directory / "images" / uid, ignore_errors=True)
 
 

@@ -134,9 +134,14 @@ def test_a_torn_line_in_the_middle_does_not_hide_the_rest(db, documents, uid, ba
     assert backup.with_suffix(".damaged").exists()
 
 
-def test_an_array_that_a_killed_process_made_and_did_not_note_is_in_nobodys_way(db, documents, uid, backup):
+@pytest.mark.parametrize("whose", ["this machine", "a server"])
+def test_an_array_that_a_killed_process_made_and_did_not_note_is_in_nobodys_way(
+    db, documents, uid, backup, whose, monkeypatch
+):
     place = directory_of(db) / "images" / uid / "primary" / "live4d_vbf"
     zarr.create_array(place, shape=(1, 8, 8), dtype="float64")
+    if whose == "a server":
+        monkeypatch.setattr("live4d_ophyd.storage.restore.directory_of", lambda db: None)
     restore_backup(db, backup)
     assert images(db, uid).shape == (3, 8, 8)
 

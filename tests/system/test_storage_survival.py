@@ -195,12 +195,6 @@ def test_a_run_outlives_its_tiled_server(host):
 
     server.start()
     code, out, error = host.live4d("restore", "--catalog", server.url)
-    if code and "Retrying" in error:
-        # Tiled's client repeats what a busy server did not answer in time, and the second fails on what the first has
-        # done. Then the file stays, and restoring it again begins anew.
-        assert "not restored, its file stays" in error, error
-        assert host.backups() == {taking.uid: 8}
-        code, out, error = host.live4d("restore", "--catalog", server.url)
     assert (code, error) == (0, ""), error
     assert taking.uid in out
     assert host.look(server.url, taking.uid) == [WHOLE]
