@@ -1,9 +1,14 @@
 """Kernels are compiled once, before the first test: no test's time-out should pay for that."""
 
 import gc
+import importlib
 import os
+import sys
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 
+import forked
 import pytest
 
 from live4d_ophyd.engine.acquisition import warm_up
@@ -26,12 +31,33 @@ def compile_kernels():
     warm_up_zmtp()
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session):
-    """Before `pytest -n` has workers: each would compile the same, which takes half a minute of a core."""
-    if getattr(session.config.option, "numprocesses", None) and not session.config.option.collectonly:
-        gc.enable()  # it collects no tests: nothing else would
-        compile_kernels()
+    """Of `pytest -n`: a server that forks the processes of all workers, and compiles for them while they collect."""
+    if not getattr(session.config.option, "numprocesses", None) or session.config.option.collectonly:
+        return (yield)
+    gc.enable()  # it collects no tests: nothing else would
+    server = forked.fork_server()
+    server.__enter__()
+    session.config.add_cleanup(lambda: server.__exit__(None, None, None))
+    return (yield)
+
+
+def pytest_collection(session):
+    """Each worker imports another part of the tests first: pytest rewrites their assertions, which takes as long as all
+    else that it does here, and the others find it done."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None:
+        return
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    wanted = [Path(argument.partition("::")[0]).resolve() for argument in session.config.args]
+    files = [file for place in wanted for file in sorted(place.rglob("test_*.py"))]
+    begin = len(files) * number // count
+    for file in files[begin:] + files[:begin]:
+        sys.path.insert(0, str(file.parent))
+        with suppress(Exception, pytest.skip.Exception):  # said when they are collected
+            importlib.import_module(file.stem)
+        sys.path.pop(0)
 
 
 def pytest_collection_finish(session):
@@ -39,9 +65,19 @@ def pytest_collection_finish(session):
     gc.freeze()
     gc.enable()
     if session.items and not session.config.option.collectonly:
+        forked.wait_until_ready()
         compile_kernels()
+        forked.start_product_so()
+
+
+#: folders with tests that take long: they come first, so that the workers of `pytest -n` end together
+LONG = ("system", "window", "storage", "runs")
 
 
 def pytest_collection_modifyitems(items):
-    """Whole runs first: they take longest, and the workers of `pytest -n` should end together."""
-    items.sort(key=lambda item: "/system/" not in str(item.path))
+    items.sort(key=_place)
+
+
+def _place(item):
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return LONG.index(folder) if folder in LONG else len(LONG)

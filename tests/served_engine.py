@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import forked
+
 
 @dataclass(frozen=True)
 class ServedEngine:
@@ -26,7 +28,7 @@ def served_engine(*options, endpoint="tcp://127.0.0.1:*", env=None) -> Iterator[
     command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, *map(str, options)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     log: list[str] = []
-    with subprocess.Popen(command, **pipes, text=True, env=env) as process:
+    with forked.Popen(command, **pipes, text=True, env=env) as process:
         # A thread: an engine with a full pipe would wait for its reader.
         reader = threading.Thread(target=lambda: log.extend(process.stderr))
         reader.start()

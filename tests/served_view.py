@@ -8,12 +8,14 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import forked
+
 
 @contextmanager
 def served_view(*options, **environment):
     """Yields the address that it prints."""
     command = [sys.executable, "-u", "-m", "live4d_ophyd", "view", "--port", "0", *map(str, options)]
-    process = subprocess.Popen(
+    process = forked.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
     )
     try:

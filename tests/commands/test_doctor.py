@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 
+import forked
 import pytest
 import zmq
 from click.testing import CliRunner
@@ -342,9 +343,7 @@ def test_a_catalog_that_is_not_there_is_not_made(no_catalog):
 def test_a_catalog_is_opened_and_left_as_it_was(tmp_path):
     database = tmp_path / "catalog.db"
     # As open_catalog has it made.
-    subprocess.run(
-        [sys.executable, "-m", "tiled", "catalog", "init", database], check=True, capture_output=True
-    )
+    forked.run([sys.executable, "-m", "tiled", "catalog", "init", database], check=True, capture_output=True)
     before = database.read_bytes()
     check = doctor_command.catalog(tmp_path)
     assert check.status in ("ok", "warn"), check  # by the space that is free

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import forked
 import h5py
 import hdf5plugin
 import numpy as np
@@ -328,7 +329,7 @@ def test_a_killed_writer_leaves_all_that_it_said_was_there(tmp_path, row):
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     path = tmp_path / "a.h5"
     command = [sys.executable, "-c", WRITES, str(path), tests]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.strip() == str(row):
                 break

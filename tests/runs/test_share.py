@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import forked
 import httpx
 import pytest
 from click.testing import CliRunner
@@ -27,7 +28,7 @@ def shared(catalog):
     }
     command = [sys.executable, "-m", "live4d_ophyd", "share", "--port", "0"]
     command += ["--catalog", str(catalog.directory)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             lines = [process.stdout.readline() for _ in range(5)]
             address, key = re.search(r'from_uri\("(\S+)", api_key="(\w+)"\)', "".join(lines)).groups()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import forked
 import httpx
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_process_ends_with_its_parent():
         "print(process.pid, process.rest_url, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    child = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=100)
+    child = forked.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, timeout=100)
     assert child.returncode == -signal.SIGKILL
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(int(child.stdout.split()[0]))
@@ -194,7 +195,7 @@ def test_ports_in_use_are_named(simulator):
 
 def test_interrupt_ends_the_command():
     command = [sys.executable, "-m", "live4d_ophyd", "sim", "--rows", "2", "--cols", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert json.loads(process.stdout.readline())["rest_url"].startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)

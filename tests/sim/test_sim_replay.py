@@ -6,6 +6,7 @@ import sys
 import time
 
 import cbor2
+import forked
 import numpy as np
 import pytest
 from captures import EIGER2_500K, needs_captures
@@ -45,7 +46,7 @@ def run_replay(make_client):
             "from live4d_ophyd.commands.sim import replay; replay()",
             *map(str, arguments),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = forked.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         client = make_client(json.loads(process.stdout.readline())["stream_endpoint"])
         return process, client

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import re
 import sqlite3
-import subprocess
 import sys
 import threading
 from contextlib import closing, contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import forked
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -145,7 +145,7 @@ def test_a_database_is_the_one_that_tiled_makes(tmp_path):
 
     MAKE_DATABASE(tmp_path / "ours.db")
     command = [sys.executable, "-m", "tiled", "catalog", "init", f"sqlite:///{tmp_path / 'tiled.db'}"]
-    subprocess.run(command, check=True, capture_output=True)
+    forked.run(command, check=True, capture_output=True)
     assert content(tmp_path / "ours.db") == content(tmp_path / "tiled.db")
 
 

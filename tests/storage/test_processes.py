@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from runs import square_image
@@ -18,7 +19,7 @@ RUNS = str(Path(__file__).with_name("runs.py"))
 def python(home, *arguments):
     directory, environment = home
     command = [sys.executable, *arguments, str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    done = forked.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -33,7 +34,7 @@ def written(home):
 def killed(home, written):
     """A process killed while it exposes its fourth image."""
     directory, environment = home
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, RUNS, "hang", str(directory)], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:

@@ -1,11 +1,11 @@
 """The whole path: a flood, a disk, a name; a later process loads the name, scans, and its run says so."""
 
 import json
-import subprocess
 import sys
 from contextlib import closing
 
 import bluesky.plan_stubs as bps
+import forked
 import numpy as np
 import pytest
 from bluesky import RunEngine
@@ -73,7 +73,7 @@ def test_a_calibration_is_kept_across_sessions_and_recorded_with_later_runs(home
             catalog,
             stored.name,
         ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
+        done = forked.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stdout + done.stderr
         later = json.loads(done.stdout.splitlines()[-1])
     # What the first session found is what the simulator has.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect types into the session")
@@ -40,7 +42,10 @@ def session(tmp_path, environment):
     child.expect(PROMPT, timeout=START_TIMEOUT)
     child.greeting = child.before
     yield child
-    child.close(force=True)
+    if child.isalive():
+        child.kill(signal.SIGKILL)
+        child.wait()  # close would, for a tenth of a second
+    child.close()
 
 
 def typed(session, line):
@@ -138,7 +143,10 @@ def test_a_session_from_the_greeting_to_the_exit(session, tmp_path, environment)
         "run = catalog['live4d'][-1]\n"
         "print(run.start['plan_name'], run['live4d_movie']['live4d_vbf'].shape)\n"
     )
-    answer = subprocess.check_output([sys.executable, "-c", reader], env=environment, text=True, timeout=60)
+    command = [sys.executable, "-c", reader]
+    answer = forked.run(
+        command, env=environment, capture_output=True, check=True, text=True, timeout=60
+    ).stdout
     assert answer.strip() == "movie (3, 16, 16)"
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -181,5 +182,8 @@ def test_a_queue_runs_to_its_end(manager, environment):
         "print(len(db), db[1].start['plan_name'], db[-1].primary['live4d_vbf'].shape, "
         "db[-2].primary['microscope_defocus'].read().tolist())\n"
     )
-    answer = subprocess.check_output([sys.executable, "-c", reader], env=environment, text=True, timeout=60)
+    command = [sys.executable, "-c", reader]
+    answer = forked.run(
+        command, env=environment, capture_output=True, check=True, text=True, timeout=60
+    ).stdout
     assert answer.strip() == "4 count (3, 16, 16) [0.0, 12.5, 20.0]"

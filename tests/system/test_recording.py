@@ -12,6 +12,7 @@ from dataclasses import replace
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import forked
 import h5py
 import hdf5plugin  # noqa: F401
 import numpy as np
@@ -85,7 +86,7 @@ def arguments(simulator, home, path):
 
 
 def in_new_process(code, *words):
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-W", "ignore", "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -128,7 +129,7 @@ def test_after_a_kill_in_the_middle_of_a_raster_the_file_opens_with_all_but_the_
     plan = "print('begun', flush=True); RE(bp.count([live4d]))"
     with SimulatorProcess(rows=100, cols=100, rate=1e3) as sim:
         command = [*arguments(sim, home, home / "scan.h5")]
-        session = subprocess.Popen(
+        session = forked.Popen(
             [sys.executable, "-W", "ignore", "-c", SCAN.replace("PLAN", plan), *map(str, command)],
             stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

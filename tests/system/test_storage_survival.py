@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import httpx
 import pytest
 import yaml
@@ -54,7 +55,7 @@ class Host:
             "TILED_RETRY_ATTEMPTS": "2",
         }
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        process = subprocess.Popen(
+        process = forked.Popen(
             [*self.within, *map(str, command)], env=environment, cwd=self.home, text=True, **options
         )
         self.processes.append(process)
@@ -208,7 +209,7 @@ def test_a_run_outlives_its_tiled_server(host):
 def small_disk(directory):
     """A file system of 16 MB at ``directory``, for commands behind the prefix that this yields."""
     directory.mkdir()
-    holder = subprocess.Popen(
+    holder = forked.Popen(
         ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=16m none "$0" && echo mounted && cat', directory],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

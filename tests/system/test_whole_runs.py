@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import forked
 import numpy as np
 import pytest
 from captures import EIGER2_500K, needs_captures
@@ -20,7 +21,7 @@ LIVE4D = [sys.executable, "-c", "from live4d_ophyd.commands.main import main; ma
 
 
 def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    done = forked.run(command, capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -45,7 +46,7 @@ print(json.dumps({"dims": image.dims, "dtype": image.dtype.str, "values": image.
 def replayed(*arguments):
     """`live4d replay` in its process; yields its endpoint."""
     command = [*LIVE4D, "replay", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with forked.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield json.loads(process.stdout.readline())["stream_endpoint"]
         finally:
@@ -182,7 +183,7 @@ def test_listen_arms_the_simulator_and_counts_what_it_drops(home):
 
 def test_inspect_exits_with_1_when_a_message_is_refused(tmp_path):
     (tmp_path / "bad.cbor").write_bytes(b"noise")
-    done = subprocess.run([*LIVE4D, "inspect", str(tmp_path), "--json"], capture_output=True, timeout=60)
+    done = forked.run([*LIVE4D, "inspect", str(tmp_path), "--json"], capture_output=True, timeout=60)
     assert done.returncode == 1
     assert "error" in json.loads(done.stdout)
 
@@ -204,7 +205,7 @@ def test_inspect_exits_with_1_when_a_message_is_refused(tmp_path):
     ],
 )
 def test_listen_says_what_is_wrong(arguments, words):
-    done = subprocess.run([*LIVE4D, "listen", *arguments], capture_output=True, text=True, timeout=60)
+    done = forked.run([*LIVE4D, "listen", *arguments], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 
 import cbor2
+import forked
 import numpy as np
 import pytest
 from served_engine import served_engine
@@ -156,7 +157,7 @@ def test_a_killed_session_takes_its_engine_along(tmp_path):
         "import time\n"
         "c = EngineClient.spawn(); c.wait_ready(); print(c.pid, flush=True); time.sleep(60)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+    with forked.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
         pid = int(session.stdout.readline())
         session.kill()
         assert gone(pid)
@@ -249,7 +250,7 @@ def test_a_served_engine_outlives_a_killed_session(dcu):
             "from live4d_ophyd.engine.process.client import EngineClient\n"
             f"c = EngineClient({engine.endpoint!r}); c.wait_ready(); print('ready', flush=True); time.sleep(60)\n"
         )
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
+        with forked.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as session:
             session.stdout.readline()
             session.kill()
         with closing(EngineClient(engine.endpoint)) as client:
@@ -312,7 +313,7 @@ def test_a_path_that_is_too_long_for_a_socket_is_named(tmp_path):
     with pytest.raises(ValueError, match=words):
         EngineClient(endpoint)
     command = [sys.executable, "-m", "live4d_ophyd", "serve", endpoint, "--backend", "cpu"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    refused = forked.run(command, capture_output=True, text=True, timeout=60)
     assert f"Error: cannot serve at {endpoint}: {words}" in refused.stderr
 
 
@@ -378,6 +379,6 @@ def test_a_lost_gpu_fails_the_acquisition_and_ends_the_engine(dcu, monkeypatch):
 def test_an_address_that_is_taken_is_named():
     with served_engine() as engine:
         command = [sys.executable, "-m", "live4d_ophyd", "serve", engine.endpoint]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        second = forked.run(command, capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
     assert f"Error: cannot serve at {engine.endpoint}: Address already in use" in second.stderr

@@ -1,0 +1,366 @@
+"""Processes of tests that begin as copies of one that has imported everything and compiled the kernels.
+
+To import Bluesky, Tiled's server and numba takes a process one to four seconds of a core, and whole runs start two
+hundred. `Popen` is ``subprocess.Popen``; with ``pytest -n`` it does not start Python anew but has a server fork. The
+copy gets the command's arguments, environment, folder and files, and is like a new process in all but the modules that
+are there already. Without ``-n``, and for other commands than ``python [-u] [-W ignore] (-m module | -c code | file)
+...``, nothing is copied.
+
+The product's own processes begin so, too: engines, simulators, what works beside a session. What is started through
+IPython, a queueserver or a shell begins as a user's does.
+
+The server is ``python forked.py SOCKET`` and ends with its standard input. A request is a connection with what to run
+and its files; the answers are the process id and, later, how the process ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib.util
+import os
+import pickle
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import types
+import warnings
+from contextlib import contextmanager, suppress
+
+#: where the server listens; unset: there is none
+ADDRESS = "LIVE4D_TESTS_FORK_SERVER"
+#: modules of the product that start processes
+STARTERS = ("live4d_ophyd.engine.process.spawn", "live4d_ophyd.sim.process", "live4d_ophyd.beside")
+#: what copies have; not matplotlib, databroker or IPython, which look at the environment when they are imported
+MODULES = (
+    "live4d_ophyd.commands.serve",
+    "live4d_ophyd.commands.sim",
+    "live4d_ophyd.device.live4d",
+    "live4d_ophyd.plans",
+    "live4d_ophyd.storage.writer",
+    "bluesky.plans",
+    "tiled.client",
+    "dask.array",
+)
+#: of libraries that start some when they are imported: a copy would lack them
+NO_THREADS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_MAX_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+PYTHON = sys.executable  # a test may say another
+_LENGTH, _NUMBER = struct.Struct("!Q"), struct.Struct("!i")
+
+
+class Popen(subprocess.Popen):
+    """A process that the server has forked, if there is one and it knows such commands."""
+
+    _server: socket.socket | None = None
+
+    def _execute_child(
+        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+        p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
+    ):  # fmt: skip
+        ends = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
+        address = os.environ.get(ADDRESS)
+        words = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args]
+        if not address or preexec_fn or shell or executable or not _is_known(words):
+            super()._execute_child(
+                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+                *ends, *rest,
+            )  # fmt: skip
+            return
+        files = {number: number for number in pass_fds}
+        files |= {n: n if end == -1 else end for n, end in enumerate((p2cread, c2pwrite, errwrite))}
+        request = {
+            "words": words[1:],
+            "environment": dict(os.environ if env is None else env),
+            "folder": os.getcwd() if cwd is None else os.fspath(cwd),
+            "numbers": list(files),
+            "new_session": rest[5],
+        }
+        self._server = _connected(address)
+        text = pickle.dumps(request)
+        socket.send_fds(self._server, [_LENGTH.pack(len(text))], list(files.values()))
+        self._server.sendall(text)
+        self.pid = _NUMBER.unpack(_exactly(self._server, _NUMBER.size))[0]
+        self._close_pipe_fds(*ends)
+
+    def _internal_poll(self, _deadstate=None, **_):
+        if self._server is None:
+            return super()._internal_poll(_deadstate)
+        return super()._internal_poll(_deadstate, lambda pid, flags: self._try_wait(flags))
+
+    def _try_wait(self, wait_flags):
+        if self._server is None:
+            return super()._try_wait(wait_flags)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._server, selectors.EVENT_READ)
+            if not selector.select(0 if wait_flags & os.WNOHANG else None):
+                return 0, 0
+        status = _NUMBER.unpack(_exactly(self._server, _NUMBER.size))[0]
+        self._server.close()
+        return self.pid, status
+
+
+def run(
+    command, *, capture_output=False, check=False, timeout=None, **options
+) -> subprocess.CompletedProcess:
+    """``subprocess.run``."""
+    if capture_output:
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Popen(command, **options) as process:
+        try:
+            out, error = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    done = subprocess.CompletedProcess(command, process.returncode, out, error)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def start_product_so() -> None:
+    """From now on the product's processes that this one starts are copies, too."""
+    for name in STARTERS:
+        with suppress(ModuleNotFoundError):
+            module = importlib.import_module(name)
+            module.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": Popen})  # type: ignore[attr-defined]
+
+
+@contextmanager
+def fork_server():
+    """Starts the server, for this process and those below it; returns at once."""
+    with tempfile.TemporaryDirectory(prefix="live4d-forks-") as folder:
+        address = os.path.join(folder, "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(64)  # requests wait until all is imported
+            server = subprocess.Popen(
+                [sys.executable, __file__, str(listener.fileno())],
+                env=os.environ | NO_THREADS,
+                stdin=subprocess.PIPE, pass_fds=[listener.fileno()], start_new_session=True,
+            )  # fmt: skip
+        with server:
+            os.environ[ADDRESS] = address
+            try:
+                yield
+            finally:
+                del os.environ[ADDRESS]
+                server.stdin.close()
+
+
+def wait_until_ready() -> None:
+    """Until the server has compiled and imported everything; returns at once where there is none."""
+    if address := os.environ.get(ADDRESS):
+        with _connected(address) as server:
+            server.shutdown(socket.SHUT_WR)
+            server.recv(1)
+
+
+def _is_known(words: list[str]) -> bool:
+    return words[:1] == [PYTHON] and hasattr(os, "pidfd_open") and _program(words[1:]) is not None
+
+
+def _program(words: list[str]) -> tuple[set[str], str, str, list[str]] | None:
+    """Options, how the program is given, the program, and its arguments; None for what is not known."""
+    options = set()
+    while words and words[0] in ("-u", "-W"):
+        if words[0] == "-W" and words[1:2] != ["ignore"]:
+            return None
+        options.add(words[0])
+        words = words[2 if words[0] == "-W" else 1 :]
+    if len(words) > 1 and words[0] in ("-m", "-c"):
+        return options, words[0], words[1], words[2:]
+    if words and not words[0].startswith("-"):
+        return options, "file", words[0], words[1:]
+    return None
+
+
+def _python_path() -> list[str]:
+    return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
+
+
+def _connected(address: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    return connection
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise RuntimeError("the server that forks the tests' processes has gone: its words stand above")
+        received += part
+    return received
+
+
+class _Server:
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._copies: dict[
+            int, tuple[int, socket.socket]
+        ] = {}  # by pidfd: process id, and who wants to know its end
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(0, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._path = [place for place in sys.path[1:] if place not in _python_path()]
+
+    def serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == 0:  # whoever started it has gone
+                    return
+                if key.fd == self._listener.fileno():
+                    self._fork()
+                else:
+                    self._say_end(key.fd)
+
+    def _fork(self) -> None:
+        connection, _ = self._listener.accept()
+        length, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 64)
+        if not length:  # somebody asked whether it is ready
+            connection.close()
+            return
+        request = pickle.loads(_exactly(connection, _LENGTH.unpack(length)[0]))
+        pid = os.fork()
+        if pid == 0:
+            held = [connection.fileno(), self._listener.fileno(), self._selector.fileno(), *self._copies]
+            held += [other.fileno() for _, other in self._copies.values()]
+            _become(request, files, held, self._path)
+        for file in files:
+            os.close(file)
+        with suppress(OSError):  # whoever asked has gone
+            connection.sendall(_NUMBER.pack(pid))
+        end = os.pidfd_open(pid)
+        self._copies[end] = pid, connection
+        self._selector.register(end, selectors.EVENT_READ)
+
+    def _say_end(self, end: int) -> None:
+        pid, connection = self._copies.pop(end)
+        self._selector.unregister(end)
+        os.close(end)
+        _, status = os.waitpid(pid, 0)
+        with connection, suppress(OSError):
+            connection.sendall(_NUMBER.pack(status))
+
+
+def _become(request: dict, files: list[int], held: list[int], path: list[str]) -> None:
+    """Be the process that was asked for; never returns."""
+    code = 1
+    try:
+        for file in held:
+            os.close(file)
+        _take_files(files, request["numbers"])
+        if request["new_session"]:
+            os.setsid()
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        code = _run(*_program(request["words"]), path)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _take_files(files: list[int], numbers: list[int]) -> None:
+    """Each under its number."""
+    above = max(*numbers, *files) + 1
+    moved = [os.dup2(file, above + place, inheritable=False) for place, file in enumerate(files)]
+    for file in files:
+        os.close(file)
+    for file, number in zip(moved, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _run(options: set[str], how: str, program: str, arguments: list[str], path: list[str]) -> int:
+    at_once = 1 if "-u" in options or os.isatty(1) else -1
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", at_once, closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if "-W" in options:
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+    first = {"-m": os.getcwd(), "-c": "", "file": os.path.dirname(os.path.abspath(program))}[how]
+    sys.path[:] = [first, *_python_path(), *path]
+    if "tiled.profiles" in sys.modules:  # it looks at the environment when it is imported
+        importlib.reload(sys.modules["tiled.profiles"])
+    main = types.ModuleType("__main__")
+    if how == "-m":
+        package = importlib.util.find_spec(program)
+        spec = (
+            importlib.util.find_spec(f"{program}.__main__") if package.submodule_search_locations else package
+        )
+        main.__spec__, main.__file__, main.__package__ = spec, spec.origin, spec.parent
+        code = spec.loader.get_code(spec.name)
+        program = spec.origin
+    elif how == "-c":
+        code = compile(program, "<string>", "exec")
+        program = "-c"
+    else:
+        main.__file__ = os.path.abspath(program)
+        with open(program, "rb") as file:
+            code = compile(file.read(), program, "exec")
+    sys.modules["__main__"] = main
+    sys.argv = [program, *arguments]
+    if os.environ.get(ADDRESS):
+        start_product_so()
+    status = _status_of(code, vars(main))
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    return status
+
+
+def _status_of(code: types.CodeType, names: dict) -> int:
+    try:
+        exec(code, names)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 255
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        traceback.print_exception(error.with_traceback(error.__traceback__.tb_next))
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1
+    return 0
+
+
+def main(listener: int) -> None:
+    """Import, compile, and fork until nobody is there any more."""
+    gc.disable()
+    server = _Server(socket.socket(fileno=listener))
+    with suppress(ModuleNotFoundError):  # a host for GPU tests has no catalog
+        for name in MODULES:
+            importlib.import_module(name)
+        from live4d_ophyd.storage.catalog import import_server
+
+        import_server()
+    from live4d_ophyd.engine.acquisition import warm_up
+
+    warm_up()
+    assert len(os.listdir("/proc/self/task")) == 1, "a copy would lack threads that this process has"
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    server.serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
