@@ -23,7 +23,7 @@ def bench():
     from bluesky import RunEngine
 
     RE = RunEngine({}, context_managers=[], call_returns_result=True)
-    with served_dcu(rows=SIDE, cols=SIDE, step=STEP, beam_current=100.0) as dcu:
+    with served_dcu(rows=SIDE, cols=SIDE, step=STEP, shape=(48, 48), beam_current=100.0) as dcu:
         optics = truth(Microscope(), dcu.dcu.detector)
         live4d = Live4D(
             dcu.stream_endpoint, name="live4d", scan=ScanGrid(SIDE, SIDE, step=STEP, unit="nm"),
