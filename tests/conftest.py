@@ -37,9 +37,12 @@ def pytest_sessionstart(session):
     if not getattr(session.config.option, "numprocesses", None) or session.config.option.collectonly:
         return (yield)
     gc.enable()  # it collects no tests: nothing else would
-    server = forked.fork_server()
-    server.__enter__()
-    session.config.add_cleanup(lambda: server.__exit__(None, None, None))
+    if forked.POSSIBLE:
+        server = forked.fork_server()
+        server.__enter__()
+        session.config.add_cleanup(lambda: server.__exit__(None, None, None))
+    else:
+        compile_kernels()  # each worker would compile the same
     return (yield)
 
 

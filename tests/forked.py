@@ -55,6 +55,7 @@ NO_THREADS = {
     "NUMEXPR_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
+POSSIBLE = hasattr(os, "pidfd_open")  # on Linux
 PYTHON = sys.executable  # a test may say another
 _LENGTH, _NUMBER = struct.Struct("!Q"), struct.Struct("!i")
 
@@ -167,7 +168,7 @@ def wait_until_ready() -> None:
 
 
 def _is_known(words: list[str]) -> bool:
-    return words[:1] == [PYTHON] and hasattr(os, "pidfd_open") and _program(words[1:]) is not None
+    return words[:1] == [PYTHON] and _program(words[1:]) is not None
 
 
 def _program(words: list[str]) -> tuple[set[str], str, str, list[str]] | None:

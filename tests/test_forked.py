@@ -8,6 +8,8 @@ import sys
 import forked
 import pytest
 
+pytestmark = pytest.mark.skipif(not forked.POSSIBLE, reason="processes are copied on Linux only")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def server():
