@@ -6,8 +6,8 @@ copy gets the command's arguments, environment, folder and files, and is like a 
 are there already. Without ``-n``, and for other commands than ``python [-u] [-W ignore] (-m module | -c code | file)
 ...``, nothing is copied.
 
-The product's own processes begin so, too: engines, simulators, what works beside a session. What is started through
-IPython, a queueserver or a shell begins as a user's does.
+The product's own processes begin so, too: engines, simulators, what works beside a session. What is started by
+``subprocess`` (IPython, a queueserver, what is about the start itself), and what that starts, begins as a user's does.
 
 The server is ``python forked.py SOCKET`` and ends with its standard input. A request is a connection with what to run
 and its files; the answers are the process id and, later, how the process ended.
@@ -16,6 +16,7 @@ and its files; the answers are the process id and, later, how the process ended.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib.util
 import os
@@ -35,6 +36,8 @@ from contextlib import contextmanager, suppress
 
 #: where the server listens; unset: there is none
 ADDRESS = "LIVE4D_TESTS_FORK_SERVER"
+#: before the process whose file systems and user a command is to have, and the command
+ENTER = ["nsenter", "--preserve-credentials", "-U", "-m", "-t"]
 #: modules of the product that start processes
 STARTERS = ("live4d_ophyd.engine.process.spawn", "live4d_ophyd.sim.process", "live4d_ophyd.beside")
 #: what copies have; not matplotlib, databroker or IPython, which look at the environment when they are imported
@@ -56,6 +59,7 @@ NO_THREADS = {
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 POSSIBLE = hasattr(os, "pidfd_open")  # on Linux
+_within = ""  # process id: where this copy is, and all that it starts
 PYTHON = sys.executable  # a test may say another
 _LENGTH, _NUMBER = struct.Struct("!Q"), struct.Struct("!i")
 
@@ -71,7 +75,9 @@ class Popen(subprocess.Popen):
     ):  # fmt: skip
         ends = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         address = os.environ.get(ADDRESS)
-        words = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args]
+        words, within = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args], _within
+        if words[: len(ENTER)] == ENTER:
+            within, *words = words[len(ENTER) :]
         if not address or preexec_fn or shell or executable or not _is_known(words):
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -86,6 +92,8 @@ class Popen(subprocess.Popen):
             "folder": os.getcwd() if cwd is None else os.fspath(cwd),
             "numbers": list(files),
             "new_session": rest[5],
+            "within": within,
+            "server": address,
         }
         self._server = _connected(address)
         text = pickle.dumps(request)
@@ -265,14 +273,28 @@ def _become(request: dict, files: list[int], held: list[int], path: list[str]) -
         _take_files(files, request["numbers"])
         if request["new_session"]:
             os.setsid()
+        if request["within"]:
+            _enter(request["within"])
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        os.environ[ADDRESS] = request["server"]  # for what it starts, whatever its environment is to be
         code = _run(*_program(request["words"]), path)
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _enter(process: str) -> None:
+    """The namespaces of this process."""
+    global _within
+    _within = process
+    namespaces = [os.open(f"/proc/{process}/ns/{kind}", os.O_RDONLY) for kind in ("user", "mnt")]
+    for namespace in namespaces:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, 0):
+            raise OSError(ctypes.get_errno(), f"the namespaces of process {process} cannot be entered")
+        os.close(namespace)
 
 
 def _take_files(files: list[int], numbers: list[int]) -> None:
@@ -316,8 +338,7 @@ def _run(options: set[str], how: str, program: str, arguments: list[str], path: 
             code = compile(file.read(), program, "exec")
     sys.modules["__main__"] = main
     sys.argv = [program, *arguments]
-    if os.environ.get(ADDRESS):
-        start_product_so()
+    start_product_so()
     status = _status_of(code, vars(main))
     threading._shutdown()
     atexit._run_exitfuncs()

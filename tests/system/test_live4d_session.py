@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import forked
 import pytest
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -15,7 +16,7 @@ START_TIMEOUT = 200  # s
 @pytest.fixture
 def session(new_user, tmp_path):
     def run(*arguments, **environment):
-        return subprocess.run(
+        return forked.run(
             [sys.executable, "-m", "live4d_ophyd", "session", *arguments],
             env=new_user | environment,
             cwd=tmp_path,

@@ -216,7 +216,7 @@ def small_disk(directory):
     with holder:
         if holder.stdout.readline() != "mounted\n":
             pytest.skip(f"no file system can be mounted here: {holder.communicate()[1].strip()}")
-        yield ["nsenter", "--preserve-credentials", "-U", "-m", "-t", str(holder.pid)]
+        yield [*forked.ENTER, str(holder.pid)]
         holder.communicate("")
 
 
