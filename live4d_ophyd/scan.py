@@ -16,7 +16,7 @@ def parse_shape(text: str) -> tuple[int, int]:
     """(rows, columns) of ``256x256``. Raises ValueError for other text."""
     match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
     if not match:
-        raise ValueError(f"{text!r} is not ROWSxCOLS, for example 256x256")
+        raise ValueError(f"{text!r} is not ROWSxCOLS, at least one of each, for example 256x256")
     return int(match[1]), int(match[2])
 
 

@@ -100,5 +100,5 @@ def test_a_shape_is_written_rows_x_columns():
 
 @pytest.mark.parametrize("text", ["128", "4by4", "0x4", "4x-1", "4x4x4", " 4x4", ""])
 def test_other_text_is_no_shape(text):
-    with pytest.raises(ValueError, match="is not ROWSxCOLS, for example 256x256"):
+    with pytest.raises(ValueError, match="is not ROWSxCOLS, at least one of each, for example 256x256"):
         parse_shape(text)

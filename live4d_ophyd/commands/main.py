@@ -20,6 +20,7 @@ _COMMANDS = {
     "listen": "live4d_ophyd.commands.listen:listen",
     "reprocess": "live4d_ophyd.commands.reprocess:reprocess",
     "inspect": "live4d_ophyd.commands.inspect:inspect",
+    "runs": "live4d_ophyd.commands.runs:runs",
     "show": "live4d_ophyd.commands.runs:show",
     "export": "live4d_ophyd.commands.runs:export",
     "share": "live4d_ophyd.commands.share:share",

@@ -1,4 +1,4 @@
-"""`live4d show`, `export` and `delete`: one run of the catalog. One thread."""
+"""`live4d runs`, and `show`, `export` and `delete` for one of them. One thread."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from live4d_ophyd.urls import one_line
 
+_WIDEST = 40  #: of a column of the list, letters
 _FORMATS = ("png", "tiff", "npy", "nexus", "zarr")
 
 
@@ -22,19 +23,20 @@ def _check_run(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+_of_catalog = click.option(
+    "--catalog",
+    metavar="NAME|DIRECTORY|URL",
+    help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
+)
+
+
 def _of_run(default: str | None) -> Callable[[Any], Any]:
     """The argument RUN, which may be -1, and --catalog."""
 
     def decorate(function: Any) -> Any:
         # click takes an argument with default=None for one that may be left out.
         options: dict[str, Any] = {"required": True} if default is None else {"default": default}
-        run = click.argument("run", metavar="RUN", callback=_check_run, **options)
-        catalog = click.option(
-            "--catalog",
-            metavar="NAME|DIRECTORY|URL",
-            help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
-        )
-        return run(catalog(function))
+        return click.argument("run", metavar="RUN", callback=_check_run, **options)(_of_catalog(function))
 
     return decorate
 
@@ -44,10 +46,8 @@ _MINUS = {"ignore_unknown_options": True}
 
 
 @contextmanager
-def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
-    """(catalog, run), opened."""
+def _opened(catalog: str | None) -> Iterator[Any]:
     # Not at the top: every `live4d --help` would pay for the import of Tiled.
-    from live4d_ophyd.runs.find import NoSuchRun, find_run
     from live4d_ophyd.storage import existing_catalog
 
     try:
@@ -55,11 +55,60 @@ def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
     except Exception as error:  # Tiled, its server and SQLite raise much
         raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
     with closing(db.context):
+        yield db
+
+
+@contextmanager
+def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
+    """(catalog, run), opened."""
+    from live4d_ophyd.runs.find import NoSuchRun, find_run
+
+    with _opened(catalog) as db:
         try:
             run = find_run(db, which)
         except NoSuchRun as error:
             raise click.ClickException(str(error)) from None
         yield db, run
+
+
+@click.command()
+@_of_catalog
+@click.option(
+    "--newest", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="So many of them."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each run, with its whole uid.")
+def runs(catalog: str | None, newest: int, as_json: bool) -> None:
+    """List the runs of the catalog, the newest first.
+
+    \b
+    live4d runs
+    live4d runs --newest 100 --catalog live4d-demo
+    """
+    with _opened(catalog) as db:
+        from live4d_ophyd.runs.listing import newest_runs
+
+        found, there = newest_runs(db, newest), len(db)
+    lines = list(zip(*found.values(), strict=True))
+    if as_json:
+        for line in lines:
+            click.echo(json.dumps(dict(zip(found, line, strict=True))))
+        return
+    if not lines:
+        click.echo("The catalog has no runs yet.")
+        return
+    shown = [tuple(found), *((scan, uid[:8], *map(_cell, rest)) for scan, uid, *rest in lines)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for scan, *rest in shown:
+        texts = (text.ljust(width) for text, width in zip(rest, widths[1:], strict=True))
+        click.echo("  ".join([scan.rjust(widths[0]), *texts]).rstrip())
+    if there > len(lines):
+        click.echo(f"{len(lines)} of {there} runs (--newest {there}: all)")
+
+
+def _cell(text: str) -> str:
+    """What somebody has typed, in one line that no terminal takes for a command."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 1]}…"
 
 
 _PNG = click.Path(path_type=Path, dir_okay=False)

@@ -46,7 +46,9 @@ def find_run(db: Any, which: Any) -> Any:
     try:
         return db[text]
     except KeyError:
-        raise NoSuchRun(f"no run {text!r} in this catalog: no such uid or scan id") from None
+        raise NoSuchRun(
+            f"no run {text!r} in this catalog: no such uid or scan id (`live4d runs` lists them)"
+        ) from None
     except ValueError:
         raise NoSuchRun(f"several runs begin with {text!r}: give more characters") from None
 

@@ -5,15 +5,14 @@ In: a catalog. Out: a Bokeh document. The catalog is asked in the thread ``live4
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from bokeh.document import Document
 from bokeh.layouts import column, row
 from bokeh.models import Button, ColumnDataSource, DataTable, StringFormatter, TableColumn
 
-from live4d_ophyd.runs.facts import local_time, text_of
 from live4d_ophyd.runs.find import find_run
+from live4d_ophyd.runs.listing import newest_runs
 from live4d_ophyd.view import page
 from live4d_ophyd.view.background import Background
 from live4d_ophyd.view.panels import INK, PAPER
@@ -71,7 +70,7 @@ class RunsPage:
             self._table.height = _height(len(found["uid"]))
             self._said.text = f"{len(found['uid'])} runs" if found["uid"] else "The catalog has no runs yet."
 
-        self._background.read(self._document, lambda: newest_runs(self._db), show, self._fail)
+        self._background.read(self._document, lambda: newest_runs(self._db, NEWEST), show, self._fail)
 
     def _on_select(self, attr: str, old: list[int], new: list[int]) -> None:
         if new:
@@ -103,21 +102,3 @@ class RunsPage:
 def _height(rows: int) -> int:
     """Of a list of so many runs below its header, px."""
     return 34 + _ROW_PX * min(max(rows, 1), _MOST_ROWS)
-
-
-def newest_runs(db: Any) -> dict[str, list[str]]:
-    """Columns of the list, the newest run first."""
-    rows = [_row(run.metadata) for run in db.values().tail(NEWEST)][::-1]
-    return {name: [entry[name] for entry in rows] for name in (*_COLUMNS, "uid")}
-
-
-def _row(metadata: Mapping[str, Any]) -> dict[str, str]:
-    start, stop = metadata["start"], metadata.get("stop") or {}
-    return {
-        "uid": str(start["uid"]),
-        "scan": str(start.get("scan_id", "")),
-        "began": local_time(start["time"])[:19].replace("T", " "),
-        "plan": str(start.get("plan_name", "")),
-        "sample": text_of(start.get("sample", ""), ""),
-        "ended": str(stop.get("exit_status", "not finished")),
-    }

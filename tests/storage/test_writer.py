@@ -393,7 +393,12 @@ def test_a_run_is_described(RE, db, live4d):
 def test_it_is_described_alike_through_a_client_of_databroker_2(RE, db, live4d):
     record(RE, db)
     (uid,) = RE(bp.count([live4d]))
-    assert describe_run(db.v2, uid) == describe_run(db, uid)
+    described = describe_run(db, uid)
+    try:
+        assert describe_run(db.v2, uid) == described
+    finally:
+        # bluesky-tiled-plugins gives all later runs of the process the form that was asked for last.
+        assert describe_run(db.v3, uid) == described
 
 
 def test_a_run_that_is_not_there_cannot_be_described(db):

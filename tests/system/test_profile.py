@@ -168,7 +168,7 @@ def test_ctrl_c_pauses_the_plan_and_nothing_else(session):
     [
         (
             {"LIVE4D_SCAN": "128"},
-            r"There is no live4d: LIVE4D_SCAN: '128' is not ROWSxCOLS, for example 256x256",
+            r"There is no live4d: LIVE4D_SCAN: '128' is not ROWSxCOLS, at least one of each, for example 256x256",
         ),
         ({"LIVE4D_DCU": "http://127.0.0.1:9"}, r"live4d does not work yet: .*127\.0\.0\.1:9"),
     ],
