@@ -32,7 +32,7 @@ import threading
 import traceback
 import types
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 #: where the server listens; unset: there is none
 ADDRESS = "LIVE4D_TESTS_FORK_SERVER"
@@ -364,6 +364,21 @@ def _status_of(code: types.CodeType, names: dict) -> int:
     return 0
 
 
+def _compile() -> None:
+    """What engines and simulators do at their start: kernels, and the specimen that most tests look at."""
+    import zmq
+
+    from live4d_ophyd.engine.acquisition import warm_up
+    from live4d_ophyd.sim.server import build_dcu
+    from live4d_ophyd.sim.server import warm_up as warm_up_simulator
+
+    warm_up()
+    with closing(build_dcu()) as dcu:
+        warm_up_simulator(dcu)
+        dcu.source.optics(dcu.microscope, dcu.detector)
+    zmq.Context.instance().term()  # it has threads
+
+
 def main(listener: int) -> None:
     """Import, compile, and fork until nobody is there any more."""
     gc.disable()
@@ -374,9 +389,7 @@ def main(listener: int) -> None:
         from live4d_ophyd.storage.catalog import import_server
 
         import_server()
-    from live4d_ophyd.engine.acquisition import warm_up
-
-    warm_up()
+    _compile()
     assert len(os.listdir("/proc/self/task")) == 1, "a copy would lack threads that this process has"
     gc.collect()
     gc.freeze()
