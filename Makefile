@@ -7,8 +7,8 @@ READERS := .venv-readers
 ORACLES := .venv-oracles
 QUANTEM := .venv-quantem
 ABTEM := .venv-abtem
-# Whole runs wait half of their time: four keep two cores busy.
-WORKERS ?= 4
+# Whole runs wait half of their time: five workers keep two cores busy.
+WORKERS ?= 5
 # of `make mutants`: how many are tested, and which
 SAMPLE ?= 400
 SEED   ?= 7

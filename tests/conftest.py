@@ -73,14 +73,24 @@ def pytest_collection_finish(session):
         forked.start_product_so()
 
 
-#: folders with tests that take long: they come first, so that the workers of `pytest -n` end together
-LONG = ("system", "window", "storage", "runs")
+#: folders with tests that wait more than they compute
+WAITING = ("system", "window")
+#: the other folders with long tests
+LONG = ("storage", "runs")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=_place)
+    """Files that wait are spread among files that compute: the workers of `pytest -n` take both at any time, and keep
+    the cores busy. The last ones are short, so that the workers end together."""
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [file for file in files if _folder(file) in WAITING]
+    computing = sorted(
+        (file for file in files if file not in waiting), key=lambda file: _folder(file) != "storage"
+    )
+    place = {file: 0.85 * number / len(waiting) for number, file in enumerate(waiting)}
+    place |= {file: number / len(computing) for number, file in enumerate(computing)}
+    items.sort(key=lambda item: (place[item.path], item.path))
 
 
-def _place(item):
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    return LONG.index(folder) if folder in LONG else len(LONG)
+def _folder(file):
+    return file.relative_to(Path(__file__).parent).parts[0]

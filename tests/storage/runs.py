@@ -172,6 +172,7 @@ def take(where):
     device, _ = devices()
     RE = RunEngine({})
     patient_record(RE, catalog_at(where))
+    recorder = RE.context_managers[0].__self__
     events, documents = [], {}
 
     def next_image(name, doc):
@@ -180,6 +181,9 @@ def take(where):
             events.append(doc)
             device.complete = [numbered_image(len(events))]
             if len(events) == 2:
+                recorder.wait(
+                    PATIENCE_S
+                )  # what is written later would make room on a disk that is filled meanwhile
                 print(json.dumps(documents["start"]["uid"]), flush=True)
                 sys.stdin.readline()
 

@@ -325,7 +325,7 @@ class EngineClient:
             remedy=error.remedy,
         )
         log.error("%s", error)
-        if not self._ready.is_set():
+        if not self._ready.is_set() and self._refused is None:  # the first reason is the one that helps
             self._refused = error
         self._running.break_off(error)
 

@@ -218,6 +218,19 @@ def test_an_engine_of_another_version_is_named_before_the_first_trigger(engine):
             client.wait_ready(10)
 
 
+def test_the_reason_of_a_refusal_is_not_replaced_by_what_comes_after_it(engine, caplog):
+    with closing(EngineClient(engine.endpoint)) as client:
+        engine.hear()
+        engine.say(protocol.Refused(protocol.Failure("ValueError", "it is being serviced")))
+        engine.send(b"nonsense")
+        deadline = time.monotonic() + 60
+        while "cannot use" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(ValueError, match="refused: it is being serviced"):
+            client.wait_ready(10)
+
+
 def test_an_error_of_the_engine_is_raised_in_its_class_with_its_remedy(client, engine):
     events = Events()
     client.acquire(1, SPEC, events)
