@@ -74,11 +74,14 @@ class Popen(subprocess.Popen):
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
     ):  # fmt: skip
         ends = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
-        address = os.environ.get(ADDRESS)
-        words, within = [] if isinstance(args, (str, bytes)) else [os.fspath(word) for word in args], _within
+        address = os.environ.get(ADDRESS, "")
+        one = isinstance(args, (str, bytes, os.PathLike))
+        words, within = [] if one else [os.fspath(word) for word in args], _within
         if words[: len(ENTER)] == ENTER:
             within, *words = words[len(ENTER) :]
-        if not address or preexec_fn or shell or executable or not _is_known(words):
+        known = not (preexec_fn or shell or executable) and _is_known(words)
+        self._server = _connected(address) if known else None
+        if self._server is None:
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
                 *ends, *rest,
@@ -95,7 +98,6 @@ class Popen(subprocess.Popen):
             "within": within,
             "server": address,
         }
-        self._server = _connected(address)
         text = pickle.dumps(request)
         socket.send_fds(self._server, [_LENGTH.pack(len(text))], list(files.values()))
         self._server.sendall(text)
@@ -169,8 +171,9 @@ def fork_server():
 
 def wait_until_ready() -> None:
     """Until the server has compiled and imported everything; returns at once where there is none."""
-    if address := os.environ.get(ADDRESS):
-        with _connected(address) as server:
+    server = _connected(os.environ.get(ADDRESS, ""))
+    if server is not None:
+        with server, suppress(ConnectionError):  # it could not, and has said so
             server.shutdown(socket.SHUT_WR)
             server.recv(1)
 
@@ -198,9 +201,16 @@ def _python_path() -> list[str]:
     return [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if place]
 
 
-def _connected(address: str) -> socket.socket:
+def _connected(address: str) -> socket.socket | None:
+    """A connection to the server, or None: there is none, or no more."""
+    if not address:
+        return None
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(address)
+    try:
+        connection.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError):
+        connection.close()
+        return None
     return connection
 
 
@@ -364,6 +374,11 @@ def _status_of(code: types.CodeType, names: dict) -> int:
     return 0
 
 
+def _name(thread: str) -> str:
+    with open(f"/proc/self/task/{thread}/comm") as file:
+        return file.read().strip()
+
+
 def _compile() -> None:
     """What engines and simulators do at their start: kernels, and the specimen that most tests look at."""
     import zmq
@@ -390,7 +405,11 @@ def main(listener: int) -> None:
 
         import_server()
     _compile()
-    assert len(os.listdir("/proc/self/task")) == 1, "a copy would lack threads that this process has"
+    threads = [_name(thread) for thread in os.listdir("/proc/self/task")]
+    if len(threads) > 1:
+        sys.exit(
+            f"Processes of tests are not copies, which would lack threads of this one: {', '.join(threads)}"
+        )
     gc.collect()
     gc.freeze()
     gc.enable()
