@@ -33,6 +33,7 @@ import traceback
 import types
 import warnings
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 #: where the server listens; unset: there is none
 ADDRESS = "LIVE4D_TESTS_FORK_SERVER"
@@ -379,6 +380,20 @@ def _name(thread: str) -> str:
         return file.read().strip()
 
 
+def _open_a_catalog() -> None:
+    """The first one takes twice as long as the next."""
+    from tiled.profiles import load_profiles
+
+    from live4d_ophyd.storage.catalog import existing_catalog
+    from live4d_ophyd.storage.database import make_database
+
+    with tempfile.TemporaryDirectory() as folder:
+        make_database(Path(folder) / "catalog.db")
+        with closing(existing_catalog(folder).context) as context:
+            context.http_client.get("/api/v1/search/")
+    load_profiles.cache_clear()  # copies have others
+
+
 def _compile() -> None:
     """What engines and simulators do at their start: kernels, and the specimen that most tests look at."""
     import zmq
@@ -401,9 +416,7 @@ def main(listener: int) -> None:
     with suppress(ModuleNotFoundError):  # a host for GPU tests has no catalog
         for name in MODULES:
             importlib.import_module(name)
-        from live4d_ophyd.storage.catalog import import_server
-
-        import_server()
+        _open_a_catalog()
     _compile()
     threads = [_name(thread) for thread in os.listdir("/proc/self/task")]
     if len(threads) > 1:
