@@ -228,9 +228,8 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 class _Server:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._copies: dict[
-            int, tuple[int, socket.socket]
-        ] = {}  # by pidfd: process id, and who wants to know its end
+        #: by pidfd: process id, and who wants to know its end
+        self._copies: dict[int, tuple[int, socket.socket]] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(0, selectors.EVENT_READ)
         self._selector.register(listener, selectors.EVENT_READ)
