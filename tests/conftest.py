@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import forked
@@ -31,19 +31,18 @@ def compile_kernels():
     warm_up_zmtp()
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session):
     """Of `pytest -n`: a server that forks the processes of all workers, and compiles for them while they collect."""
     if not getattr(session.config.option, "numprocesses", None) or session.config.option.collectonly:
-        return (yield)
+        return
     gc.enable()  # it collects no tests: nothing else would
     if forked.POSSIBLE:
-        server = forked.fork_server()
-        server.__enter__()
-        session.config.add_cleanup(lambda: server.__exit__(None, None, None))
+        held = ExitStack()
+        held.enter_context(forked.fork_server())
+        session.config.add_cleanup(held.close)
     else:
         compile_kernels()  # each worker would compile the same
-    return (yield)
 
 
 def pytest_collection(session):
@@ -75,8 +74,6 @@ def pytest_collection_finish(session):
 
 #: folders with tests that wait more than they compute
 WAITING = ("system", "window")
-#: the other folders with long tests
-LONG = ("storage", "runs")
 
 
 def pytest_collection_modifyitems(items):
@@ -84,9 +81,8 @@ def pytest_collection_modifyitems(items):
     the cores busy. The last ones are short, so that the workers end together."""
     files = list(dict.fromkeys(item.path for item in items))
     waiting = [file for file in files if _folder(file) in WAITING]
-    computing = sorted(
-        (file for file in files if file not in waiting), key=lambda file: _folder(file) != "storage"
-    )
+    computing = [file for file in files if file not in waiting]
+    computing.sort(key=lambda file: _folder(file) != "storage")  # the longest first
     place = {file: 0.85 * number / len(waiting) for number, file in enumerate(waiting)}
     place |= {file: number / len(computing) for number, file in enumerate(computing)}
     items.sort(key=lambda item: (place[item.path], item.path))

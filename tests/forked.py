@@ -20,11 +20,9 @@ import ctypes
 import gc
 import importlib.util
 import os
-import pickle
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -33,6 +31,7 @@ import traceback
 import types
 import warnings
 from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 #: where the server listens; unset: there is none
@@ -62,13 +61,12 @@ NO_THREADS = {
 POSSIBLE = hasattr(os, "pidfd_open")  # on Linux
 _within = ""  # process id: where this copy is, and all that it starts
 PYTHON = sys.executable  # a test may say another
-_LENGTH, _NUMBER = struct.Struct("!Q"), struct.Struct("!i")
 
 
 class Popen(subprocess.Popen):
     """A process that the server has forked, if there is one and it knows such commands."""
 
-    _server: socket.socket | None = None
+    _server: Connection | None = None
 
     def _execute_child(
         self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -81,8 +79,8 @@ class Popen(subprocess.Popen):
         if words[: len(ENTER)] == ENTER:
             within, *words = words[len(ENTER) :]
         known = not (preexec_fn or shell or executable) and _is_known(words)
-        self._server = _connected(address) if known else None
-        if self._server is None:
+        server = _connected(address) if known else None
+        if server is None:
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
                 *ends, *rest,
@@ -90,6 +88,8 @@ class Popen(subprocess.Popen):
             return
         files = {number: number for number in pass_fds}
         files |= {n: n if end == -1 else end for n, end in enumerate((p2cread, c2pwrite, errwrite))}
+        socket.send_fds(server, [b"x"], list(files.values()))
+        self._server = Connection(server.detach())
         request = {
             "words": words[1:],
             "environment": dict(os.environ if env is None else env),
@@ -99,10 +99,8 @@ class Popen(subprocess.Popen):
             "within": within,
             "server": address,
         }
-        text = pickle.dumps(request)
-        socket.send_fds(self._server, [_LENGTH.pack(len(text))], list(files.values()))
-        self._server.sendall(text)
-        self.pid = _NUMBER.unpack(_exactly(self._server, _NUMBER.size))[0]
+        self._server.send(request)
+        self.pid = self._server.recv()
         self._close_pipe_fds(*ends)
 
     def _internal_poll(self, _deadstate=None, **_):
@@ -113,11 +111,9 @@ class Popen(subprocess.Popen):
     def _try_wait(self, wait_flags):
         if self._server is None:
             return super()._try_wait(wait_flags)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._server, selectors.EVENT_READ)
-            if not selector.select(0 if wait_flags & os.WNOHANG else None):
-                return 0, 0
-        status = _NUMBER.unpack(_exactly(self._server, _NUMBER.size))[0]
+        if not self._server.poll(0 if wait_flags & os.WNOHANG else None):
+            return 0, 0
+        status = self._server.recv()
         self._server.close()
         return self.pid, status
 
@@ -215,21 +211,11 @@ def _connected(address: str) -> socket.socket | None:
     return connection
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        part = connection.recv(size - len(received))
-        if not part:
-            raise RuntimeError("the server that forks the tests' processes has gone: its words stand above")
-        received += part
-    return received
-
-
 class _Server:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         #: by pidfd: process id, and who wants to know its end
-        self._copies: dict[int, tuple[int, socket.socket]] = {}
+        self._copies: dict[int, tuple[int, Connection]] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(0, selectors.EVENT_READ)
         self._selector.register(listener, selectors.EVENT_READ)
@@ -246,12 +232,13 @@ class _Server:
                     self._say_end(key.fd)
 
     def _fork(self) -> None:
-        connection, _ = self._listener.accept()
-        length, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 64)
-        if not length:  # somebody asked whether it is ready
+        asked, _ = self._listener.accept()
+        more, files, _, _ = socket.recv_fds(asked, 1, 64)
+        connection = Connection(asked.detach())
+        if not more:  # somebody asked whether it is ready
             connection.close()
             return
-        request = pickle.loads(_exactly(connection, _LENGTH.unpack(length)[0]))
+        request = connection.recv()
         pid = os.fork()
         if pid == 0:
             held = [connection.fileno(), self._listener.fileno(), self._selector.fileno(), *self._copies]
@@ -260,7 +247,7 @@ class _Server:
         for file in files:
             os.close(file)
         with suppress(OSError):  # whoever asked has gone
-            connection.sendall(_NUMBER.pack(pid))
+            connection.send(pid)
         end = os.pidfd_open(pid)
         self._copies[end] = pid, connection
         self._selector.register(end, selectors.EVENT_READ)
@@ -271,7 +258,7 @@ class _Server:
         os.close(end)
         _, status = os.waitpid(pid, 0)
         with connection, suppress(OSError):
-            connection.sendall(_NUMBER.pack(status))
+            connection.send(status)
 
 
 def _become(request: dict, files: list[int], held: list[int], path: list[str]) -> None:

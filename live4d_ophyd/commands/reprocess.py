@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from live4d_ophyd.commands.catalog import opened
 from live4d_ophyd.commands.images import detector_options, detectors_of, output_options, report
 from live4d_ophyd.commands.parameters import BackendName, Shape
 from live4d_ophyd.decode import BackendUnavailable
@@ -17,7 +17,6 @@ from live4d_ophyd.engine import AcquisitionError
 from live4d_ophyd.runs.reprocessing import is_file
 from live4d_ophyd.runs.reprocessing import reprocess as reprocessed
 from live4d_ophyd.scan import ScanGrid
-from live4d_ophyd.urls import one_line
 
 
 # ignore_unknown_options lets RUN be -1, which click would take for an option.
@@ -91,7 +90,7 @@ def reprocess(
             "--out is of a FILE without --catalog: `live4d export` writes the images of a run"
         )
     try:
-        with _opened(catalog) if into_catalog else nullcontext() as db:
+        with opened(catalog) if into_catalog else nullcontext() as db:
             made = reprocessed(
                 which,
                 detectors,
@@ -110,18 +109,6 @@ def reprocess(
                 report(made, detectors, out, as_json)
     except (AcquisitionError, BackendUnavailable, ValueError, LookupError, OSError) as error:
         raise click.ClickException(str(error)) from error
-
-
-@contextmanager
-def _opened(catalog: str | None) -> Iterator[Any]:
-    from live4d_ophyd.storage import existing_catalog
-
-    try:
-        db = existing_catalog(catalog)
-    except Exception as error:  # Tiled, its server and SQLite raise much
-        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
-    with closing(db.context):
-        yield db
 
 
 def _report_run(run: Any, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from live4d_ophyd.commands.catalog import of_catalog, opened
 from live4d_ophyd.urls import one_line
 
 if TYPE_CHECKING:
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--catalog",
-    metavar="NAME|DIRECTORY|URL",
-    help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
-)
+@of_catalog
 @click.option("--list", "only_list", is_flag=True, help="Only say what there is.")
 @click.pass_context
 def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None, only_list: bool) -> None:
@@ -35,14 +31,10 @@ def restore(context: click.Context, files: tuple[Path, ...], catalog: str | None
     kept as *.damaged. The exit code is 1 if a run could not be restored: its file stays.
     """
     # Not at the top: every `live4d --help` would pay for the import of Tiled.
-    from live4d_ophyd.storage import BackupInUse, backup_directory, existing_catalog, read_backup
+    from live4d_ophyd.storage import BackupInUse, backup_directory, read_backup
 
-    try:
-        db = existing_catalog(catalog)
-    except Exception as error:  # Tiled, its server and SQLite raise much
-        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
     failed = False
-    with closing(db.context):
+    with opened(catalog) as db:
         directory = backup_directory(db)
         backups = []
         for path in files or _backups_in(directory):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from live4d_ophyd.checks import printable
+from live4d_ophyd.commands.catalog import of_catalog, opened
 from live4d_ophyd.urls import one_line
 
 _WIDEST = 40  #: of a column of the list, letters
@@ -23,20 +25,13 @@ def _check_run(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-_of_catalog = click.option(
-    "--catalog",
-    metavar="NAME|DIRECTORY|URL",
-    help="Tiled profile, directory or Tiled server; default: the catalog that a session opens.",
-)
-
-
 def _of_run(default: str | None) -> Callable[[Any], Any]:
     """The argument RUN, which may be -1, and --catalog."""
 
     def decorate(function: Any) -> Any:
         # click takes an argument with default=None for one that may be left out.
         options: dict[str, Any] = {"required": True} if default is None else {"default": default}
-        return click.argument("run", metavar="RUN", callback=_check_run, **options)(_of_catalog(function))
+        return click.argument("run", metavar="RUN", callback=_check_run, **options)(of_catalog(function))
 
     return decorate
 
@@ -46,24 +41,11 @@ _MINUS = {"ignore_unknown_options": True}
 
 
 @contextmanager
-def _opened(catalog: str | None) -> Iterator[Any]:
-    # Not at the top: every `live4d --help` would pay for the import of Tiled.
-    from live4d_ophyd.storage import existing_catalog
-
-    try:
-        db = existing_catalog(catalog)
-    except Exception as error:  # Tiled, its server and SQLite raise much
-        raise click.ClickException(f"the catalog cannot be opened: {one_line(error)}") from error
-    with closing(db.context):
-        yield db
-
-
-@contextmanager
 def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
     """(catalog, run), opened."""
     from live4d_ophyd.runs.find import NoSuchRun, find_run
 
-    with _opened(catalog) as db:
+    with opened(catalog) as db:
         try:
             run = find_run(db, which)
         except NoSuchRun as error:
@@ -72,7 +54,7 @@ def _found(catalog: str | None, which: str) -> Iterator[tuple[Any, Any]]:
 
 
 @click.command()
-@_of_catalog
+@of_catalog
 @click.option(
     "--newest", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="So many of them."
 )
@@ -84,7 +66,7 @@ def runs(catalog: str | None, newest: int, as_json: bool) -> None:
     live4d runs
     live4d runs --newest 100 --catalog live4d-demo
     """
-    with _opened(catalog) as db:
+    with opened(catalog) as db:
         from live4d_ophyd.runs.listing import newest_runs
 
         found, there = newest_runs(db, newest), len(db)
@@ -107,7 +89,7 @@ def runs(catalog: str | None, newest: int, as_json: bool) -> None:
 
 def _cell(text: str) -> str:
     """What somebody has typed, in one line that no terminal takes for a command."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    line = printable(" ".join(text.split()))
     return line if len(line) <= _WIDEST else f"{line[: _WIDEST - 1]}…"
 
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 import cbor2
@@ -146,17 +145,19 @@ class SmallDcu:
         """
         listener = f"tcp://127.0.0.1:{self._socket.bind_to_random_port('tcp://127.0.0.1')}"
         self._socket.unbind(listener)
-        with suppress(TimeoutError):
-            self._wait_for((zmq.EVENT_CLOSED, listener.encode()), 1, LISTENER_PATIENCE_S)
-            return True
-        return False
+        return self._sees((zmq.EVENT_CLOSED, listener.encode()), 1, LISTENER_PATIENCE_S)
 
-    def _wait_for(self, event: _Event, count: int, patience: float = PATIENCE_S) -> None:
+    def _wait_for(self, event: _Event, count: int) -> None:
+        assert self._sees(event, count, PATIENCE_S), f"nothing happened within {PATIENCE_S:g} s"
+
+    def _sees(self, event: _Event, count: int, patience: float) -> bool:
+        """Whether so many come within ``patience`` s; they count once."""
         deadline = time.monotonic() + patience
         while not self._has_seen(event, count):
             assert not self._closing.is_set(), "closed, or stopped, while somebody waits"
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nothing happened within {patience:g} s")
+                return False
+        return True
 
     def _has_seen(self, event: _Event, count: int) -> bool:
         """Whether so many have come by now, or within the next 50 ms; they count once."""

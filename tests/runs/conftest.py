@@ -29,7 +29,7 @@ def catalog(_old_runs):
 
 @pytest.fixture(scope="session")
 def _old_runs(tmp_path_factory, catalogs_are_copies):
-    """`catalog`, which takes seconds to make; tests of other folders come in between, and see nothing of it."""
+    """What `catalog` has. It takes seconds to make, and is for all modules; its profile is for one at a time."""
     import bluesky.plans as bp
     from bluesky.preprocessors import SupplementalData
     from canned import COLS, ROWS, Canned, Column

@@ -29,7 +29,7 @@ def test_the_newest_run_is_the_first_line_and_each_has_what_tells_it_from_others
     scan_id = catalog.db[newest].metadata["start"]["scan_id"]
     assert first.split()[:2] == [str(scan_id), newest[:8]]
     assert "count" in first
-    assert "two ?[31mlines of more letters than a c…" in first
+    assert r"two \x1b[31mlines of more letters than …" in first
     assert first.endswith("success")
     (of_scan,) = (line for line in lines if catalog.scan[:8] in line)
     assert "name: MoS2, layers: 2" in of_scan

@@ -181,9 +181,8 @@ def take(where):
             events.append(doc)
             device.complete = [numbered_image(len(events))]
             if len(events) == 2:
-                recorder.wait(
-                    PATIENCE_S
-                )  # what is written later would make room on a disk that is filled meanwhile
+                # What is written later would make room on a disk that is filled meanwhile.
+                recorder.wait(PATIENCE_S)
                 print(json.dumps(documents["start"]["uid"]), flush=True)
                 sys.stdin.readline()
 
