@@ -180,7 +180,7 @@ def test_another_mask_than_the_live_one_is_warned_of(run, monkeypatch, caplog):
 
 def test_the_command_takes_a_run_as_show_does(run, catalog, monkeypatch, tmp_path):
     monkeypatch.setattr("live4d_ophyd.storage.existing_catalog", lambda which: catalog.db)
-    monkeypatch.setattr("live4d_ophyd.commands.reprocess.closing", nullcontext)
+    monkeypatch.setattr("live4d_ophyd.commands.catalog.closing", nullcontext)
     uid = run.metadata["start"]["uid"]
     result = CliRunner().invoke(
         command, ["reprocess", uid[:8], "--disk", "12,16,5", "--backend", "cpu", "--json"]
