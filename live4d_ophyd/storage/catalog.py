@@ -313,14 +313,17 @@ def _as_before(content: Mapping) -> Any:
 
 def import_server() -> None:
     """Import Tiled's server, which takes seconds, without what Starlette has to say (which HTTP client it would like
-    better), and let it read signatures once (signatures.py)."""
+    better). It finds nodes at once (lookup.py), and makes once what no request changes (made_once.py)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
         import tiled.server.app  # noqa: F401
         from starlette import testclient  # noqa: F401  the warning comes with the first import
 
-        from live4d_ophyd.storage.signatures import read_signatures_once
+        from live4d_ophyd.storage.lookup import look_up_at_once
+        from live4d_ophyd.storage.made_once import keep_types_of_answers, read_signatures_once
     read_signatures_once()
+    keep_types_of_answers()
+    look_up_at_once()
 
 
 @contextmanager

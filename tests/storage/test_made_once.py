@@ -1,11 +1,15 @@
-"""A catalog's server answers the same with signatures that are read once, and reads few of them for a request."""
+"""A catalog's server answers the same with signatures and types that are there already, and makes few for a request."""
+
+import gc
 
 import bluesky.plans as bp
+import numpy as np
 import pytest
 from fastapi.dependencies import utils
 from ophyd.sim import det
+from pydantic._internal import _generics
 
-from live4d_ophyd.storage import record
+from live4d_ophyd.storage import made_once, record
 
 
 @pytest.fixture
@@ -35,3 +39,25 @@ def test_a_request_reads_no_signature_twice_but_that_of_the_application_s_own(RE
     monkeypatch.setattr(utils, "get_dependant", utils.get_dependant.__wrapped__)
     assert answers(db, uid) == known
     assert len(read) > 10 * few
+
+
+def test_no_type_of_an_answer_is_made_again(RE, db, monkeypatch):
+    record(RE, db)
+    (uid,) = RE(bp.count([det], 3))
+    array = db.write_array(np.zeros(3), key="array")
+    answers(db, uid)
+    made = []
+    make = _generics.create_generic_submodel
+    monkeypatch.setattr(
+        _generics, "create_generic_submodel", lambda name, *more: made.append(name) or make(name, *more)
+    )
+    gc.collect()  # Pydantic forgets those that nobody has
+    answers(db, uid)
+    array.refresh()
+    assert made == []
+
+    made_once._types.clear()
+    gc.collect()
+    answers(db, uid)
+    made_once.keep_types_of_answers()
+    assert made

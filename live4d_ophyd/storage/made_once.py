@@ -1,8 +1,11 @@
-"""Signatures of Tiled's server, read once: a quarter of the time of each request of a catalog.
+"""What Tiled's server makes for each request of a catalog, made once: signatures, and the types of its answers.
 
 Tiled replaces one dependency of its FastAPI application by another (``get_settings``). For an application that does so,
 FastAPI looks up, for each request and each of its dependencies, what the function takes (``solve_dependencies`` calls
-``get_dependant``): some forty signatures, of which none ever changes.
+``get_dependant``): some forty signatures, of which none ever changes. They are a quarter of the time of a request.
+
+An answer about a node is of a generic Pydantic type (``schemas.Resource[...]``), which Pydantic makes when it is first
+named and forgets when nobody has it: Tiled names it anew for each answer. That is another seventh.
 """
 
 from __future__ import annotations
@@ -11,6 +14,19 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial, wraps
 from typing import Any
+
+_types: list[type] = []  # nobody else has them
+
+
+def keep_types_of_answers() -> None:
+    """From now on; nothing changes with a Tiled that has other types."""
+    with suppress(ImportError, AttributeError, TypeError):
+        from tiled.server import schemas
+
+        of_nodes = {schemas.SelfLinkOnly, *schemas.resource_links_type_by_structure_family.values()}
+        contents = [(schemas.ContainerLinks, schemas.ContainerMeta)]
+        contents += [(links, schemas.EmptyDict) for links in of_nodes]
+        _types[:] = [schemas.Resource[schemas.NodeAttributes, links, meta] for links, meta in contents]
 
 
 def read_signatures_once() -> None:
