@@ -5,8 +5,6 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 import pytest
-from tiled.catalog.adapter import CatalogNodeAdapter
-from tiled.server import router
 
 from live4d_ophyd.storage import existing_catalog
 
@@ -23,8 +21,19 @@ def nodes(copy_empty_catalog, tmp_path_factory):
 
 
 @pytest.fixture
-def lookups(monkeypatch):
+def walk(nodes, monkeypatch):
+    """Called, it has nodes looked up by Tiled's own walk."""
+    # Not at the top: it takes seconds of every process that collects tests.
+    from tiled.server import router
+
+    return lambda: monkeypatch.setattr(router, "get_entry", router.get_entry.__wrapped__)
+
+
+@pytest.fixture
+def lookups(nodes, monkeypatch):
     """Parts of paths that are asked for, one list for each query."""
+    from tiled.catalog.adapter import CatalogNodeAdapter
+
     asked = []
     look_up = CatalogNodeAdapter.lookup_adapter
 
@@ -57,24 +66,24 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_answers_are_those_of_the_walk(nodes, path, monkeypatch):
+def test_answers_are_those_of_the_walk(nodes, path, walk):
     status, content = get(nodes, path)
-    monkeypatch.setattr(router, "get_entry", router.get_entry.__wrapped__)
+    walk()
     assert (status, content) == get(nodes, path)
     assert status == (404 if path in ("b", "a/none", "a/b/array/0", "a/b/table/z") else 200)
 
 
-def test_data_of_another_kind_of_node_is_refused_as_by_the_walk(nodes, monkeypatch):
+def test_data_of_another_kind_of_node_is_refused_as_by_the_walk(nodes, walk):
     refused = get(nodes, "a/b/table", "array/full")
     assert refused[0] == 404
-    monkeypatch.setattr(router, "get_entry", router.get_entry.__wrapped__)
+    walk()
     assert refused == get(nodes, "a/b/table", "array/full")
 
 
-def test_a_node_is_found_by_one_query(nodes, lookups, monkeypatch):
+def test_a_node_is_found_by_one_query(nodes, lookups, walk):
     get(nodes, "a/b/array")
     assert lookups == [["a", "b", "array"]]
-    monkeypatch.setattr(router, "get_entry", router.get_entry.__wrapped__)
+    walk()
     get(nodes, "a/b/array")
     assert lookups[1:] == [["a"], ["b"], ["array"]]
 
