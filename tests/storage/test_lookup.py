@@ -3,7 +3,6 @@
 from contextlib import closing
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from live4d_ophyd.storage import existing_catalog
@@ -15,7 +14,7 @@ def nodes(copy_empty_catalog, tmp_path_factory):
     db = existing_catalog(str(copy_empty_catalog(tmp_path_factory.mktemp("nodes"))))
     b = db.create_container("a").create_container("b", metadata={"depth": 2})
     b.write_array(np.arange(6.0).reshape(2, 3), key="array")
-    b.write_table(pd.DataFrame({"x": [1, 2], "y": [3.5, 4.5]}), key="table")
+    b.write_table({"x": [1, 2], "y": [3.5, 4.5]}, key="table")
     with closing(db.context):
         yield db
 
