@@ -16,12 +16,14 @@ from live4d_ophyd.sources.dectris.zmtp.receiver import warm_up as warm_up_zmtp
 
 pytest_plugins = ["empty_catalog", "kept_catalog_process", "kept_engines"]
 
-# No test meets the catalogs of the user who runs it, nor leaves one. Tiled reads its variable when it is imported.
+# No test meets the catalogs of the user who runs it, nor leaves one.
 _nowhere = tempfile.TemporaryDirectory(prefix="live4d-tests-")
 for _name in ("TILED_PROFILES", "XDG_DATA_HOME", "XDG_STATE_HOME"):
     os.environ[_name] = os.path.join(_nowhere.name, _name.lower())
 for _name in ("LIVE4D_CATALOG", "LIVE4D_PROFILE", "LIVE4D_PUBLISH"):
     os.environ.pop(_name, None)
+if "tiled.profiles" in sys.modules:  # it reads its variable when it is imported
+    importlib.reload(sys.modules["tiled.profiles"])
 
 gc.disable()  # until all modules are imported: of what they make nothing is garbage
 
@@ -40,6 +42,7 @@ def pytest_sessionstart(session):
     if forked.POSSIBLE:
         held = ExitStack()
         held.enter_context(forked.fork_server())
+        held.enter_context(forked.workers_are_copies())
         session.config.add_cleanup(held.close)
     else:
         compile_kernels()  # each worker would compile the same

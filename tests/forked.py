@@ -8,9 +8,10 @@ are there already. Without ``-n``, and for other commands than ``python [-u] [-W
 
 The product's own processes begin so, too: engines, simulators, what works beside a session. What is started by
 ``subprocess`` (IPython, a queueserver, what is about the start itself), and what that starts, begins as a user's does.
+The workers of ``pytest -n`` are copies of the server as it is before it compiles.
 
-The server is ``python forked.py SOCKET`` and ends with its standard input. A request is a connection with what to run
-and its files; the answers are the process id and, later, how the process ended.
+The server is ``python forked.py SOCKET SOCKET`` and ends with its standard input. A request is a connection with what
+to run and its files; the answers are the process id and, later, how the process ended.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ import threading
 import traceback
 import types
 import warnings
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 #: where the server listens; unset: there is none
 ADDRESS = "LIVE4D_TESTS_FORK_SERVER"
+#: and where before it compiles
+WORKERS_ADDRESS = "LIVE4D_TESTS_FORK_SERVER_OF_WORKERS"
 #: before the process whose file systems and user a command is to have, and the command
 ENTER = ["nsenter", "--preserve-credentials", "-U", "-m", "-t"]
 #: modules of the product that start processes
@@ -66,6 +69,7 @@ PYTHON = sys.executable  # a test may say another
 class Popen(subprocess.Popen):
     """A process that the server has forked, if there is one and it knows such commands."""
 
+    _asked = ADDRESS
     _server: Connection | None = None
 
     def _execute_child(
@@ -73,13 +77,12 @@ class Popen(subprocess.Popen):
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest,
     ):  # fmt: skip
         ends = p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
-        address = os.environ.get(ADDRESS, "")
         one = isinstance(args, (str, bytes, os.PathLike))
         words, within = [] if one else [os.fspath(word) for word in args], _within
         if words[: len(ENTER)] == ENTER:
             within, *words = words[len(ENTER) :]
         known = not (preexec_fn or shell or executable) and _is_known(words)
-        server = _connected(address) if known else None
+        server = _connected(os.environ.get(self._asked, "")) if known else None
         if server is None:
             super()._execute_child(
                 args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
@@ -97,7 +100,7 @@ class Popen(subprocess.Popen):
             "numbers": list(files),
             "new_session": rest[5],
             "within": within,
-            "server": address,
+            "server": os.environ[ADDRESS],
         }
         self._server.send(request)
         self.pid = self._server.recv()
@@ -116,6 +119,23 @@ class Popen(subprocess.Popen):
         status = self._server.recv()
         self._server.close()
         return self.pid, status
+
+
+class _Worker(Popen):
+    _asked = WORKERS_ADDRESS
+
+
+@contextmanager
+def workers_are_copies():
+    """Those that ``pytest -n`` starts."""
+    from execnet.gateway_base import ThreadExecModel
+
+    theirs = ThreadExecModel.subprocess
+    ThreadExecModel.subprocess = types.SimpleNamespace(PIPE=subprocess.PIPE, Popen=_Worker)
+    try:
+        yield
+    finally:
+        ThreadExecModel.subprocess = theirs
 
 
 def run(
@@ -147,22 +167,27 @@ def start_product_so() -> None:
 @contextmanager
 def fork_server():
     """Starts the server, for this process and those below it; returns at once."""
-    with tempfile.TemporaryDirectory(prefix="live4d-forks-") as folder:
-        address = os.path.join(folder, "socket")
-        with socket.socket(socket.AF_UNIX) as listener:
+    with tempfile.TemporaryDirectory(prefix="live4d-forks-") as folder, ExitStack() as listeners:
+        addresses = {name: os.path.join(folder, name) for name in (WORKERS_ADDRESS, ADDRESS)}
+        files = []
+        for address in addresses.values():
+            listener = listeners.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(address)
             listener.listen(64)  # requests wait until all is imported
-            server = subprocess.Popen(
-                [sys.executable, __file__, str(listener.fileno())],
-                env=os.environ | NO_THREADS,
-                stdin=subprocess.PIPE, pass_fds=[listener.fileno()], start_new_session=True,
-            )  # fmt: skip
+            files.append(listener.fileno())
+        server = subprocess.Popen(
+            [sys.executable, __file__, *map(str, files)],
+            env=os.environ | NO_THREADS,
+            stdin=subprocess.PIPE, pass_fds=files, start_new_session=True,
+        )  # fmt: skip
+        listeners.close()
         with server:
-            os.environ[ADDRESS] = address
+            os.environ |= addresses
             try:
                 yield
             finally:
-                del os.environ[ADDRESS]
+                for name in addresses:
+                    del os.environ[name]
                 server.stdin.close()
 
 
@@ -395,25 +420,40 @@ def _compile() -> None:
     zmq.Context.instance().term()  # it has threads
 
 
-def main(listener: int) -> None:
-    """Import, compile, and fork until nobody is there any more."""
-    gc.disable()
-    server = _Server(socket.socket(fileno=listener))
-    with suppress(ModuleNotFoundError):  # a host for GPU tests has no catalog
-        for name in MODULES:
-            importlib.import_module(name)
-        _open_a_catalog()
-    _compile()
+def _refuse_threads() -> None:
     threads = [_name(thread) for thread in os.listdir("/proc/self/task")]
     if len(threads) > 1:
         sys.exit(
             f"Processes of tests are not copies, which would lack threads of this one: {', '.join(threads)}"
         )
+
+
+def main(*files: int) -> None:
+    """Import, fork workers until nobody is there any more, and compile and fork all others in a process of its own."""
+    gc.disable()
+    of_workers, of_others = (socket.socket(fileno=file) for file in files)
+    with suppress(ModuleNotFoundError), warnings.catch_warnings():  # a host for GPU tests has no catalog
+        warnings.simplefilter("error")  # as for what a worker imports itself
+        for name in MODULES:
+            importlib.import_module(name)
+        _open_a_catalog()
+    _refuse_threads()
     gc.collect()
     gc.freeze()
+    others = os.fork()
+    if others:
+        of_others.close()
+    else:
+        of_workers.close()
+        _compile()
+        _refuse_threads()
+        gc.collect()
+        gc.freeze()
     gc.enable()
-    server.serve()
+    _Server(of_workers if others else of_others).serve()
+    if others:
+        os.waitpid(others, 0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))
