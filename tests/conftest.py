@@ -85,10 +85,16 @@ def pytest_collection_modifyitems(items):
     files = list(dict.fromkeys(item.path for item in items))
     waiting = [file for file in files if _folder(file) in WAITING]
     computing = [file for file in files if file not in waiting]
-    computing.sort(key=lambda file: _folder(file) != "storage")  # the longest first
+    computing.sort(key=_rank)
     place = {file: 0.85 * number / len(waiting) for number, file in enumerate(waiting)}
     place |= {file: number / len(computing) for number, file in enumerate(computing)}
     items.sort(key=lambda item: (place[item.path], item.path))
+
+
+def _rank(file):
+    """The longest first: of the catalog, then those in no folder."""
+    folder = _folder(file)
+    return 0 if folder == "storage" else 1 if folder == file.name else 2
 
 
 def _folder(file):

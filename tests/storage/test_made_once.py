@@ -40,6 +40,16 @@ def test_a_request_reads_no_signature_twice_but_that_of_the_application_s_own(RE
     assert len(read) > 10 * few
 
 
+@pytest.fixture
+def _nothing_frozen():
+    """What was made before the tests is kept alive by that otherwise."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("_nothing_frozen")
 def test_no_type_of_an_answer_is_made_again(RE, db, monkeypatch):
     from pydantic._internal import _generics  # FastAPI's and Tiled's
 

@@ -69,7 +69,7 @@ def gone(pid, within=30.0):
             with open(f"/proc/{pid}/stat") as stat:
                 if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
                     return True
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter between opening and reading
             return True
         time.sleep(0.01)
     return False
