@@ -176,6 +176,9 @@ def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool
     """Print the ready line and serve until SIGINT or SIGTERM. Raises OSError when the port is taken."""
     try:
         listener = socket.create_server((host, port))
+        # Of connections, which have it from here. asyncio asks for it where the protocol is named, and here it is not:
+        # the second request on a connection would wait 40 ms for its answer, and all that follow.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise OSError(error.errno, f"cannot serve REST on {host}:{port}: {reason}") from None

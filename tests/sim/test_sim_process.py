@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 import forked
 import httpx
@@ -47,6 +48,18 @@ def test_one_series_over_rest(client):
     assert received.start.series_id == answer["sequence id"]
     assert received.ids == list(range(64))
     assert client.get("dropped", "stream", "status") == 0
+
+
+def test_a_request_on_a_kept_connection_does_not_wait(simulator, client):
+    def seconds(get):
+        begin = time.perf_counter()
+        assert get("/microscope/truth").status_code == 200
+        return time.perf_counter() - begin
+
+    with httpx.Client(base_url=simulator.rest_url, limits=httpx.Limits(max_keepalive_connections=0)) as anew:
+        times = [(seconds(client.http.get), seconds(anew.get)) for _ in range(20)]
+    kept, new = np.median(times, axis=0)
+    assert kept < max(2 * new, 0.02)  # a system that puts small packets together holds them back for 0.04 s
 
 
 def test_software_trigger_over_rest(client):
