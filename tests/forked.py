@@ -3,8 +3,8 @@
 To import Bluesky, Tiled's server and numba takes a process one to four seconds of a core, and whole runs start two
 hundred. `Popen` is ``subprocess.Popen``; with ``pytest -n`` it does not start Python anew but has a server fork. The
 copy gets the command's arguments, environment, folder and files, and is like a new process in all but the modules that
-are there already. Without ``-n``, and for other commands than ``python [-u] [-W ignore] (-m module | -c code | file)
-...``, nothing is copied.
+are there already, and its parent and session, which are the server's. Without ``-n``, and for other commands than
+``python [-u] [-W ignore] (-m module | -c code | file) ...``, nothing is copied.
 
 The product's own processes begin so, too: engines, simulators, what works beside a session. What is started by
 ``subprocess`` (IPython, a queueserver, what is about the start itself), and what that starts, begins as a user's does.
@@ -62,6 +62,12 @@ NO_THREADS = {
     "NUMEXPR_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
+#: what modules of copies read when they are imported: module, name there, variable, type
+READ_AT_IMPORT = (
+    ("tiled.client.utils", "TILED_RETRY_ATTEMPTS", "TILED_RETRY_ATTEMPTS", int),
+    ("tiled.client.utils", "TILED_RETRY_TIMEOUT", "TILED_RETRY_TIMEOUT", float),
+    ("live4d_ophyd.sources.dectris.stream", "RECEIVER", "LIVE4D_RECEIVER", str),
+)
 POSSIBLE = hasattr(os, "pidfd_open")  # on Linux
 _within = ""  # process id: where this copy is, and all that it starts
 PYTHON = sys.executable  # a test may say another
@@ -83,17 +89,8 @@ class Popen(subprocess.Popen):
         if words[: len(ENTER)] == ENTER:
             within, *words = words[len(ENTER) :]
         known = not (preexec_fn or shell or executable) and _is_known(words)
-        server = _connected(os.environ.get(self._asked, "")) if known else None
-        if server is None:
-            super()._execute_child(
-                args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
-                *ends, *rest,
-            )  # fmt: skip
-            return
         files = {number: number for number in pass_fds}
         files |= {n: n if end == -1 else end for n, end in enumerate((p2cread, c2pwrite, errwrite))}
-        socket.send_fds(server, [b"x"], list(files.values()))
-        self._server = Connection(server.detach())
         request = {
             "words": words[1:],
             "environment": dict(os.environ if env is None else env),
@@ -101,11 +98,30 @@ class Popen(subprocess.Popen):
             "numbers": list(files),
             "new_session": rest[5],
             "within": within,
-            "server": os.environ[ADDRESS],
+            "server": os.environ.get(ADDRESS, ""),
         }
-        self._server.send(request)
-        self.pid = self._server.recv()
-        self._close_pipe_fds(*ends)
+        if known and self._was_forked(request, list(files.values())):
+            self._close_pipe_fds(*ends)
+            return
+        super()._execute_child(
+            args, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+            *ends, *rest,
+        )  # fmt: skip
+
+    def _was_forked(self, request: dict, files: list[int]) -> bool:
+        """Not where there is no server, or it ends, having said why."""
+        server = _connected(os.environ.get(self._asked, ""))
+        if server is None:
+            return False
+        with suppress(EOFError, ConnectionError):
+            socket.send_fds(server, [b"x"], files)
+            self._server = Connection(server.detach())
+            self._server.send(request)
+            self.pid = self._server.recv()
+            return True
+        (self._server or server).close()
+        self._server = None
+        return False
 
     def _internal_poll(self, _deadstate=None, **_):
         if self._server is None:
@@ -117,9 +133,12 @@ class Popen(subprocess.Popen):
             return super()._try_wait(wait_flags)
         if not self._server.poll(0 if wait_flags & os.WNOHANG else None):
             return 0, 0
-        status = self._server.recv()
-        self._server.close()
-        return self.pid, status
+        with self._server as server:
+            try:
+                return self.pid, server.recv()
+            except (EOFError, ConnectionError):  # the server has gone, and nobody knows how the process ended
+                self._server = None
+                return super()._try_wait(wait_flags)
 
 
 class _Worker(Popen):
@@ -264,7 +283,13 @@ class _Server:
         if not more:  # somebody asked whether it is ready
             connection.close()
             return
-        request = connection.recv()
+        try:
+            request = connection.recv()
+        except (EOFError, OSError):  # whoever asked has gone
+            for file in files:
+                os.close(file)
+            connection.close()
+            return
         pid = os.fork()
         if pid == 0:
             held = [connection.fileno(), self._listener.fileno(), self._selector.fileno(), *self._copies]
@@ -343,6 +368,9 @@ def _run(options: set[str], how: str, program: str, arguments: list[str], path: 
     sys.path[:] = [first, *_python_path(), *path]
     if "tiled.profiles" in sys.modules:  # it looks at the environment when it is imported
         importlib.reload(sys.modules["tiled.profiles"])
+    for name, what, variable, kind in READ_AT_IMPORT:
+        if name in sys.modules and variable in os.environ:
+            setattr(sys.modules[name], what, kind(os.environ[variable]))
     main = types.ModuleType("__main__")
     if how == "-m":
         package = importlib.util.find_spec(program)
@@ -367,10 +395,14 @@ def _run(options: set[str], how: str, program: str, arguments: list[str], path: 
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         sys.stdout.flush()
+    if status is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     return status
 
 
-def _status_of(code: types.CodeType, names: dict) -> int:
+def _status_of(code: types.CodeType, names: dict) -> int | None:
+    """What it exits with; None: it was interrupted."""
     try:
         exec(code, names)
     except SystemExit as end:
@@ -380,10 +412,7 @@ def _status_of(code: types.CodeType, names: dict) -> int:
         return 1
     except BaseException as error:
         traceback.print_exception(error.with_traceback(error.__traceback__.tb_next))
-        if isinstance(error, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        return 1
+        return None if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import forked
 import pytest
@@ -49,12 +51,34 @@ def test_it_has_what_it_was_given(command, tmp_path):
     "code", ["pass", "raise SystemExit(3)", "raise SystemExit('why')", "1 / 0", "import os; os.kill(os.getpid(), 9)",
              "raise KeyboardInterrupt", "import atexit; atexit.register(print, 'at the end')",
              "import threading; threading.Timer(0.1, print, ['a thread']).start()",
+             "import atexit; atexit.register(print, 'at the end'); print('before'); raise KeyboardInterrupt",
              "import warnings; warnings.warn('said')", "import subprocess, sys; print(sys.flags.dont_write_bytecode)"]
 )  # fmt: skip
 def test_it_ends_as_a_new_process_does(code):
     options = {"capture_output": True, "text": True, "cwd": "/"}
     copy = forked.run([sys.executable, "-c", code], **options)
     assert _of(copy) == _of(subprocess.run([sys.executable, "-c", code], **options))
+
+
+def test_what_modules_read_when_they_are_imported_is_in_its_environment():
+    code = "import tiled.client.utils as u; print(u.TILED_RETRY_ATTEMPTS)"
+    environment = os.environ | {"TILED_RETRY_ATTEMPTS": "3"}
+    assert forked.run([sys.executable, "-c", code], env=environment, capture_output=True).stdout == b"3\n"
+
+
+def test_where_the_server_ends_a_process_is_started(monkeypatch, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen(1)
+        monkeypatch.setenv(forked.ADDRESS, str(tmp_path / "socket"))
+
+        def end():
+            listener.accept()[0].close()
+
+        server = threading.Thread(target=end)
+        server.start()
+        assert forked.run([sys.executable, "-c", "print(1)"], capture_output=True).stdout == b"1\n"
+        server.join()
 
 
 def _of(process):

@@ -8,6 +8,8 @@ import socket
 
 import click
 
+from live4d_ophyd.listener import listen
+
 #: what only this machine reaches
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -45,9 +47,7 @@ def share(catalog: str | None, host: str, port: int) -> None:
     from live4d_ophyd.storage import served_from
 
     try:
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
-        )
+        listener = listen(host, port)
     except OSError as error:
         raise click.ClickException(
             f"cannot listen at {host}, port {port}: {error}. Give another --port"

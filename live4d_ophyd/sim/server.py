@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import uvicorn
 
+from live4d_ophyd.listener import listen
 from live4d_ophyd.sim.dcu import Dcu
 from live4d_ophyd.sim.encode import ImageTemplate, Series
 from live4d_ophyd.sim.faults import Faults
@@ -175,10 +176,7 @@ class _Server(uvicorn.Server):
 def serve(dcu: Dcu, host: str = "127.0.0.1", port: int = 0, *, exit_on_eof: bool = False) -> None:
     """Print the ready line and serve until SIGINT or SIGTERM. Raises OSError when the port is taken."""
     try:
-        listener = socket.create_server((host, port))
-        # Of connections, which have it from here. asyncio asks for it where the protocol is named, and here it is not:
-        # the second request on a connection would wait 40 ms for its answer, and all that follow.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = listen(host, port)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise OSError(error.errno, f"cannot serve REST on {host}:{port}: {reason}") from None
