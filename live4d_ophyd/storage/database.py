@@ -15,6 +15,13 @@ def make_database(path: Path) -> None:
     with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
         if database.execute("select * from alembic_version").fetchone():
             return
+    try:
+        # Of what cannot be opened, aiosqlite's thread may find the loop closed, and print that instead of the reason.
+        path.open("ab").close()
+    except OSError as error:
+        raise OSError(
+            f"the catalog's database {path} cannot be made:\nunable to open it: {error.strerror}"
+        ) from error
     from sqlalchemy.exc import SQLAlchemyError
     from tiled.alembic_utils import DatabaseUpgradeNeeded, UnrecognizedDatabase
 

@@ -192,8 +192,10 @@ def test_a_database_that_was_never_finished_is_finished(levels, tmp_path, made_h
     db.context.close()
 
 
-def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path, made_here):
+def test_a_database_that_cannot_be_made_is_named_with_the_reason(levels, tmp_path, made_here, monkeypatch):
     (tmp_path / "catalog" / "catalog.db").mkdir(parents=True)
+    # Its thread would outlive the loop, or not, as it happens.
+    monkeypatch.setattr("aiosqlite.connect", lambda *_, **__: pytest.fail("aiosqlite is asked to open it"))
     with pytest.raises(OSError, match=r"catalog\.db cannot be made:(.|\n)*unable to open"):
         open_catalog(tmp_path / "catalog", name="odd")
 
