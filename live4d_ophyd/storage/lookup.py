@@ -56,7 +56,7 @@ def _at_once(walk: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
         root, families = known["root_tree"], known["structure_families"]
         as_it_is = known["access_policy"] is None and not known["session_state"]
         if as_it_is and isinstance(root, CatalogNodeAdapter):
-            with suppress(Exception):  # the walk says what is wrong
+            with suppress(Exception):  # Tiled's own walk raises the error that belongs to it
                 entry = await root.lookup_adapter(parts)
                 if families is None or entry.structure_family in families:
                     return entry

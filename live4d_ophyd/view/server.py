@@ -21,6 +21,8 @@ from bokeh.server.auth_provider import AuthProvider
 from bokeh.server.server import Server
 from tornado.web import RequestHandler
 
+from live4d_ophyd.listener import listen
+
 #: a browser sends choices and what it has drawn
 _MOST_RECEIVED = 1 << 20
 #: how long a page that is gone is kept, ms: its connection may come back
@@ -89,7 +91,8 @@ def make_server(
     """
     for name in ("bokeh", "tornado.access", "tornado.application"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _free_or_given(host, port) as held:
+    # The cookie has the port in its name, and the origins, too: it must be known before the server is.
+    with listen(host, port) as held:
         port = held.getsockname()[1]
     auth: dict[str, Any] = {} if token is None else {"auth_provider": _Token(token, f"live4d-view-{port}")}
     return Server(
@@ -109,11 +112,6 @@ def make_server(
         use_index=False,
         **auth,
     )
-
-
-def _free_or_given(host: str, port: int) -> socket.socket:
-    """The cookie has the port in its name, and the origins, too: it must be known before the server is."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _own_names(host: str, port: int) -> list[str]:
